@@ -1,0 +1,27 @@
+"""The errors palscope raises: each message names the input, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class PalscopeError(ValueError):
+    """Base of all errors that a user's input can cause."""
+
+
+class AudioError(PalscopeError):
+    """A sound that cannot be read or must not be used (corrupt, empty, NaN, too long)."""
+
+
+class PromptError(PalscopeError):
+    """A prompt whose text and audio do not fit together."""
+
+
+class RouteError(PalscopeError):
+    """A route that is malformed, or that a checkpoint has no weights for."""
+
+
+class CheckpointError(PalscopeError):
+    """Weights that are missing, foreign, unsafe or cannot be found."""
+
+
+class HookError(PalscopeError):
+    """A hook name that does not exist or cannot fire under the current route."""
