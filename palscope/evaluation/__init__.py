@@ -1,0 +1,1 @@
+"""Evaluation: ranking answers, scoring manifests, intervals."""

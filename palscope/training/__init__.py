@@ -1,0 +1,1 @@
+"""Training: the demo's labelled clips, its questions and examples, and the trainer."""

@@ -1,0 +1,233 @@
+"""Labelled clips from a CSV manifest, and their samples decoded once into a memory-mapped cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from palscope.audio import load_audio
+from palscope.errors import PalscopeError
+
+SAMPLE_RATE = 16_000
+"""Sample rate of every cached clip, in Hz."""
+
+REQUIRED = ("path", "domain", "label")
+
+
+class ManifestError(PalscopeError):
+    """A manifest that cannot be read, or whose rows lack something."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of a manifest.
+
+    `name` is the path as the manifest writes it, `path` the file itself; `duration_s` is in
+    seconds. The fields that a manifest may leave out are empty or None.
+    """
+
+    name: str
+    path: Path
+    domain: str
+    label: str
+    split: str = ""
+    group: str = ""
+    duration_s: float | None = None
+    licence: str = ""
+
+
+def read_manifest(path: str | Path) -> list[Clip]:
+    """Read a CSV with columns `path, domain, label` and, if present, `split, group, duration_s,
+    licence`; other columns are ignored. Paths are relative to the manifest's folder.
+
+    The audio files themselves are not touched: see `missing_audio`.
+
+    Raises:
+        ManifestError: no such file, not UTF-8 CSV, a column missing, or a row with an empty or
+            unusable cell; the message names the file, the line and the column.
+    """
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise ManifestError(
+            f"manifest {path}: no such file; give a CSV with columns path,domain,label"
+        )
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            absent = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
+            if absent:
+                raise ManifestError(
+                    f"manifest {path}: column {', '.join(absent)} missing; expected "
+                    f"{', '.join(REQUIRED)}, found {', '.join(reader.fieldnames or ()) or 'nothing'}"
+                )
+            clips = [_clip(row, path, reader.line_num) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"manifest {path}: not a UTF-8 CSV file ({error})") from error
+    if not clips:
+        raise ManifestError(f"manifest {path}: it has a header but no rows")
+    return clips
+
+
+def _clip(row: dict[str, Any], manifest: Path, line: int) -> Clip:
+    def cell(column: str) -> str:
+        return (row.get(column) or "").strip()
+
+    for column in REQUIRED:
+        if not cell(column):
+            raise ManifestError(f"manifest {manifest}, line {line}: column {column} is empty")
+    duration: float | None = None
+    if cell("duration_s"):
+        try:
+            duration = float(cell("duration_s"))
+        except ValueError:
+            raise ManifestError(
+                f"manifest {manifest}, line {line}: column duration_s is "
+                f"{cell('duration_s')!r}, expected seconds"
+            ) from None
+    return Clip(
+        name=cell("path"),
+        path=manifest.parent / cell("path"),
+        domain=cell("domain"),
+        label=cell("label"),
+        split=cell("split"),
+        group=cell("group"),
+        duration_s=duration,
+        licence=cell("licence"),
+    )
+
+
+def missing_audio(clips: Iterable[Clip]) -> list[Clip]:
+    """The clips whose audio file does not exist."""
+    return [clip for clip in clips if not clip.path.is_file()]
+
+
+def require_audio(clips: Iterable[Clip]) -> None:
+    """Raise ManifestError listing the audio files that do not exist, if there are any."""
+    missing = missing_audio(clips)
+    if missing:
+        shown = "\n  ".join(str(clip.path) for clip in missing[:20])
+        more = f"\n  … and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise ManifestError(
+            f"{len(missing)} audio files of the manifest do not exist; put them back or remove "
+            f"their rows:\n  {shown}{more}"
+        )
+
+
+class WaveformCache:
+    """All clips of a manifest as mono float32 at 16 kHz, in one memory-mapped file.
+
+    The map is opened on first use and again in every process that gets a copy, so that data
+    loader workers share its pages instead of copying them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index: dict[str, list[int]] = json.loads((folder / "index.json").read_text())
+        self._places = {path: (start, length) for path, (start, length) in index.items()}
+        self._samples: np.ndarray | None = None
+
+    def __getitem__(self, clip: Clip) -> Float[np.ndarray, " samples"]:
+        """The clip's samples, read-only. KeyError when the clip was not cached."""
+        if self._samples is None:
+            self._samples = np.memmap(self.folder / "samples.f32", dtype=np.float32, mode="r")
+        start, length = self._places[str(clip.path)]
+        return self._samples[start : start + length]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": None}
+
+
+def cache_waveforms(
+    clips: Sequence[Clip], cache_dir: str | Path, *, progress: bool = True
+) -> WaveformCache:
+    """Decode every clip once to mono float32 at 16 kHz and keep the result under `cache_dir`.
+
+    The cache's folder is named after the clips' paths, sizes and times of change, so an edited
+    file is decoded again. It appears under that name only once it is whole: a killed run leaves
+    no half cache that a later one would trust.
+
+    Raises:
+        ManifestError: audio files are missing (all are listed).
+        AudioError: a file cannot be decoded.
+    """
+    require_audio(clips)
+    folder = Path(cache_dir) / f"waveforms-{_fingerprint(clips)}"
+    if not (folder / "index.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+        try:
+            _decode(clips, partial, progress)
+            # Another process may have finished the same cache meanwhile: then its copy serves.
+            if not folder.exists():
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return WaveformCache(folder)
+
+
+def _decode(clips: Sequence[Clip], folder: Path, progress: bool) -> None:
+    index: dict[str, tuple[int, int]] = {}
+    start = 0
+    with (folder / "samples.f32").open("wb") as file:
+        for clip in tqdm(clips, desc="decoding clips", unit="clip", disable=not progress):
+            if str(clip.path) in index:
+                continue
+            samples = load_audio(clip.path, sample_rate=SAMPLE_RATE).samples
+            file.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+            index[str(clip.path)] = (start, len(samples))
+            start += len(samples)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _fingerprint(clips: Sequence[Clip]) -> str:
+    digest = hashlib.sha256()
+    for clip in clips:
+        status = os.stat(clip.path)
+        digest.update(f"{clip.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A manifest's clips together with their cached samples."""
+
+    clips: tuple[Clip, ...]
+    waveforms: WaveformCache
+
+    @classmethod
+    def open(cls, manifest: str | Path, cache_dir: str | Path, *, progress: bool = True) -> Corpus:
+        """Read the manifest and decode its clips (once) under `cache_dir`."""
+        clips = read_manifest(manifest)
+        return cls(tuple(clips), cache_waveforms(clips, cache_dir, progress=progress))
+
+    def by_label(self, domain: str, split: str) -> dict[str, list[Clip]]:
+        """The clips of one domain and split, grouped by label in sorted order.
+
+        Raises:
+            ManifestError: there are none.
+        """
+        groups: dict[str, list[Clip]] = {}
+        for clip in self.clips:
+            if clip.domain == domain and clip.split == split:
+                groups.setdefault(clip.label, []).append(clip)
+        if not groups:
+            raise ManifestError(
+                f"the manifest has no clips of domain {domain!r} in split {split!r}; it has "
+                f"{sorted({(clip.domain, clip.split) for clip in self.clips})}"
+            )
+        return dict(sorted(groups.items()))
