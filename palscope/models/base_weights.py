@@ -235,14 +235,13 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     )
     # A model read from GGUF refuses to be saved; a plain one of the same shape does not.
     settings = quantised.config.to_dict()
-    for key in ("quantization_config", "_name_or_path", "transformers_version"):
+    for key in ("quantization_config", "_model_name_or_path", "transformers_version"):
         settings.pop(key, None)
     # GGUF keeps it as float32, which prints as 9.999999747378752e-06.
     settings["rms_norm_eps"] = float(f"{settings['rms_norm_eps']:.6g}")
     config = type(quantised.config).from_dict(settings)
     plain: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
     plain.load_state_dict(quantised.state_dict())
-    plain.config.name_or_path = ""
     plain.generation_config = quantised.generation_config
     plain.save_pretrained(out)
 
