@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import soxr
+import soxr  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Float
 
 from palscope.training.compose import Scene, Span, level
@@ -46,7 +46,7 @@ def augment(scene: Scene, rng: np.random.Generator) -> Scene:
     if rng.random() < P_NOISE:
         samples = add_noise(samples, rng.uniform(15.0, 40.0), rng)
     samples = samples * np.float32(10 ** (rng.uniform(-12.0, 6.0) / 20))
-    return Scene(np.clip(samples, -1.0, 1.0), scene.spans)
+    return Scene(samples.clip(-1.0, 1.0), scene.spans)
 
 
 def change_speed(scene: Scene, factor: float) -> Scene:

@@ -45,7 +45,7 @@ def frame_energy(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " 
     """Mean square of each 20 ms frame; the last frame may be shorter."""
     padded = np.zeros(-(-len(samples) // _FRAME) * _FRAME, dtype=np.float32)
     padded[: len(samples)] = samples
-    return np.square(padded).reshape(-1, _FRAME).mean(axis=1)
+    return (padded.reshape(-1, _FRAME) ** 2).mean(axis=1)  # pyright: ignore[reportUnknownMemberType]
 
 
 def active_part(

@@ -6,7 +6,7 @@ workers and in any order. Validation examples are plain lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from palscope.errors import PalscopeError
 from palscope.training import questions
 from palscope.training.augment import augment
 from palscope.training.compose import Scene, Span, at_level, crop, join, overlay, scene, trim
-from palscope.training.manifest import Clip, Corpus
+from palscope.training.manifest import Clip, Corpus, ManifestError
 from palscope.training.questions import Wordings
 
 
@@ -49,6 +49,13 @@ MIX: dict[str, float] = {
 }
 """Share of each family of examples in training."""
 
+COMPOSED: dict[str, tuple[str, ...]] = {
+    "temporal_digits": ("speech",),
+    "temporal_sounds": ("sound",),
+    "mixed": ("sound", "speech", "music"),
+}
+"""The families whose clips are put together, with the domains that they need."""
+
 DOMAIN_OF_TASK = {task: domain for domain, task in questions.TASK_OF_DOMAIN.items()}
 
 
@@ -58,14 +65,14 @@ class DemoExamples(Dataset[Example]):
     Labels are drawn evenly within a family, whatever their number of clips.
 
     Raises:
-        ManifestError: the corpus lacks a domain in this split.
+        ManifestError: the corpus lacks a domain or a label in this split.
     """
 
     def __init__(self, corpus: Corpus, *, size: int, seed: int = 0, split: str = "train") -> None:
         self.corpus = corpus
         self.size = size
         self.seed = seed
-        self.pools = _pools(corpus, split)
+        self.pools = _pools(corpus, tuple(questions.LABELS), split)
 
     def __len__(self) -> int:
         return self.size
@@ -85,7 +92,7 @@ def validation_examples(
     *,
     wordings: Wordings = "train",
     n: int | None = None,
-    split: str = "validation",
+    split: str | None = "validation",
     seed: int = 0,
 ) -> list[Example]:
     """A fixed list of examples of one family, from clips no training example has heard.
@@ -93,11 +100,11 @@ def validation_examples(
     `sound`, `digit` and `instrument` are single clips as they are: by default every sound and
     instrument, and 12 of each digit (120). `temporal_digits`, `temporal_sounds` and `mixed` are
     composed, 200 of them, without augmentation. `n` takes the first so many; labels come in turn,
-    so any beginning is about even.
+    so any beginning is about even. `split` None takes clips of any split.
 
     Raises:
         PalscopeError: an unknown kind.
-        ManifestError: the corpus lacks the domain in this split.
+        ManifestError: the corpus lacks the domain, or a label of it, in this split.
     """
     if kind not in MIX:
         raise PalscopeError(f"no family of examples called {kind!r}; there are {', '.join(MIX)}")
@@ -108,7 +115,7 @@ def validation_examples(
             single_example(clip, corpus, wordings=wordings, seed=seed)
             for clip in clips[: count if n is None else n]
         ]
-    pools = _pools(corpus, split)
+    pools = _pools(corpus, COMPOSED[kind], split)
     family = list(MIX).index(kind)
     return [
         _Maker(
@@ -131,7 +138,7 @@ def single_example(
     samples = np.array(corpus.waveforms[clip])
     return Example(
         waveforms=[samples],
-        question=questions.ask(task, choices, _named_rng(clip.name, seed), wordings=wordings),
+        question=questions.ask(task, choices, named_rng(clip.name, seed), wordings=wordings),
         answer=clip.label,
         kind=task,
         choices=choices,
@@ -139,15 +146,23 @@ def single_example(
     )
 
 
-def _named_rng(name: str, seed: int) -> np.random.Generator:
+def named_rng(name: str, seed: int) -> np.random.Generator:
+    """A generator that depends on a clip's name and the seed alone."""
     return np.random.default_rng([seed, *name.encode()])
 
 
 Pools = dict[str, dict[str, list[Clip]]]
 
 
-def _pools(corpus: Corpus, split: str) -> Pools:
-    return {domain: corpus.by_label(domain, split) for domain in questions.LABELS}
+def _pools(corpus: Corpus, domains: Sequence[str], split: str | None) -> Pools:
+    pools = {domain: corpus.by_label(domain, split) for domain in domains}
+    for domain, pool in pools.items():
+        if set(pool) != set(questions.LABELS[domain]):
+            raise ManifestError(
+                f"domain {domain!r}, split {split!r}: the labels are {sorted(pool)}, "
+                f"expected {sorted(questions.LABELS[domain])}"
+            )
+    return pools
 
 
 def _in_turn(groups: dict[str, list[Clip]]) -> list[Clip]:

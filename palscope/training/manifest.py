@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -66,11 +66,12 @@ def read_manifest(path: str | Path) -> list[Clip]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            absent = [column for column in REQUIRED if column not in (reader.fieldnames or ())]
+            columns = list(reader.fieldnames or ())
+            absent = [column for column in REQUIRED if column not in columns]
             if absent:
                 raise ManifestError(
                     f"manifest {path}: column {', '.join(absent)} missing; expected "
-                    f"{', '.join(REQUIRED)}, found {', '.join(reader.fieldnames or ()) or 'nothing'}"
+                    f"{', '.join(REQUIRED)}, found {', '.join(columns) or 'nothing'}"
                 )
             clips = [_clip(row, path, reader.line_num) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -202,12 +203,26 @@ def _fingerprint(clips: Sequence[Clip]) -> str:
     return digest.hexdigest()[:16]
 
 
+class Waveforms(Protocol):
+    """Anything that gives a clip's samples at 16 kHz."""
+
+    def __getitem__(self, clip: Clip, /) -> Float[np.ndarray, " samples"]: ...
+
+
+class DecodedOnDemand:
+    """Samples read from the clip's file each time: for the few clips of an evaluation."""
+
+    def __getitem__(self, clip: Clip) -> Float[np.ndarray, " samples"]:
+        """The clip's samples. AudioError when the file cannot be decoded."""
+        return load_audio(clip.path, sample_rate=SAMPLE_RATE).samples
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """A manifest's clips together with their cached samples."""
+    """A manifest's clips together with a way to their samples."""
 
     clips: tuple[Clip, ...]
-    waveforms: WaveformCache
+    waveforms: Waveforms
 
     @classmethod
     def open(cls, manifest: str | Path, cache_dir: str | Path, *, progress: bool = True) -> Corpus:
@@ -215,15 +230,15 @@ class Corpus:
         clips = read_manifest(manifest)
         return cls(tuple(clips), cache_waveforms(clips, cache_dir, progress=progress))
 
-    def by_label(self, domain: str, split: str) -> dict[str, list[Clip]]:
-        """The clips of one domain and split, grouped by label in sorted order.
+    def by_label(self, domain: str, split: str | None) -> dict[str, list[Clip]]:
+        """The clips of one domain and split (None: of any), grouped by label in sorted order.
 
         Raises:
             ManifestError: there are none.
         """
         groups: dict[str, list[Clip]] = {}
         for clip in self.clips:
-            if clip.domain == domain and clip.split == split:
+            if clip.domain == domain and split in (None, clip.split):
                 groups.setdefault(clip.label, []).append(clip)
         if not groups:
             raise ManifestError(

@@ -249,7 +249,7 @@ def fill(
 
 def list_options(choices: Sequence[str], rng: np.random.Generator) -> str:
     """The choices in random order, in one of a few common ways to write a list."""
-    items = [choices[i] for i in rng.permutation(len(choices))]
+    items = [choices[int(i)] for i in rng.permutation(len(choices))]
     style = rng.integers(3)
     if style == 0 or len(items) < 2:
         return ", ".join(items)

@@ -1,0 +1,135 @@
+"""Scoring a manifest: every row asked, answers ranked among its domain's labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from palscope.evaluation.items import candidates, example_items, manifest_items, take_evenly
+from palscope.evaluation.predictions import predict
+from palscope.evaluation.ranking import Answerer
+from palscope.evaluation.scores import summarise, summarise_composed
+from palscope.training.examples import COMPOSED, validation_examples
+from palscope.training.manifest import (
+    Clip,
+    Corpus,
+    DecodedOnDemand,
+    ManifestError,
+    missing_audio,
+    read_manifest,
+    require_audio,
+)
+from palscope.training.questions import Wordings
+
+Audio = Literal["own", "swapped"]
+
+
+def evaluate_manifest(
+    answerer: Answerer,
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    model: str = "",
+    audio: Audio = "own",
+    split: str | None = None,
+    wordings: Wordings = "train",
+    limit: int | None = None,
+    temporal: bool = False,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a manifest's clips and write `scores.json` to the folder `out`.
+
+    Answers are ranked among the domain's known labels and those the manifest adds; a domain that
+    the demo does not know is asked about with a general question. `split` takes only those rows,
+    `limit` only so many of them, spread over the labels. `audio="swapped"` lets every question
+    hear another clip of its domain with a different label. `temporal` asks about composed clips
+    too (which digit is first, …; results under `"temporal"`). `model` names the weights: answers
+    of an interrupted run are taken up only when it and all else are equal.
+
+    Returns:
+        What `scores.json` holds: `accuracy`, `n`, `interval`, `exact_match`, … and `by_domain`
+        (see `palscope.evaluation.scores`), `missing` and `unreadable` audio files, `settings`.
+
+    Raises:
+        ManifestError: an unreadable manifest, no rows in the split, or no audio file of any row.
+    """
+    manifest, out = Path(manifest), Path(out)
+    all_rows = read_manifest(manifest)
+    rows = _of_split(all_rows, split, manifest)
+    if limit is not None:
+        rows = take_evenly(rows, limit)
+    missing = missing_audio(rows)
+    lost = set(missing)
+    clips = [clip for clip in rows if clip not in lost]
+    if not clips:
+        require_audio(rows)
+    settings: dict[str, Any] = {
+        "model": model,
+        "manifest": str(manifest),
+        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "audio": audio,
+        "split": split,
+        "wordings": wordings,
+        "limit": limit,
+        "seed": seed,
+        "missing": [clip.name for clip in missing],
+    }
+    corpus = Corpus(tuple(clips), DecodedOnDemand())
+    items = manifest_items(
+        clips,
+        corpus.waveforms,
+        candidates(all_rows),
+        wordings=wordings,
+        swapped=audio == "swapped",
+        seed=seed,
+    )
+    predictions = predict(
+        items, answerer, out, settings=settings, batch_size=batch_size, progress=progress
+    )
+    scores = summarise(predictions, swapped=audio == "swapped")
+    scores["missing"] = settings.pop("missing")
+    scores["unreadable"] = [
+        {"path": each["key"].split(":", 1)[1], "error": each["error"]}
+        for each in predictions
+        if "error" in each
+    ]
+    scores["settings"] = settings
+    if temporal:
+        composed = [
+            item
+            for family in COMPOSED
+            for item in example_items(
+                family,
+                validation_examples(
+                    corpus, family, wordings=wordings, n=limit, split=None, seed=seed
+                ),
+            )
+        ]
+        answers = predict(
+            composed,
+            answerer,
+            out / "temporal",
+            settings=settings,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        scores["temporal"] = summarise_composed(answers)
+    part = out / "scores.json.part"
+    part.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, out / "scores.json")
+    return scores
+
+
+def _of_split(clips: list[Clip], split: str | None, manifest: Path) -> list[Clip]:
+    chosen = [clip for clip in clips if split in (None, clip.split)]
+    if not chosen:
+        found = sorted({clip.split for clip in clips if clip.split})
+        raise ManifestError(
+            f"manifest {manifest}: no row has split {split!r}; it has {', '.join(found) or 'none'}"
+        )
+    return chosen

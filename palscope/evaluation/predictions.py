@@ -1,0 +1,118 @@
+"""Asking a model every item, and keeping each answer as it comes, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from palscope.errors import AudioError
+from palscope.evaluation.items import Item
+from palscope.evaluation.ranking import Answerer, Asked, rank
+
+Prediction = dict[str, Any]
+"""One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
+then `best` (the likeliest choice), `logprobs` (nats, by choice) and `greedy` (the text the model
+writes), or `error` where the audio could not be read."""
+
+
+def predict(
+    items: Sequence[Item],
+    answerer: Answerer,
+    folder: str | Path,
+    *,
+    settings: dict[str, Any],
+    batch_size: int = 8,
+    progress: bool = True,
+) -> list[Prediction]:
+    """Ask every item and return the predictions in the items' order.
+
+    They are written to `predictions.jsonl` in `folder` batch by batch, and `settings` (what the
+    run depends on: JSON values) to `settings.json`. A later call with equal settings asks only
+    what is still unanswered; with others it starts afresh. An item whose audio cannot be read gets
+    a prediction with `error` instead of an answer.
+    """
+    store = _Store(Path(folder), settings)
+    open_items = [item for item in items if item.key not in store.done]
+    with tqdm(
+        total=len(items),
+        initial=len(items) - len(open_items),
+        desc="answering",
+        unit="clip",
+        disable=not progress,
+    ) as bar:
+        for start in range(0, len(open_items), batch_size):
+            batch = open_items[start : start + batch_size]
+            store.add(_answer(batch, answerer))
+            bar.update(len(batch))
+    return [store.done[item.key] for item in items]
+
+
+def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    readable: list[Prediction] = []
+    asked: list[Asked] = []
+    for item in items:
+        prediction: Prediction = {
+            "key": item.key,
+            "domain": item.domain,
+            "question": item.question,
+            "answer": item.answer,
+            "heard": list(item.heard),
+        }
+        predictions.append(prediction)
+        try:
+            asked.append(item.asked())
+            readable.append(prediction)
+        except AudioError as error:
+            prediction["error"] = str(error)
+    if asked:
+        rankings, greedy = rank(answerer, asked), answerer.answer(asked)
+        for prediction, ranking, text in zip(readable, rankings, greedy, strict=True):
+            prediction["best"] = ranking.best
+            prediction["logprobs"] = dict(zip(ranking.choices, ranking.logprobs, strict=True))
+            prediction["greedy"] = text.strip()
+    return predictions
+
+
+class _Store:
+    """The predictions so far, in memory and on disk."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "predictions.jsonl"
+        self.done: dict[str, Prediction] = {}
+        kept = folder / "settings.json"
+        plain = json.dumps(settings, indent=2, sort_keys=True)
+        if kept.is_file() and self.path.is_file() and kept.read_text(encoding="utf-8") == plain:
+            self.done = _read(self.path)
+        # Written back whole: a kill may have torn the last line, and appending would join to it.
+        # First the old lines go, then the new settings come: never new settings over old lines.
+        part = self.path.with_suffix(".part")
+        part.write_text("".join(map(_line, self.done.values())), encoding="utf-8")
+        os.replace(part, self.path)
+        kept.write_text(plain, encoding="utf-8")
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, predictions)))
+        self.done |= {prediction["key"]: prediction for prediction in predictions}
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps(prediction, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> dict[str, Prediction]:
+    done: dict[str, Prediction] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            prediction: Prediction = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill; its item is asked again
+        done[prediction["key"]] = prediction
+    return done

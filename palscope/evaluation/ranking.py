@@ -1,0 +1,83 @@
+"""Ranking a question's possible answers by the probability that the model gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Asked(NamedTuple):
+    """What a model is asked: clips (mono float32, 16 kHz), a question and its possible answers."""
+
+    waveforms: list[Float[np.ndarray, " samples"]]
+    question: str
+    choices: list[str]
+
+
+class Answerer(Protocol):
+    """A model as the evaluation sees it."""
+
+    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+        """Log-probability of every choice of every question, in nats: the sum over the answer's
+        tokens and the end token, so that "sea" gains nothing by being short of "sea waves"."""
+        ...
+
+    def answer(self, asked: list[Asked]) -> list[str]:
+        """The greedy answer to every question."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelAnswerer:
+    """A palscope model and its processor as an `Answerer`."""
+
+    model: Any
+    processor: Any
+    max_new_tokens: int = 12
+    """Room for the longest list of digits, and for a stutter to show."""
+
+    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+        from palscope.models.scoring import choice_logprobs
+
+        rows = choice_logprobs(self.model, self.processor, [tuple(each) for each in asked])
+        return [[float(value) for value in row] for row in rows]
+
+    def answer(self, asked: list[Asked]) -> list[str]:
+        from palscope.models.scoring import answer
+
+        examples = [tuple(each) for each in asked]
+        return answer(self.model, self.processor, examples, max_new_tokens=self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The choices of one question with their log-probabilities (nats)."""
+
+    choices: tuple[str, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def best(self) -> str:
+        """The likeliest choice; of equals the first."""
+        return self.choices[int(np.argmax(self.logprobs))]
+
+
+def rank(answerer: Answerer, asked: Sequence[Asked]) -> list[Ranking]:
+    """Rank the choices of every question.
+
+    Raises:
+        ValueError: the model gave a number of log-probabilities that is not that of the choices,
+            or one that is not a number.
+    """
+    rankings: list[Ranking] = []
+    for each, row in zip(asked, answerer.choice_logprobs(list(asked)), strict=True):
+        if len(row) != len(each.choices) or np.isnan(row).any():
+            raise ValueError(
+                f"{each.question!r}: expected {len(each.choices)} log-probabilities, got {row}"
+            )
+        rankings.append(Ranking(tuple(each.choices), tuple(row)))
+    return rankings
