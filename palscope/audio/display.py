@@ -18,7 +18,7 @@ _SHOWN_SECONDS = 60
 
 
 def waveform_html(waveform: Waveform) -> str:
-    """A player and a mel spectrogram of at most the first minute, as one piece of HTML."""
+    """Show a player and a mel spectrogram of at most the first minute, as one piece of HTML."""
     shown = waveform.samples[: _SHOWN_SECONDS * waveform.sample_rate]
     cut = "" if len(shown) == len(waveform.samples) else f", first {_SHOWN_SECONDS} s shown"
     title = f"{waveform.source}: {waveform.seconds:.2f} s at {waveform.sample_rate} Hz{cut}"

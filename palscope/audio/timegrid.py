@@ -62,7 +62,7 @@ class TimeGrid:
         return np.stack([edges[:-1], edges[1:]], axis=1)
 
     def tokens_between(self, t0: float, t1: float, n: int) -> range:
-        """The tokens, of `n`, that overlap the seconds from `t0` to `t1`.
+        """Return the tokens, of `n`, that overlap the seconds from `t0` to `t1`.
 
         `t1` may lie past the last token (a clip's last token may be cut short). Raises `AudioError`
         when the window is empty, or starts before 0 or after the last token.
@@ -79,7 +79,7 @@ class TimeGrid:
         return range(first, min(max(last, first + 1), n))
 
     def coarsen(self, k: int) -> TimeGrid:
-        """The grid of tokens that each pool `k` of these."""
+        """Return the grid of tokens that each pool `k` of these."""
         if k < 1:
             raise AudioError(f"Cannot pool {k} tokens into one; expected at least 1.")
         return TimeGrid(self.seconds_per_token * k)

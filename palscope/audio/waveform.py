@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -98,7 +99,7 @@ def load_audio(
 
 
 def check_samples(samples: np.ndarray, source: str) -> Float[np.ndarray, " samples"]:
-    """`samples` as they are, if mono, not empty and finite; else `AudioError` naming `source`."""
+    """Return `samples` if they are mono, not empty and finite; else raise, naming `source`."""
     if samples.ndim != 1:
         raise AudioError(f"{source}: shape {samples.shape}; expected mono sound, one axis.")
     if len(samples) == 0:
@@ -145,9 +146,7 @@ def _to_float(array: np.ndarray, source: str) -> np.ndarray:
 def _mono(samples: np.ndarray, source: str) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):  # not finite: refused next
         mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
-    if mono.size and not np.isfinite(mono).all():
-        check_samples(mono, source)
-    return mono
+    return check_samples(mono, source) if len(mono) else mono  # a file's last block may be empty
 
 
 def _from_file(
@@ -173,6 +172,7 @@ def _decode(
 ) -> Waveform:
     native_rate, announced = int(sound.samplerate), int(sound.frames)
     _check_rate(native_rate, f"the sample rate of {source}")
+    _check_whole(sound, source)
     _check_length(announced, native_rate, source, max_seconds)
 
     stream = (
@@ -197,6 +197,25 @@ def _decode(
             "Fetch or export the file again."
         )
     return Waveform(_not_empty(np.concatenate(blocks), source), sample_rate, source)
+
+
+def _check_whole(sound: soundfile.SoundFile, source: str) -> None:
+    """Refuse a WAV or AIFF file that ends before the samples its header announces.
+
+    libsndfile plays what there is and tells of the rest in its log only.
+    """
+    for announced, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", _log(sound)):
+        # A recorder that could not seek back leaves the largest number there; a few bytes less
+        # are a slip of the writer.
+        if int(found) < 0.99 * int(announced) < 0x7F000000:
+            raise AudioError(
+                f"{source} is cut short: {found} of {announced} bytes of sound are there. "
+                "Fetch or export the file again."
+            )
+
+
+def _log(sound: soundfile.SoundFile) -> str:
+    return str(cast(Any, sound).extra_info)
 
 
 def _not_empty(samples: np.ndarray, source: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -30,12 +30,16 @@ class EncoderConfig:
     kind: ClassVar[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings with `kind`, the registry's name of the encoder."""
-        return {"kind": self.kind, **asdict(self)}
+        """Return the settings as JSON knows them, with `kind`, the encoder's name in the registry."""
+        settings = {"kind": self.kind, **asdict(self)}
+        return {
+            name: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
+            for name, value in settings.items()
+        }
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> EncoderConfig:
-        """The inverse of `to_dict`. Raises `CheckpointError` for a field that does not exist."""
+        """Undo `to_dict`. Raises `CheckpointError` for a field that does not exist."""
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in settings.items() if name != "kind"}
         if unknown := sorted(given.keys() - known):
@@ -70,7 +74,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def feature_extractor(self) -> Any:
-        """The Hugging Face feature extractor whose features `forward` takes."""
+        """Make the Hugging Face feature extractor whose features `forward` takes."""
 
     @abstractmethod
     def forward(

@@ -199,7 +199,7 @@ class _Reader:
 
 
 def main() -> None:
-    """The command line (see the module's text)."""
+    """Run the command line (see the module's text)."""
     parser = argparse.ArgumentParser(description="Convert a CTranslate2 Whisper to safetensors.")
     parser.add_argument("source", type=Path, help="a model.bin, or a wheel that holds one")
     parser.add_argument("out", type=Path, help="folder to write")

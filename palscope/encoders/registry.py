@@ -14,7 +14,7 @@ _ENCODERS: dict[str, tuple[type[EncoderConfig], type[Encoder]]] = {
 
 
 def encoder_config(settings: dict[str, Any]) -> EncoderConfig:
-    """Settings (`EncoderConfig.to_dict`) as a config.
+    """Read settings (`EncoderConfig.to_dict`) as a config.
 
     Raises `CheckpointError` when their `kind` is no registered encoder.
     """
@@ -22,7 +22,7 @@ def encoder_config(settings: dict[str, Any]) -> EncoderConfig:
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """The encoder of these settings, with random weights."""
+    """Build the encoder of these settings, with random weights."""
     encoder: Any = _lookup(config.kind)[1]
     return encoder(config)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 
-from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
+from palscope.encoders.whisper import SIZES, WhisperEncoder, WhisperEncoderConfig
 from palscope.errors import CheckpointError
+from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
 
 _BUNDLED = {"openai/whisper-tiny.en": "whisper-tiny.en-encoder"}
 # Never the *.bin files of older checkpoints: they are pickles, which run code when read.
@@ -27,17 +25,6 @@ _WANTED = [
     "model.safetensors.index.json",
     "model-*.safetensors",
 ]
-_SIZES = (
-    "d_model",
-    "encoder_layers",
-    "encoder_attention_heads",
-    "encoder_ffn_dim",
-    "num_mel_bins",
-    "max_source_positions",
-    "activation_function",
-    "scale_embedding",
-)
-_PROBE_SECONDS = 3.0
 
 
 def load_whisper_encoder(
@@ -47,7 +34,9 @@ def load_whisper_encoder(
     pad_to_window: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> WhisperEncoder:
-    """A Whisper encoder with published weights, by hub id (`openai/whisper-tiny.en`) or folder.
+    """Load a Whisper encoder with published weights.
+
+    `name_or_path` is a hub id (`openai/whisper-tiny.en`) or a folder.
 
     Found in this order: a local folder; the hub's cache on this machine; the weights that palscope
     brings (tiny.en); the hub. A folder may hold a whole Whisper or its encoder only. `layers` as
@@ -67,68 +56,45 @@ def load_whisper_encoder(
 
 
 def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder with the encoder's `config.json` and safetensors (see `load_whisper_encoder`)."""
+    """Find the folder with the config and weights that `load_whisper_encoder` reads."""
     name = os.fspath(name_or_path)
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {name}; expected one, or a hub id 'owner/name'.")
-    if (folder := _from_hub(name, offline=True)) is not None:
-        return folder
+    cached = cached_snapshot(name)
+    # The cache may hold a part of the repository only, for another program's sake.
+    if cached is not None and (cached / "config.json").is_file() and _weight_files(cached):
+        return cached
     if name in _BUNDLED:
         return Path(str(files("palscope") / "assets" / _BUNDLED[name]))
-    if _hub_answers() and (folder := _from_hub(name, offline=False)) is not None:
-        return folder
+    if hub_reachable():
+        return download_snapshot(name, _WANTED)
     raise CheckpointError(
-        f"{name} is neither a folder, nor in the hub's cache on this machine, nor can it be "
-        "fetched from the hub. Check the name and the connection, or give a folder with "
+        f"{name} is neither a folder, nor in the hub's cache on this machine, and the hub "
+        "cannot be reached (or HF_HUB_OFFLINE is set). Give a folder with "
         f"config.json and model.safetensors. Shipped with palscope: {', '.join(_BUNDLED)}."
     )
-
-
-def _from_hub(name: str, *, offline: bool) -> Path | None:
-    """The hub's snapshot, or None when it is not there, or holds no safetensors."""
-    try:
-        folder = snapshot_download(name, allow_patterns=_WANTED, local_files_only=offline)
-    except (OSError, ValueError):  # not cached, no such repository, no connection
-        return None
-    whole = (Path(folder) / "config.json").is_file() and _weight_files(Path(folder))
-    return Path(folder) if whole else None  # the cache may hold a part of it only
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached, in seconds: its own client retries for minutes."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        return True  # only the proxy knows
-    host = urlsplit(constants.ENDPOINT)
-    port = host.port or (443 if host.scheme == "https" else 80)
-    try:
-        with socket.create_connection((host.hostname or "", port), timeout=_PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
 
 
 def _read_sizes(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {name: config[name] for name in _SIZES}
+        return {name: config[name] for name in SIZES}
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder} holds no config.json; expected a saved Whisper model."
         ) from error
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{folder / 'config.json'} is no JSON ({error}).") from error
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} lacks {error}; expected the settings of a Whisper model."
+            f"{folder / 'config.json'} does not describe a Whisper model ({error!r})."
         ) from error
 
 
 def _encoder_tensors(folder: Path) -> dict[str, Tensor]:
-    """The encoder's tensors by the names they have inside `transformers`' encoder."""
+    """Read the encoder's tensors by the names they have inside `transformers`' encoder."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in _all_tensors(folder):
         inside = name.removeprefix("model.")

@@ -19,6 +19,17 @@ from palscope.errors import AudioError, CheckpointError
 # 10 ms a mel frame, and the second convolution halves their number.
 _SECONDS_PER_TOKEN = 0.02
 _FRAMES_PER_TOKEN = 2
+#: The fields of `WhisperEncoderConfig` that `transformers` knows too, under the same names.
+SIZES = (
+    "d_model",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "num_mel_bins",
+    "max_source_positions",
+    "activation_function",
+    "scale_embedding",
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,8 @@ class WhisperEncoderConfig(EncoderConfig):
             )
 
     def transformers_config(self) -> WhisperConfig:
-        """The same sizes for `transformers`."""
-        sizes = {name: value for name, value in self.to_dict().items() if name not in _OURS}
-        return WhisperConfig(**sizes)
-
-
-_OURS = ("kind", "layers", "pad_to_window")
+        """Return the same sizes for `transformers`."""
+        return WhisperConfig(**{name: getattr(self, name) for name in SIZES})
 
 
 class WhisperEncoder(Encoder):
@@ -120,7 +127,6 @@ class WhisperEncoder(Encoder):
         """
         self._check(features, lengths)
         features = features.to(self.model.conv1.weight.dtype)
-        token_lengths = (lengths + _FRAMES_PER_TOKEN - 1) // _FRAMES_PER_TOKEN
         total = self.tokens(int(lengths.max()))
         states = features.new_zeros(len(features), total, self.width)
         # One window at a time bounds the memory by the batch, not by the length of the sound.
@@ -131,7 +137,7 @@ class WhisperEncoder(Encoder):
             encoded = self._encode_window(piece, left)
             first = start // _FRAMES_PER_TOKEN
             states[rows, first : first + encoded.shape[1]] = encoded
-        return EncoderOutput(states, token_lengths)
+        return EncoderOutput(states, _token_lengths(lengths))
 
     def _encode_window(
         self, features: Float[Tensor, "clips mel frames"], lengths: Int[Tensor, " clips"]
@@ -142,7 +148,7 @@ class WhisperEncoder(Encoder):
             states = self._run(features, torch.full_like(lengths, self.window))
         else:
             states = self._run(features, lengths)
-        tokens = (lengths + _FRAMES_PER_TOKEN - 1) // _FRAMES_PER_TOKEN
+        tokens = _token_lengths(lengths)
         states = states[:, : int(tokens.max())]
         return states.masked_fill(~_within(tokens, states.shape[1])[:, :, None], 0)
 
@@ -158,11 +164,9 @@ class WhisperEncoder(Encoder):
         hidden = nn.functional.gelu(model.conv1(hidden)).masked_fill(~frames[:, None], 0)
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
 
-        tokens = _within((lengths + _FRAMES_PER_TOKEN - 1) // _FRAMES_PER_TOKEN, hidden.shape[1])
+        tokens = _within(_token_lengths(lengths), hidden.shape[1])
         hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
-        mask = create_bidirectional_mask(
-            config=model.config, inputs_embeds=hidden, attention_mask=tokens
-        )
+        mask = create_bidirectional_mask(model.config, hidden, tokens)  # None if all are heard
         chosen = {0: hidden}
         for number, layer in enumerate(model.layers[: max(self.config.layers)], start=1):
             hidden = layer(hidden, mask)
@@ -202,6 +206,10 @@ class WhisperEncoder(Encoder):
             )
 
 
+def _token_lengths(lengths: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:
+    return (lengths + _FRAMES_PER_TOKEN - 1) // _FRAMES_PER_TOKEN
+
+
 def _within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
-    """True up to each clip's length."""
+    """Tell, for each clip, the places up to its length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
