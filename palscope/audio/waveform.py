@@ -63,7 +63,8 @@ def load_audio(
     `max_seconds` refuses longer sound, where possible before it is decoded.
 
     Raises `AudioError`, naming the source, when the sound is missing, unreadable, of unknown
-    format, cut short, empty, too long, or holds NaN or infinite samples.
+    format, cut short, empty, too long, or holds NaN or infinite samples. (An Ogg file states no
+    length, so one that is cut short plays to its last whole page.)
     """
     _check_rate(sample_rate, "sample_rate")
     if isinstance(source, np.ndarray):
@@ -205,9 +206,9 @@ def _check_whole(sound: soundfile.SoundFile, source: str) -> None:
     libsndfile plays what there is and tells of the rest in its log only.
     """
     for announced, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", _log(sound)):
-        # A recorder that could not seek back leaves the largest number there; a few bytes less
-        # are a slip of the writer.
-        if int(found) < 0.99 * int(announced) < 0x7F000000:
+        # A recorder that could not seek back leaves the largest number there, nearly 2 or 4 GB;
+        # a few bytes less are a slip of the writer.
+        if int(announced) < 0x7F000000 and int(found) < 0.99 * int(announced):
             raise AudioError(
                 f"{source} is cut short: {found} of {announced} bytes of sound are there. "
                 "Fetch or export the file again."

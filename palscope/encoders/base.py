@@ -30,7 +30,7 @@ class EncoderConfig:
     kind: ClassVar[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON knows them, with `kind`, the encoder's name in the registry."""
+        """Return the settings as JSON knows them, with `kind`, the encoder's registered name."""
         settings = {"kind": self.kind, **asdict(self)}
         return {
             name: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
