@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast
 
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 CLIPS_FOLDER = Path(str(files("palscope") / "assets" / "clips"))
 
@@ -17,6 +18,6 @@ def bundled_clips() -> pd.DataFrame:
     The same table with relative paths, `assets/clips/clips.csv`, is a manifest that
     `analyses/evaluate.py` can score. Source: ESC-10, see `assets/clips/ATTRIBUTION.md`.
     """
-    table = pd.read_csv(CLIPS_FOLDER / "clips.csv")
+    table = cast(Any, pd).read_csv(CLIPS_FOLDER / "clips.csv")
     table["path"] = [str(CLIPS_FOLDER / name) for name in table["path"]]
     return table

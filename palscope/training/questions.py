@@ -215,7 +215,7 @@ HELDOUT: dict[str, tuple[str, ...]] = {
         "Write out each numeral as it is uttered.",
         "A person reads out some numbers: what are they?",
         "Give the full series of digits pronounced.",
-        "What does the voice say?",
+        "Read the numerals back to me.",
     ),
     "sound_order": (
         "What noise was captured {ordinal}?",

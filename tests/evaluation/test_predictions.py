@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palscope.errors import AudioError
+from palscope.evaluation.items import Item
+from palscope.evaluation.predictions import predict
+from palscope.evaluation.ranking import Asked
+
+
+class Counting:
+    """Answers the first choice, and stops like a killed process after so many batches."""
+
+    def __init__(self, batches: int = 99) -> None:
+        self.left = batches
+        self.questions: list[str] = []
+
+    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.questions += [each.question for each in asked]
+        return [[-1.0, -2.0] for _ in asked]
+
+    def answer(self, asked: list[Asked]) -> list[str]:
+        return [" rain " for _ in asked]
+
+
+def item(number: int, *, broken: bool = False) -> Item:
+    def audio() -> list[np.ndarray]:
+        if broken:
+            raise AudioError("x.wav: broken")
+        return [np.zeros(3, np.float32)]
+
+    return Item(f"k{number}", "sound", f"q{number}", "dog", ("dog", "rain"), ("dog",), audio)
+
+
+ITEMS = [item(number) for number in range(7)]
+
+
+def test_each_answer_is_kept(tmp_path: Path) -> None:
+    predictions = predict(ITEMS, Counting(), tmp_path, settings={}, batch_size=3, progress=False)
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == predictions
+    assert predictions[6] == {
+        "key": "k6",
+        "domain": "sound",
+        "question": "q6",
+        "answer": "dog",
+        "heard": ["dog"],
+        "best": "dog",
+        "logprobs": {"dog": -1.0, "rain": -2.0},
+        "greedy": "rain",
+    }
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(ITEMS, Counting(2), tmp_path, settings={"a": 1}, batch_size=2, progress=False)
+    file = tmp_path / "predictions.jsonl"
+    assert len(file.read_text().splitlines()) == 4
+    file.write_bytes(file.read_bytes()[:-9])  # the kill came while writing
+    rest = Counting()
+    predictions = predict(ITEMS, rest, tmp_path, settings={"a": 1}, batch_size=2, progress=False)
+    assert rest.questions == ["q3", "q4", "q5", "q6"]
+    assert [each["key"] for each in predictions] == [each.key for each in ITEMS]
+    assert len([json.loads(line) for line in file.read_text().splitlines()]) == 7
+
+
+def test_other_settings_start_afresh(tmp_path: Path) -> None:
+    predict(ITEMS, Counting(), tmp_path, settings={"model": "a"}, progress=False)
+    other = Counting()
+    predict(ITEMS[:2], other, tmp_path, settings={"model": "b"}, progress=False)
+    assert other.questions == ["q0", "q1"]
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_unreadable_audio_is_noted_and_the_rest_is_answered(tmp_path: Path) -> None:
+    items = [item(0), item(1, broken=True), item(2)]
+    predictions = predict(items, Counting(), tmp_path, settings={}, progress=False)
+    assert [each.get("error") for each in predictions] == [None, "x.wav: broken", None]
+    assert "best" not in predictions[1] and predictions[2]["best"] == "dog"
