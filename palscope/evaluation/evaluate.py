@@ -56,7 +56,8 @@ def evaluate_manifest(
         (see `palscope.evaluation.scores`), `missing` and `unreadable` audio files, `settings`.
 
     Raises:
-        ManifestError: an unreadable manifest, no rows in the split, or no audio file of any row.
+        ManifestError: an unreadable manifest, no rows in the split, no audio file of any row, or,
+            with `temporal`, a domain of the demo or one of its labels missing.
     """
     manifest, out = Path(manifest), Path(out)
     all_rows = read_manifest(manifest)
@@ -91,15 +92,20 @@ def evaluate_manifest(
     predictions = predict(
         items, answerer, out, settings=settings, batch_size=batch_size, progress=progress
     )
-    scores = summarise(predictions, swapped=audio == "swapped")
-    scores["missing"] = settings.pop("missing")
-    scores["unreadable"] = [
-        {"path": each["key"].split(":", 1)[1], "error": each["error"]}
-        for each in predictions
-        if "error" in each
-    ]
-    scores["settings"] = settings
+    by_key = {item.key: clip for item, clip in zip(items, clips, strict=True)}
+    broken = [each for each in predictions if "error" in each]
+    scores = {
+        **summarise(predictions, swapped=audio == "swapped"),
+        "missing": settings["missing"],
+        "unreadable": [
+            {"path": by_key[each["key"]].name, "error": each["error"]} for each in broken
+        ],
+        "settings": settings,
+    }
+    _write(out / "scores.json", scores)
     if temporal:
+        lost |= {by_key[each["key"]] for each in broken}
+        corpus = Corpus(tuple(clip for clip in clips if clip not in lost), DecodedOnDemand())
         composed = [
             item
             for family in COMPOSED
@@ -119,10 +125,14 @@ def evaluate_manifest(
             progress=progress,
         )
         scores["temporal"] = summarise_composed(answers)
-    part = out / "scores.json.part"
-    part.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, out / "scores.json")
+        _write(out / "scores.json", scores)
     return scores
+
+
+def _write(path: Path, scores: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
 
 
 def _of_split(clips: list[Clip], split: str | None, manifest: Path) -> list[Clip]:
