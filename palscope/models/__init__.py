@@ -1,0 +1,28 @@
+"""The Hugging Face trio: config, model and processor, registered with the Auto classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
+
+from palscope.models.cache import AudioCache
+from palscope.models.clips import AudioClips
+from palscope.models.config import PalscopeConfig
+from palscope.models.modeling import PalscopeForConditionalGeneration
+from palscope.models.processor import AUDIO_TOKEN, PalscopeProcessor
+
+_auto: Any
+AutoConfig.register(PalscopeConfig.model_type, PalscopeConfig, exist_ok=True)
+for _auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
+    _auto.register(PalscopeConfig, PalscopeForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(PalscopeConfig, PalscopeProcessor, exist_ok=True)
+
+__all__ = [
+    "AUDIO_TOKEN",
+    "AudioCache",
+    "AudioClips",
+    "PalscopeConfig",
+    "PalscopeForConditionalGeneration",
+    "PalscopeProcessor",
+]

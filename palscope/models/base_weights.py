@@ -239,7 +239,7 @@ def convert_gguf(gguf: Path, out: Path) -> None:
         settings.pop(key, None)
     # GGUF keeps it as float32, which prints as 9.999999747378752e-06.
     settings["rms_norm_eps"] = float(f"{settings['rms_norm_eps']:.6g}")
-    config = type(quantised.config).from_dict(settings)
+    config: Any = type(quantised.config).from_dict(settings)
     plain: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
     plain.load_state_dict(quantised.state_dict())
     plain.generation_config = quantised.generation_config

@@ -1,0 +1,43 @@
+"""Caches of keys and values in which audio stands before the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from palscope.routing import LayerColumns, Route, TokenLayout
+
+
+class AudioCache(DynamicCache):
+    """A key-value cache that knows which token stands in which of its columns.
+
+    LAL seen the other way is a cache prefilled with audio: a layer's entry is its `keys` tokens,
+    then the tokens of its sequence. Layers may differ in length. It holds whole layers even where
+    the decoder slides a window; the mask cuts that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layout: TokenLayout | None = None
+        self.columns: list[LayerColumns] = []
+        self.route: Route | None = None
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns of `input_ids` seen so far, which is what generation counts in."""
+        return 0 if self.layout is None else self.layout.width
+
+
+class PassingMemory:
+    """Stands in for a cache where none is kept: puts a layer's audio before its text, keeps nothing."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._keys, self._values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The layer's audio keys and values, followed by its text's."""
+        return torch.cat([self._keys, key_states], 2), torch.cat([self._values, value_states], 2)

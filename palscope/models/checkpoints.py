@@ -1,0 +1,164 @@
+"""Reading and writing checkpoints: safetensors only, every tensor accounted for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from palscope.encoders import load_whisper_encoder
+from palscope.errors import CheckpointError
+from palscope.models.base_weights import find_base
+from palscope.models.config import PalscopeConfig
+from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+
+if TYPE_CHECKING:
+    from palscope.models.modeling import PalscopeForConditionalGeneration
+
+BASES = ("language_model.", "encoder.")
+"""Prefixes of the tensors that a checkpoint without its bases leaves out."""
+
+
+def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint.
+
+    A folder; `demo/plits`, `demo/lal` or `demo/pal` of the repository; or a hub id.
+
+    Raises:
+        CheckpointError: there is none of that name, or its weights are pickles.
+    """
+    name = os.fspath(name_or_path)
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = Path(__file__).resolve().parents[2] / name
+    if not folder.is_dir():
+        cached = cached_snapshot(name) if name.count("/") == 1 else None
+        if cached is None and (name.count("/") != 1 or not hub_reachable()):
+            raise CheckpointError(
+                f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or "
+                "the id of a hub that can be reached."
+            )
+        folder = cached or download_snapshot(name, ["*.json", "*.safetensors", "*.txt", "*.jinja"])
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json; save with save_pretrained.")
+    if not list(folder.glob("*.safetensors")):
+        pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        found = f" It holds {', '.join(pickles)}: pickles are never loaded." if pickles else ""
+        raise CheckpointError(f"{folder} has no safetensors weights.{found} Save with save_pretrained.")
+    return folder
+
+
+def read_config(
+    name_or_path: str | os.PathLike[str], config: PalscopeConfig | None
+) -> tuple[PalscopeConfig, Path]:
+    """A checkpoint's config, and its folder."""
+    folder = find_checkpoint(name_or_path)
+    if config is None:
+        read: Any = PalscopeConfig.get_config_dict(folder)[0]
+        if read.get("model_type") != PalscopeConfig.model_type:
+            raise CheckpointError(
+                f"{folder} holds a {read.get('model_type')!r} model, not a palscope one."
+            )
+        config = PalscopeConfig.from_pretrained(folder)
+    return config, folder
+
+
+def load_checkpoint(
+    cls: type[PalscopeForConditionalGeneration],
+    load_whole: Callable[..., Any],
+    config: PalscopeConfig,
+    folder: Path,
+    *args: Any,
+    **kwargs: Any,
+) -> PalscopeForConditionalGeneration:
+    """The model in `folder`, with the bases stored there or those it refers to.
+
+    `load_whole` is Hugging Face's own `from_pretrained`.
+    """
+    if config.store_base:
+        kwargs.setdefault("use_safetensors", True)
+        try:
+            model, info = load_whole(folder, *args, config=config, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
+        _check(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
+        return model
+    dtype = kwargs.pop("dtype", None) or torch.float32
+    device_map = kwargs.pop("device_map", None)
+    attention = kwargs.pop("attn_implementation", None)
+    if config.text_base is None or config.encoder_base is None:
+        raise CheckpointError(f"{folder}/config.json names no bases, and stores none.")
+    language_model = AutoModelForCausalLM.from_pretrained(
+        find_base(config.text_base),
+        dtype=dtype,
+        use_safetensors=True,
+        **({} if device_map is None else {"device_map": device_map}),
+        **({} if attention is None else {"attn_implementation": attention}),
+    )
+    layers: Any = getattr(config.parsed_encoder(), "layers", None)
+    encoder = load_whisper_encoder(config.encoder_base, layers, dtype=dtype)
+    config.text_config = language_model.config
+    model = cls(config, language_model, encoder)
+    state = _read(folder)
+    wanted = {key for key in model.state_dict() if not key.startswith(BASES)}
+    _check(folder, wanted - set(state), set(state) - wanted, {})
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # a tensor of another shape
+        raise CheckpointError(f"{folder}: {error}") from error
+    model.connector.to(dtype)
+    model.generation_config = language_model.generation_config
+    model.freeze_bases()
+    device = language_model.device
+    model.encoder.to(device)
+    model.connector.to(device)
+    return model.eval()
+
+
+def own_state(model: PalscopeForConditionalGeneration) -> dict[str, Tensor]:
+    """The tensors that do not belong to the bases.
+
+    Raises:
+        CheckpointError: a base may have been trained: it would be lost.
+    """
+    for name, parameter in model.named_parameters():
+        if name.startswith(BASES) and parameter.requires_grad:
+            raise CheckpointError(
+                f"{name} can be trained, but config.store_base is False, so it would not be saved. "
+                "Call freeze_bases(), or set config.store_base = True."
+            )
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(BASES)}
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            state |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    return state
+
+
+def _check(folder: Path, missing: set[str], foreign: set[str], info: dict[str, Any]) -> None:
+    problems = [
+        f"{what} {', '.join(sorted(names)[:5])}{' …' if len(names) > 5 else ''}"
+        for what, names in (
+            ("missing:", missing),
+            ("foreign:", foreign),
+            ("misshapen:", {str(m) for m in info.get("mismatched_keys", ())}),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{folder} does not fit its config.json; tensors {'; '.join(problems)}. Save it again "
+            "with save_pretrained, or load the config it was saved with."
+        )

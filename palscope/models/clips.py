@@ -1,0 +1,62 @@
+"""Clips as the model knows them: computed once, used by every question and every decoding step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palscope.models.families import KeysValues
+from palscope.routing import TokenLayout
+
+
+@dataclass
+class AudioClips:
+    """The stream tokens of a batch of clips, and the keys and values made of them so far.
+
+    Made by `PalscopeForConditionalGeneration.encode_audio`; give it to `forward` or `generate` as
+    `audio=` in place of `input_features` to ask again about the same clips without encoding them.
+    Valid for the weights it was made with.
+
+    Attributes:
+        streams: tokens of each stream, `Float[Tensor, "clips tokens pooled"]`.
+        frames: frame tokens of each clip.
+        seconds: duration of each clip.
+        order: the stored clip that stands for each clip of the prompt.
+    """
+
+    streams: dict[str, Float[Tensor, "clips tokens pooled"]]
+    frames: tuple[int, ...]
+    seconds: tuple[float, ...]
+    order: tuple[int, ...]
+    keys_values: dict[tuple[str, int], KeysValues] = field(
+        default_factory=dict[tuple[str, int], KeysValues]
+    )
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def picked(self, order: list[int]) -> AudioClips:
+        """These clips in another order, or several times over; what is computed is shared."""
+        return AudioClips(
+            self.streams,
+            self.frames,
+            self.seconds,
+            tuple(self.order[i] for i in order),
+            self.keys_values,
+        )
+
+    def columns(
+        self,
+        values: Float[Tensor, "clips tokens *rest"],
+        layout: TokenLayout,
+        columns: Tensor,
+    ) -> Float[Tensor, "batch columns *rest"]:
+        """A stream's values, one for each of the layout's `columns`; others hold any finite value."""
+        order = torch.tensor(self.order, device=values.device)
+        at = columns.clamp(min=0)
+        clip = order[layout.clip.gather(1, at).clamp(min=0)]
+        token = layout.token.gather(1, at).clamp(min=0, max=values.shape[1] - 1)
+        return values[clip, token]

@@ -1,0 +1,397 @@
+"""The decoder's run: a Hugging Face decoder, layer by layer, on the tokens that a route lets run.
+
+Nothing of the decoder is written again here. Each layer gets the tokens of its sequence, their
+rotary positions, a mask built from the layout's one rule of visibility, and, as if from a cache,
+the keys and values of the audio that it only reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from palscope.connectors import Connector
+from palscope.errors import PalscopeError
+from palscope.models.cache import AudioCache, PassingMemory
+from palscope.models.clips import AudioClips
+from palscope.models.families import (
+    KeysValues,
+    family_of,
+    rotary,
+    rotary_kind,
+    rotate_keys,
+    sliding_window,
+)
+from palscope.routing import LayerColumns, Level, Route, Source, TokenLayout
+
+
+class AudioTaps(nn.Module):
+    """Where one layer's audio can be read and edited, on its way to being keys and values.
+
+    Identity modules, so that forward hooks and nnsight reach them. Shapes: `state`
+    `[batch, audio, d_model]`; `k`, `v` `[batch, audio, kv_heads, head_dim]`, before RoPE. They fire
+    in layers that hold a stream at level `keys`, once a prompt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: nn.Module = nn.Identity()
+        self.k: nn.Module = nn.Identity()
+        self.v: nn.Module = nn.Identity()
+
+
+class Parts(Protocol):
+    """What the decoder's run needs of a model."""
+
+    language_model: Any
+    connector: Connector
+    audio_taps: nn.ModuleList
+
+
+@dataclass
+class DecoderRun:
+    """One forward pass through the decoder.
+
+    Attributes:
+        layout: all columns so far, those of a cached prefix included.
+        new: how many of them are new in this pass.
+        clips: the clips of the new columns; None when there is no audio, or a cache holds it.
+    """
+
+    model: Parts
+    route: Route
+    layout: TokenLayout
+    new: int
+    clips: AudioClips | None
+    cache: AudioCache | None
+    checkpointing: bool = False
+    hidden_states: list[Tensor] | None = None
+    _columns: dict[Any, LayerColumns] = field(default_factory=dict[Any, LayerColumns])
+    _masks: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    _rotary: dict[str, tuple[Tensor, Tensor]] = field(
+        default_factory=dict[str, tuple[Tensor, Tensor]]
+    )
+
+    @property
+    def decoder(self) -> Any:
+        """The Hugging Face decoder: embeddings, layers, final norm."""
+        return self.model.language_model.model
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch new"]
+    ) -> tuple[Float[Tensor, "batch running d_model"], Int[Tensor, "batch running"]]:
+        """Normed output of the last layer, and the layout's column that each of its places is."""
+        decoder = self.decoder
+        columns = self.columns_of(0)
+        running = columns.running[:, -self.new :] if self.is_decoding else columns.running
+        names = self._running_streams(0)
+        hidden, whole = self._embed(input_ids, running)
+        for index in range(self.route.n_layers):
+            if not self.is_decoding and self._running_streams(index) != names:
+                assert whole is not None  # what runs in some layers only is carried past the others
+                names = self._running_streams(index)
+                whole = _scattered(whole, running, hidden)
+                running = self.columns_of(index).running
+                hidden = _gathered(whole, running)
+            if self.hidden_states is not None:
+                self.hidden_states.append(hidden)
+            if whole is not None and self._carries_keys(index):
+                whole = _scattered(whole, running, hidden)
+            if self.checkpointing:
+                hidden = cast(
+                    Tensor,
+                    checkpoint(self._layer, index, hidden, running, whole, use_reentrant=False),
+                )
+            else:
+                hidden = self._layer(index, hidden, running, whole)
+        if self.cache is not None:
+            self.cache.layout, self.cache.route = self.layout, self.route
+            self.cache.columns = [self.columns_of(i) for i in range(self.route.n_layers)]
+        return decoder.norm(hidden), running
+
+    # -- columns ----------------------------------------------------------------------------------
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether a cache holds a prefix already."""
+        return self.cache is not None and self.cache.layout is not None
+
+    def columns_of(self, layer: int) -> LayerColumns:
+        """The columns that meet in `layer`; layers that let the same streams in share one object."""
+        key = (self._running_streams(layer), self.route.streams_at(layer, Level.KEYS))
+        if key not in self._columns:
+            if self.is_decoding:
+                assert self.cache is not None
+                old = self.cache.columns[layer]
+                self._columns[key] = old.extended(self.layout.width - self.new, self.new)
+            else:
+                self._columns[key] = self.layout.layer_columns(self.route, layer)
+        return self._columns[key]
+
+    def _running_streams(self, layer: int) -> tuple[str, ...]:
+        return self.route.streams_at(layer, Level.ATTEND, Level.FULL)
+
+    # -- the bottom -------------------------------------------------------------------------------
+
+    def _embed(
+        self, input_ids: Int[Tensor, "batch new"], running: Int[Tensor, "batch running"]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The first layer's sequence; and, where a stream is carried, all columns' states."""
+        first = self.layout.width - self.new
+        at = (running - first).clamp(min=0)
+        ids = input_ids.gather(1, at)
+        stream = self.layout.stream.gather(1, running.clamp(min=0))
+        # An audio place's id is no word: it may lie outside the vocabulary, and is replaced below.
+        hidden = self.decoder.embed_tokens(ids.masked_fill(stream >= 0, 0))
+        carried = [] if self.is_decoding else self._carried_streams()
+        if not carried or self.clips is None:
+            return hidden, None
+        whole = hidden.new_zeros(*self.layout.stream.shape, hidden.shape[-1])
+        whole = _scattered(whole, running, hidden)
+        everywhere = torch.arange(self.layout.width, device=hidden.device).expand(
+            whole.shape[0], -1
+        )
+        for name in carried:
+            states = self.model.connector.project_input(name, self.clips.streams[name])
+            rows = self.clips.columns(states.to(hidden.dtype), self.layout, everywhere)
+            mine = self.layout.stream == self.layout.stream_index(name)
+            whole = torch.where(mine[..., None], rows, whole)
+        return _gathered(whole, running), whole
+
+    def _carried_streams(self) -> list[str]:
+        return [
+            stream.name
+            for stream, cells in self.route.rows
+            if any(c.level is not Level.ABSENT and c.source is Source.CARRIED for c in cells)
+        ]
+
+    def _carries_keys(self, layer: int) -> bool:
+        return not self.is_decoding and any(
+            self.route.cell(name, layer).source is Source.CARRIED
+            for name in self.route.streams_at(layer, Level.KEYS)
+        )
+
+    # -- one layer --------------------------------------------------------------------------------
+
+    def _layer(
+        self, index: int, hidden: Tensor, running: Int[Tensor, "batch running"], whole: Tensor | None
+    ) -> Tensor:
+        layer = self.decoder.layers[index]
+        past: Any = self.cache
+        memory = self._memory(index, hidden, whole)
+        if memory is not None:
+            if self.cache is not None:
+                self.cache.update(*memory, index)
+            else:
+                past = PassingMemory(*memory)
+        cos, sin = self._rotary_at(index, hidden, running)
+        attending = self.route.streams_at(index, Level.ATTEND)
+        with self._without_ffn(layer.mlp, running, attending):
+            out = layer(
+                hidden,
+                attention_mask=self._mask(index, running, hidden),
+                position_ids=self.layout.position.gather(1, running.clamp(min=0)),
+                past_key_values=past,
+                use_cache=self.cache is not None,
+                position_embeddings=(cos, sin),
+            )
+        return out[0] if isinstance(out, tuple) else out
+
+    def _memory(
+        self, index: int, hidden: Tensor, whole: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Rotated keys and values `[batch, kv_heads, audio, head_dim]` that the layer only reads."""
+        names = self.route.streams_at(index, Level.KEYS)
+        if not names or self.is_decoding or self.clips is None:
+            return None
+        columns = self.columns_of(index).memory
+        if columns.shape[1] == 0:
+            return None
+        taps = cast(AudioTaps, self.model.audio_taps[index])
+        carried = self._carries_keys(index)
+        if carried or _is_listened_to(taps.state):
+            state = self._memory_state(index, names, columns, hidden, whole)
+            keys, values = self._keys_values(index, taps.state(state))
+        else:
+            parts = [self._clip_keys_values(name, index, hidden.dtype) for name in names]
+            keys, values = (
+                self._merged(names, columns, [part[which] for part in parts]) for which in (0, 1)
+            )
+        keys, values = taps.k(keys).transpose(1, 2), taps.v(values).transpose(1, 2)
+        return rotate_keys(keys, *self._rotary_at(index, hidden, columns)), values
+
+    def _memory_state(
+        self,
+        index: int,
+        names: tuple[str, ...],
+        columns: Int[Tensor, "batch audio"],
+        hidden: Tensor,
+        whole: Tensor | None,
+    ) -> Float[Tensor, "batch audio d_model"]:
+        """What the streams at level `keys` bring into the layer, before its input norm."""
+        assert self.clips is not None
+        parts: list[Tensor] = []
+        for name in names:
+            if self.route.cell(name, index).source is Source.CARRIED:
+                assert whole is not None
+                parts.append(_gathered(whole, columns))
+            else:
+                state = self.model.connector.project_layer(name, index, self.clips.streams[name])
+                parts.append(self.clips.columns(state.to(hidden.dtype), self.layout, columns))
+        return self._pick(names, columns, parts)
+
+    def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
+        """Unrotated keys and values of one stream of every clip; kept with the clips."""
+        assert self.clips is not None
+        known = self.clips.keys_values.get((name, index))
+        if known is not None:
+            return known
+        state = self.model.connector.project_layer(name, index, self.clips.streams[name])
+        made = self._keys_values(index, state.to(dtype))
+        if not torch.is_grad_enabled():
+            self.clips.keys_values[name, index] = made
+        return made
+
+    def _keys_values(self, index: int, state: Tensor) -> KeysValues:
+        return family_of(self.decoder.config).keys_values(self.decoder.layers[index], state)
+
+    def _merged(
+        self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], parts: list[Tensor]
+    ) -> Tensor:
+        assert self.clips is not None
+        rows = [self.clips.columns(part, self.layout, columns) for part in parts]
+        return self._pick(names, columns, rows)
+
+    def _pick(
+        self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], rows: list[Tensor]
+    ) -> Tensor:
+        """At each column, the value of the stream that stands there."""
+        picked = rows[0]
+        stream = self.layout.stream.gather(1, columns.clamp(min=0))
+        for name, row in zip(names[1:], rows[1:], strict=True):
+            mine = stream == self.layout.stream_index(name)
+            picked = torch.where(mine.reshape(*mine.shape, *[1] * (row.ndim - 2)), row, picked)
+        return picked
+
+    def _rotary_at(
+        self, index: int, hidden: Tensor, columns: Int[Tensor, "batch columns"]
+    ) -> tuple[Tensor, Tensor]:
+        kind = rotary_kind(self.decoder.config, index)
+        if kind not in self._rotary:
+            self._rotary[kind] = rotary(self.decoder, hidden, self.layout.position, index)
+        cos, sin = self._rotary[kind]
+        return _gathered(cos, columns), _gathered(sin, columns)
+
+    def _mask(self, index: int, running: Int[Tensor, "batch running"], hidden: Tensor) -> Any:
+        """The layer's mask in the form that the decoder's attention implementation takes."""
+        columns = self.columns_of(index)
+        window = sliding_window(self.decoder.config, index)
+        key = (id(columns), window)
+        if key not in self._masks:
+            self._masks[key] = self._make_mask(columns, running, window, hidden.dtype)
+        return self._masks[key]
+
+    def _make_mask(
+        self,
+        columns: LayerColumns,
+        running: Int[Tensor, "batch running"],
+        window: int | None,
+        dtype: torch.dtype,
+    ) -> Any:
+        implementation = self.decoder.config._attn_implementation
+        visible = self.layout.visible(
+            running, columns.keys, window=window, frame_readers=self.route.frame_readers
+        )
+        if implementation == "sdpa":
+            if _is_causal(visible):
+                return None  # the fused kernels then need no mask
+            return visible[:, None]
+        if implementation == "eager":
+            closed = torch.finfo(dtype).min
+            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)[:, None]
+        if implementation == "flex_attention":
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+                return visible[b, q, k]
+
+            return create_block_mask(
+                seen, visible.shape[0], None, *visible.shape[1:], device=str(visible.device)
+            )
+        raise PalscopeError(
+            f"attention implementation {implementation!r} takes no mask of palscope's kind; load "
+            "the model with attn_implementation='sdpa', 'eager' or 'flex_attention'."
+        )
+
+    @contextmanager
+    def _without_ffn(
+        self, mlp: nn.Module, running: Int[Tensor, "batch running"], attending: tuple[str, ...]
+    ) -> Iterator[None]:
+        """Within, `mlp` runs on all tokens but those of the `attending` streams, which get zeros.
+
+        Zero is what leaves the residual stream unchanged in every family, post-norms included.
+        """
+        if not attending or self.is_decoding:
+            yield
+            return
+        stream = self.layout.stream.gather(1, running.clamp(min=0)).masked_fill(running < 0, -2)
+        skipped = torch.zeros_like(stream, dtype=torch.bool)
+        for name in attending:
+            skipped |= stream == self.layout.stream_index(name)
+        places = torch.arange(stream.shape[1], device=stream.device).expand_as(stream)
+        kept = torch.where(skipped, -1, places).sort(dim=1).values
+        kept = kept[:, int(skipped.sum(1).min()) :]
+
+        def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (_gathered(args[0], kept), *args[1:])
+
+        def after(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            return _scattered(out.new_zeros(*stream.shape, out.shape[-1]), kept, out)
+
+        handles = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _is_listened_to(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _is_causal(visible: Tensor) -> bool:
+    """Whether `visible` is what scaled_dot_product_attention does when it gets no mask."""
+    queries, keys = visible.shape[1:]
+    if queries == 1:
+        return bool(visible.all())
+    if queries != keys:
+        return False
+    return torch.equal(visible, torch.ones_like(visible).tril())
+
+
+def _gathered(
+    values: Float[Tensor, "batch columns width"], columns: Int[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen width"]:
+    """`values` at `columns`; a -1 takes any."""
+    at = columns.clamp(min=0)[..., None].expand(-1, -1, values.shape[-1])
+    return values.gather(1, at)
+
+
+def _scattered(
+    values: Float[Tensor, "batch columns width"],
+    columns: Int[Tensor, "batch chosen"],
+    new: Float[Tensor, "batch chosen width"],
+) -> Float[Tensor, "batch columns width"]:
+    """`values` with `new` at `columns`; what stands at -1 is dropped."""
+    width = values.shape[1]
+    spare = torch.cat([values, values.new_zeros(values.shape[0], 1, values.shape[2])], dim=1)
+    at = torch.where(columns < 0, width, columns)[..., None].expand_as(new)
+    return spare.scatter(1, at, new.to(values.dtype))[:, :width]

@@ -1,0 +1,156 @@
+"""Decoder families: how each turns a layer's input into keys and values.
+
+LAL (PAL paper, section 3.2) sends audio states through a layer's own input norm and its K and V
+projections, and through nothing else. Everything else about a decoder is left to Hugging Face's
+classes, so a family is one short function here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from palscope.errors import CheckpointError
+
+KeysValues = tuple[
+    Float[Tensor, "batch tokens kv_heads head_dim"], Float[Tensor, "batch tokens kv_heads head_dim"]
+]
+
+
+def raw(module: Any) -> Any:
+    """The Hugging Face module behind a TransformerLens component, or the module itself.
+
+    Audio states go through norms and projections that text goes through too. They bypass the hooks
+    on those, which belong to the text; audio has hook points of its own.
+    """
+    while hasattr(module, "original_component") and module.original_component is not None:
+        module = module.original_component
+    return module
+
+
+def _call(module: Any, x: Tensor) -> Tensor:
+    """`module` on `x` without firing the module's hooks (see `raw`)."""
+    return raw(module).forward(x)
+
+
+def _split_heads(attention: Any, x: Tensor) -> Tensor:
+    return x.unflatten(-1, (-1, attention.head_dim))
+
+
+def _separate(layer: Any, state: Tensor) -> KeysValues:
+    """Pre-norm with separate projections: Llama, Mistral, Qwen2, Gemma 2."""
+    attention = raw(layer.self_attn)
+    x = _call(layer.input_layernorm, state)
+    keys, values = _call(attention.k_proj, x), _call(attention.v_proj, x)
+    return _split_heads(attention, keys), _split_heads(attention, values)
+
+
+def _separate_head_norm(layer: Any, state: Tensor) -> KeysValues:
+    """Pre-norm, and a norm over each key head: Qwen3, Gemma 3."""
+    keys, values = _separate(layer, state)
+    return _call(raw(layer.self_attn).k_norm, keys), values
+
+
+def _post_norm(layer: Any, state: Tensor) -> KeysValues:
+    """No input norm; one norm over all key heads together: OLMo 2."""
+    attention = raw(layer.self_attn)
+    keys = _call(attention.k_norm, _call(attention.k_proj, state))
+    return _split_heads(attention, keys), _split_heads(attention, _call(attention.v_proj, state))
+
+
+def _fused(layer: Any, state: Tensor) -> KeysValues:
+    """One projection for queries, keys and values: Phi-3. Only the K and V rows are multiplied."""
+    attention = raw(layer.self_attn)
+    projection = raw(attention.qkv_proj)
+    if type(projection) is not nn.Linear:
+        raise CheckpointError(
+            f"the fused qkv_proj is a {type(projection).__name__}; LAL slices its K and V rows and "
+            "needs a plain torch.nn.Linear. Merge adapters or load unquantised."
+        )
+    x = _call(layer.input_layernorm, state)
+    first = attention.config.num_attention_heads * attention.head_dim
+    bias = None if projection.bias is None else projection.bias[first:]
+    both = functional.linear(x, projection.weight[first:], bias)
+    keys, values = both.chunk(2, dim=-1)
+    return _split_heads(attention, keys), _split_heads(attention, values)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A supported decoder family.
+
+    `architecture` is the Hugging Face class, which also names TransformerLens's adapter.
+    """
+
+    architecture: str
+    keys_values: Callable[[Any, Tensor], KeysValues]
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("LlamaForCausalLM", _separate),
+    "mistral": Family("MistralForCausalLM", _separate),
+    "qwen2": Family("Qwen2ForCausalLM", _separate),
+    "qwen3": Family("Qwen3ForCausalLM", _separate_head_norm),
+    "gemma2": Family("Gemma2ForCausalLM", _separate),
+    "gemma3_text": Family("Gemma3ForCausalLM", _separate_head_norm),
+    "phi3": Family("Phi3ForCausalLM", _fused),
+    "olmo2": Family("Olmo2ForCausalLM", _post_norm),
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a decoder's config.
+
+    Raises:
+        CheckpointError: the family is not supported; the message names those that are.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise CheckpointError(
+            f"decoder family {config.model_type!r} is not supported. Supported: "
+            f"{', '.join(sorted(FAMILIES))}. A family is one function in "
+            "palscope/models/families.py."
+        )
+    return family
+
+
+def sliding_window(config: Any, layer: int) -> int | None:
+    """Width in positions of `layer`'s attention window; None when it sees everything."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return config.sliding_window if kinds[layer] == "sliding_attention" else None
+    return getattr(config, "sliding_window", None)
+
+
+def rotary(decoder: Any, x: Tensor, position_ids: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """cos and sin `[batch, tokens, rotary_dim]` of `position_ids` for `layer`.
+
+    Gemma 3 turns by another base in its sliding layers, and so takes the layer's type.
+    """
+    if decoder.config.model_type == "gemma3_text":
+        return decoder.rotary_emb(x, position_ids, decoder.config.layer_types[layer])
+    return decoder.rotary_emb(x, position_ids)
+
+
+def rotary_kind(config: Any, layer: int) -> str:
+    """Layers of one kind share their cos and sin."""
+    return config.layer_types[layer] if config.model_type == "gemma3_text" else "all"
+
+
+def rotate_keys(
+    keys: Float[Tensor, "batch kv_heads tokens head_dim"],
+    cos: Float[Tensor, "batch tokens rotary_dim"],
+    sin: Float[Tensor, "batch tokens rotary_dim"],
+) -> Float[Tensor, "batch kv_heads tokens head_dim"]:
+    """RoPE on keys; dimensions beyond `rotary_dim` pass (partial rotary, Phi-3)."""
+    turned, passed = keys.split([cos.shape[-1], keys.shape[-1] - cos.shape[-1]], dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    half = torch.cat([-second, first], dim=-1)
+    turned = turned * cos.unsqueeze(1) + half * sin.unsqueeze(1)
+    return torch.cat([turned, passed], dim=-1)

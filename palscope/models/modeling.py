@@ -1,0 +1,479 @@
+"""The palscope model: any supported decoder, an audio encoder, a connector, and a route between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from palscope.connectors import Connector, ConnectorConfig
+from palscope.encoders import Encoder, build_encoder
+from palscope.errors import PalscopeError, PromptError, RouteError
+from palscope.models.cache import AudioCache
+from palscope.models.checkpoints import load_checkpoint, own_state, read_config
+from palscope.models.clips import AudioClips
+from palscope.models.config import PalscopeConfig
+from palscope.models.decoder import AudioTaps, DecoderRun
+from palscope.models.families import family_of
+from palscope.routing import Route, TokenLayout
+
+SECONDS_PER_FEATURE = 0.01
+"""Log-mel frames come every 10 ms."""
+
+
+class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """An audio language model whose audio takes the `route` through the decoder.
+
+    Built from a config with random weights, from pretrained parts by `from_parts`, or from a
+    checkpoint by `from_pretrained`.
+    """
+
+    config_class = PalscopeConfig
+    config: PalscopeConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _tied_weights_keys = {
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
+    }
+
+    def __init__(
+        self,
+        config: PalscopeConfig,
+        language_model: PreTrainedModel | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        super().__init__(config)
+        text_config: Any = config.text_config
+        family_of(text_config)
+        route = config.parsed_route()
+        if route.n_layers != text_config.num_hidden_layers:
+            raise RouteError(
+                f"the route has {route.n_layers} layers, the decoder "
+                f"{text_config.num_hidden_layers}; make the route for this decoder."
+            )
+        if language_model is None:
+            language_model = AutoModelForCausalLM.from_config(text_config)
+        if getattr(text_config, "attn_logit_softcapping", None) is not None:
+            # The fused kernels drop the soft cap silently; eager applies it.
+            cast(Any, language_model).set_attn_implementation("eager")
+        self.language_model: Any = language_model
+        self.encoder = build_encoder(config.parsed_encoder()) if encoder is None else encoder
+        self.connector = Connector(
+            config.parsed_connector(), self.encoder.width, text_config.hidden_size, route.streams
+        )
+        self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
+        self.connector.check_serves(route)
+        self._route = route
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part initialises itself."""
+
+    @classmethod
+    def from_parts(
+        cls,
+        language_model: PreTrainedModel,
+        encoder: Encoder,
+        route: Route,
+        connector: ConnectorConfig,
+        *,
+        audio_token_id: int,
+        text_base: str | None = None,
+        encoder_base: str | None = None,
+    ) -> PalscopeForConditionalGeneration:
+        """A model of a pretrained decoder and encoder, and a fresh connector.
+
+        Args:
+            language_model: a causal language model of a supported family.
+            audio_token_id: the processor's.
+            text_base, encoder_base: hub ids or folders to refer to when saving without the bases'
+                weights; when both are given, that is how it is saved.
+        """
+        config = PalscopeConfig(
+            text_config=language_model.config,
+            encoder=encoder.config.to_dict(),
+            connector=connector.to_dict(),
+            route=route.to_dict(),
+            audio_token_id=audio_token_id,
+            text_base=text_base,
+            encoder_base=encoder_base,
+            store_base=text_base is None or encoder_base is None,
+        )
+        model = cls(config, language_model, encoder)
+        model.generation_config = language_model.generation_config
+        return model.to(language_model.device)
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> PalscopeForConditionalGeneration:
+        """Load a checkpoint: a folder, a hub id, or one of `demo/plits`, `demo/lal`, `demo/pal`.
+
+        Takes the usual keywords (`dtype`, `device_map`, `attn_implementation`).
+
+        Raises:
+            CheckpointError: it cannot be found, is no safetensors checkpoint, or has missing,
+                foreign or misshapen tensors.
+        """
+        config, folder = read_config(pretrained_model_name_or_path, kwargs.pop("config", None))
+        return load_checkpoint(cls, super().from_pretrained, config, folder, *args, **kwargs)
+
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, save_directory: str | os.PathLike[str], **kwargs: Any
+    ) -> None:
+        """Save as safetensors, with the bases' weights or referring to them (`config.store_base`).
+
+        Raises:
+            CheckpointError: the bases would be referred to, but may have been trained.
+        """
+        if not self.config.store_base:
+            kwargs["state_dict"] = own_state(self)
+        super().save_pretrained(save_directory, **kwargs)
+
+    def freeze_bases(self) -> None:
+        """Let training change nothing but the connector."""
+        self.language_model.requires_grad_(False)
+        self.encoder.requires_grad_(False)
+
+    # -- the route --------------------------------------------------------------------------------
+
+    @property
+    def route(self) -> Route:
+        """The route that forward passes take."""
+        return self._route
+
+    @route.setter
+    def route(self, route: Route) -> None:
+        self.check_route(route)
+        self._route = route
+
+    def check_route(self, route: Route) -> None:
+        """Check that the weights can serve `route`. Raises `RouteError` when they cannot."""
+        if route.n_layers != len(self.audio_taps):
+            raise RouteError(
+                f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
+            )
+        self.connector.check_serves(route)
+
+    @contextmanager
+    def routed(self, route: Route) -> Iterator[Route]:
+        """Take `route` within the block, and the route before it afterwards, errors or not."""
+        before = self._route
+        self.route = route
+        try:
+            yield route
+        finally:
+            self._route = before
+
+    # -- audio ------------------------------------------------------------------------------------
+
+    def encode_audio(
+        self,
+        input_features: Float[Tensor, "clips bins frames"],
+        feature_lengths: Int[Tensor, "clips"],
+    ) -> AudioClips:
+        """Clips as the decoder reads them, to be given to several calls as `audio=`."""
+        states, lengths = self.encoder(
+            input_features.to(self.device), feature_lengths.to(self.device)
+        )
+        streams = self.connector(states.to(self.connector.pool.mean.dtype), lengths)
+        frames = tuple(self.connector.pool.tokens(int(n)) for n in lengths)
+        seconds = tuple(float(n) * SECONDS_PER_FEATURE for n in feature_lengths)
+        return AudioClips(streams, frames, seconds, tuple(range(len(frames))))
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds of sound in one frame token."""
+        return self.encoder.grid.seconds_per_token * self.connector.config.frames_per_token
+
+    def layout(
+        self,
+        input_ids: Int[Tensor, "batch columns"],
+        attention_mask: Int[Tensor, "batch columns"] | None,
+        audio: AudioClips | None,
+    ) -> TokenLayout:
+        """What stands in every column of a batch. Raises `PromptError` when it does not fit."""
+        order = () if audio is None else audio.order
+        layout = TokenLayout.build(
+            input_ids,
+            attention_mask,
+            audio_token_id=self.config.audio_token_id,
+            streams=self.config.parsed_route().streams,
+            frames=[] if audio is None else [audio.frames[i] for i in order],
+            frame_seconds=self.frame_seconds,
+            durations=[] if audio is None else [audio.seconds[i] for i in order],
+        )
+        self._check_context(layout)
+        return layout
+
+    def _check_context(self, layout: TokenLayout) -> None:
+        longest = getattr(self.config.text_config, "max_position_embeddings", None)
+        if longest is not None and layout.width > longest:
+            sound = int((layout.stream >= 0).sum(1).max())
+            raise PromptError(
+                f"the prompt has {layout.width} columns, {sound} of them audio, but the decoder "
+                f"has positions for {longest}. One frame token is {self.frame_seconds:g} s: use "
+                "shorter clips."
+            )
+
+    # -- forward ----------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch columns"] | None = None,
+        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
+        input_features: Float[Tensor, "clips bins frames"] | None = None,
+        feature_lengths: Int[Tensor, "clips"] | None = None,
+        audio: AudioClips | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: AudioCache | None = None,
+        use_cache: bool | None = None,
+        labels: Int[Tensor, "batch columns"] | None = None,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> CausalLMOutputWithPast:
+        """Logits for every column of `input_ids`; zeros where a token does not run in the last layer.
+
+        Args:
+            input_ids: the processor's, with a column for each audio token. After a cached prefix,
+                the new columns only.
+            attention_mask: over all columns, a cached prefix's included.
+            input_features, feature_lengths: log-mel features of the clips, in reading order.
+            audio: in place of these, clips that `encode_audio` made.
+            position_ids: follow from `attention_mask`; others are refused.
+            past_key_values: from a call with `use_cache=True` under the same route.
+            labels: targets, -100 where none; the loss is over text alone. In training mode the
+                loss is computed where there are targets only, and no logits are returned.
+            logits_to_keep: number of last columns to compute logits for; 0 for all.
+            output_hidden_states: also return the input of each layer and the final norm's output,
+                each with the columns that run there (`TokenLayout.layer_columns`).
+
+        Raises:
+            PromptError: clips and places do not fit together.
+            RouteError: the cache was made under another route.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise PalscopeError("give input_ids: the layout of audio and text is read from them.")
+        cache = self._usable_cache(past_key_values, use_cache)
+        new = input_ids.shape[1]
+        if cache is not None and cache.layout is not None:
+            layout, audio = self._continued(cache, input_ids, audio, input_features), None
+        else:
+            if audio is None and input_features is not None:
+                if feature_lengths is None:
+                    raise PromptError("input_features need feature_lengths, in feature frames.")
+                audio = self.encode_audio(input_features, feature_lengths)
+            layout = self.layout(input_ids, attention_mask, audio)
+        self._check_positions(layout, position_ids, new)
+        run = DecoderRun(
+            model=cast(Any, self),
+            route=self._route,
+            layout=layout,
+            new=new,
+            clips=audio,
+            cache=cache,
+            checkpointing=self.gradient_checkpointing and self.training,
+            hidden_states=[] if output_hidden_states else None,
+        )
+        hidden, columns = run(input_ids)
+        if run.hidden_states is not None:
+            run.hidden_states.append(hidden)
+        hidden = _at_columns(hidden, columns - (layout.width - new), new)
+        loss = logits = None
+        if labels is not None and self.training:
+            loss = self._loss(hidden, labels, num_items_in_batch)
+        else:
+            logits = self._logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            if labels is not None:
+                loss = self._loss(hidden, labels, num_items_in_batch)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=cast(Any, logits),
+            past_key_values=cache,
+            hidden_states=None if run.hidden_states is None else cast(Any, tuple(run.hidden_states)),
+        )
+
+    def _usable_cache(
+        self, cache: AudioCache | None, use_cache: bool | None
+    ) -> AudioCache | None:
+        if cache is None:
+            wanted = use_cache if use_cache is not None else False
+            return AudioCache() if wanted and not self.training else None
+        if not isinstance(cache, AudioCache):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PalscopeError(
+                f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, which "
+                "knows where the audio stands. Pass what a call with use_cache=True returned."
+            )
+        if cache.route is not None and cache.route != self._route:
+            raise RouteError(
+                "the cache was made under another route; its keys do not fit this one. Start again "
+                "without it."
+            )
+        return cache
+
+    def _continued(
+        self,
+        cache: AudioCache,
+        input_ids: Tensor,
+        audio: AudioClips | None,
+        input_features: Tensor | None,
+    ) -> TokenLayout:
+        if audio is not None or input_features is not None or bool(
+            (input_ids == self.config.audio_token_id).any()
+        ):
+            raise PromptError(
+                "a cached prompt can be continued with text only; start without the cache to add a "
+                "clip."
+            )
+        assert cache.layout is not None
+        layout = cache.layout.extended(input_ids.shape[1])
+        self._check_context(layout)
+        return layout
+
+    @staticmethod
+    def _check_positions(layout: TokenLayout, given: Tensor | None, new: int) -> None:
+        if given is None:
+            return
+        own, real = layout.position[:, -new:], layout.real[:, -new:]
+        if given.shape[-1] != new or bool(((given != own) & real).any()):
+            raise PromptError(
+                "position_ids differ from those that follow from attention_mask; leave them out."
+            )
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.language_model.lm_head(hidden)
+        cap = getattr(self.config.text_config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _loss(
+        self, hidden: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None
+    ) -> Tensor:
+        """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
+        targets = labels[:, 1:].to(hidden.device)
+        wanted = targets != -100
+        if not bool(wanted.any()):
+            raise PromptError("labels hold no target: all are -100. Was the answer cut off?")
+        logits = self._logits(hidden[:, :-1][wanted]).float()
+        if num_items_in_batch is None:
+            return functional.cross_entropy(logits, targets[wanted])
+        total = functional.cross_entropy(logits, targets[wanted], reduction="sum")
+        return total / num_items_in_batch
+
+    # -- generation -------------------------------------------------------------------------------
+
+    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, inputs: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """Hugging Face's `generate`; clips are encoded once, also for several beams."""
+        features, lengths = kwargs.pop("input_features", None), kwargs.pop("feature_lengths", None)
+        if features is not None:
+            if kwargs.get("audio") is not None:
+                raise PromptError("give either input_features or audio, not both.")
+            with torch.no_grad():
+                kwargs["audio"] = self.encode_audio(features, lengths)
+        return super().generate(inputs, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What `forward` takes at one decoding step: the clips at the first only."""
+        kwargs.pop("position_ids", None)
+        prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        prepared.pop("position_ids", None)
+        cache = prepared.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            prepared.pop("audio", None)
+        return prepared
+
+    def _prepare_cache_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        if generation_config.cache_implementation is not None:
+            raise PalscopeError(
+                f"cache_implementation={generation_config.cache_implementation!r} is not supported: "
+                "palscope decodes with its AudioCache. Leave it out."
+            )
+        if generation_config.use_cache is not False:
+            model_kwargs.setdefault("past_key_values", AudioCache())
+
+    def _expand_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, expand_size: int = 1, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Repeat each row, and with it the clips that it holds."""
+        audio: AudioClips | None = kwargs.get("audio")
+        if expand_size > 1 and audio is not None and input_ids is not None:
+            rows = self.layout(input_ids, kwargs.get("attention_mask"), audio).clip_row
+            order = [
+                clip
+                for row in range(input_ids.shape[0])
+                for _ in range(expand_size)
+                for clip in range(len(rows))
+                if rows[clip] == row
+            ]
+            kwargs["audio"] = audio.picked(order)
+        return super()._expand_inputs_for_generation(  # pyright: ignore
+            expand_size=expand_size, is_encoder_decoder=False, input_ids=input_ids,
+            **{k: v for k, v in kwargs.items() if k != "is_encoder_decoder"},
+        )
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        # Set here alone: palscope checkpoints whole layers with their audio; a layer's own
+        # checkpointing would drop the cache through which its audio comes.
+        self.gradient_checkpointing = enable
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations.
+
+        Raises:
+            PalscopeError: `use_reentrant=True` is asked for, under which the connector would get
+                no gradient from layers whose input needs none.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise PalscopeError(
+                "use_reentrant=True drops the connector's gradients; leave it out or set it False."
+            )
+        self.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.gradient_checkpointing = False
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's unembedding."""
+        return self.language_model.get_output_embeddings()
+
+
+def _at_columns(
+    hidden: Float[Tensor, "batch running d_model"],
+    columns: Int[Tensor, "batch running"],
+    width: int,
+) -> Float[Tensor, "batch columns d_model"]:
+    """`hidden` spread over `width` columns, zeros where none of it stands."""
+    if columns.shape[1] == width and bool((columns >= 0).all()):
+        return hidden
+    spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
+    at = torch.where(columns < 0, width, columns)[..., None].expand_as(hidden)
+    return spread.scatter(1, at, hidden)[:, :width]
+

@@ -1,0 +1,194 @@
+"""The processor: sound and text in, tensors for the model out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from palscope.audio import Waveform, load_audio
+from palscope.audio.mel import log_mel
+from palscope.errors import PromptError
+
+AUDIO_TOKEN = "<|audio|>"
+AudioInput = str | Path | bytes | np.ndarray | Waveform
+
+
+class PalscopeProcessor(ProcessorMixin):
+    """Tokenises prompts and turns clips into log-mel features.
+
+    Each `<|audio|>` in a text is one clip's place; it becomes one column for each audio token of
+    the checkpoint's streams, so that text has the same positions under every route.
+
+    Args:
+        feature_extractor: the encoder's (Whisper's log-mel).
+        tokenizer: the decoder's.
+        features_per_frame: feature frames (10 ms) in one frame token.
+        stream_ratios: frame tokens in one token of each of the checkpoint's streams.
+        system: system message of `chat`; None leaves it to the tokenizer's template.
+    """
+
+    attributes = ["feature_extractor", "tokenizer"]
+    feature_extractor_class = "WhisperFeatureExtractor"
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        feature_extractor: Any = None,
+        tokenizer: Any = None,
+        features_per_frame: int = 10,
+        stream_ratios: Sequence[int] = (1,),
+        system: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.features_per_frame = features_per_frame
+        self.stream_ratios = list(stream_ratios)
+        self.system = system
+        super().__init__(feature_extractor, tokenizer, **kwargs)
+        tokenizer = self.tokenizer
+        tokenizer.padding_side = "left"  # so that the last column is each row's last token
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if AUDIO_TOKEN not in tokenizer.get_vocab():
+            tokenizer.add_special_tokens(
+                {"additional_special_tokens": [AUDIO_TOKEN]},
+                replace_additional_special_tokens=False,
+            )
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id of an audio token's place."""
+        return int(self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN))
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that clips are resampled to."""
+        return int(self.feature_extractor.sampling_rate)
+
+    def audio_tokens(self, feature_frames: int) -> int:
+        """Columns that a clip of `feature_frames` takes, over all streams."""
+        frames = -(-feature_frames // self.features_per_frame)
+        return sum(-(-frames // ratio) for ratio in self.stream_ratios)
+
+    def chat(self, question: str, clips: int = 1) -> str:
+        """A prompt in the tokenizer's chat format: the clips' places, then the question.
+
+        Raises:
+            PromptError: the question is empty, or holds an audio place itself.
+        """
+        if not question.strip():
+            raise PromptError("the question is empty; ask something about the clip.")
+        if AUDIO_TOKEN in question:
+            raise PromptError(
+                f"the question holds {AUDIO_TOKEN} itself; chat() puts the clips before it. To "
+                "place clips yourself, give the whole prompt as text."
+            )
+        content = AUDIO_TOKEN * clips + question.strip()
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            return f"{content}\n"
+        messages = [{"role": "user", "content": content}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        text: str | Sequence[str],
+        audio: AudioInput | Sequence[AudioInput] | None = None,
+        *,
+        sampling_rate: int | None = None,
+        max_seconds: float | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Tensors of a batch.
+
+        Args:
+            text: a prompt or a batch of them, with one `<|audio|>` for each of its clips.
+            audio: the batch's clips in reading order: files, bytes, `Waveform`s, or mono arrays.
+            sampling_rate: Hz of arrays.
+            max_seconds: longest clip allowed.
+
+        Returns:
+            `input_ids` and `attention_mask` `[batch, columns]`; with clips also `input_features`
+            `[clips, mel, frames]` and `feature_lengths` `[clips]` in feature frames.
+
+        Raises:
+            PromptError: places and clips differ in number, a prompt is empty, or ends in a clip.
+            AudioError: a clip cannot be used.
+        """
+        if return_tensors != "pt":
+            raise PromptError(f"return_tensors={return_tensors!r}; only 'pt' is supported.")
+        texts = [text] if isinstance(text, str) else list(text)
+        clips = self._clips(audio)
+        self._check(texts, len(clips))
+        features = [
+            log_mel(
+                load_audio(
+                    clip,
+                    sample_rate=self.sample_rate,
+                    native_rate=sampling_rate if isinstance(clip, np.ndarray) else None,
+                    max_seconds=max_seconds,
+                ).samples,
+                self.feature_extractor,
+            )
+            for clip in clips
+        ]
+        counts = iter([self.audio_tokens(mel.shape[1]) for mel in features])
+        expanded = [
+            "".join(
+                part if index == 0 else AUDIO_TOKEN * next(counts) + part
+                for index, part in enumerate(prompt.split(AUDIO_TOKEN))
+            )
+            for prompt in texts
+        ]
+        bos = self.tokenizer.bos_token
+        has_bos = bos is not None and all(prompt.startswith(bos) for prompt in texts)
+        data: dict[str, Any] = dict(
+            self.tokenizer(
+                expanded, padding=True, return_tensors="pt", add_special_tokens=not has_bos
+            )
+        )
+        data.pop("token_type_ids", None)
+        if features:
+            lengths = torch.tensor([mel.shape[1] for mel in features])
+            batch = torch.zeros(len(features), features[0].shape[0], int(lengths.max()))
+            for row, mel in zip(batch, features, strict=True):
+                row[:, : mel.shape[1]] = mel
+            data |= {"input_features": batch, "feature_lengths": lengths}
+        return BatchFeature(data)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What the model takes of `__call__`'s tensors."""
+        return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
+
+    @staticmethod
+    def _clips(audio: AudioInput | Sequence[AudioInput] | None) -> list[AudioInput]:
+        if audio is None:
+            return []
+        if isinstance(audio, str | Path | bytes | np.ndarray | Waveform):
+            return [audio]
+        return list(audio)
+
+    def _check(self, texts: list[str], clips: int) -> None:
+        places = [prompt.count(AUDIO_TOKEN) for prompt in texts]
+        if not texts or any(not prompt.replace(AUDIO_TOKEN, "").strip() for prompt in texts):
+            raise PromptError("a prompt is empty; give some text beside the clips.")
+        if sum(places) != clips:
+            raise PromptError(
+                f"{clips} clip(s) were given, but the text has {sum(places)} audio place(s) "
+                f"({', '.join(map(str, places))} a prompt). Write {AUDIO_TOKEN} once for each clip."
+            )
+        for prompt in texts:
+            if prompt.rstrip().endswith(AUDIO_TOKEN):
+                raise PromptError(
+                    "a prompt ends in a clip: only text that comes after a clip can hear it. Put "
+                    f"the question, or the chat format's answer mark, behind {AUDIO_TOKEN}."
+                )

@@ -1,0 +1,34 @@
+"""Routes, and the layout of tokens that follows from a prompt and a route."""
+
+from palscope.routing.layout import LayerColumns, TokenLayout
+from palscope.routing.route import (
+    ABSENT,
+    ATTEND,
+    FRAMES,
+    FULL,
+    KEYS,
+    PROJECTED,
+    SUMMARY,
+    Cell,
+    Level,
+    Route,
+    Source,
+    Stream,
+)
+
+__all__ = [
+    "ABSENT",
+    "ATTEND",
+    "FRAMES",
+    "FULL",
+    "KEYS",
+    "PROJECTED",
+    "SUMMARY",
+    "Cell",
+    "LayerColumns",
+    "Level",
+    "Route",
+    "Source",
+    "Stream",
+    "TokenLayout",
+]

@@ -1,0 +1,292 @@
+"""The token layout: what stands in every column of a batch, and which columns meet in each layer.
+
+The columns are those of `input_ids`, in which the processor has given every audio token a column of
+its own, whether or not a route lets it run. Two rules follow from that, and from nothing else:
+
+- **Positions.** A token's position id is the number of real tokens before it. Text after a clip
+  continues behind the clip's tokens, so PLITS and LAL give text the same ids, and muting audio never
+  moves text.
+- **Visibility.** A query sees a key when the key's position is not larger than its own, both stand
+  in the same row, and the key is no padding. This covers text before and after the audio, several
+  clips, batches of clips of different length, and cached decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from palscope.errors import PromptError
+from palscope.routing.route import Level, Route, Stream
+
+PADDING = -2
+TEXT = -1
+"""Values of `TokenLayout.stream` that are no index of a stream."""
+
+
+@dataclass(frozen=True)
+class LayerColumns:
+    """The layout's columns that meet in one layer; -1 marks a place that holds no token.
+
+    `memory` are the audio tokens that are keys only; `running` the tokens of the layer's sequence,
+    in order of position and aligned to the right, so that the last column is each row's last token.
+    A layer's keys are `memory` followed by `running`.
+    """
+
+    memory: Int[Tensor, "batch memory"]
+    running: Int[Tensor, "batch running"]
+
+    @property
+    def keys(self) -> Int[Tensor, "batch keys"]:
+        """Columns of the layer's keys: the axis of its attention pattern."""
+        return torch.cat([self.memory, self.running], dim=1)
+
+    def extended(self, first: int, count: int) -> LayerColumns:
+        """These columns with `count` new running columns `first`, `first + 1`, …"""
+        new = torch.arange(first, first + count, device=self.running.device)
+        new = new.expand(self.running.shape[0], count)
+        return replace(self, running=torch.cat([self.running, new], dim=1))
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What stands in every column of a batch.
+
+    Attributes:
+        stream: PADDING, TEXT, or the index in `streams`.
+        clip: index of the clip among the batch's clips, -1 for text.
+        token: index of the token in its stream of its clip, -1 for text.
+        position: position id; 0 for padding.
+        seconds: start and end of the sound a token stands for, from the clip's start; NaN for text.
+        clip_row: the row that each clip belongs to.
+        streams: the checkpoint's streams.
+    """
+
+    stream: Int[Tensor, "batch columns"]
+    clip: Int[Tensor, "batch columns"]
+    token: Int[Tensor, "batch columns"]
+    position: Int[Tensor, "batch columns"]
+    seconds: Float[Tensor, "batch columns 2"]
+    clip_row: tuple[int, ...]
+    streams: tuple[Stream, ...]
+
+    @classmethod
+    def build(
+        cls,
+        input_ids: Int[Tensor, "batch columns"],
+        attention_mask: Int[Tensor, "batch columns"] | None,
+        *,
+        audio_token_id: int,
+        streams: Sequence[Stream],
+        frames: Sequence[int],
+        frame_seconds: float,
+        durations: Sequence[float] | None = None,
+    ) -> TokenLayout:
+        """The layout of a batch whose clips, in reading order, have `frames` frame tokens each.
+
+        Args:
+            input_ids: with one `audio_token_id` for each audio token of every stream.
+            attention_mask: 1 for real tokens, 0 for padding; all real when None.
+            frames: number of frame tokens of each clip.
+            frame_seconds: seconds that one frame token covers.
+            durations: seconds of each clip; a clip's last token ends there.
+
+        Raises:
+            PromptError: the number of audio places and the clips do not fit together.
+        """
+        streams = tuple(streams)
+        shape, device = input_ids.shape, input_ids.device
+        real = torch.ones(shape, dtype=torch.bool) if attention_mask is None else (
+            attention_mask.cpu() != 0
+        )
+        is_audio = (input_ids.cpu() == audio_token_id) & real
+        stream = torch.where(real, TEXT, PADDING)
+        clip = torch.full(shape, -1)
+        token = torch.full(shape, -1)
+        seconds = torch.full((*shape, 2), float("nan"))
+        clip_row: list[int] = []
+        for row in range(shape[0]):
+            places = is_audio[row].nonzero()[:, 0]
+            used = 0
+            while used < len(places):
+                if len(clip_row) == len(frames):
+                    raise PromptError(
+                        f"row {row} has {len(places)} audio tokens, but only {used} of them belong "
+                        f"to a clip: the batch has {len(frames)} clip(s). Give one clip for each "
+                        "audio place; the processor does this."
+                    )
+                which = len(clip_row)
+                order = _clip_order(frames[which], streams)
+                span = places[used : used + len(order)]
+                if len(span) < len(order):
+                    raise PromptError(
+                        f"clip {which} needs {len(order)} audio tokens, but row {row} has "
+                        f"{len(span)} left. Was the prompt cut, or made for another checkpoint?"
+                    )
+                end = frames[which] * frame_seconds if durations is None else durations[which]
+                tokens = torch.tensor([t for _, t in order])
+                ratio = torch.tensor([streams[s].ratio for s, _ in order])
+                stream[row, span] = torch.tensor([s for s, _ in order])
+                clip[row, span] = which
+                token[row, span] = tokens
+                starts = (tokens * ratio * frame_seconds).clamp(max=end)
+                ends = ((tokens + 1) * ratio * frame_seconds).clamp(max=end)
+                seconds[row, span] = torch.stack([starts, ends], dim=1)
+                clip_row.append(row)
+                used += len(order)
+        if len(clip_row) < len(frames):
+            raise PromptError(
+                f"{len(frames)} clip(s) were given, but the prompt has places for "
+                f"{len(clip_row)}. Put one audio place in the prompt for each clip."
+            )
+        position = (real.long().cumsum(1) - 1).clamp(min=0)
+        return cls(
+            stream.to(device),
+            clip.to(device),
+            token.to(device),
+            position.to(device),
+            seconds.to(device),
+            tuple(clip_row),
+            streams,
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.stream.shape[1]
+
+    @property
+    def real(self) -> Bool[Tensor, "batch columns"]:
+        """True where a token stands, False for padding."""
+        return self.stream != PADDING
+
+    def extended(self, count: int) -> TokenLayout:
+        """This layout with `count` text columns more, as decoding adds them."""
+        batch = self.stream.shape[0]
+        ones = torch.ones(batch, count, dtype=torch.long, device=self.stream.device)
+        first = self.real.sum(1, keepdim=True)
+        nans = torch.full((batch, count, 2), float("nan"), device=self.stream.device)
+        return replace(
+            self,
+            stream=torch.cat([self.stream, TEXT * ones], 1),
+            clip=torch.cat([self.clip, -ones], 1),
+            token=torch.cat([self.token, -ones], 1),
+            position=torch.cat([self.position, first + ones.cumsum(1) - 1], 1),
+            seconds=torch.cat([self.seconds, nans], 1),
+        )
+
+    def layer_columns(self, route: Route, layer: int) -> LayerColumns:
+        """The columns that meet in `layer` under `route`."""
+        runs = self.stream == TEXT
+        for name in route.streams_at(layer, Level.ATTEND, Level.FULL):
+            runs = runs | (self.stream == self.stream_index(name))
+        keys = torch.zeros_like(runs)
+        for name in route.streams_at(layer, Level.KEYS):
+            keys = keys | (self.stream == self.stream_index(name))
+        return LayerColumns(memory=_packed(keys), running=_packed(runs))
+
+    def stream_index(self, name: str) -> int:
+        """Index in `streams` of the stream called `name`."""
+        return [stream.name for stream in self.streams].index(name)
+
+    def visible(
+        self,
+        queries: Int[Tensor, "batch queries"],
+        keys: Int[Tensor, "batch keys"],
+        *,
+        window: int | None = None,
+        frame_readers: str = "all",
+    ) -> Bool[Tensor, "batch queries keys"]:
+        """Which of `keys` each of `queries` may read; both are columns of this layout.
+
+        Args:
+            window: a sliding-window layer's width in positions.
+            frame_readers: `Route.frame_readers`.
+
+        A place without a token reads everything, so that no softmax runs over nothing; what it
+        computes is never read, because no token may see it.
+        """
+        q_pos, k_pos = self._at(self.position, queries), self._at(self.position, keys)
+        distance = q_pos[:, :, None] - k_pos[:, None, :]
+        k_real = (keys >= 0) & self._at(self.real, keys)
+        q_real = (queries >= 0) & self._at(self.real, queries)
+        seen = (distance >= 0) & k_real[:, None, :]
+        if window is not None:
+            seen &= distance < window
+        if frame_readers == "text":
+            frames = [i for i, s in enumerate(self.streams) if s.name == "frames"]
+            q_stream, k_stream = self._at(self.stream, queries), self._at(self.stream, keys)
+            for index in frames:
+                own = (q_stream == TEXT) | (q_stream == index)
+                seen &= own[:, :, None] | (k_stream != index)[:, None, :]
+        return seen | ~q_real[:, :, None]
+
+    def table(self, row: int, columns: Int[Tensor, "columns"] | None = None) -> pd.DataFrame:
+        """One row a column: stream, clip (in its row), token, position, start and end in seconds.
+
+        Args:
+            row: row of the batch.
+            columns: columns of this layout (all by default), e.g. a layer's keys; -1 is padding.
+        """
+        chosen = torch.arange(self.width) if columns is None else columns.cpu()
+        at = chosen.clamp(min=0)
+        names = {PADDING: "padding", TEXT: "text"}
+        names.update({i: s.name for i, s in enumerate(self.streams)})
+        stream = self.stream[row].cpu()[at]
+        stream = torch.where(chosen < 0, PADDING, stream)
+        first = self.clip_row.index(row) if row in self.clip_row else 0
+        clip = self.clip[row].cpu()[at]
+        return pd.DataFrame(
+            {
+                "column": chosen.numpy(),
+                "stream": [names[int(s)] for s in stream],
+                "clip": torch.where(clip >= 0, clip - first, -1).numpy(),
+                "token": self.token[row].cpu()[at].numpy(),
+                "position": self.position[row].cpu()[at].numpy(),
+                "start_s": self.seconds[row, :, 0].cpu()[at].numpy(),
+                "end_s": self.seconds[row, :, 1].cpu()[at].numpy(),
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        palette = {"padding": "#eee", "text": "#bdbdbd", "frames": "#3182bd", "summary": "#e6550d"}
+        strips: list[str] = []
+        for row in range(self.stream.shape[0]):
+            cells = "".join(
+                f'<span title="{r.stream} {r.token}, position {r.position}, '
+                f'{r.start_s:.2f} to {r.end_s:.2f} s" style="display:inline-block;width:5px;'
+                f'height:14px;background:{palette.get(str(r.stream), "#31a354")}"></span>'
+                for r in self.table(row).itertuples()
+            )
+            strips.append(f'<div style="line-height:14px">{cells}</div>')
+        return "".join(strips)
+
+    @staticmethod
+    def _at(values: Tensor, columns: Int[Tensor, "batch n"]) -> Tensor:
+        return values.gather(1, columns.clamp(min=0))
+
+
+def _clip_order(frames: int, streams: Sequence[Stream]) -> list[tuple[int, int]]:
+    """(stream, token) of one clip in order of position (paper, Eq. 5).
+
+    A token that pools several frames stands right behind the last of them.
+    """
+    places = [
+        (min((token + 1) * stream.ratio, frames), index, token)
+        for index, stream in enumerate(streams)
+        for token in range(stream.tokens(frames))
+    ]
+    return [(index, token) for _, index, token in sorted(places)]
+
+
+def _packed(chosen: Bool[Tensor, "batch columns"]) -> Int[Tensor, "batch packed"]:
+    """Column numbers of the chosen places, in order and aligned to the right; -1 fills."""
+    numbers = torch.arange(chosen.shape[1], device=chosen.device).expand_as(chosen)
+    ordered = torch.where(chosen, numbers, -1).sort(dim=1).values
+    widest = int(chosen.sum(1).max()) if chosen.numel() else 0
+    return ordered[:, chosen.shape[1] - widest :]
