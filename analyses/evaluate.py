@@ -20,6 +20,7 @@ from palscope.evaluation.evaluate import evaluate_manifest
 from palscope.evaluation.ranking import ModelAnswerer
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import base_fingerprint
+from palscope.models.checkpoints import find_checkpoint
 
 
 def main() -> int:
@@ -48,15 +49,14 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        model = PalscopeForConditionalGeneration.from_pretrained(arguments.model).eval()
+        folder = find_checkpoint(arguments.model)
+        model = PalscopeForConditionalGeneration.from_pretrained(folder).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
         scores = evaluate_manifest(
-            ModelAnswerer(
-                model.to("cuda" if torch.cuda.is_available() else "cpu"),
-                PalscopeProcessor.from_pretrained(arguments.model),
-            ),
+            ModelAnswerer(model, PalscopeProcessor.from_pretrained(folder)),
             arguments.manifest,
             arguments.out,
-            model=f"{arguments.model} {fingerprint(arguments.model)}",
+            model=f"{arguments.model} {base_fingerprint(folder)}",
             audio=arguments.audio,
             split=arguments.split,
             wordings=arguments.wordings,
@@ -80,11 +80,6 @@ def rows(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} rows; give at least 1")
     return int(text)
-
-
-def fingerprint(model: str) -> str:
-    """sha256 of a local checkpoint; empty for one on a hub."""
-    return base_fingerprint(model) if Path(model).is_dir() else ""
 
 
 def line(name: str, score: dict[str, Any]) -> str:
