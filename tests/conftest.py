@@ -1,0 +1,22 @@
+"""What every test runs under: one thread, no model hub, no display."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are imported, so set before any of them is.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import torch
+
+# Two workers on two cores: more threads would only wait for each other.
+torch.set_num_threads(1)
+
+# How long an example takes depends on the machine; in CI the examples are the same every time.
+hypothesis.settings.register_profile(
+    "palscope", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
+hypothesis.settings.load_profile("palscope")
