@@ -50,7 +50,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         folder = find_checkpoint(arguments.model)
-        model = PalscopeForConditionalGeneration.from_pretrained(folder).eval()
+        model: Any = PalscopeForConditionalGeneration.from_pretrained(folder).eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         scores = evaluate_manifest(
             ModelAnswerer(model, PalscopeProcessor.from_pretrained(folder)),

@@ -12,8 +12,10 @@ CLIPS_FOLDER = Path(str(files("palscope") / "assets" / "clips"))
 
 
 def bundled_clips() -> pd.DataFrame:
-    """One row a clip: `path` (absolute), `domain`, `label`, `author`, `title`, `source` (address of
-    the recording it was cut from), `licence`, `duration_s` (seconds).
+    """The bundled clips, one row a clip.
+
+    Columns: `path` (absolute), `domain`, `label`, `author`, `title`, `source` (address of the
+    recording it was cut from), `licence`, `duration_s` (seconds).
 
     The same table with relative paths, `assets/clips/clips.csv`, is a manifest that
     `analyses/evaluate.py` can score. Source: ESC-10, see `assets/clips/ATTRIBUTION.md`.

@@ -62,13 +62,12 @@ def evaluate_manifest(
     manifest, out = Path(manifest), Path(out)
     all_rows = read_manifest(manifest)
     rows = _of_split(all_rows, split, manifest)
-    if limit is not None:
-        rows = take_evenly(rows, limit)
+    asked = rows if limit is None else take_evenly(rows, limit)
     missing = missing_audio(rows)
     lost = set(missing)
-    clips = [clip for clip in rows if clip not in lost]
+    clips = [clip for clip in asked if clip not in lost]
     if not clips:
-        require_audio(rows)
+        require_audio(asked)
     settings: dict[str, Any] = {
         "model": model,
         "manifest": str(manifest),
@@ -80,10 +79,9 @@ def evaluate_manifest(
         "seed": seed,
         "missing": [clip.name for clip in missing],
     }
-    corpus = Corpus(tuple(clips), DecodedOnDemand())
     items = manifest_items(
         clips,
-        corpus.waveforms,
+        DecodedOnDemand(),
         candidates(all_rows),
         wordings=wordings,
         swapped=audio == "swapped",
@@ -96,7 +94,7 @@ def evaluate_manifest(
     broken = [each for each in predictions if "error" in each]
     scores = {
         **summarise(predictions, swapped=audio == "swapped"),
-        "missing": settings["missing"],
+        "missing": [clip.name for clip in asked if clip in lost],
         "unreadable": [
             {"path": by_key[each["key"]].name, "error": each["error"]} for each in broken
         ],
@@ -105,7 +103,7 @@ def evaluate_manifest(
     _write(out / "scores.json", scores)
     if temporal:
         lost |= {by_key[each["key"]] for each in broken}
-        corpus = Corpus(tuple(clip for clip in clips if clip not in lost), DecodedOnDemand())
+        corpus = Corpus(tuple(clip for clip in rows if clip not in lost), DecodedOnDemand())
         composed = [
             item
             for family in COMPOSED

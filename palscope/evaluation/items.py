@@ -41,8 +41,7 @@ def clean_label(label: str) -> str:
 
 
 def candidates(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
-    """The answers to rank in each domain: the demo's labels for it, then those that only the
-    manifest has."""
+    """The answers to rank in each domain: the demo's labels, then those only the manifest has."""
     domains: dict[str, tuple[str, ...]] = {}
     for domain in dict.fromkeys(clip.domain for clip in clips):
         known = questions.LABELS.get(domain, ())

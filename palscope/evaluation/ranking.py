@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float
+
+from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor, scoring
 
 
 class Asked(NamedTuple):
@@ -22,8 +24,11 @@ class Answerer(Protocol):
     """A model as the evaluation sees it."""
 
     def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
-        """Log-probability of every choice of every question, in nats: the sum over the answer's
-        tokens and the end token, so that "sea" gains nothing by being short of "sea waves"."""
+        """Log-probability of every choice of every question, in nats.
+
+        It is the sum over the answer's tokens and the end token, so that "sea" gains nothing by
+        being shorter than "sea waves".
+        """
         ...
 
     def answer(self, asked: list[Asked]) -> list[str]:
@@ -35,22 +40,22 @@ class Answerer(Protocol):
 class ModelAnswerer:
     """A palscope model and its processor as an `Answerer`."""
 
-    model: Any
-    processor: Any
+    model: PalscopeForConditionalGeneration
+    processor: PalscopeProcessor
     max_new_tokens: int = 12
     """Room for the longest list of digits, and for a stutter to show."""
 
     def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
-        from palscope.models.scoring import choice_logprobs
-
-        rows = choice_logprobs(self.model, self.processor, [tuple(each) for each in asked])
+        """See `Answerer`."""
+        rows = scoring.choice_logprobs(self.model, self.processor, asked)
         return [[float(value) for value in row] for row in rows]
 
     def answer(self, asked: list[Asked]) -> list[str]:
-        from palscope.models.scoring import answer
-
-        examples = [tuple(each) for each in asked]
-        return answer(self.model, self.processor, examples, max_new_tokens=self.max_new_tokens)
+        """See `Answerer`."""
+        questions = [(each.waveforms, each.question) for each in asked]
+        return scoring.answer(
+            self.model, self.processor, questions, max_new_tokens=self.max_new_tokens
+        )
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,10 @@ def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samp
 
 @cache
 def _noise(colour: str) -> Samples:
-    """Half a minute of noise of unit power. Drawn once: making it afresh would take most of the
-    time of an example."""
+    """Half a minute of noise of unit power.
+
+    Drawn once: making it afresh would take most of the time of an example.
+    """
     rng = np.random.default_rng(0)
     white = rng.standard_normal(2**19).astype(np.float32)
     if colour == "white":

@@ -1,5 +1,7 @@
-"""Putting clips together: cutting to where the sound is, joining with pauses, laying one under
-another. Every result keeps the times of its parts, in seconds."""
+"""Putting clips together: cut to where the sound is, join with pauses, lay one under another.
+
+Every result keeps the times of its parts, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,7 @@ class Scene:
 
     @property
     def seconds(self) -> float:
+        """Length of the samples."""
         return len(self.samples) / SAMPLE_RATE
 
 

@@ -242,8 +242,10 @@ class _Maker:
         )
 
     def mixed(self) -> Example:
-        """Two domains in one clip, one after the other or one 6 to 12 dB under the other. The
-        question is about the first of the two drawn, which is the louder one."""
+        """Two domains in one clip, one after the other or one 6 to 12 dB under the other.
+
+        The question is about the first of the two drawn, which is the louder one.
+        """
         domain, other = (str(d) for d in self.rng.choice(list(questions.LABELS), 2, replace=False))
         label, other_label = self.label(domain), self.label(other)
         front = self.part(domain, label, longest=2.5, shortest=1.5)
@@ -278,8 +280,10 @@ class _Maker:
         return labels[self.rng.integers(len(labels))]
 
     def options(self, domain: str, label: str) -> list[str]:
-        """All labels of the domain; in training, two times in five only some of them, so that a
-        list of options is worth reading."""
+        """All labels of the domain; in training, two times in five only some of them.
+
+        So a list of options is worth reading.
+        """
         labels = list(questions.LABELS[domain])
         if not self.augmented or self.rng.random() < 0.6:
             return labels

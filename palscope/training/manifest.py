@@ -49,10 +49,11 @@ class Clip:
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
-    """Read a CSV with columns `path, domain, label` and, if present, `split, group, duration_s,
-    licence`; other columns are ignored. Paths are relative to the manifest's folder.
+    """Read a CSV with columns `path, domain, label`, one row a clip.
 
-    The audio files themselves are not touched: see `missing_audio`.
+    The columns `split, group, duration_s, licence` are read if present, others ignored. Paths are
+    relative to the manifest's folder. The audio files themselves are not touched: see
+    `missing_audio`.
 
     Raises:
         ManifestError: no such file, not UTF-8 CSV, a column missing, or a row with an empty or

@@ -37,7 +37,7 @@ def test_an_example_is_a_function_of_seed_and_index(corpus: Corpus, drawn: list[
     assert any(other[index].question != drawn[index].question for index in range(10))
     with pytest.raises(IndexError):
         fresh[10]
-    assert len(list(fresh)) == 10
+    assert len(fresh) == 10
 
 
 def test_the_mix_is_as_stated(drawn: list[Example]) -> None:
