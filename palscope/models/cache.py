@@ -29,6 +29,13 @@ class AudioCache(DynamicCache):
         """Columns of `input_ids` seen so far, which is what generation counts in."""
         return 0 if self.layout is None else self.layout.width
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row, to try several continuations of one prompt."""
+        super().batch_repeat_interleave(repeats)
+        if self.layout is not None:
+            self.layout = self.layout.repeated(repeats)
+            self.columns = [columns.repeated(repeats) for columns in self.columns]
+
 
 class PassingMemory:
     """Stands in for a cache where none is kept: puts a layer's audio before its text, keeps nothing."""

@@ -55,10 +55,7 @@ class PalscopeProcessor(ProcessorMixin):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         if AUDIO_TOKEN not in tokenizer.get_vocab():
-            tokenizer.add_special_tokens(
-                {"additional_special_tokens": [AUDIO_TOKEN]},
-                replace_additional_special_tokens=False,
-            )
+            tokenizer.add_tokens([AUDIO_TOKEN], special_tokens=True)
 
     @property
     def audio_token_id(self) -> int:

@@ -52,6 +52,12 @@ class LayerColumns:
         new = new.expand(self.running.shape[0], count)
         return replace(self, running=torch.cat([self.running, new], dim=1))
 
+    def repeated(self, times: int) -> LayerColumns:
+        """These columns with every row repeated `times`."""
+        return LayerColumns(
+            self.memory.repeat_interleave(times, 0), self.running.repeat_interleave(times, 0)
+        )
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -179,6 +185,16 @@ class TokenLayout:
             position=torch.cat([self.position, first + ones.cumsum(1) - 1], 1),
             seconds=torch.cat([self.seconds, nans], 1),
         )
+
+    def repeated(self, times: int) -> TokenLayout:
+        """This layout with every row, and the clips in it, repeated `times`."""
+        each = {
+            name: getattr(self, name).repeat_interleave(times, 0)
+            for name in ("stream", "clip", "token", "position", "seconds")
+        }
+        rows = range(self.stream.shape[0] * times)
+        clips = [row for row in rows for owner in self.clip_row if owner == row // times]
+        return replace(self, **each, clip_row=tuple(clips))
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""

@@ -1,0 +1,78 @@
+"""Train the demo checkpoints: PLITS, LAL or PAL between frozen SmolLM2-135M and Whisper tiny.en.
+
+    python analyses/train_demo.py pal --manifest MANIFEST.csv --out demo/pal
+
+The manifest has the columns `path, domain, label, split`; docs/demo.md says where the data comes
+from. A killed run goes on where its last checkpoint stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.routing import Route
+from palscope.training.examples import DemoExamples
+from palscope.training.manifest import Corpus
+from palscope.training.trainer import Bases, build, demo_arguments, measure_features, train
+
+LAYERS = 30
+BASES = Bases(
+    text="HuggingFaceTB/SmolLM2-135M-Instruct",
+    encoder="openai/whisper-tiny.en",
+    encoder_layers=(2, 4),
+    system="Answer in one word or a few.",
+)
+TEXT_RMS = 0.1
+"""About the root mean square of SmolLM2's token embeddings."""
+ROUTES = {"plits": Route.plits(LAYERS), "lal": Route.lal(LAYERS), "pal": Route.pal(LAYERS)}
+
+
+def main() -> None:
+    """Train one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("integration", choices=sorted(ROUTES))
+    parser.add_argument("--manifest", type=Path, required=True, help="CSV: path,domain,label,split")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 matrix products")
+    args = parser.parse_args()
+
+    set_seed(args.seed)
+    route = ROUTES[args.integration]
+    connector = ConnectorConfig.for_route(
+        route,
+        inputs=ProjectorConfig(hidden=512, output_rms=TEXT_RMS),
+        layers=ProjectorConfig(hidden=192, output_rms=1 / 24),
+        summary_width=512,
+    )
+    model, processor = build(BASES, route, connector)
+    corpus = Corpus.open(args.manifest, args.cache)
+    examples = DemoExamples(corpus, size=args.steps * args.batch, seed=args.seed)
+    model.connector.standardise(*measure_features(model, processor, examples, 200))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f"{args.integration}: {trained / 1e6:.2f} M parameters to train\n{route}")
+    torch.manual_seed(args.seed)
+    train(
+        model,
+        processor,
+        examples,
+        demo_arguments(
+            args.out,
+            max_steps=args.steps,
+            per_device_train_batch_size=args.batch,
+            seed=args.seed,
+            bf16=args.bf16,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Asking a model about clips: greedy answers, and the log-probabilities of given answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palscope.models.modeling import PalscopeForConditionalGeneration
+from palscope.models.processor import PalscopeProcessor
+
+Asked = tuple[Sequence[Any], str]
+"""The clips (anything the processor takes, arrays at its sample rate) and the question."""
+
+
+def prompt_batch(
+    processor: PalscopeProcessor, asked: Sequence[Asked], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The processor's tensors of questions in its chat format."""
+    texts = [processor.chat(question, clips=len(clips)) for clips, question in asked]
+    audio = [clip for clips, _ in asked for clip in clips]
+    batch = processor(texts, audio or None, sampling_rate=processor.sample_rate)
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def answer_ids(processor: PalscopeProcessor, answer: str) -> list[int]:
+    """An answer's tokens, with the token that ends a turn: what training teaches and ranking scores."""
+    ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*ids, int(processor.tokenizer.eos_token_id)]
+
+
+def with_answers(
+    processor: PalscopeProcessor, batch: dict[str, Tensor], answers: Sequence[str]
+) -> dict[str, Tensor]:
+    """`batch` with each row's answer behind its prompt, and `labels` that are -100 elsewhere."""
+    ids = [answer_ids(processor, answer) for answer in answers]
+    width = max(map(len, ids))
+    pad = int(processor.tokenizer.pad_token_id)
+    right = torch.tensor([row + [pad] * (width - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    prompt = torch.full_like(batch["input_ids"], -100)
+    return batch | {
+        "input_ids": torch.cat([batch["input_ids"], right], 1),
+        "attention_mask": torch.cat([batch["attention_mask"], mask], 1),
+        "labels": torch.cat([prompt, torch.where(mask == 1, right, -100)], 1),
+    }
+
+
+@torch.no_grad()
+def choice_logprobs(
+    model: PalscopeForConditionalGeneration,
+    processor: PalscopeProcessor,
+    examples: Sequence[tuple[Sequence[Any], str, Sequence[str]]],
+    batch_size: int = 8,
+) -> list[Float[np.ndarray, "choices"]]:
+    """Log-probability of each choice as the whole answer, its end included.
+
+    Counting the end makes 'sea' and 'sea waves' comparable: each is one complete answer. Prompts
+    run once; the choices continue from their cache.
+
+    Args:
+        examples: (clips, question, choices).
+    """
+    results: list[np.ndarray] = []
+    for start in range(0, len(examples), batch_size):
+        chunk = examples[start : start + batch_size]
+        batch = prompt_batch(processor, [(c, q) for c, q, _ in chunk], model.device)
+        first = model(**batch, use_cache=True, logits_to_keep=1)
+        cache = first.past_key_values
+        most = max(len(choices) for _, _, choices in chunk)
+        tokens = [
+            [answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk
+        ]
+        width = max(len(ids) for row in tokens for ids in row)
+        ids = torch.full((len(chunk), most, width), int(processor.tokenizer.pad_token_id))
+        real = torch.zeros(len(chunk), most, width, dtype=torch.bool)
+        for r, row in enumerate(tokens):
+            for c, answer in enumerate(row):
+                ids[r, c, : len(answer)] = torch.tensor(answer)
+                real[r, c, : len(answer)] = True
+        ids, real = ids.to(model.device), real.to(model.device)
+        cache.batch_repeat_interleave(most)
+        flat = ids.flatten(0, 1)[:, :-1]
+        rest = model(input_ids=flat, past_key_values=cache).logits
+        logits = torch.cat([first.logits.repeat_interleave(most, 0), rest], 1).float()
+        logp = logits.log_softmax(-1).gather(-1, ids.flatten(0, 1)[..., None])[..., 0]
+        total = (logp.view_as(ids) * real).sum(-1).cpu().numpy()
+        results += [total[r, : len(choices)] for r, (_, _, choices) in enumerate(chunk)]
+    return results
+
+
+@torch.no_grad()
+def answer(
+    model: PalscopeForConditionalGeneration,
+    processor: PalscopeProcessor,
+    asked: Sequence[Asked],
+    max_new_tokens: int = 16,
+    batch_size: int = 8,
+) -> list[str]:
+    """Greedy answers."""
+    answers: list[str] = []
+    for start in range(0, len(asked), batch_size):
+        batch = prompt_batch(processor, asked[start : start + batch_size], model.device)
+        out = model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=processor.tokenizer.pad_token_id,
+            eos_token_id=processor.tokenizer.eos_token_id,
+        )
+        new = out[:, batch["input_ids"].shape[1] :]
+        answers += processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.strip() for text in answers]
