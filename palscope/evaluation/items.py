@@ -148,9 +148,14 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
 
 
 def take_evenly(clips: Sequence[Clip], n: int) -> list[Clip]:
-    """The first `n` clips when domains and labels come in turn, in the manifest's order."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for row, clip in enumerate(clips):
-        groups.setdefault((clip.domain, clip.label), []).append(row)
-    turns = sorted((turn, row) for rows in groups.values() for turn, row in enumerate(rows))
-    return [clips[row] for row in sorted(row for _, row in turns[:n])]
+    """`n` of the clips, spread over domains and in each over labels, in the manifest's order."""
+    turns: list[tuple[int, int]] = []
+    for domain in dict.fromkeys(clip.domain for clip in clips):
+        taken: dict[str, int] = {}
+        rows: list[tuple[int, int]] = []
+        for row, clip in enumerate(clips):
+            if clip.domain == domain:
+                taken[clip.label] = taken.get(clip.label, 0) + 1
+                rows.append((taken[clip.label], row))
+        turns += [(turn, row) for turn, (_, row) in enumerate(sorted(rows))]
+    return [clips[row] for row in sorted(row for _, row in sorted(turns)[:n])]
