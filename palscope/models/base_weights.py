@@ -7,13 +7,11 @@ converted once to safetensors and kept in palscope's cache.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -261,19 +259,3 @@ def _split_digits(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     )
-
-
-def main() -> int:
-    """`python -m palscope.models.base_weights NAME`: print the folder; used by set-up."""
-    parser = argparse.ArgumentParser(description="Find, fetch or convert a base model's weights.")
-    parser.add_argument("name", help="a hub id or a local folder")
-    try:
-        print(find_base(parser.parse_args().name))
-    except CheckpointError as error:
-        print(f"palscope: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
