@@ -36,7 +36,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 def tiny() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=260,
+        vocab_size=261,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -75,9 +75,9 @@ def gguf(tiny: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> Pa
     # One merge that only splitting digits forbids: without the rule "12" would be one token.
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list([*SPECIAL, *letters, "12"])
-    writer.add_token_types([TokenType.CONTROL] * 3 + [TokenType.NORMAL] * 257)
-    writer.add_token_merges(["1 2"])
+    writer.add_token_list([*SPECIAL, *letters, "12", "ab"])
+    writer.add_token_types([TokenType.CONTROL] * 3 + [TokenType.NORMAL] * 258)
+    writer.add_token_merges(["1 2", "a b"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
@@ -161,7 +161,7 @@ def test_a_converted_tokenizer_splits_digits_and_keeps_template_and_special_toke
 ) -> None:
     convert_gguf(gguf, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokenizer.tokenize("a12") == ["a", "1", "2"]
+    assert tokenizer.tokenize("ab12") == ["ab", "1", "2"]
     ids = tokenizer.apply_chat_template([{"content": "é 1"}], return_dict=False)
     assert tokenizer.decode(ids) == "<|im_start|>é 1<|im_end|>"
     assert (ids[0], ids[-1]) == (1, 2)
