@@ -21,15 +21,27 @@ from palscope.training.manifest import Corpus
 from palscope.training.trainer import Bases, build, demo_arguments, measure_features, train
 
 LAYERS = 30
+LAYER_RMS = 1 / 24
+"""1 / sqrt(width)."""
 BASES = Bases(
     text="HuggingFaceTB/SmolLM2-135M-Instruct",
     encoder="openai/whisper-tiny.en",
     encoder_layers=(2, 4),
-    system="Answer in one word or a few.",
+    system="Listen.",
 )
-TEXT_RMS = 0.1
-"""About the root mean square of SmolLM2's token embeddings."""
+TEXT_RMS = 0.136
+"""Root mean square of SmolLM2's token embeddings."""
 ROUTES = {"plits": Route.plits(LAYERS), "lal": Route.lal(LAYERS), "pal": Route.pal(LAYERS)}
+SHAPES = {
+    "plits": {"inputs": ProjectorConfig(hidden=2048, depth=3, output_rms=TEXT_RMS)},
+    "lal": {"layers": ProjectorConfig(hidden=192, output_rms=LAYER_RMS)},
+    "pal": {
+        "inputs": ProjectorConfig(hidden=512, output_rms=TEXT_RMS),
+        "layers": ProjectorConfig(hidden=448, output_rms=LAYER_RMS),
+        "summary_width": 512,
+    },
+}
+"""Seven to eight million trained parameters each, so that size does not rank the integrations."""
 
 
 def main() -> None:
@@ -39,24 +51,25 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="CSV: path,domain,label,split")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 matrix products")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 bases and products")
+    parser.add_argument("--threads", type=int, help="CPU threads (all by default)")
     args = parser.parse_args()
 
+    if args.threads:
+        torch.set_num_threads(args.threads)
     set_seed(args.seed)
     route = ROUTES[args.integration]
-    connector = ConnectorConfig.for_route(
-        route,
-        inputs=ProjectorConfig(hidden=512, output_rms=TEXT_RMS),
-        layers=ProjectorConfig(hidden=192, output_rms=1 / 24),
-        summary_width=512,
-    )
+    connector = ConnectorConfig.for_route(route, **SHAPES[args.integration])
     model, processor = build(BASES, route, connector)
     corpus = Corpus.open(args.manifest, args.cache)
     examples = DemoExamples(corpus, size=args.steps * args.batch, seed=args.seed)
     model.connector.standardise(*measure_features(model, processor, examples, 200))
+    if args.bf16:
+        model.language_model.bfloat16()
+        model.encoder.bfloat16()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"{args.integration}: {trained / 1e6:.2f} M parameters to train\n{route}")
     torch.manual_seed(args.seed)

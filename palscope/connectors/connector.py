@@ -53,9 +53,7 @@ class ConnectorConfig:
     pool: Pool = "mean"
     inputs: dict[str, ProjectorConfig] = field(default_factory=dict[str, ProjectorConfig])
     layers: dict[str, ProjectorConfig] = field(default_factory=dict[str, ProjectorConfig])
-    projected_layers: dict[str, tuple[int, ...]] = field(
-        default_factory=dict[str, tuple[int, ...]]
-    )
+    projected_layers: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     summary_width: int = 512
 
     @classmethod
@@ -123,11 +121,16 @@ class Connector(nn.Module):
             inputs = config.summary_width if stream in self.summaries else self.pool.width
             return MLP(inputs, shape.hidden, outputs, shape.depth, shape.output_rms)
 
-        self.inputs = nn.ModuleDict({name: mlp(name, shape) for name, shape in config.inputs.items()})
+        self.inputs = nn.ModuleDict(
+            {name: mlp(name, shape) for name, shape in config.inputs.items()}
+        )
         self.layers = nn.ModuleDict(
             {
                 name: nn.ModuleDict(
-                    {str(i): mlp(name, config.layers[name]) for i in config.projected_layers[name]}
+                    {
+                        f"layer_{i}": mlp(name, config.layers[name])
+                        for i in config.projected_layers[name]
+                    }
                 )
                 for name in config.layers
             }
@@ -151,7 +154,7 @@ class Connector(nn.Module):
         """The state of `stream` that `layer` reads as keys and values."""
         projectors = self.layers[stream]
         assert isinstance(projectors, nn.ModuleDict)
-        return projectors[str(layer)](tokens)
+        return projectors[f"layer_{layer}"](tokens)
 
     def check_serves(self, route: Route) -> None:
         """Check that these weights can run `route`.

@@ -51,7 +51,9 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         found = f" It holds {', '.join(pickles)}: pickles are never loaded." if pickles else ""
-        raise CheckpointError(f"{folder} has no safetensors weights.{found} Save with save_pretrained.")
+        raise CheckpointError(
+            f"{folder} has no safetensors weights.{found} Save with save_pretrained."
+        )
     return folder
 
 
@@ -85,7 +87,9 @@ def load_checkpoint(
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
         try:
-            model, info = load_whole(folder, *args, config=config, output_loading_info=True, **kwargs)
+            model, info = load_whole(
+                folder, *args, config=config, output_loading_info=True, **kwargs
+            )
         except SafetensorError as error:
             raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
         _check(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)

@@ -181,7 +181,11 @@ class DecoderRun:
     # -- one layer --------------------------------------------------------------------------------
 
     def _layer(
-        self, index: int, hidden: Tensor, running: Int[Tensor, "batch running"], whole: Tensor | None
+        self,
+        index: int,
+        hidden: Tensor,
+        running: Int[Tensor, "batch running"],
+        whole: Tensor | None,
     ) -> Tensor:
         layer = self.decoder.layers[index]
         past: Any = self.cache

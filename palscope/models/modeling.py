@@ -190,9 +190,12 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_features.to(self.device), feature_lengths.to(self.device)
         )
         streams = self.connector(states.to(self.connector.pool.mean.dtype), lengths)
-        frames = tuple(self.connector.pool.tokens(int(n)) for n in lengths)
+        frames = tuple(self._frame_tokens(int(n)) for n in feature_lengths)
         seconds = tuple(float(n) * SECONDS_PER_FEATURE for n in feature_lengths)
         return AudioClips(streams, frames, seconds, tuple(range(len(frames))))
+
+    def _frame_tokens(self, feature_frames: int) -> int:
+        return self.connector.pool.tokens(self.encoder.tokens(feature_frames))
 
     @property
     def frame_seconds(self) -> float:
@@ -202,19 +205,29 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def layout(
         self,
         input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch columns"] | None,
-        audio: AudioClips | None,
+        attention_mask: Int[Tensor, "batch columns"] | None = None,
+        audio: AudioClips | None = None,
+        feature_lengths: Int[Tensor, "clips"] | None = None,
     ) -> TokenLayout:
-        """What stands in every column of a batch. Raises `PromptError` when it does not fit."""
-        order = () if audio is None else audio.order
+        """What stands in every column of a batch whose clips are `audio`, or have `feature_lengths`.
+
+        Raises `PromptError` when prompt and clips do not fit together.
+        """
+        if audio is not None:
+            frames = [audio.frames[i] for i in audio.order]
+            seconds = [audio.seconds[i] for i in audio.order]
+        else:
+            lengths = [] if feature_lengths is None else feature_lengths.tolist()
+            frames = [self._frame_tokens(length) for length in lengths]
+            seconds = [length * SECONDS_PER_FEATURE for length in lengths]
         layout = TokenLayout.build(
             input_ids,
             attention_mask,
             audio_token_id=self.config.audio_token_id,
             streams=self.config.parsed_route().streams,
-            frames=[] if audio is None else [audio.frames[i] for i in order],
+            frames=frames,
             frame_seconds=self.frame_seconds,
-            durations=[] if audio is None else [audio.seconds[i] for i in order],
+            durations=seconds,
         )
         self._check_context(layout)
         return layout
@@ -306,12 +319,12 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             loss=loss,
             logits=cast(Any, logits),
             past_key_values=cache,
-            hidden_states=None if run.hidden_states is None else cast(Any, tuple(run.hidden_states)),
+            hidden_states=None
+            if run.hidden_states is None
+            else cast(Any, tuple(run.hidden_states)),
         )
 
-    def _usable_cache(
-        self, cache: AudioCache | None, use_cache: bool | None
-    ) -> AudioCache | None:
+    def _usable_cache(self, cache: AudioCache | None, use_cache: bool | None) -> AudioCache | None:
         if cache is None:
             wanted = use_cache if use_cache is not None else False
             return AudioCache() if wanted and not self.training else None
@@ -334,8 +347,10 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio: AudioClips | None,
         input_features: Tensor | None,
     ) -> TokenLayout:
-        if audio is not None or input_features is not None or bool(
-            (input_ids == self.config.audio_token_id).any()
+        if (
+            audio is not None
+            or input_features is not None
+            or bool((input_ids == self.config.audio_token_id).any())
         ):
             raise PromptError(
                 "a cached prompt can be continued with text only; start without the cache to add a "
@@ -426,7 +441,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ]
             kwargs["audio"] = audio.picked(order)
         return super()._expand_inputs_for_generation(  # pyright: ignore
-            expand_size=expand_size, is_encoder_decoder=False, input_ids=input_ids,
+            expand_size=expand_size,
+            is_encoder_decoder=False,
+            input_ids=input_ids,
             **{k: v for k, v in kwargs.items() if k != "is_encoder_decoder"},
         )
 
@@ -476,4 +493,3 @@ def _at_columns(
     spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
     at = torch.where(columns < 0, width, columns)[..., None].expand_as(hidden)
     return spread.scatter(1, at, hidden)[:, :width]
-

@@ -72,9 +72,7 @@ def choice_logprobs(
         first = model(**batch, use_cache=True, logits_to_keep=1)
         cache = first.past_key_values
         most = max(len(choices) for _, _, choices in chunk)
-        tokens = [
-            [answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk
-        ]
+        tokens = [[answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk]
         width = max(len(ids) for row in tokens for ids in row)
         ids = torch.full((len(chunk), most, width), int(processor.tokenizer.pad_token_id))
         real = torch.zeros(len(chunk), most, width, dtype=torch.bool)

@@ -107,8 +107,10 @@ class TokenLayout:
         """
         streams = tuple(streams)
         shape, device = input_ids.shape, input_ids.device
-        real = torch.ones(shape, dtype=torch.bool) if attention_mask is None else (
-            attention_mask.cpu() != 0
+        real = (
+            torch.ones(shape, dtype=torch.bool)
+            if attention_mask is None
+            else (attention_mask.cpu() != 0)
         )
         is_audio = (input_ids.cpu() == audio_token_id) & real
         stream = torch.where(real, TEXT, PADDING)

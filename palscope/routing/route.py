@@ -116,9 +116,7 @@ class Route:
         if self.n_layers < 1:
             raise RouteError(f"a route needs at least one layer, got n_layers={self.n_layers}.")
         if self.frame_readers not in ("all", "text"):
-            raise RouteError(
-                f"frame_readers is {self.frame_readers!r}; expected 'all' or 'text'."
-            )
+            raise RouteError(f"frame_readers is {self.frame_readers!r}; expected 'all' or 'text'.")
         names = [stream.name for stream, _ in self.rows]
         if len(set(names)) != len(names):
             raise RouteError(f"a stream stands twice in the route: {names}.")
@@ -187,9 +185,7 @@ class Route:
         chosen = {self._checked_layer(layer) for layer in layers}
         old = self.cells(stream)
         new = tuple(cell if i in chosen else c for i, c in enumerate(old))
-        return replace(
-            self, rows=tuple((s, new if s.name == stream else c) for s, c in self.rows)
-        )
+        return replace(self, rows=tuple((s, new if s.name == stream else c) for s, c in self.rows))
 
     def mute(self, stream: str, layers: Iterable[int] | None = None) -> Route:
         """This route with `stream` absent at `layers` (all by default)."""
@@ -206,9 +202,7 @@ class Route:
         Tokens that ran below stay as the layer below left them (PLITS frozen from layer L).
         """
         layer = self._checked_layer(layer)
-        return self.with_cell(
-            stream, (i for i in self.layers(stream) if i >= layer), KEYS
-        )
+        return self.with_cell(stream, (i for i in self.layers(stream) if i >= layer), KEYS)
 
     def with_audio_queries(self, stream: str = "frames") -> Route:
         """This route with `attend` wherever `stream` was seen: the audio-query ablation."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_whisper_encoder
@@ -94,6 +95,18 @@ def measure_features(
     return mean.float(), deviation.float()
 
 
+class _LengthGrouped(Trainer):
+    """Batches of examples whose questions are about equally long: no time goes into padding."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        examples: Any = self.train_dataset
+        return LengthGroupedSampler(
+            self.args.per_device_train_batch_size,
+            lengths=[len(examples[i].question) for i in range(len(examples))],
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+
 def train(
     model: PalscopeForConditionalGeneration,
     processor: PalscopeProcessor,
@@ -102,9 +115,10 @@ def train(
 ) -> None:
     """Train what is not frozen, and save model and processor to `arguments.output_dir`.
 
-    A run that was killed goes on from its last checkpoint there.
+    The connector is saved in half precision. A run that was killed goes on from its last checkpoint
+    in the folder.
     """
-    trainer = Trainer(
+    trainer = _LengthGrouped(
         model=model,
         args=arguments,
         train_dataset=examples,
@@ -112,6 +126,7 @@ def train(
     )
     out = Path(str(arguments.output_dir))
     trainer.train(resume_from_checkpoint=any(out.glob("checkpoint-*")))
+    model.connector.half()
     model.save_pretrained(out)
     processor.save_pretrained(out)
 
@@ -132,5 +147,6 @@ def demo_arguments(out: Path, **changes: Any) -> TrainingArguments:
         "dataloader_num_workers": 1,
         "remove_unused_columns": False,
         "report_to": [],
+        "use_cpu": not torch.cuda.is_available(),
     }
     return TrainingArguments(**(settings | changes))

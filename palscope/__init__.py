@@ -1,0 +1,36 @@
+"""palscope: where, when and through which pathway does sound enter the text of an audio LLM?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "HookedAudioModel": "palscope.hooks",
+    "load": "palscope.hooks",
+    "trace": "palscope.hooks.nnsight_view",
+    "Level": "palscope.routing",
+    "Route": "palscope.routing",
+    "Stream": "palscope.routing",
+    "load_audio": "palscope.audio",
+}
+
+__all__ = [
+    "HookedAudioModel",
+    "Level",
+    "Route",
+    "Stream",
+    "load",
+    "load_audio",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: TransformerLens and nnsight take seconds, and a route needs neither."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'palscope' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

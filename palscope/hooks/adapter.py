@@ -1,0 +1,79 @@
+"""The TransformerLens adapter of a palscope model: its decoder's own, and the audio side beside it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+from transformer_lens.model_bridge.generalized_components import LinearBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+
+from palscope.hooks.attention import with_audio
+from palscope.models import PalscopeForConditionalGeneration
+from palscope.models.families import family_of
+
+
+class EncoderLayer(GeneralizedComponent):
+    """One layer of the audio encoder."""
+
+    is_list_item = True
+
+
+def make_adapter(model: PalscopeForConditionalGeneration, name: str) -> Any:
+    """The adapter: TransformerLens's for the decoder's family, with audio's hook points.
+
+    Attention keeps the model's implementation: TransformerLens would force eager attention, which
+    the hooked model needs only where someone listens.
+    """
+    text_config = model.config.text_config
+    config = build_bridge_config_from_hf(
+        copy.deepcopy(text_config), family_of(text_config).architecture, name, model.dtype
+    )
+    adapter: Any = ArchitectureAdapterFactory.select_architecture_adapter(config)
+    adapter.cfg.attn_implementation = None
+    adapter.cfg.device = str(model.device)
+    for component in adapter.component_mapping.values():
+        component.name = f"language_model.{component.name}"
+    with_audio(adapter.component_mapping["blocks"].submodules["attn"])
+    adapter.component_mapping.update(_audio_components(model))
+    return adapter
+
+
+def _audio_components(model: PalscopeForConditionalGeneration) -> dict[str, GeneralizedComponent]:
+    parts: dict[str, GeneralizedComponent] = {
+        "audio_conv1": GeneralizedComponent(name="encoder.model.conv1"),
+        "audio_conv2": GeneralizedComponent(name="encoder.model.conv2"),
+        "audio_blocks": EncoderLayer(
+            name="encoder.model.layers",
+            submodules={
+                "ln1": GeneralizedComponent(name="self_attn_layer_norm"),
+                "attn": GeneralizedComponent(
+                    name="self_attn",
+                    submodules={
+                        "q": LinearBridge(name="q_proj"),
+                        "k": LinearBridge(name="k_proj"),
+                        "v": LinearBridge(name="v_proj"),
+                        "o": LinearBridge(name="out_proj"),
+                    },
+                ),
+                "ln2": GeneralizedComponent(name="final_layer_norm"),
+                "mlp_in": LinearBridge(name="fc1"),
+                "mlp_out": LinearBridge(name="fc2"),
+            },
+        ),
+        "audio_ln_final": GeneralizedComponent(name="encoder.model.layer_norm"),
+        "audio_pool": GeneralizedComponent(name="connector.pool"),
+    }
+    connector = model.connector
+    for stream in connector.summaries:
+        parts[f"audio_{stream}"] = GeneralizedComponent(name=f"connector.summaries.{stream}")
+    for stream in connector.inputs:
+        parts[f"audio_input_{stream}"] = GeneralizedComponent(name=f"connector.inputs.{stream}")
+    for stream, layers in connector.config.projected_layers.items():
+        for layer in layers:
+            parts[f"audio_projector_{stream}_{layer}"] = GeneralizedComponent(
+                name=f"connector.layers.{stream}.layer_{layer}"
+            )
+    return parts

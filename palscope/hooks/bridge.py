@@ -1,0 +1,343 @@
+"""The hooked model: a TransformerLens bridge that hears."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
+from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
+
+from palscope.errors import HookError, PalscopeError
+from palscope.hooks.adapter import make_adapter
+from palscope.hooks.attention import AUDIO_HOOKS
+from palscope.models import (
+    AudioClips,
+    PalscopeForConditionalGeneration,
+    PalscopeProcessor,
+)
+from palscope.models.checkpoints import find_checkpoint
+from palscope.models.decoder import AudioTaps
+from palscope.models.scoring import answer, prompt_batch
+from palscope.routing import Level, Route, TokenLayout
+
+ENCODER_HOOKS = ("audio_",)
+"""Prefix of the hook points of the encoder and the connector."""
+
+
+class HookedAudioModel(TransformerBridge):
+    """A palscope model under TransformerLens's hooks.
+
+    All of `TransformerBridge` works on it (`run_with_cache`, `run_with_hooks`, `cache[...]`, logit
+    lens, attribution, patching). `inputs` makes what it is called with; where a tool passes tokens
+    alone, call the tool inside `hearing`.
+
+    Beside the decoder's, hook points are, in each layer with a stream at level `keys`:
+    `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
+    `[batch, audio, kv_heads, d_head]`; in the encoder `audio_conv1`, `audio_conv2`,
+    `audio_blocks.L.…`, `audio_ln_final`; in the connector `audio_pool`, `audio_summary`,
+    `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with `.hook_in` and `.hook_out`.
+    `layout(inputs)` says what stands in the columns of any of them.
+    """
+
+    def __init__(
+        self,
+        model: PalscopeForConditionalGeneration,
+        processor: PalscopeProcessor,
+        name: str = "palscope",
+    ) -> None:
+        adapter = make_adapter(model, name)
+        tokenizer = configure_tokenizer(processor.tokenizer, adapter.cfg)
+        super().__init__(
+            model, adapter, tokenizer, driver=TransformersDriver(model, adapter, tokenizer)
+        )
+        processor.tokenizer.padding_side = "left"
+        self.processor = processor
+        self._heard: dict[str, Any] | None = None
+        for index, taps in enumerate(model.audio_taps):
+            taps = cast(AudioTaps, taps)
+            attention: Any = self.blocks[index].attn
+            taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
+        self._silent = self._find_silent()
+
+    @property
+    def model(self) -> PalscopeForConditionalGeneration:
+        """The Hugging Face model inside."""
+        return cast(PalscopeForConditionalGeneration, self.original_model)
+
+    # -- input ------------------------------------------------------------------------------------
+
+    def inputs(self, question: str, *clips: Any) -> dict[str, Tensor]:
+        """Tensors of one question about `clips` (files, bytes, arrays at 16 kHz), to call with.
+
+        Raises `PromptError` or `AudioError` for what cannot be used.
+        """
+        return prompt_batch(self.processor, [(clips, question)], self.model.device)
+
+    def ask(self, question: str, *clips: Any, max_new_tokens: int = 16) -> str:
+        """The greedy answer to a question about `clips`."""
+        return answer(self.model, self.processor, [(clips, question)], max_new_tokens)[0]
+
+    def layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
+        """What stands in each column of `inputs`; its `layer_columns` give those of a layer."""
+        return self.model.layout(
+            inputs["input_ids"],
+            inputs.get("attention_mask"),
+            inputs.get("audio"),
+            inputs.get("feature_lengths"),
+        )
+
+    @contextmanager
+    def hearing(self, inputs: Mapping[str, Any]) -> Iterator[None]:
+        """Within, calls with tokens alone hear `inputs`' clips: for tools that know only tokens."""
+        before = self._heard
+        self._heard = {
+            name: inputs[name]
+            for name in ("input_features", "feature_lengths", "audio", "attention_mask")
+            if name in inputs
+        }
+        try:
+            yield
+        finally:
+            self._heard = before
+
+    def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """TransformerLens's forward; `input` may also be what `inputs` gave.
+
+        Raises:
+            HookError: encoder or connector hooks are set, but clips come encoded already.
+        """
+        if isinstance(input, Mapping):
+            given = dict(cast(Mapping[str, Any], input))
+            input = given.pop("input_ids")
+            kwargs = given | kwargs
+        if kwargs.get("start_at_layer") is not None:
+            raise PalscopeError(
+                "start_at_layer is not supported: the layers' audio comes from input_ids. Patch "
+                "hook_resid_pre of that layer instead."
+            )
+        if (
+            self._heard is not None
+            and isinstance(input, Tensor)
+            and not input.is_floating_point()
+            and kwargs.get("input_features") is None
+            and kwargs.get("audio") is None
+            and bool((input == self.model.config.audio_token_id).any())
+        ):
+            heard = dict(self._heard)
+            mask = heard.pop("attention_mask", None)
+            if kwargs.get("attention_mask") is None and mask is not None:
+                heard["attention_mask"] = mask
+            kwargs = kwargs | heard
+        if kwargs.get("audio") is not None:
+            self._refuse_encoder_hooks()
+        return super().forward(input, *args, **kwargs)
+
+    def encode_audio(self, inputs: Mapping[str, Any]) -> AudioClips:
+        """The clips of `inputs`, to be given to several calls as `audio=`."""
+        with torch.no_grad():
+            return self.model.encode_audio(inputs["input_features"], inputs["feature_lengths"])
+
+    # -- route ------------------------------------------------------------------------------------
+
+    @property
+    def current_route(self) -> Route:
+        """The route that calls take."""
+        return self.model.route
+
+    def set_route(self, route: Route) -> None:
+        """Take `route` from now on. Raises `RouteError` when the weights cannot serve it."""
+        self.model.route = route
+
+    @contextmanager
+    def route(self, route: Route) -> Iterator[Route]:
+        """Take `route` within the block, and the route before it afterwards, errors or not.
+
+        Raises `RouteError`, and changes nothing, when the weights cannot serve it.
+        """
+        with self.model.routed(route):
+            yield route
+
+    # -- hooks ------------------------------------------------------------------------------------
+
+    def run_with_hooks(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """TransformerLens's `run_with_hooks`, in which every named hook must fire.
+
+        Raises:
+            HookError: a name does not exist, cannot fire under this route, or did not fire.
+        """
+        fired: set[str] = set()
+        named = list(args[0]) if args else list(kwargs.pop("fwd_hooks", []))
+        watched = [
+            (name, _noting(name, hook, fired) if isinstance(name, str) else hook)
+            for name, hook in named
+        ]
+        out = super().run_with_hooks(input, watched, *args[1:], **kwargs)
+        if kwargs.get("stop_at_layer") is None:
+            self._require_fired({name for name, _ in named if isinstance(name, str)} - fired)
+        return out
+
+    def run_with_cache(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """TransformerLens's `run_with_cache`, in which every named activation must arrive.
+
+        Raises:
+            HookError: a name does not exist, cannot fire under this route, or did not fire.
+        """
+        wanted = kwargs.get("names_filter")
+        names: list[str] = []
+        if isinstance(wanted, str):
+            names = [wanted]
+        elif isinstance(wanted, Sequence):
+            names = [str(name) for name in cast(Sequence[Any], wanted)]
+        for name in names:
+            self._check_name(name)
+        out = super().run_with_cache(input, *args, **kwargs)
+        if names and kwargs.get("stop_at_layer") is None:
+            cache = out[1]
+            self._require_fired({name for name in names if name not in cache})
+        return out
+
+    def _resolve_hook_point(self, name: str, aliases: Any, hook_dict: Any) -> Any:
+        self._check_name(name)
+        return super()._resolve_hook_point(name, aliases, hook_dict)
+
+    def can_fire(self, name: str) -> bool:
+        """Whether the hook point `name` fires under the current route."""
+        point = self.hook_dict.get(name)
+        if point is None or point.name in self._silent:
+            return False
+        return self._why_silent(point.name or name) is None
+
+    def _check_name(self, name: str) -> None:
+        known = self.hook_dict
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
+            raise HookError(f"no hook point {name!r}; nearest: {', '.join(near) or 'none'}.")
+        point = known[name]
+        reason = self._why_silent(point.name or name)
+        if point.name in self._silent:
+            reason = "this architecture's forward never passes it"
+        if reason is not None:
+            near = [
+                n for n in difflib.get_close_matches(name, list(known), n=12) if self.can_fire(n)
+            ]
+            raise HookError(
+                f"hook point {name!r} cannot fire: {reason}. Nearest that can: "
+                f"{', '.join(near[:4]) or 'none'}."
+            )
+
+    def _why_silent(self, name: str) -> str | None:
+        """Why the current route leaves `name` silent; None when it does not."""
+        parts = name.split(".")
+        route = self.current_route
+        if parts[-1] in AUDIO_HOOKS:
+            layer = int(parts[1])
+            if route.streams_at(layer, Level.KEYS):
+                return None
+            having = [i for i in range(route.n_layers) if route.streams_at(i, Level.KEYS)]
+            return (
+                f"layer {layer} reads no audio as keys under this route; layers that do: {having}"
+            )
+        if parts[0].startswith("audio_projector_"):
+            stream, layer = parts[0].removeprefix("audio_projector_").rsplit("_", 1)
+            if route.cell(stream, int(layer)).symbol != "P":
+                return f"the route does not use the projector of stream {stream} at layer {layer}"
+        if parts[0].startswith("audio_input_"):
+            stream = parts[0].removeprefix("audio_input_")
+            if not any(cell.symbol in "kaF" for cell in route.cells(stream)):
+                return f"the route carries stream {stream} in no layer"
+        return None
+
+    def _require_fired(self, missing: set[str]) -> None:
+        if missing:
+            raise HookError(
+                f"these hooks did not fire in this call: {', '.join(sorted(missing))}. Encoder and "
+                "connector hooks fire only when a call encodes clips itself, audio hooks only when "
+                "there is a clip."
+            )
+
+    def _refuse_encoder_hooks(self) -> None:
+        for name, point in self.hook_dict.items():
+            if name.startswith(ENCODER_HOOKS) and point.has_hooks(dir="both"):
+                raise HookError(
+                    f"{name} has a hook, but the clips were given encoded (audio=), so it cannot "
+                    "fire. Give input_features instead."
+                )
+
+    def _find_silent(self) -> frozenset[str]:
+        """Names of hook points that a forward pass never reaches, found by one.
+
+        What a route switches is left out; `_why_silent` knows that.
+        """
+        fired: set[str] = set()
+
+        def note(tensor: Any, hook: Any) -> None:
+            fired.add(hook.name)
+
+        def open_to_all(name: str) -> bool:
+            return self._gated_hook_reason(self.hook_dict[name].name or name) is None
+
+        silence = torch.zeros(1600).numpy()
+        with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
+            self(self.inputs("?", silence), return_type=None)
+        points = {point.name or name: point for name, point in self.hook_dict.items()}
+        return frozenset(
+            name
+            for name in points
+            if name not in fired
+            and self._gated_hook_reason(name) is None
+            and not name.endswith(AUDIO_HOOKS)
+            and not name.startswith(("audio_projector_", "audio_input_"))
+        )
+
+    # -- what does not apply ----------------------------------------------------------------------
+
+    def enable_compatibility_mode(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: it folds norms into projections that audio goes through unhooked.
+
+        Raises `PalscopeError`.
+        """
+        raise PalscopeError(
+            "enable_compatibility_mode folds weights into one another, but audio states use the "
+            "layers' own norms and projections. Analyse with unprocessed weights."
+        )
+
+
+def _noting(name: str, hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
+    def noting(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:
+        fired.add(name)
+        return _inner(tensor, hook=hook)
+
+    return noting
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
+) -> HookedAudioModel:
+    """Load a palscope checkpoint as a hooked model.
+
+    Args:
+        name_or_path: a folder, a hub id, or `demo/plits`, `demo/lal`, `demo/pal`.
+        device: a GPU where there is one, by default.
+        dtype: of the weights and the computation.
+        **kwargs: for `PalscopeForConditionalGeneration.from_pretrained`, e.g. `attn_implementation`.
+
+    Raises:
+        CheckpointError: it cannot be found or loaded.
+    """
+    folder = find_checkpoint(name_or_path)
+    model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype, **kwargs)
+    if "device_map" not in kwargs:
+        cast(Any, model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    processor = PalscopeProcessor.from_pretrained(folder)
+    return HookedAudioModel(model.eval(), processor, os.fspath(name_or_path))
