@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import set_seed
@@ -32,7 +33,7 @@ BASES = Bases(
 TEXT_RMS = 0.136
 """Root mean square of SmolLM2's token embeddings."""
 ROUTES = {"plits": Route.plits(LAYERS), "lal": Route.lal(LAYERS), "pal": Route.pal(LAYERS)}
-SHAPES = {
+SHAPES: dict[str, Any] = {
     "plits": {"inputs": ProjectorConfig(hidden=2048, depth=3, output_rms=TEXT_RMS)},
     "lal": {"layers": ProjectorConfig(hidden=192, output_rms=LAYER_RMS)},
     "pal": {

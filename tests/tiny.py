@@ -127,7 +127,7 @@ def batch(
 ) -> dict[str, torch.Tensor]:
     """A left-padded batch; `clips` gives, for each row, the feature frames of each of its clips.
 
-    A row is `text[0]` words, its clips with `text[1]` words between them, and `text[2]` + row words.
+    A row is `text[0]` words, its clips with `text[1]` words between, and `text[2]` + row words.
     """
     generator = torch.Generator().manual_seed(seed)
 

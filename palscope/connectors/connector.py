@@ -1,7 +1,7 @@
 """The connector: from encoder tokens to the states of each audio stream.
 
-`FramePool` gives frame tokens, `StridedSummary` summary tokens. Of these, an *input projector* makes
-the state that a stream carries from the bottom of the decoder upwards (PLITS), and a *layer
+`FramePool` gives frame tokens, `StridedSummary` summary tokens. Of these, an *input projector*
+makes the state that a stream carries from the bottom of the decoder upwards (PLITS), and a *layer
 projector* the state that a layer reads as keys and values (LAL). A checkpoint has those it was
 trained with; a route that needs others is refused.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -27,7 +28,7 @@ class MLP(nn.Sequential):
     ) -> None:
         widths = [inputs, *[hidden] * (depth - 1), outputs]
         parts: list[nn.Module] = []
-        for index, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (a, b) in enumerate(pairwise(widths)):
             linear = nn.Linear(a, b)
             last = index == depth - 1
             input_rms = 1.0 if index == 0 else GELU_RMS
@@ -66,6 +67,7 @@ class FramePool(nn.Module):
     def forward(
         self, states: Float[Tensor, "clips tokens width"], lengths: Int[Tensor, "clips"]
     ) -> Float[Tensor, "clips frames pooled"]:
+        """Frame tokens of clips of `lengths` encoder tokens; zeros past a clip's end."""
         clips, tokens, width = states.shape
         k = self.frames_per_token
         real = torch.arange(tokens, device=states.device) < lengths[:, None]

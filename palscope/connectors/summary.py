@@ -24,5 +24,6 @@ class StridedSummary(nn.Module):
     def forward(
         self, frames: Float[Tensor, "clips frames inputs"]
     ) -> Float[Tensor, "clips summaries outputs"]:
+        """Summary tokens of frame tokens, zeros past a clip's end."""
         fill = -frames.shape[1] % self.ratio
         return self.conv(nn.functional.pad(frames, (0, 0, 0, fill)).transpose(1, 2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The TransformerLens adapter of a palscope model: its decoder's own, and the audio side beside it."""
+"""The TransformerLens adapter of a palscope model: its decoder's own, and audio's beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention in the hooked model: patterns only where someone listens, and audio's own hook points."""
+"""Attention in the hooked model: patterns where someone listens, and audio's hook points."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FUSED = ("hook_in", "hook_out", "q", "k", "v", "o", "q_norm", "k_norm")
 class AudioAttention(nn.Module):
     """Mixed into a TransformerLens attention component.
 
-    The component alone computes scores and patterns on every call. Here Hugging Face's own attention
-    runs, fused where the model's is, unless a hook listens to something that only the slow path
-    computes: scores, pattern, rotated queries and keys.
+    The component alone computes scores and patterns on every call. Here Hugging Face's own
+    attention runs, fused where the model's is, unless a hook listens to something that only the
+    slow path computes: scores, pattern, rotated queries and keys.
     """
 
     hook_audio_state: HookPoint
@@ -35,8 +35,8 @@ class AudioAttention(nn.Module):
             kwargs["hidden_states"] = component.hook_in(kwargs["hidden_states"])
         else:
             args = (component.hook_in(args[0]), *args[1:])
-        out, *rest = component.original_component(*args, **kwargs)
-        return (component.hook_out(out), *rest)
+        out: tuple[Any, ...] = component.original_component(*args, **kwargs)
+        return (component.hook_out(out[0]), *out[1:])
 
     def _someone_listens_inside(self) -> bool:
         component = cast(Any, self)

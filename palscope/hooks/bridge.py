@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -94,7 +94,7 @@ class HookedAudioModel(TransformerBridge):
         )
 
     @contextmanager
-    def hearing(self, inputs: Mapping[str, Any]) -> Iterator[None]:
+    def hearing(self, inputs: Mapping[str, Any]) -> Generator[None, None, None]:
         """Within, calls with tokens alone hear `inputs`' clips: for tools that know only tokens."""
         before = self._heard
         self._heard = {
@@ -156,7 +156,7 @@ class HookedAudioModel(TransformerBridge):
         self.model.route = route
 
     @contextmanager
-    def route(self, route: Route) -> Iterator[Route]:
+    def route(self, route: Route) -> Generator[Route, None, None]:
         """Take `route` within the block, and the route before it afterwards, errors or not.
 
         Raises `RouteError`, and changes nothing, when the weights cannot serve it.
@@ -330,7 +330,7 @@ def load(
         name_or_path: a folder, a hub id, or `demo/plits`, `demo/lal`, `demo/pal`.
         device: a GPU where there is one, by default.
         dtype: of the weights and the computation.
-        **kwargs: for `PalscopeForConditionalGeneration.from_pretrained`, e.g. `attn_implementation`.
+        **kwargs: `PalscopeForConditionalGeneration.from_pretrained`'s, e.g. `attn_implementation`.
 
     Raises:
         CheckpointError: it cannot be found or loaded.

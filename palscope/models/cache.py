@@ -38,7 +38,7 @@ class AudioCache(DynamicCache):
 
 
 class PassingMemory:
-    """Stands in for a cache where none is kept: puts a layer's audio before its text, keeps nothing."""
+    """Stands in for a cache where none is kept: puts a layer's audio before its text."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self._keys, self._values = keys, values

@@ -54,7 +54,7 @@ class AudioClips:
         layout: TokenLayout,
         columns: Tensor,
     ) -> Float[Tensor, "batch columns *rest"]:
-        """A stream's values, one for each of the layout's `columns`; others hold any finite value."""
+        """A stream's values at the layout's `columns`; other tokens' columns hold any of them."""
         order = torch.tensor(self.order, device=values.device)
         at = columns.clamp(min=0)
         clip = order[layout.clip.gather(1, at).clamp(min=0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -28,7 +28,7 @@ class PalscopeConfig(PretrainedConfig):
     """
 
     model_type = "palscope"
-    sub_configs = {"text_config": AutoConfig}
+    sub_configs: ClassVar[Any] = {"text_config": AutoConfig}
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ the keys and values of the audio that it only reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -87,23 +87,21 @@ class DecoderRun:
     def __call__(
         self, input_ids: Int[Tensor, "batch new"]
     ) -> tuple[Float[Tensor, "batch running d_model"], Int[Tensor, "batch running"]]:
-        """Normed output of the last layer, and the layout's column that each of its places is."""
+        """Normed output of the last layer, and the column of the layout at each of its places."""
         decoder = self.decoder
         columns = self.columns_of(0)
         running = columns.running[:, -self.new :] if self.is_decoding else columns.running
         names = self._running_streams(0)
         hidden, whole = self._embed(input_ids, running)
         for index in range(self.route.n_layers):
-            if not self.is_decoding and self._running_streams(index) != names:
-                assert whole is not None  # what runs in some layers only is carried past the others
+            if whole is not None and self._running_streams(index) != names:
+                # What runs in some layers only is carried past the others.
                 names = self._running_streams(index)
                 whole = _scattered(whole, running, hidden)
                 running = self.columns_of(index).running
                 hidden = _gathered(whole, running)
             if self.hidden_states is not None:
                 self.hidden_states.append(hidden)
-            if whole is not None and self._carries_keys(index):
-                whole = _scattered(whole, running, hidden)
             if self.checkpointing:
                 hidden = cast(
                     Tensor,
@@ -211,7 +209,7 @@ class DecoderRun:
     def _memory(
         self, index: int, hidden: Tensor, whole: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Rotated keys and values `[batch, kv_heads, audio, head_dim]` that the layer only reads."""
+        """Rotated keys and values `[batch, kv_heads, audio, head_dim]` of `keys` tokens."""
         names = self.route.streams_at(index, Level.KEYS)
         if not names or self.is_decoding or self.clips is None:
             return None
@@ -255,7 +253,8 @@ class DecoderRun:
         """Unrotated keys and values of one stream of every clip; kept with the clips."""
         assert self.clips is not None
         known = self.clips.keys_values.get((name, index))
-        if known is not None:
+        # What was kept has no gradient, so a pass that wants one makes its own.
+        if known is not None and not torch.is_grad_enabled():
             return known
         state = self.model.connector.project_layer(name, index, self.clips.streams[name])
         made = self._keys_values(index, state.to(dtype))
@@ -337,7 +336,7 @@ class DecoderRun:
     @contextmanager
     def _without_ffn(
         self, mlp: nn.Module, running: Int[Tensor, "batch running"], attending: tuple[str, ...]
-    ) -> Iterator[None]:
+    ) -> Generator[None, None, None]:
         """Within, `mlp` runs on all tokens but those of the `attending` streams, which get zeros.
 
         Zero is what leaves the residual stream unchanged in every family, post-norms included.
@@ -368,7 +367,12 @@ class DecoderRun:
 
 
 def _is_listened_to(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def _is_causal(visible: Tensor) -> bool:

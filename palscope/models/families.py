@@ -75,7 +75,8 @@ def _fused(layer: Any, state: Tensor) -> KeysValues:
         )
     x = _call(layer.input_layernorm, state)
     first = attention.config.num_attention_heads * attention.head_dim
-    bias = None if projection.bias is None else projection.bias[first:]
+    given: Any = projection.bias  # None without one, whatever torch's annotation says
+    bias = None if given is None else given[first:]
     both = functional.linear(x, projection.weight[first:], bias)
     keys, values = both.chunk(2, dim=-1)
     return _split_heads(attention, keys), _split_heads(attention, values)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +44,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
     _supports_sdpa = True
     _supports_flex_attn = True
-    _tied_weights_keys = {
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
         "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
     }
 
@@ -114,7 +114,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         model = cls(config, language_model, encoder)
         model.generation_config = language_model.generation_config
-        return model.to(language_model.device)
+        return cast(Any, model).to(language_model.device)
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -169,7 +169,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.connector.check_serves(route)
 
     @contextmanager
-    def routed(self, route: Route) -> Iterator[Route]:
+    def routed(self, route: Route) -> Generator[Route, None, None]:
         """Take `route` within the block, and the route before it afterwards, errors or not."""
         before = self._route
         self.route = route
@@ -209,7 +209,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio: AudioClips | None = None,
         feature_lengths: Int[Tensor, "clips"] | None = None,
     ) -> TokenLayout:
-        """What stands in every column of a batch whose clips are `audio`, or have `feature_lengths`.
+        """What stands in every column of a batch with these clips, or clips of these lengths.
 
         Raises `PromptError` when prompt and clips do not fit together.
         """
@@ -261,7 +261,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         num_items_in_batch: int | Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> CausalLMOutputWithPast:
-        """Logits for every column of `input_ids`; zeros where a token does not run in the last layer.
+        """Logits for every column of `input_ids`; zeros where no token runs in the last layer.
 
         Args:
             input_ids: the processor's, with a column for each audio token. After a cached prefix,
@@ -402,12 +402,12 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise PromptError("give either input_features or audio, not both.")
             with torch.no_grad():
                 kwargs["audio"] = self.encode_audio(features, lengths)
-        return super().generate(inputs, **kwargs)
+        return cast(Any, super()).generate(inputs, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What `forward` takes at one decoding step: the clips at the first only."""
         kwargs.pop("position_ids", None)
-        prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        prepared = cast(Any, super()).prepare_inputs_for_generation(input_ids, **kwargs)
         prepared.pop("position_ids", None)
         cache = prepared.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,9 +33,7 @@ class PalscopeProcessor(ProcessorMixin):
         system: system message of `chat`; None leaves it to the tokenizer's template.
     """
 
-    attributes = ["feature_extractor", "tokenizer"]
-    feature_extractor_class = "WhisperFeatureExtractor"
-    tokenizer_class = "AutoTokenizer"
+    attributes: ClassVar[list[str]] = ["feature_extractor", "tokenizer"]
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ def prompt_batch(
 
 
 def answer_ids(processor: PalscopeProcessor, answer: str) -> list[int]:
-    """An answer's tokens, with the token that ends a turn: what training teaches and ranking scores."""
+    """An answer's tokens and the one that ends a turn: what training teaches, ranking scores."""
     ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return [*ids, int(processor.tokenizer.eos_token_id)]
 

@@ -1,11 +1,11 @@
 """The token layout: what stands in every column of a batch, and which columns meet in each layer.
 
-The columns are those of `input_ids`, in which the processor has given every audio token a column of
-its own, whether or not a route lets it run. Two rules follow from that, and from nothing else:
+The columns are those of `input_ids`, in which the processor has given every audio token a column
+of its own, whether or not a route lets it run. Two rules follow from that, and from nothing else:
 
 - **Positions.** A token's position id is the number of real tokens before it. Text after a clip
-  continues behind the clip's tokens, so PLITS and LAL give text the same ids, and muting audio never
-  moves text.
+  continues behind the clip's tokens, so PLITS and LAL give text the same ids, and muting audio
+  never moves text.
 - **Visibility.** A query sees a key when the key's position is not larger than its own, both stand
   in the same row, and the key is no padding. This covers text before and after the audio, several
   clips, batches of clips of different length, and cached decoding.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -47,7 +48,7 @@ class LayerColumns:
         return torch.cat([self.memory, self.running], dim=1)
 
     def extended(self, first: int, count: int) -> LayerColumns:
-        """These columns with `count` new running columns `first`, `first + 1`, …"""
+        """These columns with `count` new running columns from `first` on."""
         new = torch.arange(first, first + count, device=self.running.device)
         new = new.expand(self.running.shape[0], count)
         return replace(self, running=torch.cat([self.running, new], dim=1))
@@ -194,9 +195,15 @@ class TokenLayout:
             name: getattr(self, name).repeat_interleave(times, 0)
             for name in ("stream", "clip", "token", "position", "seconds")
         }
-        rows = range(self.stream.shape[0] * times)
-        clips = [row for row in rows for owner in self.clip_row if owner == row // times]
-        return replace(self, **each, clip_row=tuple(clips))
+        # The copies of a row's clips are clips of their own, numbered in reading order.
+        count = self.stream.shape[0] * times
+        owned = [sum(owner == row // times for owner in self.clip_row) for row in range(count)]
+        first_old = [sum(owner < row // times for owner in self.clip_row) for row in range(count)]
+        shift = torch.tensor([sum(owned[:row]) - first_old[row] for row in range(count)])
+        shift = shift.to(self.clip.device)[:, None]
+        each["clip"] = torch.where(each["clip"] >= 0, each["clip"] + shift, -1)
+        clips = tuple(row for row in range(count) for _ in range(owned[row]))
+        return replace(self, **each, clip_row=clips)
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
@@ -279,7 +286,7 @@ class TokenLayout:
                 f'<span title="{r.stream} {r.token}, position {r.position}, '
                 f'{r.start_s:.2f} to {r.end_s:.2f} s" style="display:inline-block;width:5px;'
                 f'height:14px;background:{palette.get(str(r.stream), "#31a354")}"></span>'
-                for r in self.table(row).itertuples()
+                for r in cast(Any, self.table(row)).itertuples()
             )
             strips.append(f'<div style="line-height:14px">{cells}</div>')
         return "".join(strips)

@@ -56,8 +56,10 @@ class Stream:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise RouteError(f"stream name {self.name!r} is no identifier; use e.g. 'frames'.")
-        if self.ratio < 1:
-            raise RouteError(f"stream {self.name!r}: ratio {self.ratio} must be at least 1.")
+        if not isinstance(self.ratio, int) or self.ratio < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise RouteError(
+                f"stream {self.name!r}: ratio {self.ratio!r} must be a whole number from 1."
+            )
 
     def tokens(self, frames: int) -> int:
         """Number of this stream's tokens for a clip of `frames` frame tokens."""
@@ -113,10 +115,13 @@ class Route:
     frame_readers: FrameReaders = "all"
 
     def __post_init__(self) -> None:
-        if self.n_layers < 1:
-            raise RouteError(f"a route needs at least one layer, got n_layers={self.n_layers}.")
+        if not isinstance(self.n_layers, int) or self.n_layers < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise RouteError(f"a route needs at least one layer, got n_layers={self.n_layers!r}.")
         if self.frame_readers not in ("all", "text"):
             raise RouteError(f"frame_readers is {self.frame_readers!r}; expected 'all' or 'text'.")
+        # Lists would compare unequal to the same route from a config, and could not be hashed.
+        rows = tuple((stream, tuple(cells)) for stream, cells in self.rows)
+        object.__setattr__(self, "rows", rows)
         names = [stream.name for stream, _ in self.rows]
         if len(set(names)) != len(names):
             raise RouteError(f"a stream stands twice in the route: {names}.")
@@ -247,7 +252,7 @@ class Route:
             return cls(data["n_layers"], rows, data["frame_readers"])
         except RouteError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RouteError(
                 f"not a route: {error!r}. Expected what Route.to_dict() writes."
             ) from error

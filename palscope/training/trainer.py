@@ -67,6 +67,7 @@ class ExampleCollator:
         self.processor = processor
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Prompts on the left, answers on the right."""
         batch = prompt_batch(self.processor, [(e.waveforms, e.question) for e in examples])
         return with_answers(self.processor, batch, [e.answer for e in examples])
 
