@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "HookedAudioModel": "palscope.hooks",
     "load": "palscope.hooks",
-    "trace": "palscope.hooks.nnsight_view",
     "Level": "palscope.routing",
     "Route": "palscope.routing",
     "Stream": "palscope.routing",
@@ -23,7 +22,6 @@ __all__ = [
     "Stream",
     "load",
     "load_audio",
-    "trace",
 ]
 
 

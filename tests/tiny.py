@@ -99,6 +99,10 @@ def model(
             layers=(1, 2),
         )
     )
+    with torch.no_grad():  # large enough that different sounds differ at the decoder
+        for name, weight in encoder.named_parameters():
+            if weight.ndim > 1 and "embed_positions" not in name:
+                weight.normal_(std=0.3)
     made = PalscopeForConditionalGeneration.from_parts(
         language_model,
         encoder,

@@ -121,10 +121,10 @@ class Connector(nn.Module):
             inputs = config.summary_width if stream in self.summaries else self.pool.width
             return MLP(inputs, shape.hidden, outputs, shape.depth, shape.output_rms)
 
-        self.inputs = nn.ModuleDict(
+        self.input_projectors = nn.ModuleDict(
             {name: mlp(name, shape) for name, shape in config.inputs.items()}
         )
-        self.layers = nn.ModuleDict(
+        self.layer_projectors = nn.ModuleDict(
             {
                 name: nn.ModuleDict(
                     {
@@ -148,11 +148,11 @@ class Connector(nn.Module):
 
     def project_input(self, stream: str, tokens: Tensor) -> Tensor:
         """The state that `stream` carries upwards from the bottom of the decoder."""
-        return self.inputs[stream](tokens)
+        return self.input_projectors[stream](tokens)
 
     def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
         """The state of `stream` that `layer` reads as keys and values."""
-        projectors = self.layers[stream]
+        projectors = self.layer_projectors[stream]
         assert isinstance(projectors, nn.ModuleDict)
         return projectors[f"layer_{layer}"](tokens)
 

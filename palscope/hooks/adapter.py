@@ -69,11 +69,13 @@ def _audio_components(model: PalscopeForConditionalGeneration) -> dict[str, Gene
     connector = model.connector
     for stream in connector.summaries:
         parts[f"audio_{stream}"] = GeneralizedComponent(name=f"connector.summaries.{stream}")
-    for stream in connector.inputs:
-        parts[f"audio_input_{stream}"] = GeneralizedComponent(name=f"connector.inputs.{stream}")
+    for stream in connector.input_projectors:
+        parts[f"audio_input_{stream}"] = GeneralizedComponent(
+            name=f"connector.input_projectors.{stream}"
+        )
     for stream, layers in connector.config.projected_layers.items():
         for layer in layers:
             parts[f"audio_projector_{stream}_{layer}"] = GeneralizedComponent(
-                name=f"connector.layers.{stream}.layer_{layer}"
+                name=f"connector.layer_projectors.{stream}.layer_{layer}"
             )
     return parts

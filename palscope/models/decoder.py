@@ -122,7 +122,7 @@ class DecoderRun:
         return self.cache is not None and self.cache.layout is not None
 
     def columns_of(self, layer: int) -> LayerColumns:
-        """The columns that meet in `layer`; layers that let the same streams in share one object."""
+        """The columns that meet in `layer`; one object for layers that let the same streams in."""
         key = (self._running_streams(layer), self.route.streams_at(layer, Level.KEYS))
         if key not in self._columns:
             if self.is_decoding:

@@ -330,8 +330,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return AudioCache() if wanted and not self.training else None
         if not isinstance(cache, AudioCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise PalscopeError(
-                f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, which "
-                "knows where the audio stands. Pass what a call with use_cache=True returned."
+                f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, "
+                "which knows where the audio stands. Pass what a call with use_cache=True returned."
             )
         if cache.route is not None and cache.route != self._route:
             raise RouteError(
@@ -419,8 +419,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> None:
         if generation_config.cache_implementation is not None:
             raise PalscopeError(
-                f"cache_implementation={generation_config.cache_implementation!r} is not supported: "
-                "palscope decodes with its AudioCache. Leave it out."
+                f"cache_implementation={generation_config.cache_implementation!r} is not "
+                "supported: palscope decodes with its AudioCache. Leave it out."
             )
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", AudioCache())
