@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from palscope.models.base_weights import find_base
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
 from palscope.training.examples import Example
+from palscope.training.manifest import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,29 @@ def measure_features(
     return mean.float(), deviation.float()
 
 
+CHARACTERS_PER_TOKEN = 4
+FRAMES_PER_SECOND = 10
+
+
 class _LengthGrouped(Trainer):
-    """Batches of examples whose questions are about equally long: no time goes into padding."""
+    """Batches of examples that are about equally long, so that little time goes into padding.
+
+    Length is that of the sequence that runs: the question, and the frames where they run too.
+    """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         examples: Any = self.train_dataset
+        route: Route = cast(Any, self.model).route
+        runs = any(cell.level.runs for cell in route.cells("frames"))
+
+        def length(example: Example) -> int:
+            seconds = sum(len(w) for w in example.waveforms) / SAMPLE_RATE if runs else 0
+            frames = int(seconds * FRAMES_PER_SECOND)
+            return len(example.question) + CHARACTERS_PER_TOKEN * frames
+
         return LengthGroupedSampler(
             self.args.per_device_train_batch_size,
-            lengths=[len(examples[i].question) for i in range(len(examples))],
+            lengths=[length(examples[i]) for i in range(len(examples))],
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 
