@@ -1,0 +1,1 @@
+"""Figures from the measures' tables: `attention` (plotly, for screens), `paper` (matplotlib)."""

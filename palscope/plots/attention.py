@@ -1,0 +1,181 @@
+"""Attention figures for screens (plotly). `palscope.plots.paper` has the same for print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+
+from palscope.audio import Waveform
+from palscope.plots import style
+from palscope.plots.spectrogram import mel_image
+from palscope.plots.tables import layer_head_means, layer_means, time_means
+
+_LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+}
+
+
+def mass_by_layer(table: pd.DataFrame) -> go.Figure:
+    """Share of attention that goes to text and to each stream, by layer: mean over heads.
+
+    Args:
+        table: from `attention_mass` or `by_pathway`; or a `mean_band` by layer and pathway, whose
+            confidence band is drawn.
+    """
+    means: Any = layer_means(table)
+    colours = style.colours(means["pathway"])
+    figure: Any = go.Figure()
+    for pathway, rows in means.groupby("pathway", observed=True):
+        _line_with_band(figure, rows, "layer", pathway, colours[pathway])
+    figure.update_layout(
+        **_LAYOUT,
+        height=340,
+        hovermode="x unified",
+        xaxis={"title": style.LAYER},
+        yaxis={"title": style.SHARE, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def layer_head_map(table: pd.DataFrame, pathway: str) -> go.Figure:
+    """Share of attention that each head of each layer gives to one pathway.
+
+    Args:
+        table: from `attention_mass` or `by_pathway`, or a `mean_band` by layer, head and pathway.
+    """
+    means: Any = layer_head_means(table, pathway)
+    figure: Any = go.Figure(
+        go.Heatmap(
+            z=means.to_numpy(),
+            x=means.columns.to_numpy(),
+            y=means.index.to_numpy(),
+            colorscale=style.COLOUR_SCALE,
+            zmin=0,
+            colorbar={"title": {"text": f"{style.SHARE}<br>to {pathway}"}},
+            hovertemplate="layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        **_LAYOUT,
+        height=max(300, 14 * len(means) + 120),
+        xaxis={"title": style.HEAD, "dtick": 1 if means.shape[1] <= 16 else None},
+        yaxis={"title": style.LAYER},
+    )
+    return figure
+
+
+def time_over_spectrogram(table: pd.DataFrame, waveform: Waveform, clip: int = 0) -> go.Figure:
+    """Attention to each slice of a clip, above its log-mel spectrogram, on one axis of seconds.
+
+    Each stream is one line of steps, a step a token; tokens of different streams differ in length.
+
+    Args:
+        table: from `attention_mass` (mean over its layers and heads: choose them first) or
+            `over_time`.
+        waveform: the clip.
+        clip: its number in the prompt.
+    """
+    image = mel_image(waveform)
+    means: Any = time_means(table, clip)
+    colours = style.colours(means["pathway"])
+    figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    for pathway, rows in means.groupby("pathway", observed=True):
+        _steps(figure, rows, pathway, colours[pathway])
+    if not len(means):
+        figure.add_annotation(
+            text=style.NO_AUDIO, xref="x domain", yref="y domain", showarrow=False
+        )
+        figure.update_xaxes(row=1, col=1)
+        figure.add_scatter(x=[], y=[], showlegend=False, row=1, col=1)
+    figure.add_heatmap(
+        z=image.values,
+        x0=image.first,
+        dx=image.step,
+        colorscale=style.COLOUR_SCALE,
+        showscale=False,
+        hovertemplate="%{x:.2f} s<extra></extra>",
+        row=2,
+        col=1,
+    )
+    figure.update_layout(**_LAYOUT, height=460)
+    figure.update_xaxes(range=[0, image.seconds])
+    figure.update_xaxes(title=style.TIME, row=2, col=1)
+    figure.update_yaxes(title=style.SHARE_PER_TOKEN, rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(
+        title="frequency (kHz)",
+        tickvals=image.ticks,
+        ticktext=image.tick_labels,
+        range=[-0.5, len(image.values) - 0.5],
+        row=2,
+        col=1,
+    )
+    return figure
+
+
+def mass_over_time(table: pd.DataFrame) -> go.Figure:
+    """Attention to each slice of time, mean over clips.
+
+    Args:
+        table: a `mean_band` by pathway, start_s and end_s of what `over_time` gives for each clip;
+            its confidence band is drawn.
+    """
+    means: Any = time_means(table)
+    colours = style.colours(means["pathway"])
+    figure: Any = go.Figure()
+    for pathway, rows in means.groupby("pathway", observed=True):
+        middles = rows.assign(time=(rows["start_s"] + rows["end_s"]) / 2).sort_values("time")
+        _line_with_band(figure, middles, "time", pathway, colours[pathway])
+    figure.update_layout(
+        **_LAYOUT,
+        height=340,
+        xaxis={"title": f"{style.TIME}, from each clip's start"},
+        yaxis={"title": style.SHARE_PER_TOKEN, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def _line_with_band(figure: Any, rows: Any, x: str, pathway: str, colour: str) -> None:
+    known = rows.dropna(subset=["low", "high"])
+    if len(known):
+        figure.add_scatter(
+            x=np.concatenate([known[x], known[x][::-1]]),
+            y=np.concatenate([known["high"], known["low"][::-1]]),
+            fill="toself",
+            fillcolor=style.translucent(colour),
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=pathway,
+        )
+    figure.add_scatter(
+        x=rows[x],
+        y=rows["mean"],
+        name=pathway,
+        legendgroup=pathway,
+        mode="lines+markers",
+        line={"color": colour, "width": 2},
+        marker={"size": 4},
+        hovertemplate="%{y:.3f}",
+    )
+
+
+def _steps(figure: Any, rows: Any, pathway: str, colour: str) -> None:
+    rows = rows.sort_values("start_s")
+    spans = [f"{row.start_s:.2f} to {row.end_s:.2f} s" for row in rows.itertuples()]
+    figure.add_scatter(
+        x=[*rows["start_s"], rows["end_s"].iloc[-1]],
+        y=[*rows["mean"], rows["mean"].iloc[-1]],
+        name=pathway,
+        mode="lines",
+        line={"shape": "hv", "color": colour, "width": 2},
+        customdata=[*spans, spans[-1]],
+        hovertemplate="%{customdata}: %{y:.4f}",
+        row=1,
+        col=1,
+    )
