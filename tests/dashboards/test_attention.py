@@ -1,0 +1,171 @@
+"""The attention page, run by Streamlit's AppTest on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
+
+
+@pytest.fixture(autouse=True)
+def as_streamlit_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DASHBOARDS))
+
+
+@pytest.fixture
+def page() -> Iterator[AppTest]:
+    yield AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=120)
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def shown(page: AppTest, checkpoint: Path) -> AppTest:
+    """The page with the tiny checkpoint open."""
+    return opened(page, checkpoint)
+
+
+def opened(page: AppTest, folder: Path) -> AppTest:
+    page.session_state["model"] = "another …"
+    page.session_state["folder"] = str(folder)
+    return page.run()
+
+
+def quiet(page: AppTest) -> None:
+    assert [e.value for e in page.error] == []
+    assert [e.value for e in page.exception] == []
+
+
+def metrics(page: AppTest) -> dict[str, str]:
+    return {m.label: m.value for m in page.metric}
+
+
+def figures(page: AppTest) -> dict[str, Any]:
+    """Plotly figures of the page, by the title of their first axes."""
+    return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
+
+
+def test_a_question_is_answered_with_its_attention(shown: AppTest):
+    quiet(shown)
+    shares = metrics(shown)
+    assert shares.pop("Answer")
+    assert set(shares) == {"text", "frames", "summary"}
+    assert sum(float(v.split()[0]) for v in shares.values()) == pytest.approx(100, abs=0.2)
+    assert len(figures(shown)) == 5  # spectrogram, tokens, by layer, map, over time
+    assert len(shown.get("audio")) == 1
+
+
+def test_every_axis_is_labelled(shown: AppTest):
+    for figure in figures(shown):
+        axes = [v for k, v in figure["layout"].items() if k.startswith(("xaxis", "yaxis"))]
+        assert any("title" in axis for axis in axes)
+
+
+def test_a_stream_switched_off_changes_the_numbers_beside_the_original(shown: AppTest):
+    before = metrics(shown)
+    toggle = next(t for t in shown.toggle if t.label.startswith("summary"))
+    toggle.set_value(False).run()
+    quiet(shown)
+    after = metrics(shown)
+    assert after["Answer, original"] == before["Answer"]
+    assert after["summary"] == "0.0 %"
+    assert after["frames"] != before["frames"]
+    assert len(figures(shown)) == 8  # by layer, map and over time stand there twice
+    deltas = {m.label: m.delta for m in shown.metric}
+    assert deltas["summary"] == f"-{before['summary'].split()[0]} points"
+    toggle = next(t for t in shown.toggle if t.label.startswith("summary"))
+    toggle.set_value(True).run()
+    assert metrics(shown) == before
+
+
+def test_a_layer_switched_off_is_silent_in_the_figure(shown: AppTest):
+    pills = shown.pills[0]
+    assert pills.value == [0]  # a third of four layers
+    before = metrics(shown)
+    pills.set_value([]).run()
+    quiet(shown)
+    assert before["frames"] != "0.0 %"
+    assert metrics(shown)["frames"] == "0.0 %"
+
+
+def test_everything_switched_off_still_answers(shown: AppTest):
+    for toggle in shown.toggle:
+        toggle.set_value(False)
+    shown.run()
+    quiet(shown)
+    assert metrics(shown)["text"] == "100.0 %"
+
+
+def test_the_answer_is_the_models_own(shown: AppTest, checkpoint: Path):
+    from palscope import load, load_audio
+    from palscope.audio.bundled import bundled_clips
+
+    path = bundled_clips()["path"][4]
+    shown.text_input(key="question").input("What is that?").run()
+    expected = load(checkpoint).ask("What is that?", load_audio(path), max_new_tokens=12)
+    assert metrics(shown)["Answer"] == (expected or "(nothing)")
+
+
+def test_an_example_question_is_taken(shown: AppTest):
+    shown.selectbox(key="example").select("Which instrument plays?").run()
+    quiet(shown)
+    assert shown.text_input(key="question").value == "Which instrument plays?"
+
+
+def test_an_upload_is_heard(shown: AppTest, tmp_path: Path):
+    file = tmp_path / "tone.flac"
+    soundfile.write(file, 0.1 * np.sin(np.arange(22050) / 8), 22050)
+    before = metrics(shown)
+    shown.selectbox(key="clip").select("another …").run()
+    shown.file_uploader(key="upload").upload("tone.flac", file.read_bytes(), "audio/flac").run()
+    quiet(shown)
+    assert metrics(shown) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("broken.wav", b"RIFF and nothing", "broken.wav cannot be read as sound"),
+        ("empty.ogg", b"", "empty.ogg cannot be read as sound"),
+    ],
+)
+def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes, says: str):
+    shown.selectbox(key="clip").select("another …").run()
+    shown.file_uploader(key="upload").upload(name, data, "audio/wav").run()
+    assert says in shown.error[0].value
+    assert not shown.exception and not shown.metric
+
+
+def test_too_long_a_clip_ends_in_a_sentence(shown: AppTest, tmp_path: Path):
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.zeros(31 * 8000, "float32"), 8000)
+    shown.selectbox(key="clip").select("another …").run()
+    shown.file_uploader(key="upload").upload("long.wav", file.read_bytes(), "audio/wav").run()
+    assert "at most 30 s" in shown.error[0].value
+
+
+def test_an_empty_question_ends_in_a_sentence(shown: AppTest):
+    shown.text_input(key="question").input("  ").run()
+    assert "question is empty" in shown.error[0].value
+
+
+def test_a_folder_without_a_model_ends_in_a_sentence(page: AppTest, tmp_path: Path):
+    opened(page, tmp_path)
+    assert "has no config.json" in page.error[0].value
+    opened(page, tmp_path / "nowhere")
+    assert "no checkpoint" in page.error[0].value
+
+
+def test_a_foreign_config_ends_in_a_sentence(page: AppTest, checkpoint: Path, tmp_path: Path):
+    (tmp_path / "config.json").write_text("{not json")
+    (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
+    opened(page, tmp_path)
+    assert page.error[0].value and not page.exception
