@@ -1,0 +1,1 @@
+"""Running a measure over many clips, resumably, and recording how results were made."""
