@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from palscope.errors import PalscopeError
 from palscope.routing import LayerColumns, Route, TokenLayout
 
 
@@ -28,6 +29,14 @@ class AudioCache(DynamicCache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns of `input_ids` seen so far, which is what generation counts in."""
         return 0 if self.layout is None else self.layout.width
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported: the layout does not go back."""
+        raise PalscopeError("an AudioCache cannot be cropped; run the prompt again instead.")
+
+    def batch_select_indices(self, *args: Any, **kwargs: Any) -> None:
+        """Not supported: the layout keeps its rows."""
+        raise PalscopeError("an AudioCache keeps its rows; run the chosen rows again instead.")
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row, to try several continuations of one prompt."""

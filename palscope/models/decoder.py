@@ -313,6 +313,11 @@ class DecoderRun:
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
         if implementation == "sdpa":
+            if getattr(self.decoder.config, "attn_logit_softcapping", None) is not None:
+                raise PalscopeError(
+                    "this decoder caps its attention scores, which 'sdpa' silently leaves out; use "
+                    "attn_implementation='eager' or 'flex_attention'."
+                )
             if _is_causal(visible):
                 return None  # the fused kernels then need no mask
             return visible[:, None]
@@ -367,12 +372,8 @@ class DecoderRun:
 
 
 def _is_listened_to(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
 
 
 def _is_causal(visible: Tensor) -> bool:

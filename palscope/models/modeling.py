@@ -11,7 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palscope.connectors import Connector, ConnectorConfig
@@ -23,7 +28,8 @@ from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.decoder import AudioTaps, DecoderRun
 from palscope.models.families import family_of
-from palscope.routing import Route, TokenLayout
+from palscope.routing import Level, Route, TokenLayout
+from palscope.routing.layout import TEXT
 
 SECONDS_PER_FEATURE = 0.01
 """Log-mel frames come every 10 ms."""
@@ -65,8 +71,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(text_config)
-        if getattr(text_config, "attn_logit_softcapping", None) is not None:
-            # The fused kernels drop the soft cap silently; eager applies it.
+        capped = getattr(text_config, "attn_logit_softcapping", None) is not None
+        if capped and cast(Any, language_model).config._attn_implementation == "sdpa":
+            # SDPA drops the soft cap silently; eager applies it.
             cast(Any, language_model).set_attn_implementation("eager")
         self.language_model: Any = language_model
         self.encoder = build_encoder(config.parsed_encoder()) if encoder is None else encoder
@@ -234,10 +241,11 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.config.text_config, "max_position_embeddings", None)
-        if longest is not None and layout.width > longest:
+        columns = int(layout.real.sum(1).max())
+        if longest is not None and columns > longest:
             sound = int((layout.stream >= 0).sum(1).max())
             raise PromptError(
-                f"the prompt has {layout.width} columns, {sound} of them audio, but the decoder "
+                f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
                 f"has positions for {longest}. One frame token is {self.frame_seconds:g} s: use "
                 "shorter clips."
             )
@@ -271,8 +279,10 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio: in place of these, clips that `encode_audio` made.
             position_ids: follow from `attention_mask`; others are refused.
             past_key_values: from a call with `use_cache=True` under the same route.
-            labels: targets, -100 where none; the loss is over text alone. In training mode the
-                loss is computed where there are targets only, and no logits are returned.
+            labels: targets, -100 where none. The loss is over text alone: targets at audio places
+                and padding do not count, nor does a word that no token predicts (right behind a
+                clip whose tokens do not run in the last layer). In training mode no logits are
+                returned: they are computed only where there are targets.
             logits_to_keep: number of last columns to compute logits for; 0 for all.
             output_hidden_states: also return the input of each layer and the final norm's output,
                 each with the columns that run there (`TokenLayout.layer_columns`).
@@ -286,13 +296,18 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         cache = self._usable_cache(past_key_values, use_cache)
         new = input_ids.shape[1]
         if cache is not None and cache.layout is not None:
-            layout, audio = self._continued(cache, input_ids, audio, input_features), None
+            layout = self._continued(cache, input_ids, attention_mask, audio, input_features)
+            audio = None
         else:
-            if audio is None and input_features is not None:
-                if feature_lengths is None:
-                    raise PromptError("input_features need feature_lengths, in feature frames.")
+            if input_features is None:
+                layout = self.layout(input_ids, attention_mask, audio)
+            else:
+                # The layout first: a clip that has no room in the prompt is not worth encoding.
+                layout = self._layout_of_features(
+                    input_ids, attention_mask, input_features, feature_lengths, audio
+                )
+                assert feature_lengths is not None
                 audio = self.encode_audio(input_features, feature_lengths)
-            layout = self.layout(input_ids, attention_mask, audio)
         self._check_positions(layout, position_ids, new)
         run = DecoderRun(
             model=cast(Any, self),
@@ -310,11 +325,11 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden = _at_columns(hidden, columns - (layout.width - new), new)
         loss = logits = None
         if labels is not None and self.training:
-            loss = self._loss(hidden, labels, num_items_in_batch)
+            loss = self._loss(hidden, labels, layout, num_items_in_batch)
         else:
             logits = self._logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
             if labels is not None:
-                loss = self._loss(hidden, labels, num_items_in_batch)
+                loss = self._loss(hidden, labels, layout, num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=cast(Any, logits),
@@ -344,6 +359,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self,
         cache: AudioCache,
         input_ids: Tensor,
+        attention_mask: Tensor | None,
         audio: AudioClips | None,
         input_features: Tensor | None,
     ) -> TokenLayout:
@@ -358,6 +374,11 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         assert cache.layout is not None
         layout = cache.layout.extended(input_ids.shape[1])
+        if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
+            raise PromptError(
+                "after a cached prefix, attention_mask must hold the prefix's own values and then "
+                "ones: what continues a cached prompt cannot be padded. Leave it out."
+            )
         self._check_context(layout)
         return layout
 
@@ -377,13 +398,25 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _loss(
-        self, hidden: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        layout: TokenLayout,
+        num_items_in_batch: int | Tensor | None,
     ) -> Tensor:
         """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
         targets = labels[:, 1:].to(hidden.device)
-        wanted = targets != -100
+        stream = layout.stream[:, -labels.shape[1] :].to(hidden.device)
+        runs = stream == TEXT
+        last = self._route.n_layers - 1
+        for name in self._route.streams_at(last, Level.ATTEND, Level.FULL):
+            runs = runs | (stream == layout.stream_index(name))
+        wanted = (targets != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
         if not bool(wanted.any()):
-            raise PromptError("labels hold no target: all are -100. Was the answer cut off?")
+            raise PromptError(
+                "labels hold no target: all are -100, or at places that hold no text. Was the "
+                "answer cut off?"
+            )
         logits = self._logits(hidden[:, :-1][wanted]).float()
         if num_items_in_batch is None:
             return functional.cross_entropy(logits, targets[wanted])
@@ -395,14 +428,46 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, inputs: Tensor | None = None, **kwargs: Any
     ) -> Any:
-        """Hugging Face's `generate`; clips are encoded once, also for several beams."""
+        """Hugging Face's `generate`; clips are encoded once, also for several beams.
+
+        Raises:
+            PromptError: clips and places do not fit together, or a row does not end in text.
+        """
         features, lengths = kwargs.pop("input_features", None), kwargs.pop("feature_lengths", None)
-        if features is not None:
-            if kwargs.get("audio") is not None:
-                raise PromptError("give either input_features or audio, not both.")
-            with torch.no_grad():
-                kwargs["audio"] = self.encode_audio(features, lengths)
+        cache, audio = kwargs.get("past_key_values"), kwargs.get("audio")
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is not None and (cache is None or cache.get_seq_length() == 0):
+            mask = kwargs.get("attention_mask")
+            if features is None:
+                layout = self.layout(ids, mask, audio)
+            else:
+                layout = self._layout_of_features(ids, mask, features, lengths, audio)
+                with torch.no_grad():
+                    kwargs["audio"] = self.encode_audio(features, lengths)
+            if bool((layout.stream[:, -1] != TEXT).any()):
+                raise PromptError(
+                    "a row ends in a clip or in padding, but generation goes on from the last "
+                    "column. Pad on the left, and put text behind the clip."
+                )
         return cast(Any, super()).generate(inputs, **kwargs)
+
+    def _layout_of_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        input_features: Tensor,
+        feature_lengths: Tensor | None,
+        audio: AudioClips | None,
+    ) -> TokenLayout:
+        """The layout of a prompt whose clips are yet to be encoded."""
+        if audio is not None:
+            raise PromptError("give either input_features or audio, not both.")
+        if feature_lengths is None or len(feature_lengths) != len(input_features):
+            raise PromptError(
+                f"{len(input_features)} clip(s) of input_features need as many feature_lengths, in "
+                f"feature frames; got {feature_lengths}."
+            )
+        return self.layout(input_ids, attention_mask, feature_lengths=feature_lengths)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What `forward` takes at one decoding step: the clips at the first only."""
@@ -424,6 +489,16 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", AudioCache())
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
+        made = super()._get_logits_processor(*args, **kwargs)  # pyright: ignore
+        return _OfText(made, self.config.audio_token_id)
+
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise PalscopeError(
+            "assisted decoding (assistant_model, prompt_lookup_num_tokens) is not supported: the "
+            "layout of audio and text does not go back. Leave it out."
+        )
 
     def _expand_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, expand_size: int = 1, input_ids: Tensor | None = None, **kwargs: Any
@@ -480,6 +555,23 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         """The decoder's unembedding."""
         return self.language_model.get_output_embeddings()
+
+
+class _OfText(LogitsProcessorList):
+    """Logits processors that do not see audio places, whose id may lie outside the vocabulary.
+
+    A repetition penalty would look its logit up. At its place they see the row's first text id.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, audio_token_id: int) -> None:
+        super().__init__(processors)
+        self._audio = audio_token_id
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        audio = input_ids == self._audio
+        first = input_ids.gather(1, (~audio).int().argmax(1, keepdim=True))
+        ids = cast(Any, torch.where(audio, first, input_ids))
+        return super().__call__(ids, cast(Any, scores), **kwargs)
 
 
 def _at_columns(
