@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -43,6 +45,7 @@ def spectrogram(waveform: Waveform) -> go.Figure:
 def token_bars(tokens: pd.DataFrame) -> go.Figure:
     """Bars of first tokens' probabilities; `tokens`: columns `token, route, probability`."""
     figure = go.Figure()
+    tokens = tokens.assign(token=tokens["token"].map(escape))  # plotly reads some HTML
     for name, rows in tokens.groupby("route", sort=False):
         figure.add_bar(
             x=100 * rows["probability"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +59,31 @@ def main() -> None:
 
 
 def page() -> None:
+    intro = st.container()
     name = choose_model()
     waveform, clip = choose_clip()
     question = choose_question()
     if name is None or waveform is None:
         return
-    version = version_of(name)
-    opened = open_model(name, version)
-    route = switch_pathways(opened, name)
-
-    heard = {ORIGINAL: listen(opened, version, clip, waveform, question, route_text(opened.route))}
-    if route != opened.route:
-        heard[SWITCHED] = listen(opened, version, clip, waveform, question, route_text(route))
-
-    with st.expander(f"How {name} hears this clip", expanded=False):
-        st.markdown(state(opened, route))
-    show_answer(opened, waveform, question, heard)
+    sound, answer = st.columns([3, 2], gap="large")
+    with sound:  # shown while the model loads
+        st.audio(waveform.samples, sample_rate=waveform.sample_rate)
+        st.plotly_chart(spectrogram(waveform), key="spectrogram")
+    with answer:
+        version = version_of(name)
+        opened = open_model(name, version)
+        route = switch_pathways(opened, name)
+        heard = {
+            kind: listen(opened, version, clip, waveform, question, route_text(one))
+            for kind, one in {ORIGINAL: opened.route, SWITCHED: route}.items()
+            if kind == ORIGINAL or route != opened.route
+        }
+        show_answer(opened, question, heard)
+    with intro:
+        st.markdown(state(opened, name, route))
+    show_shares(heard)
     show_layers(heard)
-    show_head(opened, waveform, heard)
+    show_heads(opened, waveform, heard)
 
 
 # -- the sidebar --------------------------------------------------------------------------------
@@ -176,45 +184,45 @@ def switch_pathways(opened: OpenModel, name: str) -> Route:
 # -- the page -----------------------------------------------------------------------------------
 
 
-def state(opened: OpenModel, route: Route) -> str:
-    """What the model is and what is switched, in words."""
+def state(opened: OpenModel, name: str, route: Route) -> str:
+    """What the model is, and what is switched, in words."""
     seconds = opened.model.model.frame_seconds
-    lines = [f"- {line}" for line in route_words(opened.route, seconds)]
+    lines = [
+        f"How **{name}** takes in the sound, layer by layer:",
+        *(f"- {line}" for line in route_words(opened.route, seconds)),
+    ]
     if route != opened.route:
         lines += ["", "Switched:", *(f"- {line}" for line in route_words(route, seconds))]
     return "\n".join(lines)
 
 
-def show_answer(
-    opened: OpenModel, waveform: Waveform, question: str, heard: dict[str, Heard]
-) -> None:
-    """The sound beside the answer, its top tokens, and the mass of each pathway."""
-    sound, answer = st.columns([3, 2], gap="large")
-    with sound:
-        st.audio(waveform.samples, sample_rate=waveform.sample_rate)
-        st.plotly_chart(spectrogram(waveform), key="spectrogram")
-    with answer:
-        for column, (name, one) in zip(st.columns(len(heard)), heard.items(), strict=True):
-            column.metric(
-                "Answer" if len(heard) == 1 else f"Answer, {name}",
-                one.answer or "(nothing)",
-                help=f"The greedy answer to “{question}”.",
-            )
-        st.plotly_chart(token_bars(top_tokens(opened, heard)), key="tokens")
-    st.subheader("How much of the answer's attention goes where")
-    shares = {name: pathway_shares(one) for name, one in heard.items()}
-    for column, pathway in zip(
-        st.columns(len(shares[ORIGINAL])), shares[ORIGINAL].index, strict=True
-    ):
-        original = shares[ORIGINAL][pathway]
-        now = shares[list(shares)[-1]][pathway]
+def show_answer(opened: OpenModel, question: str, heard: dict[str, Heard]) -> None:
+    """The answer under each route, and the probabilities of its first token."""
+    for column, (kind, one) in zip(st.columns(len(heard)), heard.items(), strict=True):
+        column.caption(
+            "Answer" if len(heard) == 1 else f"Answer, {kind}",
+            help=f"The model's likeliest words (greedy decoding) after: {plain(question)}",
+        )
+        column.markdown(f"#### {plain(one.answer) or '(nothing)'}")
+    st.plotly_chart(token_bars(top_tokens(opened, heard)), key="tokens")
+
+
+def show_shares(heard: dict[str, Heard]) -> None:
+    """The mass of each pathway, with its change."""
+    st.subheader("Where the answer's attention goes")
+    st.caption(
+        "Attention of the prompt's last token, from which the model takes the first token of its "
+        "answer; mean over heads. Text is everything that is no sound: question and chat marks."
+    )
+    shares = {kind: pathway_shares(one) for kind, one in heard.items()}
+    original, now = shares[ORIGINAL], list(shares.values())[-1]
+    for column, pathway in zip(st.columns(len(original)), original.index, strict=True):
         column.metric(
             str(pathway),
-            f"{100 * now:.1f} %",
-            None if len(heard) == 1 else f"{100 * (now - original):+.1f} points",
+            f"{100 * now[pathway]:.1f} %",
+            None if len(heard) == 1 else f"{100 * (now - original)[pathway]:+.1f} points",
             delta_color="off",
-            help="Share of the attention of the prompt's last token, which predicts the first "
-            "token of the answer: mean over all layers and heads, 0 where a layer cannot see it.",
+            help="Mean over all layers and heads; a layer that cannot see the stream counts as 0.",
         )
 
 
@@ -224,16 +232,17 @@ def pathway_shares(one: Heard) -> pd.Series:
 
 
 def show_layers(heard: dict[str, Heard]) -> None:
-    """Mass by layer and pathway, one figure a route."""
-    for column, (name, one) in zip(st.columns(len(heard)), heard.items(), strict=True):
+    """Mass by layer and pathway, one figure a route, on the same scale."""
+    for column, (kind, one) in zip(st.columns(len(heard)), heard.items(), strict=True):
+        figure = plots.mass_by_layer(one.mass).update_yaxes(range=[0, 1.02])
         with column:
             if len(heard) > 1:
-                st.markdown(f"**{name}**")
-            st.plotly_chart(plots.mass_by_layer(one.mass), key=f"layers {name}")
+                st.markdown(f"**{kind}**")
+            st.plotly_chart(figure, key=f"layers {kind}")
 
 
-def show_head(opened: OpenModel, waveform: Waveform, heard: dict[str, Heard]) -> None:
-    """The layer × head map, and a chosen head's attention over time above the spectrogram."""
+def show_heads(opened: OpenModel, waveform: Waveform, heard: dict[str, Heard]) -> None:
+    """The layer × head map beside a chosen head's attention over time above the spectrogram."""
     st.subheader("Which head listens when")
     streams = [stream.name for stream in opened.route.streams]
     stream_box, layer_box, head_box = st.columns(3)
@@ -248,18 +257,33 @@ def show_head(opened: OpenModel, waveform: Waveform, heard: dict[str, Heard]) ->
         layers,
         index=layers.index(top["layer"]),
         key=f"layer {about}",
-        help="At first: where one head gives this stream most of its attention.",
+        help="Set at first to the head that gave this stream most on the first clip.",
     )
     head = head_box.selectbox("Head", heads, index=heads.index(top["head"]), key=f"head {about}")
-    for column, (name, one) in zip(st.columns(len(heard)), heard.items(), strict=True):
-        mass = one.mass
-        with column:
-            if len(heard) > 1:
-                st.markdown(f"**{name}**")
-            st.plotly_chart(plots.layer_head_map(mass, pathway), key=f"map {name}")
-            chosen = mass[(mass["layer"] == layer) & (mass["head"] == head)]
-            st.markdown(f"Layer {layer}, head {head}")
-            st.plotly_chart(plots.time_over_spectrogram(chosen, waveform), key=f"time {name}")
+    chosen = {
+        kind: one.mass[(one.mass["layer"] == layer) & (one.mass["head"] == head)]
+        for kind, one in heard.items()
+    }
+    highest = max(rows.loc[rows["clip"] >= 0, "mass"].max() for rows in chosen.values())
+    for kind, one in heard.items():
+        if len(heard) > 1:
+            st.markdown(f"**{kind}**")
+        left, right = st.columns(2)
+        with left:
+            st.caption(f"Each head's attention to {pathway}")
+            figure = plots.layer_head_map(one.mass, pathway).update_traces(zmax=1)
+            st.plotly_chart(figure, key=f"map {kind}")
+        with right:
+            st.caption(f"Layer {layer}, head {head}: attention to each audio token")
+            figure = plots.time_over_spectrogram(chosen[kind], waveform)
+            if highest > 0:  # not where this layer sees no sound
+                figure.update_yaxes(range=[0, 1.05 * highest], row=1, col=1)
+            st.plotly_chart(figure, key=f"time {kind}")
+
+
+def plain(text: str) -> str:
+    """Text for Markdown that shows as it is."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 main()

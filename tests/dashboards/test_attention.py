@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,22 @@ def metrics(page: AppTest) -> dict[str, str]:
     return {m.label: m.value for m in page.metric}
 
 
-def figures(page: AppTest) -> dict[str, Any]:
-    """Plotly figures of the page, by the title of their first axes."""
+def answers(page: AppTest) -> dict[str, str]:
+    """The answers shown, by the caption above each."""
+    captions = [c.value for c in page.caption if c.value.startswith("Answer")]
+    shown = [m.value[5:] for m in page.markdown if m.value.startswith("#### ")]
+    return {c: re.sub(r"\\(.)", r"\1", s) for c, s in zip(captions, shown, strict=True)}
+
+
+def figures(page: AppTest) -> list[Any]:
+    """The page's plotly figures, from top to bottom."""
     return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
 
 
 def test_a_question_is_answered_with_its_attention(shown: AppTest):
     quiet(shown)
     shares = metrics(shown)
-    assert shares.pop("Answer")
+    assert list(answers(shown)) == ["Answer"]
     assert set(shares) == {"text", "frames", "summary"}
     assert sum(float(v.split()[0]) for v in shares.values()) == pytest.approx(100, abs=0.2)
     assert len(figures(shown)) == 5  # spectrogram, tokens, by layer, map, over time
@@ -70,12 +78,12 @@ def test_every_axis_is_labelled(shown: AppTest):
 
 
 def test_a_stream_switched_off_changes_the_numbers_beside_the_original(shown: AppTest):
-    before = metrics(shown)
+    before, answer = metrics(shown), answers(shown)["Answer"]
     toggle = next(t for t in shown.toggle if t.label.startswith("summary"))
     toggle.set_value(False).run()
     quiet(shown)
     after = metrics(shown)
-    assert after["Answer, original"] == before["Answer"]
+    assert answers(shown)["Answer, original"] == answer
     assert after["summary"] == "0.0 %"
     assert after["frames"] != before["frames"]
     assert len(figures(shown)) == 8  # by layer, map and over time stand there twice
@@ -111,7 +119,7 @@ def test_the_answer_is_the_models_own(shown: AppTest, checkpoint: Path):
     path = bundled_clips()["path"][4]
     shown.text_input(key="question").input("What is that?").run()
     expected = load(checkpoint).ask("What is that?", load_audio(path), max_new_tokens=12)
-    assert metrics(shown)["Answer"] == (expected or "(nothing)")
+    assert answers(shown)["Answer"] == (expected or "(nothing)")
 
 
 def test_an_example_question_is_taken(shown: AppTest):
