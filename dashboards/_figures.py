@@ -59,7 +59,7 @@ def token_bars(tokens: pd.DataFrame) -> go.Figure:
     routes = tokens["route"].nunique()
     labels = tokens["token"][: len(tokens) // routes]
     figure.update_layout(
-        height=90 + 24 * routes * len(labels),
+        height=90 + (16 + 14 * routes) * len(labels),
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
         barmode="group",
         bargap=0.3,

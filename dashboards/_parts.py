@@ -151,8 +151,8 @@ def listen(
     return Heard(answer, out.logits[0][0].float().softmax(-1).numpy(), mass)
 
 
-def top_tokens(opened: OpenModel, heard: Mapping[str, Heard], count: int = 6) -> pd.DataFrame:
-    """The likeliest first tokens of each answer, with their probabilities in all answers.
+def top_tokens(opened: OpenModel, heard: Mapping[str, Heard], count: int) -> pd.DataFrame:
+    """The `count` likeliest first tokens of each answer, with their probabilities in all answers.
 
     Columns: `token` (its text, spaces and line ends made visible), `route` (the key in `heard`),
     `probability`; in the order of the first answer's probabilities.

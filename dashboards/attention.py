@@ -91,7 +91,7 @@ def page() -> None:
 
 def choose_model() -> str | None:
     """The name or folder of a checkpoint; None while none is given."""
-    chosen = st.sidebar.selectbox(
+    chosen: Any = st.sidebar.selectbox(
         "Model",
         [*demo_models(), OTHER],
         key="model",
@@ -112,7 +112,7 @@ def choose_model() -> str | None:
 def choose_clip() -> tuple[Waveform | None, str]:
     """The sound to ask about, and a text that stands for it; (None, "") while none is given."""
     clips = bundled()
-    chosen = st.sidebar.selectbox("Clip", [*clips, OTHER], index=4, key="clip")
+    chosen: Any = st.sidebar.selectbox("Clip", [*clips, OTHER], index=4, key="clip")
     if chosen != OTHER:
         row = clips[chosen]
         st.sidebar.caption(
@@ -204,7 +204,8 @@ def show_answer(opened: OpenModel, question: str, heard: dict[str, Heard]) -> No
             help=f"The model's likeliest words (greedy decoding) after: {plain(question)}",
         )
         column.markdown(f"#### {plain(one.answer) or '(nothing)'}")
-    st.plotly_chart(token_bars(top_tokens(opened, heard)), key="tokens")
+    tokens = top_tokens(opened, heard, count=6 if len(heard) == 1 else 4)
+    st.plotly_chart(token_bars(tokens), key="tokens")
 
 
 def show_shares(heard: dict[str, Heard]) -> None:
@@ -228,7 +229,8 @@ def show_shares(heard: dict[str, Heard]) -> None:
 
 def pathway_shares(one: Heard) -> pd.Series:
     """Mass of each pathway, averaged over layers and heads."""
-    return by_pathway(one.mass).groupby("pathway", observed=False)["mass"].mean()
+    grouped: Any = by_pathway(one.mass).groupby("pathway", observed=False)
+    return grouped["mass"].mean()
 
 
 def show_layers(heard: dict[str, Heard]) -> None:
@@ -246,8 +248,8 @@ def show_heads(opened: OpenModel, waveform: Waveform, heard: dict[str, Heard]) -
     st.subheader("Which head listens when")
     streams = [stream.name for stream in opened.route.streams]
     stream_box, layer_box, head_box = st.columns(3)
-    pathway = stream_box.selectbox("Stream of the map", streams, key=f"map {opened.version}")
-    each = by_pathway(heard[ORIGINAL].mass)
+    pathway: Any = stream_box.selectbox("Stream of the map", streams, key=f"map {opened.version}")
+    each: Any = by_pathway(heard[ORIGINAL].mass)
     of_stream = each[each["pathway"] == pathway]
     top = of_stream.loc[of_stream["mass"].idxmax()]
     layers, heads = sorted(each["layer"].unique()), sorted(each["head"].unique())
@@ -260,7 +262,7 @@ def show_heads(opened: OpenModel, waveform: Waveform, heard: dict[str, Heard]) -
         help="Set at first to the head that gave this stream most on the first clip.",
     )
     head = head_box.selectbox("Head", heads, index=heads.index(top["head"]), key=f"head {about}")
-    chosen = {
+    chosen: dict[str, Any] = {
         kind: one.mass[(one.mass["layer"] == layer) & (one.mass["head"] == head)]
         for kind, one in heard.items()
     }

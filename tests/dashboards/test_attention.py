@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
@@ -23,9 +22,12 @@ def as_streamlit_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def page() -> Iterator[AppTest]:
-    yield AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=120)
-    st.cache_data.clear()
+def page() -> AppTest:
+    return new_page()
+
+
+def new_page() -> AppTest:
+    return AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=120)
 
 
 @pytest.fixture
@@ -138,11 +140,21 @@ def test_an_upload_is_heard(shown: AppTest, tmp_path: Path):
     assert metrics(shown) != before
 
 
+def wav(samples: np.ndarray, subtype: str = "FLOAT") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
         ("broken.wav", b"RIFF and nothing", "broken.wav cannot be read as sound"),
         ("empty.ogg", b"", "empty.ogg cannot be read as sound"),
+        ("none.wav", wav(np.zeros(0)), "none.wav holds no sound"),
+        ("nan.wav", wav(np.full(800, np.nan)), "nan.wav holds NaN"),
+        ("long.wav", wav(np.zeros(31 * 8000), "PCM_U8"), "at most 30 s"),
+        ("large.wav", bytes(21_000_000), "large.wav has 21 MB"),
     ],
 )
 def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes, says: str):
@@ -152,12 +164,11 @@ def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes,
     assert not shown.exception and not shown.metric
 
 
-def test_too_long_a_clip_ends_in_a_sentence(shown: AppTest, tmp_path: Path):
-    file = tmp_path / "long.wav"
-    soundfile.write(file, np.zeros(31 * 8000, "float32"), 8000)
+def test_silence_is_heard(shown: AppTest):
     shown.selectbox(key="clip").select("another …").run()
-    shown.file_uploader(key="upload").upload("long.wav", file.read_bytes(), "audio/wav").run()
-    assert "at most 30 s" in shown.error[0].value
+    shown.file_uploader(key="upload").upload("silence.wav", wav(np.zeros(8000)), "audio/wav").run()
+    quiet(shown)
+    assert metrics(shown)
 
 
 def test_an_empty_question_ends_in_a_sentence(shown: AppTest):
@@ -177,3 +188,47 @@ def test_a_foreign_config_ends_in_a_sentence(page: AppTest, checkpoint: Path, tm
     (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
     opened(page, tmp_path)
     assert page.error[0].value and not page.exception
+
+
+def test_a_model_without_lal_has_streams_to_switch_and_no_layers(
+    page: AppTest, plits_checkpoint: Path
+):
+    opened(page, plits_checkpoint)
+    quiet(page)
+    assert not page.pills
+    assert set(metrics(page)) == {"text", "frames"}
+    page.toggle[0].set_value(False).run()
+    quiet(page)
+    assert metrics(page) == {"text": "100.0 %", "frames": "0.0 %"}
+
+
+def test_the_model_is_loaded_once_for_all_visitors(
+    shown: AppTest, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import _parts  # pyright: ignore[reportMissingImports]
+
+    def load(name: str) -> None:
+        raise AssertionError(f"{name} is loaded again")
+
+    monkeypatch.setattr(_parts, "load", load)
+    another = opened(new_page(), checkpoint)
+    quiet(another)
+    assert answers(another) == answers(shown)
+
+
+def test_the_model_keeps_its_own_route(shown: AppTest, checkpoint: Path):
+    import _parts  # pyright: ignore[reportMissingImports]
+
+    shown.toggle[0].set_value(False).run()
+    kept = _parts.open_model(str(checkpoint), _parts.version_of(str(checkpoint)))
+    assert kept.model.current_route == kept.route
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo/pal", "demo/lal", "demo/plits"])
+def test_the_demo_hears_a_dog(page: AppTest, name: str):
+    page.session_state["model"] = name
+    page.run()
+    quiet(page)
+    assert answers(page)["Answer"] == "dog"
+    assert len(figures(page)) == 5
