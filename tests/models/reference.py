@@ -22,7 +22,7 @@ Column = tuple[str, int, int]
 def columns_of(
     words: list[int], audio_id: int, frames: list[int], streams: tuple[Stream, ...]
 ) -> list[Column]:
-    """The columns of a prompt: after every `ratio` frames, or the clip's end, comes their summary."""
+    """The columns of a prompt: after every `ratio` frames, or at the clip's end, their summary."""
     columns: list[Column] = []
     clip = -1
     previous: int | None = None
