@@ -9,6 +9,7 @@ from. A killed run goes on where its last checkpoint stands.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,38 @@ import torch
 from transformers import set_seed
 
 from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.models import PalscopeForConditionalGeneration
 from palscope.routing import Route
-from palscope.training.examples import DemoExamples
+from palscope.training.examples import MIX, DemoExamples
 from palscope.training.manifest import Corpus
 from palscope.training.trainer import Bases, build, demo_arguments, measure_features, train
 
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training; the mix gives each family of examples its share."""
+
+    steps: int
+    learning_rate: float
+    mix: dict[str, float]
+
+
+STAGES = {
+    1: Stage(650, 1e-3, MIX),
+    # Instruments lag behind after the first stage: they are told apart by timbre alone.
+    2: Stage(
+        200,
+        5e-4,
+        {
+            "sound": 0.20,
+            "digit": 0.15,
+            "instrument": 0.45,
+            "temporal_digits": 0.10,
+            "temporal_sounds": 0.05,
+            "mixed": 0.05,
+        },
+    ),
+}
 LAYERS = 30
 LAYER_RMS = 1 / 24
 """1 / sqrt(width)."""
@@ -52,12 +80,18 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="CSV: path,domain,label,split")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), default=1)
+    parser.add_argument("--init", type=Path, help="checkpoint that a later stage starts from")
+    parser.add_argument("--steps", type=int, help="the stage's by default")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 bases and products")
     parser.add_argument("--threads", type=int, help="CPU threads (all by default)")
     args = parser.parse_args()
+    stage = STAGES[args.stage]
+    steps = args.steps or stage.steps
+    if (args.stage > 1) != (args.init is not None):
+        parser.error("stage 2 starts from --init, stage 1 from nothing")
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -66,8 +100,14 @@ def main() -> None:
     connector = ConnectorConfig.for_route(route, **SHAPES[args.integration])
     model, processor = build(BASES, route, connector)
     corpus = Corpus.open(args.manifest, args.cache)
-    examples = DemoExamples(corpus, size=args.steps * args.batch, seed=args.seed)
-    model.connector.standardise(*measure_features(model, processor, examples, 200))
+    examples = DemoExamples(
+        corpus, size=steps * args.batch, seed=args.seed + args.stage - 1, mix=stage.mix
+    )
+    if args.init is None:
+        model.connector.standardise(*measure_features(model, processor, examples, 200))
+    else:
+        first = PalscopeForConditionalGeneration.from_pretrained(args.init)
+        model.connector.load_state_dict(first.connector.state_dict())
     if args.bf16:
         model.language_model.bfloat16()
         model.encoder.bfloat16()
@@ -80,7 +120,8 @@ def main() -> None:
         examples,
         demo_arguments(
             args.out,
-            max_steps=args.steps,
+            max_steps=steps,
+            learning_rate=stage.learning_rate,
             per_device_train_batch_size=args.batch,
             seed=args.seed,
             bf16=args.bf16,

@@ -6,7 +6,7 @@ workers and in any order. Validation examples are plain lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ DOMAIN_OF_TASK = {task: domain for domain, task in questions.TASK_OF_DOMAIN.item
 
 
 class DemoExamples(Dataset[Example]):
-    """The training examples of the demo, `size` of them.
+    """The training examples of the demo, `size` of them, from the families of `mix` by their share.
 
     Labels are drawn evenly within a family, whatever their number of clips.
 
@@ -68,7 +68,16 @@ class DemoExamples(Dataset[Example]):
         ManifestError: the corpus lacks a domain or a label in this split.
     """
 
-    def __init__(self, corpus: Corpus, *, size: int, seed: int = 0, split: str = "train") -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        size: int,
+        seed: int = 0,
+        split: str = "train",
+        mix: Mapping[str, float] | None = None,
+    ) -> None:
+        self.mix = dict(MIX if mix is None else mix)
         self.corpus = corpus
         self.size = size
         self.seed = seed
@@ -81,7 +90,7 @@ class DemoExamples(Dataset[Example]):
         if not 0 <= index < self.size:
             raise IndexError(f"example {index} of {self.size}")
         rng = np.random.default_rng([self.seed, index])
-        family = str(rng.choice(list(MIX), p=list(MIX.values())))
+        family = str(rng.choice(list(self.mix), p=list(self.mix.values())))
         maker = _Maker(self.corpus, self.pools, rng, wordings="train", augmented=True)
         return maker.make(family)
 
