@@ -199,7 +199,8 @@ def _labels(
         tokenizer.decode([token]) if stream == TEXT_PATHWAY else ""
         for token, stream in zip(input_ids[row].tolist(), labels["stream"], strict=True)
     ]
-    labels["pathway"] = pd.Categorical(labels["stream"], categories=names)
+    known = labels["stream"].isin(names)  # padding has no pathway, and never comes to the table
+    labels["pathway"] = pd.Categorical(labels["stream"].where(known), categories=names)
     for edge in ("start_s", "end_s"):
         labels[edge] = labels[edge].astype("float64").round(6)
     return labels[["pathway", "token", "clip", "start_s", "end_s"]]

@@ -1,0 +1,143 @@
+"""The command `analyses/attention_mass.py`, on a tiny checkpoint and short clips."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from transformers import AutoTokenizer, WhisperFeatureExtractor
+
+from palscope.models import PalscopeProcessor
+from palscope.models.base_weights import find_base
+from palscope.routing import Route
+from tests import tiny
+
+SCRIPT = Path(__file__).parents[2] / "analyses" / "attention_mass.py"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    model = tiny.model(Route.pal(tiny.LAYERS, [0, 2]), vocab_size=49152)
+    processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, [1, 3])
+    model.config.audio_token_id = processor.audio_token_id
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("attention_mass_command", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["attention_mass.py", *map(str, arguments)])
+        return script.main()
+
+    return run
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, seconds in (("one", 0.5), ("two", 0.7)):
+        soundfile.write(folder / f"{name}.wav", 0.1 * rng.normal(size=int(16000 * seconds)), 16000)
+    return folder
+
+
+def test_one_clip(command: Any, checkpoint: Path, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    clip = sounds / "one.wav"
+    assert command("--model", checkpoint, "--audio", clip, "--question", "what?", "--out", out) == 0
+    table = pd.read_parquet(out / "attention_mass.parquet")
+    sums = table.groupby(["layer", "head"])["mass"].sum()
+    assert len(sums) == tiny.LAYERS * 4
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+    for stem in ("mass_by_layer", "layer_head_frames", "layer_head_summary", "time"):
+        for ending in ("html", "png", "svg", "csv"):
+            assert (out / f"{stem}.{ending}").stat().st_size > 100
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["command"].endswith(f"--out {out}")
+    assert record["config"]["question"] == "what?"
+    assert Route.from_dict(record["route"]) == Route.pal(tiny.LAYERS, [0, 2])
+    assert len(record["weights"]["checkpoint"]["sha256"]) == 64
+    assert record["versions"]["torch"] and record["seed"] == 0
+    assert [each["path"] for each in record["clips"]] == [str(clip)]
+
+
+def test_many_clips_are_resumed_and_bad_ones_counted(
+    command: Any,
+    script: Any,
+    checkpoint: Path,
+    sounds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (sounds / "broken.wav").write_bytes(b"RIFF no sound")
+    out = tmp_path / "out"
+    arguments = ("--model", checkpoint, "--audio", sounds, "--out", out)
+    assert command(*arguments) == 0
+    said = capsys.readouterr()
+    assert "2 clip(s) measured, 1 left out" in said.out and "broken.wav" in said.err
+    assert pd.read_parquet(out / "attention_mass.parquet")["path"].nunique() == 2
+    band = pd.read_csv(out / "mass_by_layer.csv")
+    assert (band["n"] == 2).all() and (band["high"] >= band["low"]).all()
+    assert {"time_00_one.png", "time_01_two.png", "time.png"} <= {p.name for p in out.iterdir()}
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert [Path(each["path"]).name for each in record["left_out"]] == ["broken.wav"]
+
+    def again(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a finished clip was measured again")
+
+    monkeypatch.setattr(script, "attention_mass", again)
+    assert command(*arguments) == 0
+
+
+def test_a_manifest_names_the_clips(
+    command: Any, checkpoint: Path, sounds: Path, tmp_path: Path
+) -> None:
+    manifest = sounds / "clips.csv"
+    manifest.write_text("path,domain,label\ntwo.wav,sound,dog\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert command("--model", checkpoint, "--audio", manifest, "--out", out) == 0
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert [Path(each["path"]).name for each in record["clips"]] == ["two.wav"]
+
+
+def test_wrong_input_ends_in_one_line(
+    command: Any,
+    checkpoint: Path,
+    sounds: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = {"--model": checkpoint, "--audio": sounds / "one.wav", "--out": tmp_path / "out"}
+    for changes, named in (
+        ({"--model": tmp_path / "nowhere"}, "nowhere"),
+        ({"--audio": sounds / "nowhere.wav"}, "nowhere.wav"),
+        ({"--audio": tmp_path / "out"}, "no sound file"),
+        ({"--question": "  "}, "question is empty"),
+    ):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        given = good | changes
+        assert command(*[each for pair in given.items() for each in pair]) == 2
+        said = capsys.readouterr().err
+        assert named in said and "Traceback" not in said

@@ -1,0 +1,123 @@
+"""Both kinds of figures draw the table's numbers, on axes with names and units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palscope.measures import by_pathway, mean_band, over_time
+from palscope.plots import attention, paper
+
+
+def named(figure: Any) -> dict[str, Any]:
+    """A plotly figure's traces that stand in the legend."""
+    return {trace.name: trace for trace in figure.data if trace.name}
+
+
+def drawn(axes: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def bands(table: pd.DataFrame, by: list[str], of: Any = by_pathway) -> pd.DataFrame:
+    tables = [of(table).assign(mass=lambda t, f=f: t["mass"] * f) for f in (0.8, 1.0)]
+    return mean_band(tables, by)
+
+
+def test_mass_by_layer(table: pd.DataFrame) -> None:
+    screen = attention.mass_by_layer(table)
+    lines = named(screen)
+    assert list(lines) == ["text", "frames", "summary"]
+    np.testing.assert_allclose(lines["frames"].y, [0.4, 0, 0.7])
+    np.testing.assert_allclose(sum(np.array(line.y) for line in lines.values()), 1)
+    assert screen.layout.xaxis.title.text == "layer"
+    assert screen.layout.yaxis.title.text == "share of attention"
+    assert len(screen.data) == 3  # one clip: no band
+    axes = paper.mass_by_layer(table).axes[0]
+    np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), [0.4, 0, 0.7])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "share of attention")
+
+
+def test_mass_by_layer_draws_the_band_it_is_given(table: pd.DataFrame) -> None:
+    band = bands(table, ["layer", "pathway"])
+    screen = attention.mass_by_layer(band)
+    assert len(screen.data) == 6
+    fill = next(t for t in screen.data if t.legendgroup == "frames" and t.fill == "toself")
+    frames = band[band["pathway"] == "frames"]
+    assert max(fill.y) == pytest.approx(frames["high"].max())
+    assert len(paper.mass_by_layer(band).axes[0].collections) == 3
+
+
+def test_layer_head_map(table: pd.DataFrame) -> None:
+    expected = [[0.4, 0.4], [0, 0], [0.4, 1]]
+    screen = attention.layer_head_map(table, "frames")
+    np.testing.assert_allclose(screen.data[0].z, expected)
+    assert screen.layout.xaxis.title.text == "head" and screen.layout.yaxis.title.text == "layer"
+    figure = paper.layer_head_map(table, "frames")
+    np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array(), expected)
+    band = bands(table, ["layer", "head", "pathway"])
+    np.testing.assert_allclose(
+        attention.layer_head_map(band, "frames").data[0].z, 0.9 * np.array(expected)
+    )
+    with pytest.raises(ValueError, match="text, frames, summary"):
+        attention.layer_head_map(table, "frame")
+
+
+def test_time_stands_above_the_spectrogram_on_one_axis(table: pd.DataFrame, waveform: Any) -> None:
+    one = table[(table["layer"] == 2) & (table["head"] == 1)]
+    screen = attention.time_over_spectrogram(one, waveform)
+    lines = named(screen)
+    assert set(lines) == {"frames", "summary"}
+    assert lines["frames"].line.shape == "hv"
+    np.testing.assert_allclose(lines["frames"].x, np.arange(11) / 10)
+    np.testing.assert_allclose(lines["frames"].y, [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(lines["summary"].x, [0, 0.3, 0.6, 0.9, 1])
+    assert screen.layout.xaxis.matches == "x2"
+    assert tuple(screen.layout.xaxis2.range) == (0, 1)
+    assert screen.layout.xaxis2.title.text == "time (s)"
+    assert screen.layout.yaxis2.title.text == "frequency (kHz)"
+    top, bottom = paper.time_over_spectrogram(one, waveform).axes
+    values, edges, _ = top.patches[0].get_data()
+    np.testing.assert_allclose(values, np.eye(10)[4])
+    np.testing.assert_allclose(edges, np.arange(11) / 10)
+    assert bottom.get_xlim() == top.get_xlim() == (0, 1)
+    assert bottom.get_xlabel() == "time (s)"
+
+
+def test_time_without_audio_says_so(table: pd.DataFrame, waveform: Any) -> None:
+    text = table[table["pathway"] == "text"]
+    screen = attention.time_over_spectrogram(text, waveform)
+    assert "no audio" in screen.layout.annotations[0].text
+    assert "no audio" in paper.time_over_spectrogram(text, waveform).axes[0].texts[0].get_text()
+
+
+def test_only_the_chosen_clip_is_drawn(table: pd.DataFrame, waveform: Any) -> None:
+    other = table[table["pathway"] != "text"].assign(clip=1, mass=0.0)
+    both = pd.concat([table, other])
+    lines = named(attention.time_over_spectrogram(both, waveform, clip=1))
+    assert max(lines["frames"].y) == 0
+    assert max(named(attention.time_over_spectrogram(both, waveform))["frames"].y) > 0
+
+
+def test_mass_over_time_of_many_clips(table: pd.DataFrame) -> None:
+    band = bands(table, ["pathway", "start_s", "end_s"], over_time)
+    screen = attention.mass_over_time(band)
+    frames = named(screen)["frames"]
+    np.testing.assert_allclose(frames.x, np.arange(10) / 10 + 0.05)
+    assert frames.y[4] == pytest.approx(0.9 * (3 * 0.04 + 1) / 6)
+    axes = paper.mass_over_time(band).axes[0]
+    np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), frames.y)
+
+
+def test_pathways_keep_their_colours_and_unknown_ones_differ(table: pd.DataFrame) -> None:
+    shares = by_pathway(table)
+    colour = named(attention.mass_by_layer(shares))["summary"].line.color
+    alone = shares[shares["pathway"] == "summary"]
+    assert named(attention.mass_by_layer(alone))["summary"].line.color == colour
+    shares["pathway"] = shares["pathway"].cat.rename_categories(
+        {"frames": "low", "summary": "high"}
+    )
+    lines = named(attention.mass_by_layer(shares))
+    assert len({line.line.color for line in lines.values()}) == 3
