@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import soundfile
 import streamlit as st
 import torch
 from jaxtyping import Float
@@ -112,6 +113,14 @@ def read_clip(data: bytes, name: str) -> Waveform:
     file = io.BytesIO(data)
     file.name = name
     return load_audio(file, max_seconds=MAX_SECONDS)
+
+
+def playable(waveform: Waveform) -> bytes:
+    """The sound as a WAV file, as loud as it is: Streamlit would play an array at full scale."""
+    file = io.BytesIO()
+    samples = np.clip(waveform.samples, -1, 1)
+    soundfile.write(file, samples, waveform.sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -24,6 +24,7 @@ from _parts import (
     demo_models,
     listen,
     open_model,
+    playable,
     read_clip,
     route_text,
     route_words,
@@ -67,7 +68,7 @@ def page() -> None:
         return
     sound, answer = st.columns([3, 2], gap="large")
     with sound:  # shown while the model loads
-        st.audio(waveform.samples, sample_rate=waveform.sample_rate)
+        st.audio(playable(waveform), format="audio/wav")
         st.plotly_chart(spectrogram(waveform), key="spectrogram")
     with answer:
         version = version_of(name)
