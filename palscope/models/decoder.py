@@ -313,11 +313,6 @@ class DecoderRun:
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
         if implementation == "sdpa":
-            if getattr(self.decoder.config, "attn_logit_softcapping", None) is not None:
-                raise PalscopeError(
-                    "this decoder caps its attention scores, which 'sdpa' silently leaves out; use "
-                    "attn_implementation='eager' or 'flex_attention'."
-                )
             if _is_causal(visible):
                 return None  # the fused kernels then need no mask
             return visible[:, None]

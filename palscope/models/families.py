@@ -154,4 +154,5 @@ def rotate_keys(
     first, second = turned.chunk(2, dim=-1)
     half = torch.cat([-second, first], dim=-1)
     turned = turned * cos.unsqueeze(1) + half * sin.unsqueeze(1)
-    return torch.cat([turned, passed], dim=-1)
+    # OLMo 2 keeps cos and sin in float32, and turns back to the model's type.
+    return torch.cat([turned.to(keys.dtype), passed], dim=-1)
