@@ -132,7 +132,7 @@ def test_flex_attention() -> None:
     real = batch["attention_mask"].bool()
     with made.routed(MIXED):
         fused = made(**batch).logits
-        made.set_attn_implementation("flex_attention")
+        made.language_model.set_attn_implementation("flex_attention")
         close(made(**batch).logits[real], fused[real])
 
 
