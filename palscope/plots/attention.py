@@ -106,7 +106,7 @@ def time_over_spectrogram(table: pd.DataFrame, waveform: Waveform, clip: int = 0
     figure.update_layout(**_LAYOUT, height=460)
     figure.update_xaxes(range=[0, image.seconds])
     figure.update_xaxes(title=style.TIME, row=2, col=1)
-    figure.update_yaxes(title=style.SHARE_PER_TOKEN, rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title=f"{style.SHARE}<br>per token", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(
         title="frequency (kHz)",
         tickvals=image.ticks,

@@ -14,7 +14,7 @@ from palscope.audio import Waveform, load_audio
 from palscope.audio.mel import log_mel
 
 _SHOWN_COLUMNS = 1000
-_TICKS_HZ = (0, 500, 1000, 2000, 4000, 8000)
+_TICKS_HZ = (500, 1000, 2000, 4000)
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,12 @@ def mel_image(waveform: Waveform) -> MelImage:
     )
     top = cast(float, hertz_to_mel(extractor.sampling_rate / 2, mel_scale="slaney"))
     bins = mel.shape[0]
-    shown = [hz for hz in _TICKS_HZ if hz <= extractor.sampling_rate / 2]
-    at = [cast(float, hertz_to_mel(hz, mel_scale="slaney")) / top * (bins + 1) - 1 for hz in shown]
+    mels = [cast(float, hertz_to_mel(hz, mel_scale="slaney")) for hz in _TICKS_HZ]
     return MelImage(
         values=values.astype(np.float32),
         first=(pooled - 1) / 2 * hop,  # frames are centred on multiples of the hop
         step=pooled * hop,
         seconds=mono.seconds,
-        ticks=tuple(at),
-        tick_labels=tuple(f"{hz / 1000:g}" for hz in shown),
+        ticks=tuple(mel / top * (bins + 1) - 1 for mel in mels),
+        tick_labels=tuple(f"{hz / 1000:g}" for hz in _TICKS_HZ),
     )
