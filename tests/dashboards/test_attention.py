@@ -27,7 +27,7 @@ def page() -> AppTest:
 
 
 def new_page() -> AppTest:
-    return AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=120)
+    return AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=600)
 
 
 @pytest.fixture
