@@ -63,7 +63,10 @@ def read_config(
     """A checkpoint's config, and its folder."""
     folder = find_checkpoint(name_or_path)
     if config is None:
-        read: Any = PalscopeConfig.get_config_dict(folder)[0]
+        try:
+            read: Any = PalscopeConfig.get_config_dict(folder)[0]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from error
         if read.get("model_type") != PalscopeConfig.model_type:
             raise CheckpointError(
                 f"{folder} holds a {read.get('model_type')!r} model, not a palscope one."
@@ -86,6 +89,7 @@ def load_checkpoint(
     """
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
+        kwargs["ignore_mismatched_sizes"] = True  # they are named, and refused, below
         try:
             model, info = load_whole(
                 folder, *args, config=config, output_loading_info=True, **kwargs
@@ -94,7 +98,7 @@ def load_checkpoint(
             raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
         _check(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
         return model
-    dtype = kwargs.pop("dtype", None) or torch.float32
+    dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
     device_map = kwargs.pop("device_map", None)
     attention = kwargs.pop("attn_implementation", None)
     if config.text_base is None or config.encoder_base is None:
@@ -106,8 +110,11 @@ def load_checkpoint(
         **({} if device_map is None else {"device_map": device_map}),
         **({} if attention is None else {"attn_implementation": attention}),
     )
-    layers: Any = getattr(config.parsed_encoder(), "layers", None)
-    encoder = load_whisper_encoder(config.encoder_base, layers, dtype=dtype)
+    dtype = language_model.dtype  # where it was "auto" or a name
+    sound: Any = config.parsed_encoder()
+    encoder = load_whisper_encoder(
+        config.encoder_base, sound.layers, pad_to_window=sound.pad_to_window, dtype=dtype
+    )
     config.text_config = language_model.config
     model = cls(config, language_model, encoder)
     state = _read(folder)
