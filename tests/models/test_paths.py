@@ -124,6 +124,8 @@ def test_eager_and_fused_attention(family: str) -> None:
             close(made(**batch).logits[real], fused[real])
 
 
+# torch's compiler, which flex attention needs, warns of torch's own jit.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.slow
 @torch.no_grad()
 def test_flex_attention() -> None:
