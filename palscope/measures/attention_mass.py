@@ -6,7 +6,7 @@ Source: the attention analysis of the PAL paper (arXiv 2506.10423), here for any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -141,7 +141,7 @@ def over_time(table: pd.DataFrame, pathway: str | None = None) -> pd.DataFrame:
 def _pathways(table: pd.DataFrame) -> list[str]:
     column: Any = table["pathway"]
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
-    found: Any = column.dtype.categories if categorical else column.unique()
+    found = cast(Any, column.dtype.categories if categorical else column.unique())
     return [str(name) for name in found]
 
 
@@ -195,9 +195,10 @@ def _labels(
     labels: Any = layout.table(row)
     names = [TEXT_PATHWAY, *(stream.name for stream in layout.streams)]
     tokenizer: Any = model.tokenizer
+    ids: list[int] = input_ids[row].tolist()
     labels["token"] = [
         tokenizer.decode([token]) if stream == TEXT_PATHWAY else ""
-        for token, stream in zip(input_ids[row].tolist(), labels["stream"], strict=True)
+        for token, stream in zip(ids, labels["stream"], strict=True)
     ]
     known = labels["stream"].isin(names)  # padding has no pathway, and never comes to the table
     labels["pathway"] = pd.Categorical(labels["stream"].where(known), categories=names)
@@ -230,7 +231,8 @@ def _table(
         )
     at: Any = keys.numpy()[real]
     order = at.argsort()  # the layer's keys are its audio memory first; the table goes by column
-    at, mass = at[order], mass[..., order]
+    at = cast(Any, at[order])
+    mass = mass[..., order]
     heads, n_queries, n_keys = mass.shape
     each = labels.iloc[np.tile(at, heads * n_queries)].reset_index(drop=True)
     each.insert(0, "row", row)

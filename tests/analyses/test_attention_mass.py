@@ -67,7 +67,7 @@ def test_one_clip(command: Any, checkpoint: Path, sounds: Path, tmp_path: Path) 
     clip = sounds / "one.wav"
     assert command("--model", checkpoint, "--audio", clip, "--question", "what?", "--out", out) == 0
     table = pd.read_parquet(out / "attention_mass.parquet")
-    sums = table.groupby(["layer", "head"])["mass"].sum()
+    sums: Any = table.groupby(["layer", "head"])["mass"].sum()
     assert len(sums) == tiny.LAYERS * 4
     np.testing.assert_allclose(sums, 1, atol=1e-5)
     for stem in ("mass_by_layer", "layer_head_frames", "layer_head_summary", "time"):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from palscope import measures
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures import attention_mass, by_pathway, over_time
 from palscope.measures.attention_mass import HEAD
 from palscope.models.families import FAMILIES
 from palscope.routing import Route
@@ -20,8 +20,13 @@ from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch
 
+# pandas is typed in part only; what tests do with tables is checked by running them.
+attention_mass: Any = measures.attention_mass
+by_pathway: Any = measures.by_pathway
+over_time: Any = measures.over_time
 
-def masses(table: pd.DataFrame, row: int, layer: int) -> np.ndarray:
+
+def masses(table: Any, row: int, layer: int) -> np.ndarray:
     """`[heads, keys]` of the one query of a row, keys in the order of the columns."""
     mine = table[(table["row"] == row) & (table["layer"] == layer)]
     return mine.pivot(index="head", columns="key", values="mass").to_numpy()

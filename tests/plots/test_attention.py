@@ -9,7 +9,12 @@ import pandas as pd
 import pytest
 
 from palscope.measures import by_pathway, mean_band, over_time
-from palscope.plots import attention, paper
+from palscope.plots import attention as screen_figures
+from palscope.plots import paper as paper_figures
+
+# pandas and the plotting libraries are typed in part only.
+attention: Any = screen_figures
+paper: Any = paper_figures
 
 
 def named(figure: Any) -> dict[str, Any]:
@@ -21,12 +26,12 @@ def drawn(axes: Any) -> dict[str, Any]:
     return {line.get_label(): line for line in axes.get_lines()}
 
 
-def bands(table: pd.DataFrame, by: list[str], of: Any = by_pathway) -> pd.DataFrame:
+def bands(table: Any, by: list[str], of: Any = by_pathway) -> Any:
     tables = [of(table).assign(mass=lambda t, f=f: t["mass"] * f) for f in (0.8, 1.0)]
     return mean_band(tables, by)
 
 
-def test_mass_by_layer(table: pd.DataFrame) -> None:
+def test_mass_by_layer(table: Any) -> None:
     screen = attention.mass_by_layer(table)
     lines = named(screen)
     assert list(lines) == ["text", "frames", "summary"]
@@ -40,7 +45,7 @@ def test_mass_by_layer(table: pd.DataFrame) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "share of attention")
 
 
-def test_mass_by_layer_draws_the_band_it_is_given(table: pd.DataFrame) -> None:
+def test_mass_by_layer_draws_the_band_it_is_given(table: Any) -> None:
     band = bands(table, ["layer", "pathway"])
     screen = attention.mass_by_layer(band)
     assert len(screen.data) == 6
@@ -50,7 +55,7 @@ def test_mass_by_layer_draws_the_band_it_is_given(table: pd.DataFrame) -> None:
     assert len(paper.mass_by_layer(band).axes[0].collections) == 3
 
 
-def test_layer_head_map(table: pd.DataFrame) -> None:
+def test_layer_head_map(table: Any) -> None:
     expected = [[0.4, 0.4], [0, 0], [0.4, 1]]
     screen = attention.layer_head_map(table, "frames")
     np.testing.assert_allclose(screen.data[0].z, expected)
@@ -65,7 +70,7 @@ def test_layer_head_map(table: pd.DataFrame) -> None:
         attention.layer_head_map(table, "frame")
 
 
-def test_time_stands_above_the_spectrogram_on_one_axis(table: pd.DataFrame, waveform: Any) -> None:
+def test_time_stands_above_the_spectrogram_on_one_axis(table: Any, waveform: Any) -> None:
     one = table[(table["layer"] == 2) & (table["head"] == 1)]
     screen = attention.time_over_spectrogram(one, waveform)
     lines = named(screen)
@@ -86,14 +91,14 @@ def test_time_stands_above_the_spectrogram_on_one_axis(table: pd.DataFrame, wave
     assert bottom.get_xlabel() == "time (s)"
 
 
-def test_time_without_audio_says_so(table: pd.DataFrame, waveform: Any) -> None:
+def test_time_without_audio_says_so(table: Any, waveform: Any) -> None:
     text = table[table["pathway"] == "text"]
     screen = attention.time_over_spectrogram(text, waveform)
     assert "no audio" in screen.layout.annotations[0].text
     assert "no audio" in paper.time_over_spectrogram(text, waveform).axes[0].texts[0].get_text()
 
 
-def test_only_the_chosen_clip_is_drawn(table: pd.DataFrame, waveform: Any) -> None:
+def test_only_the_chosen_clip_is_drawn(table: Any, waveform: Any) -> None:
     other = table[table["pathway"] != "text"].assign(clip=1, mass=0.0)
     both = pd.concat([table, other])
     lines = named(attention.time_over_spectrogram(both, waveform, clip=1))
@@ -101,7 +106,7 @@ def test_only_the_chosen_clip_is_drawn(table: pd.DataFrame, waveform: Any) -> No
     assert max(named(attention.time_over_spectrogram(both, waveform))["frames"].y) > 0
 
 
-def test_mass_over_time_of_many_clips(table: pd.DataFrame) -> None:
+def test_mass_over_time_of_many_clips(table: Any) -> None:
     band = bands(table, ["pathway", "start_s", "end_s"], over_time)
     screen = attention.mass_over_time(band)
     frames = named(screen)["frames"]
@@ -111,7 +116,7 @@ def test_mass_over_time_of_many_clips(table: pd.DataFrame) -> None:
     np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), frames.y)
 
 
-def test_pathways_keep_their_colours_and_unknown_ones_differ(table: pd.DataFrame) -> None:
+def test_pathways_keep_their_colours_and_unknown_ones_differ(table: Any) -> None:
     shares = by_pathway(table)
     colour = named(attention.mass_by_layer(shares))["summary"].line.color
     alone = shares[shares["pathway"] == "summary"]
