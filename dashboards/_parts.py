@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ def version_of(name: str) -> str:
 @st.cache_resource(max_entries=2, show_spinner="Loading the model: once, about ten seconds …")
 def open_model(name: str, version: str) -> OpenModel:
     """The hooked model of a checkpoint, loaded once for each version of its files."""
+    # Leave cores to the server and the browser: torch's threads spin while they wait for one.
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     model = load(name)
     return OpenModel(model, model.current_route, version)
 

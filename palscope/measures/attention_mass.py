@@ -231,9 +231,8 @@ def _table(
         )
     at: Any = keys.numpy()[real]
     order = at.argsort()  # the layer's keys are its audio memory first; the table goes by column
-    at = cast(Any, at[order])
-    mass = mass[..., order]
-    heads, n_queries, n_keys = mass.shape
+    at, mass = at[order], mass[..., order]
+    heads, n_queries, n_keys = len(pattern), len(queries), int(real.sum())
     each = labels.iloc[np.tile(at, heads * n_queries)].reset_index(drop=True)
     each.insert(0, "row", row)
     each.insert(1, "query", np.tile(np.repeat(queries, n_keys), heads))
