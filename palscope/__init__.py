@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from palscope.audio import load_audio
+    from palscope.hooks import HookedAudioModel, load
+    from palscope.routing import Level, Route, Stream
 
 __version__ = "0.1.0"
 

@@ -62,7 +62,7 @@ def with_audio(component: Any) -> None:
     Its class is replaced rather than the object: adapters build attention with arguments of their
     own (Phi-3's split of a fused projection), which a new object would have to repeat.
     """
-    kind = type(component)
+    kind: Any = type(component)
     component.__class__ = type(f"Audio{kind.__name__}", (AudioAttention, kind), {})
     for name in AUDIO_HOOKS:
         component.add_module(name, HookPoint())

@@ -50,7 +50,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
     _supports_sdpa = True
     _supports_flex_attn = True
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
+    _tied_weights_keys: ClassVar[dict[str, str]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
     }
 
@@ -136,7 +136,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 foreign or misshapen tensors.
         """
         config, folder = read_config(pretrained_model_name_or_path, kwargs.pop("config", None))
-        return load_checkpoint(cls, super().from_pretrained, config, folder, *args, **kwargs)
+        whole: Any = super().from_pretrained
+        return load_checkpoint(cls, whole, config, folder, *args, **kwargs)
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
@@ -224,7 +225,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             frames = [audio.frames[i] for i in audio.order]
             seconds = [audio.seconds[i] for i in audio.order]
         else:
-            lengths = [] if feature_lengths is None else feature_lengths.tolist()
+            lengths: list[int] = []
+            if feature_lengths is not None:
+                lengths = cast(Any, feature_lengths).tolist()
             frames = [self._frame_tokens(length) for length in lengths]
             seconds = [length * SECONDS_PER_FEATURE for length in lengths]
         layout = TokenLayout.build(
@@ -491,7 +494,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             model_kwargs.setdefault("past_key_values", AudioCache())
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
-        made = super()._get_logits_processor(*args, **kwargs)  # pyright: ignore
+        made: Any = cast(Any, super())._get_logits_processor(*args, **kwargs)
         return _OfText(made, self.config.audio_token_id)
 
     def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
