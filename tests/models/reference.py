@@ -89,6 +89,7 @@ def logits(model: Any, words: list[int], features: list[Tensor], route: Route) -
         elif kind in model.connector.input_projectors:
             state[i] = model.connector.project_input(kind, pooled[clip][kind][token])
 
+    after: dict[int, Tensor] = {}
     for layer in range(config.num_hidden_layers):
         name = f"layers.{layer}"
         full = f"language_model.model.{name}"
@@ -116,7 +117,7 @@ def logits(model: Any, words: list[int], features: list[Tensor], route: Route) -
             keys[i] = turned(project(x, "k", kv_heads), i)
             values[i] = project(x, "v", kv_heads)
 
-        after: dict[int, Tensor] = {}
+        after = {}
         for i, (kind, _, _) in enumerate(columns):
             if level(i) not in (Level.ATTEND, Level.FULL):
                 continue
@@ -137,7 +138,7 @@ def logits(model: Any, words: list[int], features: list[Tensor], route: Route) -
                 group = head // (heads // kv_heads)
                 scores = torch.stack([query[head] @ keys[j][group] for j in seen])
                 share = (scores / math.sqrt(size)).softmax(0)
-                read.append(sum(p * values[j][group] for p, j in zip(share, seen, strict=True)))
+                read.append(share @ torch.stack([values[j][group] for j in seen]))
             y = state[i] + weights[f"{full}.self_attn.o_proj.weight"] @ torch.cat(read)
             if level(i) is Level.FULL:
                 z = norm(y, f"{name}.post_attention_layernorm")

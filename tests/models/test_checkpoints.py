@@ -45,7 +45,7 @@ def whole(tmp_path: Path) -> tuple[Any, Path]:
 def light(tmp_path: Path) -> tuple[Any, Path]:
     """A model saved beside its bases, which are local folders."""
     text, sound = tmp_path / "text", tmp_path / "sound"
-    donor = tiny.model(ROUTE)
+    donor: Any = tiny.model(ROUTE)
     donor.language_model.save_pretrained(text)
     a_tokenizer().save_pretrained(text)
     donor.encoder.model.save_pretrained(sound)
@@ -80,13 +80,14 @@ def test_a_stored_model_comes_back(tmp_path: Path, family: str, tied: bool) -> N
     back = PalscopeForConditionalGeneration.from_pretrained(tmp_path)
     assert back.route == ROUTE and not back.training
     assert torch.equal(logits(back), logits(made))
-    head, table = back.get_output_embeddings(), back.get_input_embeddings()
+    head: Any = back.get_output_embeddings()
+    table: Any = back.get_input_embeddings()
     assert (head.weight.data_ptr() == table.weight.data_ptr()) is tied
 
 
 def test_the_auto_classes(whole: tuple[Any, Path]) -> None:
     made, folder = whole
-    config = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder)
     assert isinstance(config, PalscopeConfig)
     assert config.parsed_route() == ROUTE and config.text_config.model_type == "llama"
     back = AutoModelForCausalLM.from_pretrained(folder)
@@ -139,7 +140,7 @@ def test_the_encoders_settings_come_back(light: tuple[Any, Path]) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["encoder"]["pad_to_window"] = True
     (folder / "config.json").write_text(json.dumps(config))
-    back = PalscopeForConditionalGeneration.from_pretrained(folder)
+    back: Any = PalscopeForConditionalGeneration.from_pretrained(folder)
     assert back.encoder.config.pad_to_window and back.encoder.config.layers == (1, 2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.routing.strategies import routes
 
 
 @contextmanager
-def counted(made: Any) -> Iterator[Counter[tuple[int, str]]]:
+def counted(made: Any) -> Generator[Counter[tuple[int, str]], None, None]:
     """Tokens that each layer's query projection and feed-forward network are given."""
     counts: Counter[tuple[int, str]] = Counter()
     handles: list[Any] = []

@@ -91,7 +91,7 @@ def test_sampled_continuations_of_several_clips() -> None:
 
 
 def test_clips_are_encoded_once_also_for_beams() -> None:
-    made = tiny.model(Route.pal(4, [0, 2]))
+    made: Any = tiny.model(Route.pal(4, [0, 2]))
     calls: list[str] = []
     made.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
     for layer in (0, 2):
@@ -103,7 +103,7 @@ def test_clips_are_encoded_once_also_for_beams() -> None:
 
 @torch.no_grad()
 def test_keys_and_values_of_a_clip_serve_further_questions() -> None:
-    made = tiny.model(Route.pal(4, [0, 2]))
+    made: Any = tiny.model(Route.pal(4, [0, 2]))
     first, second = tiny.batch([[37]], seed=0), tiny.batch([[37]], text=(5, 0, 6), seed=0)
     second |= {k: first[k] for k in ("input_features", "feature_lengths")}
     wanted = [made(**batch).logits for batch in (first, second)]
@@ -115,9 +115,8 @@ def test_keys_and_values_of_a_clip_serve_further_questions() -> None:
         ids = {k: batch[k] for k in ("input_ids", "attention_mask")}
         assert torch.equal(made(**ids, audio=audio).logits, logits)
         assert torch.equal(generate(made, ids, audio=audio), generate(made, batch | {}))
-        calls_so_far = len(calls)
     # Two layers once for `audio`; generation from features makes clips of its own each time.
-    assert calls_so_far == 2 + 2 * 2
+    assert len(calls) == 2 + 2 * 2
     # Both questions about the clip at once.
     both = tiny.batch([[37], [37]])
     same = {k: v[[0, 0]] if k.startswith("feature") else v for k, v in both.items()}
@@ -129,7 +128,7 @@ def test_keys_and_values_of_a_clip_serve_further_questions() -> None:
 
 
 def test_kept_keys_and_values_never_cut_a_gradient() -> None:
-    made = tiny.model(Route.lal(4))
+    made: Any = tiny.model(Route.lal(4))
     batch = tiny.batch([[37]], streams=made.route.streams)
     audio = made.encode_audio(batch.pop("input_features"), batch.pop("feature_lengths"))
     with torch.no_grad():

@@ -27,7 +27,12 @@ MIXED = tiny.both_streams([PROJECTED, FULL, ATTEND, KEYS], [FULL, ATTEND, KEYS, 
 
 @lru_cache
 def model(family: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
-    return tiny.model(Route.pal(4, [0, 2]), family).to(dtype)
+    made: Any = tiny.model(Route.pal(4, [0, 2]), family)
+    return made.to(dtype)
+
+
+def halved(made: Any) -> Any:
+    return made.to(torch.bfloat16)
 
 
 def close(got: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
@@ -156,7 +161,7 @@ def test_an_implementation_without_masks_is_refused() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_bfloat16(family: str) -> None:
-    made, half = model(family), tiny.model(Route.pal(4, [0, 2]), family).to(torch.bfloat16)
+    made, half = model(family), model(family, torch.bfloat16)
     batch = tiny.batch([[37], [52, 30], []], text=(3, 2, 6))
     real = batch["attention_mask"].bool()
     for route in (Route.plits(4), Route.pal(4, [0, 2]), MIXED):
@@ -172,7 +177,7 @@ def test_bfloat16(family: str) -> None:
 def test_bfloat16_plits_errs_no_more_than_the_plain_model() -> None:
     batch = tiny.batch([[137]], streams=(FRAMES,))
     errors: dict[str, Tensor] = {}
-    made, half = tiny.model(Route.plits(4)), tiny.model(Route.plits(4)).to(torch.bfloat16)
+    made, half = tiny.model(Route.plits(4)), halved(tiny.model(Route.plits(4)))
     truth = made(**batch).logits
     errors["palscope"] = half(**batch).logits.float() - truth
     audio = half.encode_audio(batch["input_features"], batch["feature_lengths"])

@@ -166,6 +166,7 @@ def test_trainer_lowers_the_loss_of_a_frozen_model(tmp_path: Path, checkpointing
     made = tiny.model(Route.pal(4, [0, 2]))
     made.freeze_bases()
     before = {n: p.clone() for n, p in made.named_parameters()}
+    switched: Any = {"gradient_checkpointing": True} if checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(tmp_path),
         max_steps=4,
@@ -179,7 +180,7 @@ def test_trainer_lowers_the_loss_of_a_frozen_model(tmp_path: Path, checkpointing
         use_cpu=True,
         save_strategy="no",
         disable_tqdm=True,
-        **({"gradient_checkpointing": True} if checkpointing else {}),
+        **switched,
     )
     trainer = Trainer(model=made, args=arguments, train_dataset=Rows())
     trainer.train()
