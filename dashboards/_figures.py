@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from palscope.audio import Waveform
+from palscope.plots import attention as plots
 from palscope.plots import style
 from palscope.plots.spectrogram import mel_image
 
@@ -18,26 +19,12 @@ COLOURS = {"original": "#009E73", "switched": "#E69F00"}
 def spectrogram(waveform: Waveform) -> go.Figure:
     """The log-mel spectrogram that the encoder hears, over seconds."""
     image = mel_image(waveform)
-    figure = go.Figure(
-        go.Heatmap(
-            z=image.values,
-            x0=image.first,
-            dx=image.step,
-            colorscale=style.COLOUR_SCALE,
-            showscale=False,
-            hovertemplate="%{x:.2f} s<extra></extra>",
-        )
-    )
+    figure = go.Figure(plots.spectrogram(image))
     figure.update_layout(
         height=260,
         margin={"l": 60, "r": 20, "t": 10, "b": 50},
         xaxis={"title": style.TIME, "range": [0, image.seconds]},
-        yaxis={
-            "title": "frequency (kHz)",
-            "tickvals": image.ticks,
-            "ticktext": image.tick_labels,
-            "range": [-0.5, len(image.values) - 0.5],
-        },
+        yaxis=plots.frequency_axis(image),
     )
     return figure
 

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeSt
 
 from palscope.audio import Waveform
 from palscope.plots import style
-from palscope.plots.spectrogram import mel_image
+from palscope.plots.spectrogram import MelImage, mel_image
 from palscope.plots.tables import layer_head_means, layer_means, time_means
 
 _LAYOUT: dict[str, Any] = {
@@ -93,29 +93,35 @@ def time_over_spectrogram(table: pd.DataFrame, waveform: Waveform, clip: int = 0
         )
         figure.update_xaxes(row=1, col=1)
         figure.add_scatter(x=[], y=[], showlegend=False, row=1, col=1)
-    figure.add_heatmap(
+    figure.add_trace(spectrogram(image), row=2, col=1)
+    figure.update_layout(**_LAYOUT, height=460)
+    figure.update_xaxes(range=[0, image.seconds])
+    figure.update_xaxes(title=style.TIME, row=2, col=1)
+    figure.update_yaxes(title=f"{style.SHARE}<br>per token", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(**frequency_axis(image), row=2, col=1)
+    return figure
+
+
+def spectrogram(image: MelImage) -> go.Heatmap:
+    """The log-mel spectrogram as a trace over seconds; its axis is `frequency_axis`."""
+    return go.Heatmap(
         z=image.values,
         x0=image.first,
         dx=image.step,
         colorscale=style.COLOUR_SCALE,
         showscale=False,
         hovertemplate="%{x:.2f} s<extra></extra>",
-        row=2,
-        col=1,
     )
-    figure.update_layout(**_LAYOUT, height=460)
-    figure.update_xaxes(range=[0, image.seconds])
-    figure.update_xaxes(title=style.TIME, row=2, col=1)
-    figure.update_yaxes(title=f"{style.SHARE}<br>per token", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(
-        title="frequency (kHz)",
-        tickvals=image.ticks,
-        ticktext=image.tick_labels,
-        range=[-0.5, len(image.values) - 0.5],
-        row=2,
-        col=1,
-    )
-    return figure
+
+
+def frequency_axis(image: MelImage) -> dict[str, Any]:
+    """Settings of the y axis under a spectrogram."""
+    return {
+        "title": "frequency (kHz)",
+        "tickvals": image.ticks,
+        "ticktext": image.tick_labels,
+        "range": [-0.5, len(image.values) - 0.5],
+    }
 
 
 def mass_over_time(table: pd.DataFrame) -> go.Figure:
