@@ -48,6 +48,19 @@ STAGES = {
             "mixed": 0.05,
         },
     ),
+    # Order and number take longest to learn, and the stage before costs digits.
+    3: Stage(
+        600,
+        5e-4,
+        {
+            "sound": 0.12,
+            "digit": 0.18,
+            "instrument": 0.17,
+            "temporal_digits": 0.31,
+            "temporal_sounds": 0.18,
+            "mixed": 0.04,
+        },
+    ),
 }
 LAYERS = 30
 LAYER_RMS = 1 / 24
@@ -91,7 +104,7 @@ def main() -> None:
     stage = STAGES[args.stage]
     steps = args.steps or stage.steps
     if (args.stage > 1) != (args.init is not None):
-        parser.error("stage 2 starts from --init, stage 1 from nothing")
+        parser.error("a later stage starts from --init, stage 1 from nothing")
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -28,7 +28,8 @@ class Example:
 
     `waveforms` are mono float32 at 16 kHz (one for every example made here), `kind` the task
     (`sound`, `digit_first`, `mixed_instrument`, …), `choices` the answers to rank (empty for
-    `digit_list`, whose answers are sequences), `spans` what sounds when, in seconds.
+    `digit_list` and `sound_list`, whose answers are sequences), `spans` what sounds when, in
+    seconds.
     """
 
     waveforms: list[Float[np.ndarray, " samples"]]
@@ -240,10 +241,16 @@ class _Maker:
         return self.example(clip, task, answer, choices, ordinal=ordinal, kind=f"digit_{ordinal}")
 
     def temporal_sounds(self) -> Example:
-        """Two sounds of 1.5 to 2.5 s; the choices are these two, so chance is a half."""
+        """Two sounds of 1.5 to 2.5 s; the choices are these two, so chance is a half.
+
+        In training, a third of the examples ask for both in order, for the reason given above.
+        """
+        both = self.augmented and self.rng.random() < 1 / 3
         labels = [str(d) for d in self.rng.choice(questions.LABELS["sound"], 2, replace=False)]
         parts = [self.part("sound", label, longest=2.5, shortest=1.5) for label in labels]
         clip = join(self.levelled(parts), [self.rng.uniform(0.1, 0.4)])
+        if both:
+            return self.example(clip, "sound_list", ", ".join(labels), [])
         ordinal = str(self.rng.choice(["first", "last"]))
         answer = labels[0 if ordinal == "first" else -1]
         return self.example(

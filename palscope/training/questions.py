@@ -161,6 +161,16 @@ TRAIN: dict[str, tuple[str, ...]] = {
         "Name every digit you hear, in order.",
         "What is the spoken sequence of numbers?",
     ),
+    "sound_list": (
+        "Which sounds are heard, in order?",
+        "Name both sounds in the order they come.",
+        "What are the two sounds, from first to last?",
+        "List the sound events in order.",
+        "Write down the sequence of everyday sounds.",
+        "Which two noises follow each other, and in which order?",
+        "Name every environmental sound you hear, in order.",
+        "What is the sequence of sounds in the clip?",
+    ),
     "sound_order": (
         "Two sounds follow each other. Which comes {ordinal}?",
         "Which sound event is heard {ordinal}?",
@@ -216,6 +226,12 @@ HELDOUT: dict[str, tuple[str, ...]] = {
         "A person reads out some numbers: what are they?",
         "Give the full series of digits pronounced.",
         "Read the numerals back to me.",
+    ),
+    "sound_list": (
+        "Write out each noise as it occurs.",
+        "The recording joins two events: what are they, one after the other?",
+        "Give the full series of noises.",
+        "Recount the noises one by one.",
     ),
     "sound_order": (
         "What noise was captured {ordinal}?",

@@ -85,14 +85,17 @@ def test_answers_are_the_truth_of_the_spans(drawn: list[Example], corpus: Corpus
             case "digit_list":
                 assert example.answer == " ".join(heard)
                 assert example.choices == []
+            case "sound_list":
+                assert example.answer == ", ".join(heard)
+                assert example.choices == []
             case _:
                 assert example.answer in heard
-        if example.kind != "digit_list":
+        if not example.kind.endswith("_list"):
             assert example.answer in example.choices
             assert len(set(example.choices)) == len(example.choices)
     assert kinds >= {
         "digit_first", "digit_second", "digit_last", "digit_count", "digit_list",
-        "sound_first", "sound_last", "mixed_sound", "mixed_digit", "mixed_instrument",
+        "sound_first", "sound_last", "sound_list", "mixed_sound", "mixed_digit", "mixed_instrument",
     }  # fmt: skip
 
 
