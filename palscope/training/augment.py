@@ -13,8 +13,7 @@ import numpy as np
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Float
 
-from palscope.training.compose import Scene, Span, level
-from palscope.training.manifest import SAMPLE_RATE
+from palscope.audio.compose import SAMPLE_RATE, Scene, Span, level
 
 Samples = Float[np.ndarray, " samples"]
 

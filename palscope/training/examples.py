@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float
 from torch.utils.data import Dataset
 
+from palscope.audio.compose import Scene, Span, at_level, crop, join, overlay, scene, trim
 from palscope.errors import PalscopeError
 from palscope.training import questions
 from palscope.training.augment import augment
-from palscope.training.compose import Scene, Span, at_level, crop, join, overlay, scene, trim
 from palscope.training.manifest import Clip, Corpus, ManifestError
 from palscope.training.questions import Wordings
 

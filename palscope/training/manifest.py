@@ -18,10 +18,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from palscope.audio import load_audio
+from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import PalscopeError
-
-SAMPLE_RATE = 16_000
-"""Sample rate of every cached clip, in Hz."""
 
 REQUIRED = ("path", "domain", "label")
 

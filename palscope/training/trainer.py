@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_whisper_encoder
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
@@ -21,7 +22,6 @@ from palscope.models.base_weights import find_base
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
 from palscope.training.examples import Example
-from palscope.training.manifest import SAMPLE_RATE
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palscope.audio.compose import Span
 from palscope.evaluation.items import (
     candidates,
     clean_label,
@@ -16,7 +17,6 @@ from palscope.evaluation.items import (
     swap_audio,
     take_evenly,
 )
-from palscope.training.compose import Span
 from palscope.training.examples import Example
 from palscope.training.manifest import Clip, ManifestError
 from palscope.training.questions import LABELS

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from palscope.audio.compose import Scene, Span, level
 from palscope.training import augment as module
 from palscope.training.augment import (
     add_noise,
@@ -14,7 +15,6 @@ from palscope.training.augment import (
     mu_law,
     pad,
 )
-from palscope.training.compose import Scene, Span, level
 
 RATE = 16_000
 

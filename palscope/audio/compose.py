@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from palscope.training.manifest import SAMPLE_RATE
+SAMPLE_RATE = 16_000
+"""Sample rate of everything that is put together here, in Hz."""
 
 _FRAME = SAMPLE_RATE // 50  # 20 ms, short enough to find a single bark
 

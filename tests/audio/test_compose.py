@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palscope.training.compose import (
+from palscope.audio.compose import (
     Scene,
     Span,
     active_part,
