@@ -22,7 +22,8 @@ class PalscopeConfig(PretrainedConfig):
         route: the route that the checkpoint was trained with (`Route.to_dict`). Its streams are the
             checkpoint's: their tokens own positions in every prompt, under any route.
         audio_token_id: id that marks an audio token's place in `input_ids`.
-        text_base, encoder_base: hub id or folder of the pretrained decoder and encoder.
+        text_base: hub id or folder of the pretrained decoder.
+        encoder_base: hub id or folder of the pretrained encoder.
         store_base: whether a saved checkpoint holds the decoder's and the encoder's weights, or
             refers to them by these names.
     """

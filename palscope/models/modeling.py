@@ -106,8 +106,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             language_model: a causal language model of a supported family.
             audio_token_id: the processor's.
-            text_base, encoder_base: hub ids or folders to refer to when saving without the bases'
-                weights; when both are given, that is how it is saved.
+            text_base: hub id or folder to refer to when saving without the decoder's weights.
+            encoder_base: likewise for the encoder; when both are given, that is how it is saved.
         """
         config = PalscopeConfig(
             text_config=language_model.config,
@@ -278,8 +278,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: the processor's, with a column for each audio token. After a cached prefix,
                 the new columns only.
             attention_mask: over all columns, a cached prefix's included.
-            input_features, feature_lengths: log-mel features of the clips, in reading order.
-            audio: in place of these, clips that `encode_audio` made.
+            input_features: log-mel features of the clips, in reading order.
+            feature_lengths: frames of each clip's features.
+            audio: in place of these two, clips that `encode_audio` made.
             position_ids: follow from `attention_mask`; others are refused.
             past_key_values: from a call with `use_cache=True` under the same route.
             labels: targets, -100 where none. The loss is over text alone: targets at audio places
