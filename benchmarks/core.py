@@ -47,11 +47,6 @@ def medians(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def cache_bytes(cache: Any) -> int:
-    """Bytes of a cache's keys and values."""
-    return sum(x.nbytes for layer in cache.layers for x in (layer.keys, layer.values))
-
-
 def overhead(name: str, samples: np.ndarray, repeats: int, device: str) -> dict[str, float]:
     """Hooked against plain, on one model."""
     folder = find_checkpoint(name)
@@ -102,7 +97,7 @@ def integrations(
             first = run()
             sizes[name] = {
                 "audio_columns": float((ids == processor.audio_token_id).sum()),
-                "cache_mib": cache_bytes(first.past_key_values) / 2**20,
+                "cache_mib": first.past_key_values.nbytes / 2**20,
             }
 
             def step(model: Any = model, cache: Any = first.past_key_values) -> Any:

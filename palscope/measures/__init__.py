@@ -2,5 +2,13 @@
 
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures.bands import mean_band
+from palscope.measures.seconds import by_seconds, tokens_within
 
-__all__ = ["attention_mass", "by_pathway", "mean_band", "over_time"]
+__all__ = [
+    "attention_mass",
+    "by_pathway",
+    "by_seconds",
+    "mean_band",
+    "over_time",
+    "tokens_within",
+]

@@ -30,6 +30,12 @@ class AudioCache(DynamicCache):
         """Columns of `input_ids` seen so far, which is what generation counts in."""
         return 0 if self.layout is None else self.layout.width
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values held, those of audio included."""
+        layers: Any = self.layers
+        return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values))
+
     def crop(self, *args: Any, **kwargs: Any) -> None:
         """Not supported: the layout does not go back."""
         raise PalscopeError("an AudioCache cannot be cropped; run the prompt again instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeSt
 from palscope.audio import Waveform
 from palscope.plots import style
 from palscope.plots.spectrogram import MelImage, mel_image
-from palscope.plots.tables import layer_head_means, layer_means, time_means
+from palscope.plots.tables import (
+    head_strips,
+    layer_head_difference,
+    layer_head_means,
+    layer_means,
+    time_means,
+)
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -43,29 +50,84 @@ def mass_by_layer(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def layer_head_map(table: pd.DataFrame, pathway: str) -> go.Figure:
+def layer_head_map(
+    table: pd.DataFrame, pathway: str, *, minus: pd.DataFrame | None = None
+) -> go.Figure:
     """Share of attention that each head of each layer gives to one pathway.
+
+    Layers that cannot see it are left blank where the table tells (see `layer_head_means`).
 
     Args:
         table: from `attention_mass` or `by_pathway`, or a `mean_band` by layer, head and pathway.
+        minus: such a table too: the difference is drawn instead, in percentage points.
     """
-    means: Any = layer_head_means(table, pathway)
+    if minus is None:
+        means: Any = layer_head_means(table, pathway)
+        title = f"{style.SHARE}<br>to {pathway}"
+        scale: dict[str, Any] = {"colorscale": style.COLOUR_SCALE, "zmin": 0}
+    else:
+        means = layer_head_difference(table, minus, pathway)
+        title = f"{style.POINTS}<br>to {pathway}"
+        scale = {"colorscale": style.DIFFERENCE_SCALE, "zmid": 0}
     figure: Any = go.Figure(
         go.Heatmap(
             z=means.to_numpy(),
             x=means.columns.to_numpy(),
             y=means.index.to_numpy(),
-            colorscale=style.COLOUR_SCALE,
-            zmin=0,
-            colorbar={"title": {"text": f"{style.SHARE}<br>to {pathway}"}},
+            colorbar={"title": {"text": title}},
             hovertemplate="layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>",
+            hoverongaps=False,
+            **scale,
         )
     )
     figure.update_layout(
         **_LAYOUT,
         height=max(300, 14 * len(means) + 120),
         xaxis={"title": style.HEAD, "dtick": 1 if means.shape[1] <= 16 else None},
-        yaxis={"title": style.LAYER},
+        yaxis={"title": style.LAYER, "range": [means.index.min() - 0.5, means.index.max() + 0.5]},
+    )
+    return figure
+
+
+def head_thumbnails(table: pd.DataFrame, pathway: str) -> go.Figure:
+    """Each head's attention over time as a small strip: layers upwards, heads side by side.
+
+    Layers that cannot see the pathway are left blank. All strips share one scale of colours.
+
+    Args:
+        table: from `attention_mass`, for one row, query and clip.
+        pathway: a stream.
+    """
+    values, edges = head_strips(table, pathway)
+    layers, heads, width = values.shape
+    seconds = [f"{a:.2f} to {b:.2f} s" for a, b in pairwise(edges)]
+    spans = np.full(values.shape, "", dtype=object)
+    spans[..., : len(seconds)] = seconds
+    step = 1 / width  # so that head h lies from h - 0.5 to h + 0.5
+    figure: Any = go.Figure(
+        go.Heatmap(
+            z=values.reshape(layers, -1),
+            x0=-0.5 + step / 2,
+            dx=step,
+            customdata=spans.reshape(layers, -1),
+            colorscale=style.COLOUR_SCALE,
+            zmin=0,
+            colorbar={"title": {"text": f"{style.SHARE}<br>a slice of {pathway}"}},
+            hovertemplate="layer %{y}, %{customdata}<br>%{z:.4f}<extra></extra>",
+            hoverongaps=False,
+            ygap=1,
+        )
+    )
+    figure.update_layout(
+        **_LAYOUT,
+        height=max(300, 16 * layers + 120),
+        xaxis={
+            "title": style.HEAD_STRIPS,
+            "dtick": 1 if heads <= 16 else None,
+            "range": [-0.5, heads - 0.5],
+            "showgrid": False,
+        },
+        yaxis={"title": style.LAYER, "range": [-0.5, layers - 0.5], "showgrid": False},
     )
     return figure
 

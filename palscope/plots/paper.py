@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 
 from palscope.audio import Waveform
 from palscope.plots import style
 from palscope.plots.spectrogram import mel_image
-from palscope.plots.tables import layer_head_means, layer_means, time_means
+from palscope.plots.tables import (
+    head_strips,
+    layer_head_difference,
+    layer_head_means,
+    layer_means,
+    time_means,
+)
 
 
 def mass_by_layer(table: pd.DataFrame) -> Figure:
@@ -26,20 +33,48 @@ def mass_by_layer(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def layer_head_map(table: pd.DataFrame, pathway: str) -> Figure:
+def layer_head_map(
+    table: pd.DataFrame, pathway: str, *, minus: pd.DataFrame | None = None
+) -> Figure:
     """As `palscope.plots.attention.layer_head_map`."""
-    means: Any = layer_head_means(table, pathway)
+    if minus is None:
+        means: Any = layer_head_means(table, pathway)
+        shown: dict[str, Any] = {"cmap": style.COLOUR_SCALE, "vmin": 0}
+        label = f"{style.SHARE} to {pathway}"
+    else:
+        means = layer_head_difference(table, minus, pathway)
+        most = max(float(np.nanmax(np.abs(means.to_numpy()), initial=0.0)), 1e-9)
+        shown = {"cmap": style.DIFFERENCE_SCALE, "vmin": -most, "vmax": most}
+        label = f"{style.POINTS} to {pathway}"
     height = min(9.0, max(3.0, 0.17 * len(means) + 1))
     figure, axes = _one_panel((min(9.0, max(3.6, 0.25 * means.shape[1] + 2)), height))
-    picture = axes.imshow(
-        means.to_numpy(), origin="lower", aspect="auto", cmap=style.COLOUR_SCALE, vmin=0
-    )
+    picture = axes.imshow(means.to_numpy(), origin="lower", aspect="auto", **shown)
     for axis, labels in ((axes.xaxis, means.columns), (axes.yaxis, means.index)):
         every = -(-len(labels) // 16)
         axis.set_ticks(range(0, len(labels), every), labels=list(labels[::every]))
     axes.set(xlabel=style.HEAD, ylabel=style.LAYER)
     axes.grid(False)
-    figure.colorbar(picture, ax=axes, label=f"{style.SHARE} to {pathway}")
+    figure.colorbar(picture, ax=axes, label=label)
+    return figure
+
+
+def head_thumbnails(table: pd.DataFrame, pathway: str) -> Figure:
+    """As `palscope.plots.attention.head_thumbnails`."""
+    values, _ = head_strips(table, pathway)
+    layers, heads, _ = values.shape
+    figure, axes = _one_panel((min(12.0, max(4.0, 0.8 * heads + 2)), min(9.0, 0.2 * layers + 1)))
+    picture = axes.imshow(
+        values.reshape(layers, -1),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap=style.COLOUR_SCALE,
+        vmin=0,
+        extent=(-0.5, heads - 0.5, -0.5, layers - 0.5),
+    )
+    axes.set(xlabel=style.HEAD_STRIPS, ylabel=style.LAYER)
+    axes.grid(False)
+    figure.colorbar(picture, ax=axes, label=f"{style.SHARE} a slice of {pathway}")
     return figure
 
 

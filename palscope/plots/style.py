@@ -8,12 +8,15 @@ from collections.abc import Iterable
 _FIXED = {"text": "#555555", "frames": "#0072B2", "summary": "#D55E00"}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 COLOUR_SCALE = "cividis"
+DIFFERENCE_SCALE = "RdBu_r"
 
 SHARE = "share of attention"
 SHARE_PER_TOKEN = "share of attention per token"
+POINTS = "percentage points of attention"
 TIME = "time (s)"
 LAYER = "layer"
 HEAD = "head"
+HEAD_STRIPS = "head; within each, time from left"
 NO_AUDIO = "no audio token is seen here"
 
 

@@ -56,12 +56,13 @@ def test_mass_by_layer_draws_the_band_it_is_given(table: Any) -> None:
 
 
 def test_layer_head_map(table: Any) -> None:
-    expected = [[0.4, 0.4], [0, 0], [0.4, 1]]
+    expected = [[0.4, 0.4], [np.nan, np.nan], [0.4, 1]]  # layer 1 sees no frames
     screen = attention.layer_head_map(table, "frames")
     np.testing.assert_allclose(screen.data[0].z, expected)
     assert screen.layout.xaxis.title.text == "head" and screen.layout.yaxis.title.text == "layer"
     figure = paper.layer_head_map(table, "frames")
-    np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array(), expected)
+    np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array().filled(np.nan), expected)
+    expected[1] = [0, 0]  # a band no longer tells what a layer cannot see
     band = bands(table, ["layer", "head", "pathway"])
     np.testing.assert_allclose(
         attention.layer_head_map(band, "frames").data[0].z, 0.9 * np.array(expected)
@@ -126,3 +127,35 @@ def test_pathways_keep_their_colours_and_unknown_ones_differ(table: Any) -> None
     )
     lines = named(attention.mass_by_layer(shares))
     assert len({line.line.color for line in lines.values()}) == 3
+
+
+def test_difference_of_two_maps_is_in_points_and_keeps_what_either_sees(table: Any) -> None:
+    other = table[~((table["layer"] == 2) & (table["pathway"] == "frames"))]
+    expected = [[0, 0], [np.nan, np.nan], [40, 100]]
+    screen = attention.layer_head_map(table, "frames", minus=other)
+    np.testing.assert_allclose(screen.data[0].z, expected)
+    assert screen.data[0].zmid == 0
+    figure = paper.layer_head_map(table, "frames", minus=other)
+    picture = figure.axes[0].get_images()[0]
+    np.testing.assert_allclose(picture.get_array().filled(np.nan), expected)
+    assert picture.get_clim() == (-100, 100)
+
+
+def test_thumbnails_keep_the_mass_and_its_time(table: Any) -> None:
+    screen = attention.head_thumbnails(table, "frames")
+    drawn = screen.data[0].z.reshape(3, 2, -1)
+    assert np.isnan(drawn[1]).all()  # this layer sees no frames
+    assert np.isnan(drawn[..., -2:]).all()  # the gap between heads
+    strips = drawn[..., :-2]
+    np.testing.assert_allclose(strips[[0, 2]].sum(-1), [[0.4, 0.4], [0.4, 1]])
+    np.testing.assert_allclose(strips[2, 1], np.eye(10)[4])
+    at = np.argmax(np.nan_to_num(screen.data[0].z[2]))
+    assert screen.data[0].x0 + at * screen.data[0].dx == pytest.approx(1 - 0.5 + 4.5 / 12)
+    assert "0.40 to 0.50 s" in screen.data[0].customdata[2, at]
+    picture = paper.head_thumbnails(table, "frames").axes[0].get_images()[0]
+    np.testing.assert_allclose(picture.get_array().filled(np.nan), screen.data[0].z)
+
+
+def test_thumbnails_of_a_stream_nobody_sees_are_blank(table: Any) -> None:
+    text_only = table[table["pathway"] == "text"]
+    assert np.isnan(attention.head_thumbnails(text_only, "frames").data[0].z).all()
