@@ -94,6 +94,20 @@ class Cell:
         return {Level.ABSENT: ".", Level.ATTEND: "a", Level.FULL: "F"}[self.level]
 
 
+SYMBOL_COLOURS = {
+    ".": "#8080801f",
+    "k": "#9ecae1",
+    "P": "#4a98cf",
+    "a": "#fdae6b",
+    "F": "#f07f3c",
+}
+"""CSS colour of a cell by its symbol: blue is only read, orange also reads.
+
+Black text is readable on all but absent, which lets a light or dark page through.
+"""
+
+_LEGEND = "F full, a attend, P projected keys, k carried keys, . absent"
+
 ABSENT = Cell()
 KEYS = Cell(Level.KEYS, Source.CARRIED)
 PROJECTED = Cell(Level.KEYS, Source.PROJECTED)
@@ -260,23 +274,25 @@ class Route:
     def __str__(self) -> str:
         width = max((len(s.name) for s in self.streams), default=0)
         lines = [f"{s.name:>{width}} {''.join(c.symbol for c in cells)}" for s, cells in self.rows]
-        legend = "F full, a attend, P projected keys, k carried keys, . absent"
-        return "\n".join([*lines, f"({self.n_layers} layers, bottom first: {legend})"])
+        return "\n".join([*lines, f"({self.n_layers} layers, bottom first: {_LEGEND})"])
 
     def _repr_html_(self) -> str:
-        colours = {".": "#f2f2f2", "k": "#9ecae1", "P": "#3182bd", "a": "#fdae6b", "F": "#e6550d"}
         head = "".join(f"<th>{i}</th>" for i in range(self.n_layers))
         body = "".join(
             f"<tr><th>{escape(stream.name)}</th>"
             + "".join(
-                f'<td title="layer {i}: {c.level.value}, {c.source.value}" '
-                f'style="background:{colours[c.symbol]}">{c.symbol}</td>'
+                f'<td title="layer {i}: {c.level.value}, {c.source.value}" style="'
+                f"background:{SYMBOL_COLOURS[c.symbol]};"
+                # Coloured cells are light enough for black in either theme.
+                f"color:{'inherit' if c.level is Level.ABSENT else '#000'};"
+                f'text-align:center;padding:1px 4px">{c.symbol}</td>'
                 for i, c in enumerate(cells)
             )
             + "</tr>"
             for stream, cells in self.rows
         )
-        return f"<table><tr><th>layer</th>{head}</tr>{body}</table>"
+        table = f"<table><tr><th>layer</th>{head}</tr>{body}</table>"
+        return f'<div style="overflow-x:auto">{table}{_LEGEND}</div>'
 
     def _checked_layer(self, layer: int) -> int:
         if not 0 <= layer < self.n_layers:

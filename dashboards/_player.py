@@ -1,0 +1,189 @@
+"""The player: a clip's sound, waveform, spectrogram and attention on one axis of seconds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import soundfile
+import streamlit as st
+from _component import component, remembered, state_of
+from jaxtyping import Float
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from palscope.audio import Waveform
+from palscope.plots import style
+from palscope.plots.spectrogram import MelImage, mel_image
+
+Span = tuple[float, float]
+
+ENVELOPE_COLUMNS = 1000
+DECIBELS_PER_UNIT = 40
+"""Whisper's log-mel features are log10 of power, divided by 4."""
+SHOWN_DECIBELS = 80
+"""Whisper cuts off what is further below a clip's loudest bin."""
+
+_show = component("player")
+
+
+def player(
+    waveform: Waveform,
+    *,
+    key: str,
+    tokens: pd.DataFrame | None = None,
+    curves: pd.DataFrame | None = None,
+    selection: Span | None = None,
+) -> Span | None:
+    """Show a clip that can be played, looked at and selected from.
+
+    Args:
+        waveform: the clip.
+        key: unique on the page.
+        tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
+            rows without seconds (text) are left out.
+        curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
+        selection: first and last second, shown at first and whenever it changes. Giving back what
+            this function returned is no change.
+
+    Returns:
+        First and last second of what the visitor selected, or None.
+
+    Raises:
+        AudioError: the clip is empty or not finite.
+    """
+    sound = _sound(hashlib.sha256(waveform.samples.tobytes()).hexdigest(), waveform)
+    report = state_of(key, "selection")
+    if report is not None:
+        report = report[0], _within(report[1], waveform.seconds)
+    given = _within(selection, waveform.seconds)
+    shown = remembered(key, sound["id"], given, report, leftover=None)
+    data = {
+        **sound,
+        "tokens": token_edges(tokens),
+        "curves": curve_steps(curves),
+        "curvesTitle": style.SHARE_PER_TOKEN,
+        "timeTitle": style.TIME,
+        "selection": shown.first,
+        "revision": shown.revision,
+    }
+    _show(key=key, data=data, on_selection_change=lambda: None)
+    return shown.value
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _sound(clip: str, _waveform: Waveform) -> dict[str, Any]:
+    return sound_payload(clip, _waveform)
+
+
+def sound_payload(clip: str, waveform: Waveform) -> dict[str, Any]:
+    """What the browser gets of a clip that is known by the text `clip`.
+
+    Its WAV file and spectrogram in base64, the waveform's `low` and `high` as parts of `peak`
+    (full scale 1), `left` and `right` edge of the spectrogram in seconds.
+    """
+    image = mel_image(waveform)
+    low, high = envelope(waveform.samples)
+    peak = float(max(-low.min(), high.max(), 0.0))
+    return {
+        "id": clip,
+        "seconds": waveform.seconds,
+        "wav": base64.b64encode(playable(waveform)).decode("ascii"),
+        "low": np.round(low / (peak or 1), 3).tolist(),
+        "high": np.round(high / (peak or 1), 3).tolist(),
+        "peak": peak,
+        "picture": base64.b64encode(spectrogram_png(image)).decode("ascii"),
+        "left": image.first - image.step / 2,
+        "right": image.first + (image.values.shape[1] - 0.5) * image.step,
+        "ticks": [(tick + 0.5) / len(image.values) for tick in image.ticks],
+        "tickLabels": image.tick_labels,
+        "scale": [to_hex(colour) for colour in _colours()[::15]],
+        "decibels": SHOWN_DECIBELS,
+    }
+
+
+def playable(waveform: Waveform) -> bytes:
+    """The sound as a WAV file, as loud as it is."""
+    file = io.BytesIO()
+    samples = np.clip(waveform.samples, -1, 1)
+    soundfile.write(file, samples, waveform.sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def envelope(
+    samples: Float[np.ndarray, " samples"], columns: int = ENVELOPE_COLUMNS
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
+    """Lowest and highest sample of each of at most `columns` equal parts."""
+    columns = min(columns, len(samples))
+    starts = np.arange(columns) * len(samples) // columns
+    return np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
+
+
+def spectrogram_png(image: MelImage) -> bytes:
+    """A log-mel spectrogram as a PNG, one pixel a value, low frequencies at the bottom."""
+    top = float(image.values.max())
+    if np.ptp(image.values) < 1e-6:  # silence has no loudest bin to compare with
+        top += SHOWN_DECIBELS / DECIBELS_PER_UNIT
+    height = 1 + (image.values - top) * DECIBELS_PER_UNIT / SHOWN_DECIBELS
+    levels = np.round(255 * np.clip(height, 0, 1)).astype(np.uint8)
+    picture = Image.fromarray(levels[::-1])
+    picture.putpalette(np.round(255 * _colours()).astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def token_edges(tokens: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """For each stream: its name, and `start` and `end` in seconds of each of its tokens."""
+    if tokens is None:
+        return []
+    timed: Any = tokens.dropna(subset=["start_s", "end_s"])
+    timed = timed[timed["end_s"] > timed["start_s"]].sort_values("start_s")
+    return [
+        {
+            "stream": str(stream),
+            "start": rows["start_s"].astype(float).round(4).tolist(),
+            "end": rows["end_s"].astype(float).round(4).tolist(),
+        }
+        for stream, rows in timed.groupby("stream", sort=False, observed=True)
+    ]
+
+
+def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """For each pathway: name, colour, and `start`, `end` and `mass` of each slice."""
+    if curves is None:
+        return []
+    known: Any = curves.dropna(subset=["start_s", "end_s", "mass"]).sort_values("start_s")
+    colours = style.colours(known["pathway"])
+    return [
+        {
+            "pathway": str(pathway),
+            "colour": colours[cast(str, pathway)],
+            "start": rows["start_s"].astype(float).round(4).tolist(),
+            "end": rows["end_s"].astype(float).round(4).tolist(),
+            "mass": [float(f"{mass:.4g}") for mass in rows["mass"]],
+        }
+        for pathway, rows in known.groupby("pathway", sort=False, observed=True)
+    ]
+
+
+def _within(span: Any, seconds: float) -> Span | None:
+    """`span` cut to the clip; None where it is no span, or nothing of it lies in the clip."""
+    try:
+        start, end = (float(edge) for edge in span)
+    except (TypeError, ValueError):
+        return None
+    if not (math.isfinite(start) and math.isfinite(end)):
+        return None
+    start, end = max(start, 0.0), min(end, seconds)
+    return (round(start, 4), round(end, 4)) if start < end else None
+
+
+def _colours() -> Float[np.ndarray, "256 3"]:
+    return matplotlib.colormaps[style.COLOUR_SCALE](np.arange(256))[:, :3]
