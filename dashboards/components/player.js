@@ -10,7 +10,7 @@ const STRIPS = { curves: 84, waveform: 44, spectrogram: 132 };
 const AXIS = 36; // below: seconds
 const CLICK = 4; // px that a pointer may move and still click
 const STEP = 0.1; // s, of an arrow key
-const THIN = 4; // px between token borders; closer ones are thinned out
+const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
 
 class Player {
   constructor(root) {
@@ -20,6 +20,7 @@ class Player {
     this.picture.onload = () => this.draw();
     this.cursor = 0;
     this.selection = null;
+    this.hover = null;
     this.until = null; // where playing stops: the end of the selection, or null
     this.build();
   }
@@ -73,12 +74,16 @@ class Player {
         <div class="tip" data-testid="player-tip" hidden></div>
       </div>
       <div class="controls">
-        <button type="button" data-testid="player-play">▶ Play</button>
-        <button type="button" data-testid="player-play-all" hidden>▶ Play all</button>
+        <button type="button" data-testid="player-play"></button>
         <span class="time" data-testid="player-time"></span>
+        <label data-testid="player-grid"
+          title="Which seconds each token of the encoder stands for: thin lines for the first stream, thick ones for the next."
+          ><input type="checkbox" checked><span>token grid</span></label>
+      </div>
+      <div class="controls">
         <span class="time" data-testid="player-selection" aria-live="polite"></span>
-        <button type="button" data-testid="player-clear" hidden>Clear</button>
-        <label data-testid="player-grid"><input type="checkbox" checked><span>token grid</span></label>
+        <button type="button" data-testid="player-play-all">▶ Play all</button>
+        <button type="button" data-testid="player-clear">Clear</button>
       </div>`;
     const part = (name) => this.root.querySelector(`[data-testid="player-${name}"]`);
     [this.stage, this.canvas, this.overlay, this.tip] = ["stage", "canvas", "overlay", "tip"].map(part);
@@ -129,8 +134,17 @@ class Player {
   }
 
   seconds(x) {
-    const share = (x - MARGIN.left) / this.inner;
-    return Math.min(Math.max(share, 0), 1) * this.data.seconds;
+    return this.inside(((x - MARGIN.left) / this.inner) * this.data.seconds);
+  }
+
+  // A place in the clip, as exact as it is shown.
+  inside(seconds) {
+    const rounded = Number(seconds.toFixed(this.decimals()));
+    return Math.min(Math.max(rounded, 0), this.data.seconds);
+  }
+
+  decimals() {
+    return this.data.seconds < 1 ? 3 : 2;
   }
 
   // -- drawing ---------------------------------------------------------------------------------
@@ -161,6 +175,7 @@ class Player {
     const context = this.context(this.canvas);
     this.ink = this.theme("text-color") || "#000";
     this.paper = this.theme("background-color") || "#fff";
+    this.accent = this.theme("primary-color") || this.ink;
     if (this.strips.curves) this.drawCurves(context);
     this.drawWaveform(context);
     this.drawSpectrogram(context);
@@ -268,7 +283,7 @@ class Player {
     const end = this.width - MARGIN.right;
     context.fillStyle = this.ink;
     context.textAlign = "right";
-    const unit = this.width < 480 ? "0 dB" : "0 dB of the loudest";
+    const unit = this.width < 480 ? "0 dB" : "0 dB (loudest)";
     context.fillText(unit, end, y);
     const bar = end - context.measureText(unit).width - 6;
     const gradient = context.createLinearGradient(bar - 60, 0, bar, 0);
@@ -280,22 +295,19 @@ class Player {
 
   drawGrid(context) {
     const strip = this.strips.spectrogram;
-    const labels = [];
-    this.data.tokens.forEach(({ stream, start, end }, i) => {
+    const labels = this.data.tokens.map(({ stream, start, end }, i) => {
+      const width = Math.min(i + 1, 2);
       const spacing = this.x(end[0]) - this.x(start[0]);
-      const every = Math.max(1, Math.ceil(THIN / spacing));
-      const width = i === 0 ? 1 : 2;
+      const every = Math.max(1, Math.ceil((SPACING * width) / spacing));
       context.fillStyle = "#fff";
-      context.globalAlpha = i === 0 ? 0.35 : 0.75;
-      // Streams beside each other: the first over the full height, others where they start.
-      [...start.filter((_, n) => n % every === 0), end[end.length - 1]].forEach((seconds) => {
+      context.globalAlpha = 0.35 * width;
+      for (const seconds of [...start.filter((_, n) => n % every === 0), end[end.length - 1]]) {
         context.fillRect(this.x(seconds) - width / 2, strip.top, width, strip.height);
-      });
-      const lines = every > 1 ? `, a line every ${every}` : "";
-      labels.push(`${stream} ${trimmed(end[0] - start[0])} s${lines}`);
+      }
+      const left = every > 1 ? `, a line every ${every}` : "";
+      return `${stream} ${trimmed(end[0] - start[0])} s${left}`;
     });
     context.globalAlpha = 1;
-    this.gridBox.title = "What each token of the encoder stands for: thin lines for the first stream, thick ones for the next.";
     this.gridBox.querySelector("span").textContent = `token grid (${labels.join("; ")})`;
   }
 
@@ -317,33 +329,34 @@ class Player {
   drawOverlay() {
     if (!this.width) return;
     const context = this.context(this.overlay);
-    const [top, bottom] = [HEADER, this.bottom - 4];
     const shown = this.drag?.moved ? this.drag.span : this.selection;
-    if (shown) {
-      const [from, to] = shown.map((seconds) => this.x(seconds));
-      context.fillStyle = this.paper;
-      context.globalAlpha = 0.6;
-      context.fillRect(MARGIN.left, top, from - MARGIN.left, bottom - top);
-      context.fillRect(to, top, MARGIN.left + this.inner - to, bottom - top);
-      context.globalAlpha = 1;
-      context.fillStyle = this.theme("primary-color") || this.ink;
-      context.fillRect(from - 1, top, 2, bottom - top);
-      context.fillRect(to - 1, top, 2, bottom - top);
+    for (const { top, height } of Object.values(this.strips)) {
+      if (shown) {
+        const [from, to] = shown.map((seconds) => this.x(seconds));
+        context.fillStyle = this.paper;
+        context.globalAlpha = 0.6;
+        context.fillRect(MARGIN.left, top, from - MARGIN.left, height);
+        context.fillRect(to, top, MARGIN.left + this.inner - to, height);
+        context.globalAlpha = 1;
+        context.fillStyle = this.accent;
+        context.fillRect(from - 1, top, 2, height);
+        context.fillRect(to - 1, top, 2, height);
+      }
+      if (this.hover !== null) {
+        context.globalAlpha = 0.5;
+        this.line(context, this.x(this.hover), 1, top, height);
+        context.globalAlpha = 1;
+      }
+      this.line(context, this.x(this.cursor), 2, top, height);
     }
-    if (this.hover !== null && this.hover !== undefined) {
-      context.globalAlpha = 0.5;
-      this.line(context, this.x(this.hover), 1, top, bottom);
-      context.globalAlpha = 1;
-    }
-    this.line(context, this.x(this.cursor), 2, top, bottom);
   }
 
   // Visible on light and dark alike.
-  line(context, x, width, top, bottom) {
+  line(context, x, width, top, height) {
     context.fillStyle = this.paper;
-    context.fillRect(x - width / 2 - 1, top, width + 2, bottom - top);
+    context.fillRect(x - width / 2 - 1, top, width + 2, height);
     context.fillStyle = this.ink;
-    context.fillRect(x - width / 2, top, width, bottom - top);
+    context.fillRect(x - width / 2, top, width, height);
   }
 
   // -- words -----------------------------------------------------------------------------------
@@ -354,10 +367,13 @@ class Player {
     const playing = !this.audio.paused;
     const what = this.selection ? "Play selection" : "Play";
     this.playButton.textContent = playing ? "❚❚ Pause" : `▶ ${what}`;
-    this.allButton.hidden = !this.selection || playing;
+    this.allButton.hidden = !this.selection;
     this.clearButton.hidden = !this.selection;
     this.timeText.textContent = `${this.digits(this.cursor)} / ${this.digits(seconds)} s`;
-    this.selectionText.textContent = this.selection ? `selected ${this.words(this.selection)}` : "";
+    const shown = this.drag?.moved ? this.drag.span : this.selection;
+    this.selectionText.textContent = shown
+      ? `Selected: ${this.words(shown)}`
+      : "Drag across the picture to select a stretch of the sound.";
     this.stage.setAttribute("aria-valuemax", seconds.toFixed(2));
     this.stage.setAttribute("aria-valuenow", this.cursor.toFixed(2));
     const values = this.valuesAt(this.cursor).join(", ");
@@ -365,7 +381,7 @@ class Player {
   }
 
   digits(seconds) {
-    return seconds.toFixed(this.data.seconds < 1 ? 3 : 2);
+    return seconds.toFixed(this.decimals());
   }
 
   // "1.20–1.80 s (frames 12–17, summary 4–5)"
@@ -436,7 +452,7 @@ class Player {
   }
 
   moveTo(seconds) {
-    this.cursor = Math.min(Math.max(seconds, 0), this.data.seconds);
+    this.cursor = this.inside(seconds);
     this.audio.currentTime = this.cursor;
     this.drawOverlay();
     this.show();
@@ -460,7 +476,7 @@ class Player {
     if (event.button !== 0) return;
     this.stage.setPointerCapture(event.pointerId);
     const x = this.across(event);
-    this.drag = { x, from: this.seconds(x), moved: false };
+    this.drag = { x, from: this.seconds(x), moved: false, span: null };
   }
 
   pointerMove(event) {
@@ -468,7 +484,7 @@ class Player {
     if (this.drag) {
       this.drag.moved ||= Math.abs(x - this.drag.x) > CLICK;
       this.drag.span = [this.drag.from, this.seconds(x)].sort((a, b) => a - b);
-      if (this.drag.moved) this.selectionText.textContent = `selecting ${this.words(this.drag.span)}`;
+      this.show();
     }
     this.pointAt(event.pointerType === "touch" ? null : x);
   }
@@ -478,6 +494,7 @@ class Player {
     this.drag = null;
     if (!drag) return;
     if (drag.moved && drag.span[1] > drag.span[0]) {
+      this.fixed = drag.from;
       this.select(drag.span);
       if (this.audio.paused) this.moveTo(drag.span[0]);
     } else {
@@ -517,13 +534,12 @@ class Player {
     event.stopPropagation();
   }
 
-  // The selection runs from where it was begun to the cursor; it is sent once the keys rest.
+  // Moves the end that was dragged or moved last; sent once the keys rest.
   extend(by) {
     const [from, to] = this.selection ?? [this.cursor, this.cursor];
-    const near = Math.abs(this.cursor - from) < Math.abs(this.cursor - to);
-    const fixed = this.selection ? (near ? to : from) : this.cursor;
-    this.moveTo(this.cursor === fixed || this.cursor === (near ? from : to) ? this.cursor + by : fixed + by);
-    const span = [fixed, this.cursor].sort((a, b) => a - b);
+    if (this.fixed !== to) this.fixed = from;
+    this.moveTo((this.fixed === from ? to : from) + by);
+    const span = [this.fixed, this.cursor].sort((a, b) => a - b);
     this.select(span[1] > span[0] ? span : null, false);
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.report(), 300);

@@ -126,10 +126,11 @@ class RouteTable {
     for (const stream of this.data.streams) {
       for (let layer = 0; layer < this.rows[stream].length; layer += 1) this.draw(stream, layer);
     }
-    const changed = [...this.grid.querySelectorAll(".changed")].length;
-    this.note.textContent = changed
-      ? `◥ ${changed} ${changed === 1 ? "cell differs" : "cells differ"} from the checkpoint's route.`
-      : "";
+    const changed = this.grid.querySelectorAll(".changed").length;
+    const barred = this.grid.querySelectorAll(".barred").length;
+    const differ = `◥ ${changed} ${changed === 1 ? "cell differs" : "cells differ"} from the original route.`;
+    const hatched = `Hatched: no weights for ${this.symbols[this.brush]?.name}.`;
+    this.note.textContent = [changed ? differ : "", barred ? hatched : ""].join(" ").trim();
   }
 
   draw(stream, layer) {
@@ -139,7 +140,7 @@ class RouteTable {
     const { name, colour } = this.symbols[symbol];
     const barred = !this.data.allowed[stream][layer].includes(this.brush);
     cell.textContent = symbol === "." ? "·" : symbol;
-    cell.style.background = colour;
+    cell.style.backgroundColor = colour; // not `background`: hatching is a background image
     cell.style.color = symbol === "." ? "inherit" : "#000";
     cell.classList.toggle("barred", barred);
     cell.classList.toggle("changed", symbol !== before);
