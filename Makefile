@@ -1,7 +1,8 @@
 # palscope. `make demo` opens the page, `make test` checks everything; both set up first.
 #
 #   make demo [PORT=8501]          the attention page
-#   make test [PYTEST_ARGS=…]      ruff, pyright, all tests
+#   make test [PYTEST_ARGS=…]      ruff, pyright, the documentation, all tests
+#   make docs                      the documentation, into build/site
 #   make setup | lint | format | clean
 #
 # Set-up goes into .venv and is stamped there: it runs again only when what it depends on changes.
@@ -26,7 +27,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(PINNED))
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test docs lint format clean
 
 help:
 	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
@@ -76,7 +77,14 @@ lint: setup
 	@echo "== ruff"; $(VENV)/bin/ruff check .; $(VENV)/bin/ruff format --check .
 	@echo "== pyright"; $(VENV)/bin/pyright --pythonpath $(PY)
 
-test: lint
+# Apart from set-up, so that the page does not wait for what only documentation needs.
+$(VENV)/.docs: $(VENV)/.packages
+	@echo "== documentation tools"; $(PIP) install -qq -c $(PINNED) -e '.[docs]'; touch $@
+
+docs: setup $(VENV)/.docs
+	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
+
+test: lint docs
 	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
 
 format: setup

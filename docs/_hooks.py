@@ -1,7 +1,9 @@
-"""Build steps of the site: it also shows pages of the repository that stand outside of docs/."""
+"""Build steps of the site: the reference's pages, and pages of the repository outside of docs/."""
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "palscope"
 PAGES = [
     "benchmarks/README.md",
     "demo/lal/README.md",
@@ -19,7 +22,9 @@ PAGES = [
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages, and the files that they link to, under their paths in the repository."""
+    """Add the reference, and the pages outside of docs/ with the files that they link to."""
+    for name, text in reference().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
         linked = (Path(page).parent / link for link in re.findall(r"\]\(([^):#]+)\)", text))
@@ -30,9 +35,64 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links that lead from docs/ to these pages in a clone lead to them in the site too."""
+    """Lead links from docs/ to these pages to their place in the site; list the reference's."""
     depth = page.file.src_uri.count("/")
     out, inside = "../" * (depth + 1), "../" * depth
     for target in PAGES:
         markdown = markdown.replace(f"]({out}{target}", f"]({inside}{target}")
+    if page.file.src_uri == "reference/index.md":
+        rows = "\n".join(
+            f"| [`palscope.{name}`]({name}.md) | {summary(name)} |" for name in reference()
+        )
+        markdown += f"\n| module | what is in it |\n|---|---|\n{rows}\n"
     return markdown
+
+
+def reference() -> dict[str, str]:
+    """A page for each room of the package: its docstring, then all of its public modules."""
+    pages: dict[str, str] = {}
+    for _, name, is_room in pkgutil.iter_modules([str(PACKAGE)]):
+        modules = room_modules(name) if is_room else [f"palscope.{name}"]
+        parts = [f"# `palscope.{name}`"]
+        if is_room:
+            parts.append(docstring(PACKAGE / name / "__init__.py"))
+        if names := exported(name):
+            parts.append(f"To be imported from `palscope.{name}`: {', '.join(names)}.")
+        pages[name] = "\n\n".join([*parts, *(f"::: {module}" for module in modules)]) + "\n"
+    return pages
+
+
+def room_modules(room: str) -> list[str]:
+    """The room's public modules: first those that it re-exports from, in its own order."""
+    found = [
+        f"palscope.{room}.{name}"
+        for _, name, _ in pkgutil.iter_modules([str(PACKAGE / room)])
+        if not name.startswith("_")
+    ]
+    front = re.findall(
+        r"^from (\S+) import", (PACKAGE / room / "__init__.py").read_text("utf-8"), re.MULTILINE
+    )
+    return sorted(found, key=lambda name: front.index(name) if name in front else len(front))
+
+
+def exported(room: str) -> list[str]:
+    """Links to what the room's `__all__` names."""
+    path = PACKAGE / room / "__init__.py"
+    if not path.is_file():
+        return []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [f"[`{n}`][palscope.{room}.{n}]" for n in ast.literal_eval(node.value)]
+    return []
+
+
+def summary(name: str) -> str:
+    """A docstring's first sentence."""
+    path = PACKAGE / name / "__init__.py"
+    text = docstring(path if path.is_file() else PACKAGE / f"{name}.py")
+    return text.split("\n\n")[0].replace("\n", " ")
+
+
+def docstring(path: Path) -> str:
+    """A module's docstring, or nothing."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
