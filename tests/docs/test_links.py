@@ -1,7 +1,7 @@
 """Links and commands in the pages lead somewhere: files exist, and so do scripts and their flags.
 
-`mkdocs build --strict` checks the site's links and anchors; here they are checked as a reader of the
-repository follows them. Links to other hosts are not followed: tests need no network.
+`mkdocs build --strict` checks the site's links and anchors; here they are checked as a reader of
+the repository follows them. Links to other hosts are not followed: tests need no network.
 """
 
 from __future__ import annotations
