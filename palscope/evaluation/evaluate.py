@@ -52,7 +52,7 @@ def evaluate_manifest(
     of an interrupted run are taken up only when it and all else are equal.
 
     Returns:
-        What `scores.json` holds: `accuracy`, `n`, `interval`, `exact_match`, … and `by_domain`
+        What `scores.json` holds, `accuracy`, `n`, `interval`, `exact_match`, … and `by_domain`
         (see `palscope.evaluation.scores`), `missing` and `unreadable` audio files, `settings`.
 
     Raises:

@@ -41,13 +41,13 @@ def attention_mass(
             right: -1 is the last token, which predicts the answer.
 
     Returns:
-        One row a (row, query, layer, head, key), padding left out. Columns: `row` of the batch;
-        `query` and `key`, columns of `input_ids`; `layer`; `head`; `pathway`, a categorical of
-        "text" and the checkpoint's streams; `token`, the text of a text key, else ""; `clip`, the
-        clip's number in its row, -1 for text; `start_s`, `end_s`, the key's sound in seconds from
-        its clip's start, NaN for text; `mass`, the share of attention, from 0 to 1. The masses of
-        one (row, query, layer, head) sum to 1. A stream that a layer cannot see has no rows there,
-        and a query has none in layers where it does not run.
+        One row a (row, query, layer, head, key), padding left out. The columns are `row` of the
+        batch; `query` and `key`, columns of `input_ids`; `layer`; `head`; `pathway`, a categorical
+        of "text" and the checkpoint's streams; `token`, the text of a text key, else ""; `clip`,
+        the clip's number in its row, -1 for text; `start_s`, `end_s`, the key's sound in seconds
+        from its clip's start, NaN for text; `mass`, the share of attention, from 0 to 1. The masses
+        of one (row, query, layer, head) sum to 1. A stream that a layer cannot see has no rows
+        there, and a query has none in layers where it does not run.
 
     Raises:
         PromptError: a query does not exist, is padding, or runs in no layer.
