@@ -17,13 +17,17 @@ from streamlit.components import v2
 FILES = Path(__file__).resolve().parent / "components"
 
 
-def component(name: str) -> Any:
-    """The component made of `components/NAME.js` and `.css`; call it to show it."""
+def component(name: str, *scripts: str) -> Any:
+    """The component made of `components/NAME.js` and `.css`; call it to show it.
+
+    `scripts` names more scripts, put before it: the browser gets them as one module.
+    """
+    texts = [(FILES / f"{each}.js").read_text(encoding="utf-8") for each in (*scripts, name)]
     return v2.component(
         f"palscope_{name}",
         html=f'<div class="{name}"></div>',
         css=(FILES / f"{name}.css").read_text(encoding="utf-8"),
-        js=(FILES / f"{name}.js").read_text(encoding="utf-8"),
+        js="\n".join(texts),
     )
 
 

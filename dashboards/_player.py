@@ -6,6 +6,8 @@ import base64
 import hashlib
 import io
 import math
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
@@ -30,7 +32,7 @@ DECIBELS_PER_UNIT = 40
 SHOWN_DECIBELS = 80
 """Whisper cuts off what is further below a clip's loudest bin."""
 
-_show = component("player")
+_show = component("player", "player_picture")
 
 
 def player(
@@ -53,7 +55,8 @@ def player(
             this function returned is no change.
 
     Returns:
-        First and last second of what the visitor selected, or None.
+        First and last second of what the visitor selected, or None; `selection` as it was given
+        while the visitor has not changed it, even where it lies outside of this clip.
 
     Raises:
         AudioError: the clip is empty or not finite.
@@ -61,16 +64,17 @@ def player(
     sound = _sound(hashlib.sha256(waveform.samples.tobytes()).hexdigest(), waveform)
     report = state_of(key, "selection")
     if report is not None:
-        report = report[0], _within(report[1], waveform.seconds)
-    given = _within(selection, waveform.seconds)
+        report = report[0], within(report[1], waveform.seconds)
+    given = None if selection is None else (float(selection[0]), float(selection[1]))
     shown = remembered(key, sound["id"], given, report, leftover=None)
     data = {
         **sound,
+        "name": file_name(waveform.source),
         "tokens": token_edges(tokens),
         "curves": curve_steps(curves),
         "curvesTitle": style.SHARE_PER_TOKEN,
         "timeTitle": style.TIME,
-        "selection": shown.first,
+        "selection": within(shown.first, waveform.seconds),
         "revision": shown.revision,
     }
     _show(key=key, data=data, on_selection_change=lambda: None)
@@ -114,6 +118,16 @@ def playable(waveform: Waveform) -> bytes:
     samples = np.clip(waveform.samples, -1, 1)
     soundfile.write(file, samples, waveform.sample_rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
+
+
+def file_name(source: str) -> str:
+    """A plain name to save a sound under, from where it came from.
+
+    >>> file_name("clips/dog_4-182395-A.ogg")
+    'dog-4-182395-A.wav'
+    """
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(source).stem).strip("-")
+    return f"{plain or 'sound'}.wav"
 
 
 def envelope(
@@ -173,7 +187,7 @@ def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
     ]
 
 
-def _within(span: Any, seconds: float) -> Span | None:
+def within(span: Any, seconds: float) -> Span | None:
     """`span` cut to the clip; None where it is no span, or nothing of it lies in the clip."""
     try:
         start, end = (float(edge) for edge in span)

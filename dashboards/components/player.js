@@ -1,72 +1,66 @@
-// A clip's sound above and on one axis of seconds: attention, waveform, spectrogram.
+// A clip to play, look at and select from; `Picture` draws it.
 //
 // Python gives the selection at first and whenever `revision` goes up; between, what was selected
 // here counts, and is sent when a drag ends. The sound is replaced only when its id changes, so new
 // curves neither stop it nor move its cursor.
 
-const MARGIN = { left: 46, right: 12 }; // px, of all strips
-const HEADER = 20; // above each strip: its title
-const STRIPS = { curves: 84, waveform: 44, spectrogram: 132 };
-const AXIS = 36; // below: seconds
 const CLICK = 4; // px that a pointer may move and still click
 const STEP = 0.1; // s, of an arrow key
-const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
+const DECIMALS = 2; // of seconds, shown and sent
 
 class Player {
   constructor(root) {
     this.root = root;
     this.audio = new Audio();
-    this.picture = new Image();
-    this.picture.onload = () => this.draw();
     this.cursor = 0;
     this.selection = null;
     this.hover = null;
+    this.drag = null;
     this.until = null; // where playing stops: the end of the selection, or null
     this.build();
   }
 
   update(data, send) {
     this.send = send;
-    this.data = data;
+    this.data = this.picture.data = data;
     if (data.id !== this.id) this.load();
     if (data.revision !== this.revision) {
       this.revision = data.revision;
       this.selection = data.selection;
       this.drag = null;
-      if (this.audio.paused) this.moveTo(this.selection ? this.selection[0] : this.cursor);
+      if (this.selection && this.audio.paused) this.moveTo(this.selection[0]);
     }
-    const grid = this.data.tokens.map(({ stream }) => stream);
-    this.gridBox.hidden = grid.length === 0;
-    this.layOut();
-    this.draw();
+    this.showLegend();
+    this.gridBox.hidden = data.tokens.length === 0;
+    this.picture.draw();
     this.show();
   }
 
   load() {
-    const { id, wav, picture } = this.data;
+    const { id, wav, picture, name } = this.data;
     this.id = id;
     this.audio.pause();
     if (this.url) URL.revokeObjectURL(this.url);
     const bytes = Uint8Array.from(atob(wav), (character) => character.charCodeAt(0));
     this.url = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }));
-    this.audio.src = this.url;
-    this.picture.src = `data:image/png;base64,${picture}`;
+    this.audio.src = this.saveLink.href = this.url;
+    this.saveLink.download = name;
+    this.picture.image.src = `data:image/png;base64,${picture}`;
     this.cursor = 0;
-    this.selection = null;
-    this.hover = null;
+    this.selection = this.hover = this.until = null;
   }
 
   destroy() {
     this.audio.pause();
     this.watcher.disconnect();
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.resting);
     if (this.url) URL.revokeObjectURL(this.url);
   }
 
-  // -- the elements ----------------------------------------------------------------------------
-
   build() {
     this.root.innerHTML = `
+      <div class="legend" data-testid="player-legend"></div>
       <div class="stage" tabindex="0" role="slider" data-testid="player-stage" aria-valuemin="0"
         aria-label="Place in the sound. Space plays, arrow keys move, with shift they select, escape clears.">
         <canvas data-testid="player-canvas"></canvas>
@@ -84,13 +78,19 @@ class Player {
         <span class="time" data-testid="player-selection" aria-live="polite"></span>
         <button type="button" data-testid="player-play-all">▶ Play all</button>
         <button type="button" data-testid="player-clear">Clear</button>
+        <a data-testid="player-save">Save sound</a>
       </div>`;
     const part = (name) => this.root.querySelector(`[data-testid="player-${name}"]`);
-    [this.stage, this.canvas, this.overlay, this.tip] = ["stage", "canvas", "overlay", "tip"].map(part);
+    [this.legend, this.stage, this.tip] = ["legend", "stage", "tip"].map(part);
     [this.playButton, this.allButton, this.clearButton] = ["play", "play-all", "clear"].map(part);
-    [this.timeText, this.selectionText, this.gridBox] = ["time", "selection", "grid"].map(part);
-    this.gridInput = this.gridBox.querySelector("input");
-    this.gridInput.onchange = () => this.draw();
+    [this.timeText, this.selectionText, this.saveLink] = ["time", "selection", "save"].map(part);
+    this.gridBox = part("grid");
+    this.picture = new Picture(this.stage, part("canvas"), part("overlay"));
+
+    this.gridBox.querySelector("input").onchange = ({ target }) => {
+      this.picture.gridShown = target.checked;
+      this.picture.draw();
+    };
     this.playButton.onclick = () => this.toggle();
     this.allButton.onclick = () => this.play(0, null);
     this.clearButton.onclick = () => {
@@ -107,284 +107,55 @@ class Player {
     this.audio.onended = () => this.moveTo(this.data.seconds);
     this.audio.ontimeupdate = () => this.follow(); // a hidden tab gets no animation frames
     this.watcher = new ResizeObserver(() => {
-      this.layOut();
-      this.draw();
+      this.picture.draw();
+      this.show();
     });
     this.watcher.observe(this.stage);
-  }
-
-  // Where each strip lies, in CSS pixels.
-  layOut() {
-    if (!this.data) return;
-    this.width = this.stage.clientWidth;
-    this.inner = Math.max(this.width - MARGIN.left - MARGIN.right, 1);
-    this.strips = {};
-    let top = 0;
-    for (const [name, height] of Object.entries(STRIPS)) {
-      if (name === "curves" && !this.data.curves.length) continue;
-      this.strips[name] = { title: top, top: top + HEADER, height, bottom: top + HEADER + height };
-      top += HEADER + height + 4;
-    }
-    this.bottom = top;
-    this.height = top + AXIS;
-  }
-
-  x(seconds) {
-    return MARGIN.left + (seconds / this.data.seconds) * this.inner;
-  }
-
-  seconds(x) {
-    return this.inside(((x - MARGIN.left) / this.inner) * this.data.seconds);
-  }
-
-  // A place in the clip, as exact as it is shown.
-  inside(seconds) {
-    const rounded = Number(seconds.toFixed(this.decimals()));
-    return Math.min(Math.max(rounded, 0), this.data.seconds);
-  }
-
-  decimals() {
-    return this.data.seconds < 1 ? 3 : 2;
-  }
-
-  // -- drawing ---------------------------------------------------------------------------------
-
-  // A context in CSS pixels on a cleared canvas, sharp at any pixel ratio.
-  context(canvas) {
-    const ratio = window.devicePixelRatio || 1;
-    const [width, height] = [Math.round(this.width * ratio), Math.round(this.height * ratio)];
-    if (canvas.width !== width || canvas.height !== height) {
-      canvas.width = width;
-      canvas.height = height;
-      canvas.style.height = `${this.height}px`;
-    }
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
-    context.font = `12px ${this.theme("font") || "sans-serif"}`;
-    context.textBaseline = "middle";
-    return context;
-  }
-
-  theme(name) {
-    return getComputedStyle(this.root).getPropertyValue(`--st-${name}`).trim();
-  }
-
-  draw() {
-    if (!this.data || !this.width) return;
-    const context = this.context(this.canvas);
-    this.ink = this.theme("text-color") || "#000";
-    this.paper = this.theme("background-color") || "#fff";
-    this.accent = this.theme("primary-color") || this.ink;
-    if (this.strips.curves) this.drawCurves(context);
-    this.drawWaveform(context);
-    this.drawSpectrogram(context);
-    if (this.gridInput.checked) this.drawGrid(context);
-    this.drawAxis(context);
-    this.drawOverlay();
-  }
-
-  title(context, strip, text) {
-    context.fillStyle = this.ink;
-    context.textAlign = "left";
-    context.fillText(text, MARGIN.left, strip.title + HEADER / 2);
-  }
-
-  // A number beside the strip, with a faint line across it.
-  tick(context, strip, y, text) {
-    context.globalAlpha = 0.15;
-    context.fillStyle = this.ink;
-    context.fillRect(MARGIN.left, Math.round(y), this.inner, 1);
-    context.globalAlpha = 1;
-    context.textAlign = "right";
-    const inside = Math.min(Math.max(y, strip.top + 6), strip.bottom - 5);
-    context.fillText(text, MARGIN.left - 5, inside);
-  }
-
-  drawCurves(context) {
-    const strip = this.strips.curves;
-    const { curves, curvesTitle } = this.data;
-    this.title(context, strip, curvesTitle);
-    let right = this.width - MARGIN.right;
-    for (const { pathway, colour } of [...curves].reverse()) {
-      right -= context.measureText(pathway).width;
-      context.fillStyle = this.ink;
-      context.fillText(pathway, right, strip.title + HEADER / 2);
-      context.fillStyle = colour;
-      context.fillRect(right - 18, strip.title + HEADER / 2 - 2, 14, 4);
-      right -= 28;
-    }
-    const highest = Math.max(...curves.flatMap(({ mass }) => mass), 0);
-    const y = (mass) => strip.bottom - (highest ? mass / highest : 0) * (strip.height - 4);
-    this.tick(context, strip, strip.bottom, "0");
-    if (highest) this.tick(context, strip, y(highest), shortNumber(highest));
-    for (const { colour, start, end, mass } of curves) {
-      context.beginPath();
-      mass.forEach((value, i) => {
-        // A gap between two slices is no value: the line starts anew.
-        const gap = i === 0 || start[i] > end[i - 1] + 1e-3;
-        context[gap ? "moveTo" : "lineTo"](this.x(start[i]), y(value));
-        context.lineTo(this.x(end[i]), y(value));
-      });
-      context.strokeStyle = colour;
-      context.lineWidth = 2;
-      context.stroke();
-    }
-  }
-
-  drawWaveform(context) {
-    const strip = this.strips.waveform;
-    const { low, high, peak } = this.data;
-    this.title(context, strip, "waveform (full scale 1)");
-    const middle = strip.top + strip.height / 2;
-    const reach = strip.height / 2 - 1;
-    this.tick(context, strip, middle, "0");
-    if (peak) this.tick(context, strip, middle - reach, shortNumber(peak));
-    context.beginPath();
-    const at = (i) => MARGIN.left + ((i + 0.5) / low.length) * this.inner;
-    high.forEach((value, i) => context.lineTo(at(i), middle - value * reach));
-    for (let i = low.length - 1; i >= 0; i -= 1) context.lineTo(at(i), middle - low[i] * reach);
-    context.closePath();
-    context.fillStyle = context.strokeStyle = this.ink;
-    context.globalAlpha = 0.75;
-    context.lineWidth = 0.75;
-    context.fill();
-    context.stroke();
-    context.globalAlpha = 1;
-  }
-
-  drawSpectrogram(context) {
-    const strip = this.strips.spectrogram;
-    const { left, right, ticks, tickLabels, scale, decibels } = this.data;
-    this.title(context, strip, "frequency (kHz)");
-    context.save();
-    context.beginPath();
-    context.rect(MARGIN.left, strip.top, this.inner, strip.height);
-    context.clip();
-    context.fillStyle = scale[0];
-    context.fillRect(MARGIN.left, strip.top, this.inner, strip.height);
-    if (this.picture.complete && this.picture.naturalWidth) {
-      const edge = this.x(left);
-      context.drawImage(this.picture, edge, strip.top, this.x(right) - edge, strip.height);
-    }
-    context.restore();
-    ticks.forEach((tick, i) => {
-      const y = strip.bottom - tick * strip.height;
-      context.fillStyle = this.ink;
-      context.fillRect(MARGIN.left - 4, Math.round(y), 4, 1);
-      context.textAlign = "right";
-      context.fillText(tickLabels[i], MARGIN.left - 7, y);
-    });
-    this.drawScale(context, strip.title + HEADER / 2, scale, decibels);
-  }
-
-  // What the spectrogram's colours mean, at the right of its title.
-  drawScale(context, y, scale, decibels) {
-    const end = this.width - MARGIN.right;
-    context.fillStyle = this.ink;
-    context.textAlign = "right";
-    const unit = this.width < 480 ? "0 dB" : "0 dB (loudest)";
-    context.fillText(unit, end, y);
-    const bar = end - context.measureText(unit).width - 6;
-    const gradient = context.createLinearGradient(bar - 60, 0, bar, 0);
-    scale.forEach((colour, i) => gradient.addColorStop(i / (scale.length - 1), colour));
-    context.fillText(`−${decibels}`, bar - 66, y);
-    context.fillStyle = gradient;
-    context.fillRect(bar - 60, y - 5, 60, 10);
-  }
-
-  drawGrid(context) {
-    const strip = this.strips.spectrogram;
-    const labels = this.data.tokens.map(({ stream, start, end }, i) => {
-      const width = Math.min(i + 1, 2);
-      const spacing = this.x(end[0]) - this.x(start[0]);
-      const every = Math.max(1, Math.ceil((SPACING * width) / spacing));
-      context.fillStyle = "#fff";
-      context.globalAlpha = 0.35 * width;
-      for (const seconds of [...start.filter((_, n) => n % every === 0), end[end.length - 1]]) {
-        context.fillRect(this.x(seconds) - width / 2, strip.top, width, strip.height);
-      }
-      const left = every > 1 ? `, a line every ${every}` : "";
-      return `${stream} ${trimmed(end[0] - start[0])} s${left}`;
-    });
-    context.globalAlpha = 1;
-    this.gridBox.querySelector("span").textContent = `token grid (${labels.join("; ")})`;
-  }
-
-  drawAxis(context) {
-    const { seconds, timeTitle } = this.data;
-    const step = niceStep(seconds, Math.max(2, Math.floor(this.inner / 70)));
-    context.fillStyle = this.ink;
-    context.fillRect(MARGIN.left, this.bottom - 4, this.inner, 1);
-    context.textAlign = "center";
-    for (let i = 0; i * step <= seconds * (1 + 1e-9); i += 1) {
-      const x = this.x(i * step);
-      context.fillRect(Math.round(x), this.bottom - 4, 1, 5);
-      context.fillText(trimmed(i * step), Math.min(x, this.width - 10), this.bottom + 9);
-    }
-    context.fillText(timeTitle, MARGIN.left + this.inner / 2, this.bottom + 25);
-  }
-
-  // Selection, pointer and cursor: redrawn while sound plays, over what stays.
-  drawOverlay() {
-    if (!this.width) return;
-    const context = this.context(this.overlay);
-    const shown = this.drag?.moved ? this.drag.span : this.selection;
-    for (const { top, height } of Object.values(this.strips)) {
-      if (shown) {
-        const [from, to] = shown.map((seconds) => this.x(seconds));
-        context.fillStyle = this.paper;
-        context.globalAlpha = 0.6;
-        context.fillRect(MARGIN.left, top, from - MARGIN.left, height);
-        context.fillRect(to, top, MARGIN.left + this.inner - to, height);
-        context.globalAlpha = 1;
-        context.fillStyle = this.accent;
-        context.fillRect(from - 1, top, 2, height);
-        context.fillRect(to - 1, top, 2, height);
-      }
-      if (this.hover !== null) {
-        context.globalAlpha = 0.5;
-        this.line(context, this.x(this.hover), 1, top, height);
-        context.globalAlpha = 1;
-      }
-      this.line(context, this.x(this.cursor), 2, top, height);
-    }
-  }
-
-  // Visible on light and dark alike.
-  line(context, x, width, top, height) {
-    context.fillStyle = this.paper;
-    context.fillRect(x - width / 2 - 1, top, width + 2, height);
-    context.fillStyle = this.ink;
-    context.fillRect(x - width / 2, top, width, height);
   }
 
   // -- words -----------------------------------------------------------------------------------
 
   show() {
     if (!this.data) return;
-    const { seconds } = this.data;
+    const { seconds, tokens } = this.data;
     const playing = !this.audio.paused;
+    const shown = this.drag?.moved ? this.drag.span : this.selection;
     const what = this.selection ? "Play selection" : "Play";
     this.playButton.textContent = playing ? "❚❚ Pause" : `▶ ${what}`;
-    this.allButton.hidden = !this.selection;
-    this.clearButton.hidden = !this.selection;
-    this.timeText.textContent = `${this.digits(this.cursor)} / ${this.digits(seconds)} s`;
-    const shown = this.drag?.moved ? this.drag.span : this.selection;
+    this.allButton.hidden = this.clearButton.hidden = !this.selection;
+    this.timeText.textContent = `${digits(this.cursor)} / ${digits(seconds)} s`;
     this.selectionText.textContent = shown
       ? `Selected: ${this.words(shown)}`
       : "Drag across the picture to select a stretch of the sound.";
-    this.stage.setAttribute("aria-valuemax", seconds.toFixed(2));
-    this.stage.setAttribute("aria-valuenow", this.cursor.toFixed(2));
-    const values = this.valuesAt(this.cursor).join(", ");
-    this.stage.setAttribute("aria-valuetext", [`${this.digits(this.cursor)} s`, values].join(" "));
+    const grid = tokens.map(({ stream, start, end }, i) => {
+      const every = this.picture.gridStep(i);
+      const left = every > 1 ? `, a line every ${every}` : "";
+      return `${stream} ${trimmed(end[0] - start[0])} s${left}`;
+    });
+    this.gridBox.querySelector("span").textContent = `token grid (${grid.join("; ")})`;
+    this.stage.setAttribute("aria-valuemax", digits(seconds));
+    this.stage.setAttribute("aria-valuenow", digits(this.cursor));
+    const values = [`${digits(this.cursor)} s`, ...this.valuesAt(this.cursor)];
+    this.stage.setAttribute("aria-valuetext", values.join(", "));
+    this.picture.mark({ selection: shown, hover: this.hover, cursor: this.cursor });
   }
 
-  digits(seconds) {
-    return seconds.toFixed(this.decimals());
+  showLegend() {
+    const { curves, curvesTitle } = this.data;
+    const title = document.createElement("span");
+    title.textContent = curvesTitle;
+    const entries = curves.map(({ pathway, colour }) => {
+      const entry = document.createElement("span");
+      entry.className = "entry";
+      entry.textContent = pathway;
+      entry.style.setProperty("--colour", colour);
+      return entry;
+    });
+    this.legend.replaceChildren(title, ...entries);
+    this.legend.hidden = curves.length === 0;
   }
 
-  // "1.20–1.80 s (frames 12–17, summary 4–5)"
+  // "1.20–1.80 s (tokens: frames 12–17, summary 4–5)"
   words([from, to]) {
     const tokens = this.data.tokens.map(({ stream, start, end }) => {
       const first = end.findIndex((edge) => edge > from + 1e-6);
@@ -393,7 +164,7 @@ class Player {
       return first === last ? `${stream} ${first}` : `${stream} ${first}–${last}`;
     });
     const list = tokens.length ? ` (tokens: ${tokens.join(", ")})` : "";
-    return `${this.digits(from)}–${this.digits(to)} s${list}`;
+    return `${digits(from)}–${digits(to)} s${list}`;
   }
 
   valuesAt(seconds) {
@@ -403,16 +174,18 @@ class Player {
     });
   }
 
+  // Between two strips, beside the pointer: what the curves are there.
   pointAt(x) {
-    const inside = x !== null && x >= MARGIN.left && x <= MARGIN.left + this.inner;
-    this.hover = inside ? this.seconds(x) : null;
+    const inside = x !== null && this.picture.holds(x);
+    this.hover = inside ? this.picture.seconds(x) : null;
     this.tip.hidden = !inside;
     if (inside) {
-      this.tip.textContent = [`${this.digits(this.hover)} s`, ...this.valuesAt(this.hover)].join(" · ");
-      const right = this.width - this.tip.offsetWidth;
+      this.tip.textContent = [`${digits(this.hover)} s`, ...this.valuesAt(this.hover)].join(" · ");
+      const right = this.stage.clientWidth - this.tip.offsetWidth;
       this.tip.style.left = `${Math.max(0, Math.min(x + 10, right))}px`;
+      this.tip.style.top = `${this.picture.strips.waveform.title}px`;
     }
-    this.drawOverlay();
+    this.show();
   }
 
   // -- playing ---------------------------------------------------------------------------------
@@ -428,8 +201,8 @@ class Player {
   }
 
   play(from, until) {
-    this.until = until;
     this.moveTo(from);
+    this.until = until;
     this.audio.play().catch(() => this.show());
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.animate());
@@ -447,44 +220,53 @@ class Player {
       this.audio.pause();
       this.cursor = this.until;
     }
-    this.drawOverlay();
     this.show();
   }
 
   moveTo(seconds) {
-    this.cursor = this.inside(seconds);
-    this.audio.currentTime = this.cursor;
-    this.drawOverlay();
+    this.cursor = this.audio.currentTime = this.inside(seconds);
     this.show();
+  }
+
+  // A place in the clip, as exact as it is shown.
+  inside(seconds) {
+    return Math.min(Math.max(Number(digits(seconds)), 0), this.data.seconds);
   }
 
   // -- selecting -------------------------------------------------------------------------------
 
-  select(span, send = true) {
+  select(span) {
+    this.change(span);
+    this.report();
+  }
+
+  change(span) {
     this.selection = span;
     this.until = null; // what plays, plays on
-    this.drawOverlay();
     this.show();
-    if (send) this.report();
   }
 
   report() {
+    clearTimeout(this.resting);
     this.send("selection", { revision: this.revision, value: this.selection });
+  }
+
+  across(event) {
+    return event.clientX - this.stage.getBoundingClientRect().left;
   }
 
   pointerDown(event) {
     if (event.button !== 0) return;
     this.stage.setPointerCapture(event.pointerId);
     const x = this.across(event);
-    this.drag = { x, from: this.seconds(x), moved: false, span: null };
+    this.drag = { x, from: this.inside(this.picture.seconds(x)), moved: false, span: null };
   }
 
   pointerMove(event) {
     const x = this.across(event);
     if (this.drag) {
       this.drag.moved ||= Math.abs(x - this.drag.x) > CLICK;
-      this.drag.span = [this.drag.from, this.seconds(x)].sort((a, b) => a - b);
-      this.show();
+      this.drag.span = inOrder(this.drag.from, this.inside(this.picture.seconds(x)));
     }
     this.pointAt(event.pointerType === "touch" ? null : x);
   }
@@ -499,23 +281,18 @@ class Player {
       if (this.audio.paused) this.moveTo(drag.span[0]);
     } else {
       this.until = null;
-      this.moveTo(this.seconds(this.across(event)));
+      this.moveTo(this.picture.seconds(this.across(event)));
     }
   }
 
   cancelDrag() {
     this.drag = null;
-    this.drawOverlay();
     this.show();
-  }
-
-  across(event) {
-    return event.clientX - this.stage.getBoundingClientRect().left;
   }
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = Math.min(STEP, this.data.seconds / 10);
+    const step = Math.max(Math.min(STEP, this.data.seconds / 10), 10 ** -DECIMALS);
     const by = { ArrowLeft: -step, ArrowRight: step }[event.key];
     if (event.key === " ") {
       this.toggle();
@@ -539,28 +316,19 @@ class Player {
     const [from, to] = this.selection ?? [this.cursor, this.cursor];
     if (this.fixed !== to) this.fixed = from;
     this.moveTo((this.fixed === from ? to : from) + by);
-    const span = [this.fixed, this.cursor].sort((a, b) => a - b);
-    this.select(span[1] > span[0] ? span : null, false);
+    const span = inOrder(this.fixed, this.cursor);
+    this.change(span[1] > span[0] ? span : null);
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.report(), 300);
   }
 }
 
-// -- numbers -----------------------------------------------------------------------------------
-
-// 1, 2 or 5 times a power of ten, so that at most `count` steps fit.
-function niceStep(length, count) {
-  const rough = length / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
+function inOrder(a, b) {
+  return a < b ? [a, b] : [b, a];
 }
 
-function trimmed(value) {
-  return String(Number(value.toFixed(4)));
-}
-
-function shortNumber(value) {
-  return value >= 0.01 || value === 0 ? String(Number(value.toPrecision(2))) : value.toExponential(0);
+function digits(seconds) {
+  return seconds.toFixed(DECIMALS);
 }
 
 const players = new WeakMap();

@@ -1,0 +1,282 @@
+// What the player draws, strip under strip on one axis of seconds: attention, waveform,
+// spectrogram. `draw` fills the lower canvas; `mark` fills the upper one, as often as the screen
+// can show while sound plays.
+
+const MARGIN = { left: 46, right: 12 }; // px, of all strips
+const HEADER = 20; // px, above a strip: its title
+const HEIGHTS = { curves: 88, waveform: 44, spectrogram: 132 }; // px
+const AXIS = 40; // px, below: seconds
+const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
+
+class Picture {
+  constructor(stage, lower, upper) {
+    this.stage = stage;
+    this.lower = lower;
+    this.upper = upper;
+    this.image = new Image(); // the spectrogram
+    this.image.onload = () => this.draw();
+    this.gridShown = true;
+  }
+
+  // -- places ----------------------------------------------------------------------------------
+
+  // Where each strip lies, in CSS pixels.
+  layOut() {
+    this.width = this.stage.clientWidth;
+    this.inner = Math.max(this.width - MARGIN.left - MARGIN.right, 1);
+    this.strips = {};
+    let top = 0;
+    for (const [name, height] of Object.entries(HEIGHTS)) {
+      // The curves' title and legend stand above the canvas: they may need several lines.
+      const header = name === "curves" ? 4 : HEADER;
+      if (name === "curves" && !this.data.curves.length) continue;
+      this.strips[name] = { title: top, top: top + header, height, bottom: top + header + height };
+      top += header + height + 4;
+    }
+    this.bottom = top - 4;
+    this.height = this.bottom + AXIS;
+  }
+
+  x(seconds) {
+    return MARGIN.left + (seconds / this.data.seconds) * this.inner;
+  }
+
+  seconds(x) {
+    return ((x - MARGIN.left) / this.inner) * this.data.seconds;
+  }
+
+  holds(x) {
+    return x >= MARGIN.left && x <= MARGIN.left + this.inner;
+  }
+
+  // -- drawing ---------------------------------------------------------------------------------
+
+  draw() {
+    if (!this.data) return;
+    this.layOut();
+    if (!this.width) return; // not on the page at present
+    this.ink = this.theme("text-color") || "#000";
+    this.paper = this.theme("background-color") || "#fff";
+    this.accent = this.theme("primary-color") || this.ink;
+    const context = this.context(this.lower);
+    if (this.strips.curves) this.drawCurves(context);
+    this.drawWaveform(context);
+    this.drawSpectrogram(context);
+    if (this.gridShown) this.drawGrid(context);
+    this.drawAxis(context);
+    this.mark(this.marks);
+  }
+
+  // Selection, pointer and cursor, in seconds or null.
+  mark(marks) {
+    this.marks = marks;
+    if (!this.width || !marks) return;
+    const context = this.context(this.upper);
+    for (const { top, height } of Object.values(this.strips)) {
+      if (marks.selection) {
+        const [from, to] = marks.selection.map((seconds) => this.x(seconds));
+        context.fillStyle = this.paper;
+        context.globalAlpha = 0.6;
+        context.fillRect(MARGIN.left, top, from - MARGIN.left, height);
+        context.fillRect(to, top, MARGIN.left + this.inner - to, height);
+        context.globalAlpha = 1;
+        context.fillStyle = this.accent;
+        context.fillRect(from - 1, top, 2, height);
+        context.fillRect(to - 1, top, 2, height);
+      }
+      if (marks.hover !== null) {
+        context.globalAlpha = 0.5;
+        this.line(context, this.x(marks.hover), 1, top, height);
+        context.globalAlpha = 1;
+      }
+      this.line(context, this.x(marks.cursor), 2, top, height);
+    }
+  }
+
+  // Visible on light and dark alike.
+  line(context, x, width, top, height) {
+    context.fillStyle = this.paper;
+    context.fillRect(x - width / 2 - 1, top, width + 2, height);
+    context.fillStyle = this.ink;
+    context.fillRect(x - width / 2, top, width, height);
+  }
+
+  // A context in CSS pixels on a cleared canvas, sharp at any pixel ratio.
+  context(canvas) {
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [Math.round(this.width * ratio), Math.round(this.height * ratio)];
+    if (canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+      canvas.style.height = `${this.height}px`;
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    context.font = `12px ${this.theme("font") || "sans-serif"}`;
+    context.textBaseline = "middle";
+    return context;
+  }
+
+  theme(name) {
+    return getComputedStyle(this.stage).getPropertyValue(`--st-${name}`).trim();
+  }
+
+  // -- the strips ------------------------------------------------------------------------------
+
+  title(context, strip, text) {
+    context.fillStyle = this.ink;
+    context.textAlign = "left";
+    context.fillText(text, MARGIN.left, strip.title + HEADER / 2);
+  }
+
+  // A number beside the strip, with a faint line across it.
+  tick(context, strip, y, text) {
+    context.globalAlpha = 0.15;
+    context.fillStyle = this.ink;
+    context.fillRect(MARGIN.left, Math.round(y), this.inner, 1);
+    context.globalAlpha = 1;
+    context.textAlign = "right";
+    const inside = Math.min(Math.max(y, strip.top + 6), strip.bottom - 5);
+    context.fillText(text, MARGIN.left - 5, inside);
+  }
+
+  drawCurves(context) {
+    const strip = this.strips.curves;
+    const { curves } = this.data;
+    const highest = Math.max(...curves.flatMap(({ mass }) => mass), 0);
+    const y = (mass) => strip.bottom - (highest ? mass / highest : 0) * (strip.height - 4);
+    this.tick(context, strip, strip.bottom, "0");
+    if (highest) this.tick(context, strip, y(highest), shortNumber(highest));
+    for (const { colour, start, end, mass } of curves) {
+      context.beginPath();
+      mass.forEach((value, i) => {
+        // A gap between two slices is no value: the line starts anew.
+        const gap = i === 0 || start[i] > end[i - 1] + 1e-3;
+        context[gap ? "moveTo" : "lineTo"](this.x(start[i]), y(value));
+        context.lineTo(this.x(end[i]), y(value));
+      });
+      context.strokeStyle = colour;
+      context.lineWidth = 2;
+      context.stroke();
+    }
+  }
+
+  drawWaveform(context) {
+    const strip = this.strips.waveform;
+    const { low, high, peak } = this.data;
+    this.title(context, strip, "waveform (full scale 1)");
+    const middle = strip.top + strip.height / 2;
+    const reach = strip.height / 2 - 1;
+    this.tick(context, strip, middle, "0");
+    if (peak) this.tick(context, strip, middle - reach, shortNumber(peak));
+    context.beginPath();
+    const at = (i) => MARGIN.left + ((i + 0.5) / low.length) * this.inner;
+    high.forEach((value, i) => context.lineTo(at(i), middle - value * reach));
+    for (let i = low.length - 1; i >= 0; i -= 1) context.lineTo(at(i), middle - low[i] * reach);
+    context.closePath();
+    context.fillStyle = context.strokeStyle = this.ink;
+    context.globalAlpha = 0.75;
+    context.lineWidth = 0.75;
+    context.fill();
+    context.stroke();
+    context.globalAlpha = 1;
+  }
+
+  drawSpectrogram(context) {
+    const strip = this.strips.spectrogram;
+    const { left, right, ticks, tickLabels, scale, decibels } = this.data;
+    this.title(context, strip, "frequency (kHz)");
+    context.save();
+    context.beginPath();
+    context.rect(MARGIN.left, strip.top, this.inner, strip.height);
+    context.clip();
+    context.fillStyle = scale[0];
+    context.fillRect(MARGIN.left, strip.top, this.inner, strip.height);
+    if (this.image.complete && this.image.naturalWidth) {
+      const edge = this.x(left);
+      context.drawImage(this.image, edge, strip.top, this.x(right) - edge, strip.height);
+    }
+    context.restore();
+    ticks.forEach((tick, i) => {
+      const y = strip.bottom - tick * strip.height;
+      context.fillStyle = this.ink;
+      context.fillRect(MARGIN.left - 4, Math.round(y), 4, 1);
+      context.textAlign = "right";
+      context.fillText(tickLabels[i], MARGIN.left - 7, y);
+    });
+    this.drawScale(context, strip.title + HEADER / 2, scale, decibels);
+  }
+
+  // What the spectrogram's colours mean, at the right of its title.
+  drawScale(context, y, scale, decibels) {
+    const end = this.width - MARGIN.right;
+    context.fillStyle = this.ink;
+    context.textAlign = "right";
+    const unit = this.width < 480 ? "0 dB" : "0 dB (loudest)";
+    context.fillText(unit, end, y);
+    const bar = end - context.measureText(unit).width - 6;
+    const gradient = context.createLinearGradient(bar - 60, 0, bar, 0);
+    scale.forEach((colour, i) => gradient.addColorStop(i / (scale.length - 1), colour));
+    context.fillText(`−${decibels}`, bar - 66, y);
+    context.fillStyle = gradient;
+    context.fillRect(bar - 60, y - 5, 60, 10);
+  }
+
+  drawGrid(context) {
+    const strip = this.strips.spectrogram;
+    this.data.tokens.forEach(({ start, end }, i) => {
+      const width = lineWidth(i);
+      const every = this.gridStep(i);
+      context.fillStyle = "#fff";
+      context.globalAlpha = 0.35 * width;
+      for (const seconds of [...start.filter((_, n) => n % every === 0), end[end.length - 1]]) {
+        context.fillRect(this.x(seconds) - width / 2, strip.top, width, strip.height);
+      }
+    });
+    context.globalAlpha = 1;
+  }
+
+  // One in how many token borders of stream `i` is drawn.
+  gridStep(i) {
+    const { start, end } = this.data.tokens[i];
+    const spacing = this.x(end[0]) - this.x(start[0]);
+    return Math.max(1, Math.ceil((SPACING * lineWidth(i)) / spacing));
+  }
+
+  drawAxis(context) {
+    const { seconds, timeTitle } = this.data;
+    const step = niceStep(seconds, Math.max(2, Math.floor(this.inner / 70)));
+    context.fillStyle = this.ink;
+    context.fillRect(MARGIN.left, this.bottom, this.inner, 1);
+    context.textAlign = "center";
+    for (let i = 0; i * step <= seconds * (1 + 1e-9); i += 1) {
+      const x = this.x(i * step);
+      context.fillRect(Math.round(x), this.bottom, 1, 5);
+      context.fillText(trimmed(i * step), Math.min(x, this.width - 10), this.bottom + 13);
+    }
+    context.fillText(timeTitle, MARGIN.left + this.inner / 2, this.bottom + 29);
+  }
+}
+
+// -- numbers -----------------------------------------------------------------------------------
+
+// px: thin for the first stream of tokens, thick for the next
+function lineWidth(i) {
+  return Math.min(i + 1, 2);
+}
+
+// 1, 2 or 5 times a power of ten, so that at most `count` steps fit.
+function niceStep(length, count) {
+  const rough = length / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
+}
+
+function trimmed(value) {
+  return String(Number(value.toFixed(4)));
+}
+
+function shortNumber(value) {
+  return value >= 0.001 || value === 0 ? String(Number(value.toPrecision(2))) : value.toExponential(0);
+}
