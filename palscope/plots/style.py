@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from palscope.routing.display import colours as colours
 
-# Okabe and Ito's palette (2008), which colour-blind readers can tell apart.
-_FIXED = {"text": "#555555", "frames": "#0072B2", "summary": "#D55E00"}
-_OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 COLOUR_SCALE = "cividis"
 DIFFERENCE_SCALE = "RdBu_r"
 
@@ -18,12 +15,6 @@ LAYER = "layer"
 HEAD = "head"
 HEAD_STRIPS = "head; within each, time from left"
 NO_AUDIO = "no audio token is seen here"
-
-
-def colours(pathways: Iterable[str]) -> dict[str, str]:
-    """A colour for each pathway; "text", "frames" and "summary" have theirs in every figure."""
-    others = [name for name in dict.fromkeys(pathways) if name not in _FIXED]
-    return {**_FIXED, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
 
 
 def translucent(colour: str, alpha: float = 0.2) -> str:

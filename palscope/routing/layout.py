@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -279,17 +278,9 @@ class TokenLayout:
         )
 
     def _repr_html_(self) -> str:
-        palette = {"padding": "#eee", "text": "#bdbdbd", "frames": "#3182bd", "summary": "#e6550d"}
-        strips: list[str] = []
-        for row in range(self.stream.shape[0]):
-            cells = "".join(
-                f'<span title="{r.stream} {r.token}, position {r.position}, '
-                f'{r.start_s:.2f} to {r.end_s:.2f} s" style="display:inline-block;width:5px;'
-                f'height:14px;background:{palette.get(str(r.stream), "#31a354")}"></span>'
-                for r in cast(Any, self.table(row)).itertuples()
-            )
-            strips.append(f'<div style="line-height:14px">{cells}</div>')
-        return "".join(strips)
+        from palscope.routing.display import layout_html
+
+        return layout_html(self)
 
     @staticmethod
     def _at(values: Tensor, columns: Int[Tensor, "batch n"]) -> Tensor:

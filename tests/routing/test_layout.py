@@ -179,11 +179,6 @@ def test_repeated_rows_have_clips_of_their_own() -> None:
         assert again.table(row).equals(direct.table(row))
 
 
-def test_the_picture_has_a_cell_for_every_column() -> None:
-    layout = build([[5, *places(4), 6], [5]], [4])
-    assert layout._repr_html_().count("<span") == 2 * layout.width
-
-
 @pytest.mark.parametrize(
     ("rows", "frames", "message"),
     [
