@@ -81,8 +81,9 @@ lint: setup
 $(VENV)/.docs: $(VENV)/.packages
 	@echo "== documentation tools"; $(PIP) install -qq -c $(PINNED) -e '.[docs]'; touch $@
 
+# Not with --quiet: warnings that are not printed are not counted, and --strict lets them pass.
 docs: setup $(VENV)/.docs
-	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
+	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 test: lint docs
 	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
