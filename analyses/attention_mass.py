@@ -23,8 +23,10 @@ import palscope
 from palscope.audio import load_audio
 from palscope.errors import AudioError, PalscopeError
 from palscope.measures import attention_mass, by_pathway, mean_band, over_time
+from palscope.models.scoring import continued, greedy_tokens
 from palscope.plots import attention, paper, tables
 from palscope.plots.figures import save_figure
+from palscope.routing import route_from_text
 from palscope.sweeps.clips import Done, merge, over_clips, sound_files
 from palscope.sweeps.record import run_record, weights_hashes, write_json
 from palscope.training.manifest import read_manifest
@@ -42,33 +44,50 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
     parser.add_argument("--audio", required=True, nargs="+", type=Path, metavar="CLIP")
     parser.add_argument("--question", default=QUESTION, help=f"default: {QUESTION}")
+    parser.add_argument(
+        "--route",
+        help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30",
+    )
+    parser.add_argument(
+        "--token",
+        type=int,
+        default=0,
+        help="whose attention: 0 is the prompt's last token (default), 1 the greedy answer's first",
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     arguments = parser.parse_args()
     try:
-        run(arguments.model, arguments.audio, arguments.question, arguments.out)
+        run(**vars(arguments))
     except PalscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(name: str, audio: Sequence[Path], question: str, out: Path) -> None:
+def run(
+    model: str, audio: Sequence[Path], question: str, route: str | None, token: int, out: Path
+) -> None:
     """Measure, store and draw."""
     clips = list(sound_paths(audio))
     set_seed(SEED)
-    model = palscope.load(name)
-    model.processor.chat(question)  # an unusable question is no clip's fault
-    weights = weights_hashes(name, model)
+    hooked = palscope.load(model)
+    if route is not None:
+        hooked.set_route(route_from_text(route))
+    hooked.processor.chat(question)  # an unusable question is no clip's fault
+    weights = weights_hashes(model, hooked)
 
     def measure(path: Path) -> pd.DataFrame:
         waveform = load_audio(path)
-        table = attention_mass(model, model.inputs(question, waveform))
+        inputs = hooked.inputs(question, waveform)
+        prompt = inputs["input_ids"].shape[1]
+        answer = greedy_tokens(hooked.model, hooked.processor, inputs)[0].tolist()
+        table = attention_mass(hooked, continued(inputs, answer), queries=[prompt - 1 + token])
         table.insert(0, "path", str(path))
-        table.insert(1, "answer", model.ask(question, waveform))
+        table.insert(1, "answer", hooked.tokenizer.decode(answer, skip_special_tokens=True).strip())
         return table
 
-    config = {"model": name, "question": question, "query": "last token of the prompt"}
-    record = run_record(model, config=config, weights=weights, seed=SEED)
+    config = {"model": model, "question": question, "token": token}
+    record = run_record(hooked, config=config, weights=weights, seed=SEED)
     settings = {key: record[key] for key in ("config", "route", "weights", "device", "dtype")}
     done, failures = over_clips(clips, measure, out / "clips", settings=settings)
     for failure in failures:
@@ -76,7 +95,7 @@ def run(name: str, audio: Sequence[Path], question: str, out: Path) -> None:
     if not done:
         raise AudioError(f"none of {len(clips)} clip(s) could be used; see the lines above.")
     merge(done, out / "attention_mass.parquet")
-    answers = draw(done, [stream.name for stream in model.current_route.streams], out)
+    answers = draw(done, [stream.name for stream in hooked.current_route.streams], out)
     record["clips"] = [
         {"path": str(each.path), "answer": answer}
         for each, answer in zip(done, answers, strict=True)

@@ -1,62 +1,109 @@
-"""Figures of the page that are no analysis: the sound itself, and the answer's first token."""
+"""What the pages draw beside the package's figures: answers, tokens, and maps to click on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from palscope.audio import Waveform
-from palscope.plots import attention as plots
-from palscope.plots import style
-from palscope.plots.spectrogram import mel_image
-
-COLOURS = {"original": "#009E73", "switched": "#E69F00"}
-"""Okabe and Ito's; the streams have others of theirs."""
+SIDES = ("#009E73", "#E69F00")
+"""Okabe and Ito's, for the two sides of a comparison; the streams have others of theirs."""
 
 
-def spectrogram(waveform: Waveform) -> go.Figure:
-    """The log-mel spectrogram that the encoder hears, over seconds."""
-    image = mel_image(waveform)
-    figure = go.Figure(plots.spectrogram(image))
+def bars(sides: Mapping[str, pd.Series], title: str) -> go.Figure:
+    """Horizontal bars of percentages: a group a label, a colour a side.
+
+    Args:
+        sides: for each side its shares (0 to 1) by label; all sides have the same labels.
+        title: of the axis.
+    """
+    figure = go.Figure()
+    labels = [escape(str(label)) for label in next(iter(sides.values())).index]
+    for (side, shares), colour in zip(sides.items(), SIDES, strict=False):
+        figure.add_bar(
+            x=100 * shares.to_numpy(),
+            y=list(range(len(labels))),
+            name=side,
+            orientation="h",
+            marker_color=colour,
+            customdata=labels,
+            hovertemplate="%{customdata}: %{x:.2f} %<extra>%{fullData.name}</extra>",
+        )
     figure.update_layout(
-        height=260,
-        margin={"l": 60, "r": 20, "t": 10, "b": 50},
-        xaxis={"title": style.TIME, "range": [0, image.seconds]},
-        yaxis=plots.frequency_axis(image),
+        height=90 + (14 + 13 * len(sides)) * len(labels),
+        margin={"l": 0, "r": 0, "t": 30, "b": 0},
+        barmode="group",
+        bargap=0.3,
+        showlegend=len(sides) > 1,
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+        xaxis={"title": title, "range": [0, 100]},
+        yaxis={
+            "tickvals": list(range(len(labels))),
+            "ticktext": labels,
+            "autorange": "reversed",
+            "automargin": True,
+        },
     )
     return figure
 
 
-def token_bars(tokens: pd.DataFrame) -> go.Figure:
-    """Bars of first tokens' probabilities; `tokens`: columns `token, route, probability`."""
-    figure = go.Figure()
-    tokens = tokens.assign(token=tokens["token"].map(escape))  # plotly reads some HTML
-    for name, rows in tokens.groupby("route", sort=False):
-        figure.add_bar(
-            x=100 * rows["probability"],
-            y=list(range(len(rows))),
-            name=str(name),
-            orientation="h",
-            marker_color=COLOURS[str(name)],
-            customdata=rows["token"],
-            hovertemplate="%{customdata}: %{x:.2f} %<extra>%{fullData.name}</extra>",
+def steps_table(steps: pd.DataFrame) -> str:
+    """The likeliest tokens of each step of an answer, as an HTML table: a column a step.
+
+    Args:
+        steps: columns `step, rank, token, probability, chosen`.
+    """
+    head = "".join(f"<th scope='col'>{step + 1}</th>" for step in steps["step"].unique())
+    rows: list[str] = []
+    whole: Any = steps
+    for rank, cells in whole.groupby("rank"):
+        row = "".join(
+            f"<td class='{'chosen' if cell.chosen else ''}' "
+            f"style='--share:{100 * cell.probability:.1f}%'>"
+            f"<span>{escape(cell.token)}</span> <small>{100 * cell.probability:.1f} %</small></td>"
+            for cell in cells.itertuples()
         )
-    routes = tokens["route"].nunique()
-    labels = tokens["token"][: len(tokens) // routes]
-    figure.update_layout(
-        height=90 + (16 + 14 * routes) * len(labels),
-        margin={"l": 0, "r": 0, "t": 30, "b": 0},
-        barmode="group",
-        bargap=0.3,
-        showlegend=routes > 1,
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
-        xaxis={"title": "probability of the answer's first token (%)", "range": [0, 100]},
-        yaxis={
-            "tickvals": list(range(len(labels))),
-            "ticktext": list(labels),
-            "autorange": "reversed",
-        },
+        rows.append(f"<tr><th scope='row'>{int(str(rank)) + 1}</th>{row}</tr>")
+    return (
+        "<style>.steps{overflow-x:auto}.steps table{border-collapse:collapse;font-size:.8rem}"
+        ".steps th{font-weight:400;opacity:.7;padding:0 .4rem}"
+        ".steps td{padding:.1rem .4rem;white-space:nowrap;background:linear-gradient("
+        "90deg,rgba(0,158,115,.35) var(--share),transparent var(--share));"
+        "border:1px solid rgba(128,128,128,.2)}.steps td.chosen span{font-weight:700}</style>"
+        "<div class='steps' tabindex='0' aria-label='likeliest tokens of each step'><table>"
+        f"<tr><th>step</th>{head}</tr>{''.join(rows)}</table></div>"
     )
+
+
+def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Figure:
+    """A layer × head map on which a click names a head (`customdata`), the chosen one framed.
+
+    Heatmaps send no clicks through Streamlit; a point on each cell does.
+    """
+    data: Any = figure.data
+    z = data[0].z
+    layout: Any = figure.layout
+    heads = round(layout.xaxis.range[1] + 0.5) if layout.xaxis.range else z.shape[1]
+    points = [(layer, head) for layer in range(len(z)) for head in range(heads)]
+    figure.add_scatter(
+        x=[head for _, head in points],
+        y=[layer for layer, _ in points],
+        customdata=points,
+        mode="markers",
+        marker={"symbol": "square", "size": 14, "color": "rgba(0,0,0,0)"},
+        unselected={"marker": {"opacity": 0}},
+        selected={"marker": {"opacity": 0}},
+        hoverinfo="none",
+        showlegend=False,
+    )
+    layer, head = chosen
+    if layer is not None or head is not None:
+        x = (-0.5, heads - 0.5) if head is None else (head - 0.5, head + 0.5)
+        y = (-0.5, len(z) - 0.5) if layer is None else (layer - 0.5, layer + 0.5)
+        figure.add_shape(
+            type="rect", x0=x[0], x1=x[1], y0=y[0], y1=y[1], line={"color": "#D55E00", "width": 2}
+        )
     return figure

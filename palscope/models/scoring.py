@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope.models.modeling import PalscopeForConditionalGeneration
@@ -47,6 +47,17 @@ def with_answers(
         "input_ids": torch.cat([batch["input_ids"], right], 1),
         "attention_mask": torch.cat([batch["attention_mask"], mask], 1),
         "labels": torch.cat([prompt, torch.where(mask == 1, right, -100)], 1),
+    }
+
+
+def continued(inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
+    """The inputs of one prompt with `tokens` behind it: to look at an answer as it was written."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    new = torch.tensor([list(tokens)], dtype=ids.dtype, device=ids.device)
+    return {
+        **inputs,
+        "input_ids": torch.cat([ids, new], 1),
+        "attention_mask": torch.cat([mask, torch.ones_like(new, dtype=mask.dtype)], 1),
     }
 
 
@@ -92,6 +103,24 @@ def choice_logprobs(
 
 
 @torch.no_grad()
+def greedy_tokens(
+    model: PalscopeForConditionalGeneration,
+    processor: PalscopeProcessor,
+    batch: Mapping[str, Any],
+    max_new_tokens: int = 16,
+) -> Int[Tensor, "batch new"]:
+    """The tokens that greedy decoding puts behind each prompt, padded on the right."""
+    out = model.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=processor.tokenizer.eos_token_id,
+    )
+    return out[:, batch["input_ids"].shape[1] :]
+
+
+@torch.no_grad()
 def answer(
     model: PalscopeForConditionalGeneration,
     processor: PalscopeProcessor,
@@ -103,13 +132,6 @@ def answer(
     answers: list[str] = []
     for start in range(0, len(asked), batch_size):
         batch = prompt_batch(processor, asked[start : start + batch_size], model.device)
-        out = model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=processor.tokenizer.pad_token_id,
-            eos_token_id=processor.tokenizer.eos_token_id,
-        )
-        new = out[:, batch["input_ids"].shape[1] :]
+        new = greedy_tokens(model, processor, batch, max_new_tokens)
         answers += processor.tokenizer.batch_decode(new, skip_special_tokens=True)
     return [text.strip() for text in answers]

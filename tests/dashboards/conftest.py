@@ -1,16 +1,23 @@
-"""Tiny checkpoints that the page can open: random weights, the demo's tokenizer."""
+"""Tiny checkpoints that the pages can open, and the pages run by Streamlit's AppTest."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 import tests.tiny as tiny
 from palscope.models import PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.routing import Route
+
+DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
+OTHER = "another …"
 
 
 def saved(route: Route, folder: Path) -> Path:
@@ -32,3 +39,51 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(Route.plits(tiny.LAYERS), tmp_path_factory.mktemp("plits"))
+
+
+@pytest.fixture(autouse=True)
+def as_streamlit_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DASHBOARDS))
+
+
+def new_page() -> AppTest:
+    """The attention page, which the script opens with."""
+    return AppTest.from_file(str(DASHBOARDS / "attention.py"), default_timeout=600)
+
+
+@pytest.fixture
+def page() -> AppTest:
+    return new_page()
+
+
+@pytest.fixture
+def open_page(checkpoint: Path) -> Callable[..., AppTest]:
+    """A page with the tiny checkpoint open and these parameters in its address."""
+
+    def opened(page: AppTest | None = None, folder: Path = checkpoint, **address: str) -> AppTest:
+        page = page or new_page()
+        page.query_params["model"] = OTHER
+        page.query_params["model-folder"] = str(folder)
+        for name, value in address.items():
+            page.query_params[name] = value
+        return page.run()
+
+    return opened
+
+
+def quiet(page: AppTest) -> None:
+    assert [e.value for e in page.error] == []
+    assert [e.value for e in page.exception] == []
+
+
+def metrics(page: AppTest) -> dict[str, str]:
+    return {m.label: m.value for m in page.metric}
+
+
+def figures(page: AppTest) -> list[Any]:
+    """The page's plotly figures, from top to bottom."""
+    return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
+
+
+def captions(page: AppTest) -> list[str]:
+    return [c.value for c in page.caption]

@@ -1,0 +1,586 @@
+"""The main page: one question about one sound, and another route, model or sound beside it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from _downloads import offer
+from _figures import bars, clickable, steps_table
+from _listening import Ask, Heard, attended, listen, queries, ranked, token_grid
+from _models import OpenModel, open_model
+from _player import player
+from _presets import presets
+from _route_table import allowed_symbols, route_table
+from _setup import Setup, choose_setup
+
+from palscope.errors import RouteError
+from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
+from palscope.plots import attention as screen
+from palscope.plots import paper
+from palscope.plots.tables import layer_means
+from palscope.plots.tokens import token_strip
+from palscope.routing import Route, route_from_text, route_to_text
+
+SELECTED = "selected seconds"
+ALL = "mean of all"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison, and what the visitor looks at in it."""
+
+    name: str
+    ask: Ask
+    heard: Heard
+    mass: pd.DataFrame
+
+
+def view() -> None:
+    st.title("Where does the answer listen?")
+    setup = choose_setup()
+    if setup is None:
+        return
+    intro, top, answers = st.container(), st.container(), st.container()
+    opened = open_model(setup.model)
+    route = choose_route(opened)
+    asks = the_sides(setup, opened, route)
+    with answers:
+        heard = show_answers(asks, setup)
+    offset = choose_query(asks)
+    sides = [
+        Side(name, ask, heard[name], attended(ask, min(offset, len(heard[name].tokens) - 1)))
+        for name, ask in asks.items()
+    ]
+    shares, layers, maps = st.container(), st.container(), st.container()
+    with maps:
+        layer, head = choose_head(sides)
+    with top:
+        selection = show_sounds(sides, layer, head)
+    with shares:
+        show_shares(sides, selection)
+    with layers:
+        show_layers(sides)
+    with maps:
+        show_maps(sides, layer, head, selection)
+        show_words(sides, layer, head)
+        show_command(sides[0].ask, offset)
+    with intro:
+        describe(opened, route)
+
+
+# -- what is compared ---------------------------------------------------------------------------
+
+
+def choose_route(opened: OpenModel) -> Route:
+    """The checkpoint's route as the visitor has changed it; kept in the address."""
+    current = opened.route
+    written = st.query_params.get("route")
+    if written:
+        try:
+            current = route_from_text(written)
+            opened.model.model.check_route(current)
+        except RouteError as error:
+            st.warning(f"The route in the address does not fit {opened.name}: {error}")
+            current = opened.route
+    with st.expander("Route: which stream takes part in which layer", expanded=True):
+        known = presets(opened.model, opened.route)
+
+        def take() -> None:
+            chosen = st.session_state["preset"]
+            remember_route(opened, known[chosen] if chosen else opened.route)
+            st.session_state["preset"] = None
+
+        st.selectbox(
+            "Take a known route",
+            [*known],
+            index=None,
+            placeholder="as trained; choose another …",
+            key="preset",
+            on_change=take,
+            help="Only routes that this checkpoint has weights for. Paint cells for any other.",
+        )
+        edited = route_table(
+            current,
+            allowed_symbols(opened.model),
+            original=opened.route,
+            key=f"route {opened.version}",
+        )
+        if edited != opened.route:
+            st.button("Back to the trained route", on_click=remember_route, args=(opened, None))
+    if edited != current:
+        try:
+            opened.model.model.check_route(edited)
+        except RouteError as error:
+            st.warning(str(error))
+            return current
+        remember_route(opened, edited)
+    return edited
+
+
+def remember_route(opened: OpenModel, route: Route | None) -> None:
+    if route is None or route == opened.route:
+        st.query_params.pop("route", None)
+    else:
+        st.query_params["route"] = route_to_text(route)
+
+
+def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
+    """What is asked, by the name of its side: one, or two that differ in one thing."""
+    ask = Ask(opened, setup.sound, setup.question, opened.route)
+    if setup.other_model is not None:
+        other = open_model(setup.other_model)
+        return {
+            opened.name: replace(ask, route=route),
+            other.name: Ask(other, setup.sound, setup.question, other.route),
+        }
+    if setup.other_sound is not None:
+        changed = replace(ask, route=route)
+        return {
+            setup.sound.name: changed,
+            setup.other_sound.name: replace(changed, sound=setup.other_sound),
+        }
+    if route != opened.route:
+        return {"as trained": ask, "changed route": replace(ask, route=route)}
+    return {opened.name: ask}
+
+
+# -- the answer ---------------------------------------------------------------------------------
+
+
+def show_answers(asks: dict[str, Ask], setup: Setup) -> dict[str, Heard]:
+    """The answers as they are generated, the tokens of each step, ranked candidates."""
+    heard: dict[str, Heard] = {}
+    columns = st.columns(2, gap="large")
+    for column, (name, ask) in zip(columns, asks.items(), strict=False):
+        with column:
+            heard[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
+    if len(asks) == 1:
+        with columns[1]:
+            show_candidates(asks, setup)
+        return heard
+    left, right = st.columns(2, gap="large")
+    with left:
+        show_first_tokens(asks, heard)
+    with right:
+        show_candidates(asks, setup)
+    return heard
+
+
+def show_answer(caption: str, ask: Ask) -> Heard:
+    """One answer, growing while it is generated."""
+    st.caption(
+        caption, help=f"Greedy decoding: the likeliest token each time, after “{ask.question}”"
+    )
+    place = st.empty()
+    heard = listen(ask, lambda text: place.markdown(headline(text)))
+    place.markdown(headline(heard.text))
+    if ask.sound.answer and ask.question == ask.sound.question:
+        st.caption(f"Known to be: **{plain(ask.sound.answer)}**")
+    st.caption("Likeliest tokens at each step; bold is taken")
+    st.html(steps_table(heard.steps))
+    st.caption(cost(heard), help=COST_HELP)
+    return heard
+
+
+COST_HELP = (
+    "Timed once, on this machine, while it may have been busy: `benchmarks/core.py` measures. "
+    "Prefill runs the prompt with the sound already encoded; the cache holds keys and values of "
+    "prompt and answer, those of sound included."
+)
+
+
+def cost(heard: Heard) -> str:
+    token = "" if heard.token_s != heard.token_s else f", {1000 * heard.token_s:.0f} ms a token"
+    return (
+        f"prefill {1000 * heard.prefill_s:.0f} ms{token}, cache {heard.cache_bytes / 2**20:.2f} MiB"
+    )
+
+
+def show_first_tokens(asks: dict[str, Ask], heard: dict[str, Heard], count: int = 5) -> None:
+    """Probabilities of the answer's first token on both sides; models may differ in vocabulary."""
+    one, other = heard.values()
+    tokenizers: list[Any] = [ask.opened.model.tokenizer for ask in asks.values()]
+    if len(one.first) != len(other.first):
+        st.info("The two models have different vocabularies; their tokens are not compared.")
+        return
+    likely = {int(t) for h in (one, other) for t in h.first.argsort()[-count:]}
+    order = sorted(likely, key=lambda token: -one.first[token])
+    labels = [tokenizers[0].decode([token]).replace(" ", "␣") for token in order]
+    shares = {name: pd.Series(h.first[order], index=labels) for name, h in heard.items()}
+    st.plotly_chart(bars(shares, "probability of the answer's first token (%)"), key="first bars")
+
+
+def show_candidates(asks: dict[str, Ask], setup: Setup) -> None:
+    """Ranked candidates, where the visitor gave some or the sound brings them."""
+    if not setup.choices:
+        return
+    tables = {name: ranked(ask, setup.choices).set_index("answer") for name, ask in asks.items()}
+    order = next(iter(tables.values())).index
+    shares: Any = {name: table.loc[order, "share"] for name, table in tables.items()}
+    st.plotly_chart(bars(shares, "probability among the candidates (%)"), key="candidate bars")
+    st.caption(
+        "Each candidate is scored as the whole answer, its end included; shares are among these "
+        "candidates alone."
+    )
+
+
+# -- what is looked at --------------------------------------------------------------------------
+
+
+def choose_query(asks: dict[str, Ask]) -> int:
+    """The token whose attention is shown, counted from the prompt's last."""
+    first = next(iter(asks.values()))
+    tokens = queries(first)
+    offsets = [*tokens]
+    if st.session_state.get("token") not in offsets:
+        st.session_state.pop("token", None)
+    st.subheader("Where its attention goes")
+    # Not bound to the address by Streamlit, which would write the token's text there.
+    written = st.query_params.get("token", "0")
+    chosen: Any = st.selectbox(
+        "Attention of the token",
+        offsets,
+        index=offsets.index(int(written) if written in map(str, offsets) else 0),
+        format_func=lambda offset: token_name(offset, tokens),
+        key="token",
+        help="A token attends to predict the next one. The prompt's last token predicts the "
+        "answer's first.",
+    )
+    if chosen:
+        st.query_params["token"] = str(chosen)
+    else:
+        st.query_params.pop("token", None)
+    return chosen
+
+
+def token_name(offset: int, tokens: dict[int, str]) -> str:
+    what = "answer" if offset > 0 else "prompt"
+    next_ = tokens.get(offset + 1)
+    predicts = f" (predicts {next_})" if offset >= 0 and next_ is not None else ""
+    return f"{what}: {tokens[offset]}{predicts}"
+
+
+def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
+    """Layer and head to look at, None for the mean over all; a click on a map sets them."""
+    each: Any = by_pathway(sides[0].mass)
+    sound = each[each["pathway"] != "text"]
+    top = sound.loc[sound["mass"].idxmax()]
+    layers = [ALL, *(str(i) for i in sorted(each["layer"].unique()))]
+    heads = [ALL, *(str(i) for i in sorted(each["head"].unique()))]
+    st.subheader("Which head listens when")
+    one, two, three = st.columns(3)
+    boxes: list[Any] = [
+        box.selectbox(
+            label,
+            options,
+            index=options.index(str(value)),
+            key=key,
+            bind="query-params",
+            help="Set at first to the head that gives one stream of sound most. A click on a map "
+            "chooses a head.",
+        )
+        for box, label, options, key, value in (
+            (one, "Layer", layers, "layer", top["layer"]),
+            (two, "Head", heads, "head", top["head"]),
+        )
+    ]
+    streams = [s.name for s in sides[0].ask.opened.model.model.config.parsed_route().streams]
+    three.selectbox(
+        "Map shows attention to",
+        [*streams, "text", SELECTED],
+        key="stream",
+        bind="query-params",
+        help="A stream of the sound, the text, or the seconds selected in the player.",
+    )
+    layer, head = (None if value == ALL else int(value) for value in boxes)
+    return layer, head
+
+
+def of_head(mass: Any, layer: int | None, head: int | None) -> pd.DataFrame:
+    """The rows of the chosen layer and head; all of them where none is chosen."""
+    if layer is not None:
+        mass = mass[mass["layer"] == layer]
+    return mass if head is None else mass[mass["head"] == head]
+
+
+def head_name(layer: int | None, head: int | None) -> str:
+    return (
+        f"{'all layers' if layer is None else f'layer {layer}'}, "
+        f"{'all heads' if head is None else f'head {head}'}"
+    )
+
+
+# -- the sound ----------------------------------------------------------------------------------
+
+
+def show_sounds(
+    sides: list[Side], layer: int | None, head: int | None
+) -> tuple[float, float] | None:
+    """The player with the chosen head's attention; the stretch selected in it, in seconds."""
+    curves = [over_time(of_head(side.mass, layer, head)) for side in sides]
+    st.caption(
+        f"Sound, and attention to it ({head_name(layer, head)}). Drag to select seconds, click to "
+        "move, space to play.",
+    )
+    if len(sides) == 2 and sides[0].ask.sound.digest != sides[1].ask.sound.digest:
+        # Two sounds: the stretch selected in one is shown in the other too.
+        for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
+            with column:
+                st.markdown(f"**{plain(side.name)}**")
+                one_player(side, [curves[number]], [""], f"player {number}")
+        return address_selection()
+    one_player(sides[0], curves, ["", f", {sides[-1].name}"], "player 0")
+    return address_selection()
+
+
+def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: str) -> None:
+    named = [
+        curve.assign(pathway=curve["pathway"].astype(str) + mark)
+        for curve, mark in zip(curves, marks, strict=False)
+    ]
+    ask = side.ask
+    before = address_selection()
+    chosen = player(
+        ask.sound.waveform,
+        key=key,
+        tokens=token_grid(ask),
+        curves=pd.concat(named, ignore_index=True),
+        selection=before,
+    )
+    if chosen != before:
+        if chosen is None:
+            st.query_params.pop("seconds", None)
+        else:
+            st.query_params["seconds"] = f"{chosen[0]:.2f}-{chosen[1]:.2f}"
+    notes = [ask.sound.note] if ask.sound.note else []
+    if notes:
+        st.caption(notes[0])
+
+
+def address_selection() -> tuple[float, float] | None:
+    """The stretch of seconds in the address; None where there is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", st.query_params.get("seconds", ""))
+    if found is None or float(found[2]) <= float(found[1]):
+        return None
+    return float(found[1]), float(found[2])
+
+
+# -- attention ----------------------------------------------------------------------------------
+
+
+def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> None:
+    """The mass of each pathway and of the selected seconds, with their change."""
+    st.caption(
+        "Mean over all layers and heads. Text is everything that is no sound: question, chat "
+        "marks, answer so far."
+    )
+    shares: list[Any] = [pathway_shares(side.mass) for side in sides]
+    if selection is not None:
+        for side, share in zip(sides, shares, strict=True):
+            share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = selected_mass(side, selection)[
+                "mass"
+            ].mean()
+    now = shares[-1]
+    for column, pathway in zip(st.columns(len(shares[0])), shares[0].index, strict=True):
+        both = len(sides) > 1
+        column.metric(
+            str(pathway),
+            f"{100 * shares[0][pathway]:.1f} %",
+            f"{sides[-1].name}: {100 * now.get(pathway, 0):.1f} %" if both else None,
+            delta_color="off",
+            delta_arrow="off" if both else "auto",
+            help="Mean over all layers and heads; a layer that cannot see it counts as 0.",
+        )
+    if selection is not None:
+        for side in sides:
+            say_what_was_covered(side, selection)
+
+
+def pathway_shares(mass: Any) -> pd.Series:
+    """Mass of each pathway, averaged over layers and heads."""
+    grouped: Any = by_pathway(mass).groupby("pathway", observed=False)
+    series = grouped["mass"].mean()
+    return series.set_axis(series.index.astype(str))
+
+
+def selected_mass(side: Side, selection: tuple[float, float]) -> Any:
+    """Mass of the selected seconds by head; 0 everywhere where this side sees no sound there."""
+    heads: Any = side.mass[["row", "query", "layer", "head"]].drop_duplicates()
+    if selection[0] >= side.ask.sound.waveform.seconds or not (side.mass["clip"] >= 0).any():
+        return heads.assign(mass=0.0)
+    return by_seconds(side.mass, *selection)
+
+
+def say_what_was_covered(side: Side, selection: tuple[float, float]) -> None:
+    if selection[0] >= side.ask.sound.waveform.seconds or not (side.mass["clip"] >= 0).any():
+        st.caption(f"{side.name}: no sound is seen in the selected seconds.")
+        return
+    covered: Any = tokens_within(side.mass, *selection)
+    parts = [
+        f"{row.tokens} of {row.pathway} ({row.start_s:.2f} to {row.end_s:.2f} s)"
+        for row in covered.itertuples()
+    ]
+    st.caption(
+        f"{side.name}: tokens that overlap {selection[0]:.2f} to {selection[1]:.2f} s: "
+        + ", ".join(parts)
+        + ". The encoder hears the whole clip, so a token's seconds are its place, not its reach."
+    )
+
+
+def show_layers(sides: list[Side]) -> None:
+    """Mass by layer and pathway, one figure a side, on the same scale."""
+    for column, side in zip(st.columns(len(sides)), sides, strict=True):
+        with column:
+            title(side, sides)
+            figure = screen.mass_by_layer(side.mass).update_yaxes(range=[0, 1.02])
+            st.plotly_chart(figure, key=f"layers {side.name}")
+            offer(
+                f"mass by layer {side.name}",
+                figure,
+                lambda side=side: paper.mass_by_layer(side.mass),
+                layer_means(side.mass),
+            )
+
+
+def show_maps(
+    sides: list[Side],
+    layer: int | None,
+    head: int | None,
+    selection: tuple[float, float] | None,
+) -> None:
+    """The layer × head map of each side, and their difference."""
+    wanted = st.session_state["stream"]
+    if wanted == SELECTED and selection is None:
+        st.info("Drag over the spectrogram to select seconds; the map then shows them.")
+        return
+    kinds = ["share", "over time"] if wanted not in ("text", SELECTED) else ["share"]
+    if len(sides) == 2:
+        kinds.append("difference")
+    kind: Any = st.segmented_control(
+        "Draw",
+        kinds,
+        default=kinds[0],
+        key=f"draw {len(kinds)} {kinds[-1]}",
+        required=True,
+        help="Each cell is a head. Over time: its attention from the clip's start to its end.",
+    )
+    masses = [map_mass(side, wanted, selection) for side in sides]
+    if kind == "difference":
+        figure = screen.layer_head_map(masses[1], wanted, minus=masses[0])
+        st.caption(f"{sides[1].name} less {sides[0].name}")
+        draw_map(figure, layer, head, "difference", masses, wanted)
+        return
+    for column, side, mass in zip(st.columns(len(sides)), sides, masses, strict=True):
+        with column:
+            title(side, sides)
+            if kind == "share":
+                figure = screen.layer_head_map(mass, wanted).update_traces(zmax=1)
+            else:
+                figure = screen.head_thumbnails(mass, wanted)
+            draw_map(figure, layer, head, f"{kind} {side.name}", [mass], wanted)
+
+
+def map_mass(side: Side, wanted: str, selection: tuple[float, float] | None) -> Any:
+    if wanted == SELECTED and selection is not None:
+        return selected_mass(side, selection).assign(pathway=SELECTED)
+    return side.mass
+
+
+def draw_map(
+    figure: Any,
+    layer: int | None,
+    head: int | None,
+    name: str,
+    masses: list[Any],
+    wanted: str,
+) -> None:
+    key = f"map {name}"
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            layer, head = points[0]["customdata"]
+            st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
+
+    st.plotly_chart(
+        clickable(figure, (layer, head)),
+        key=key,
+        on_select=clicked,
+        selection_mode="points",
+        alt=f"Layer by head map of attention to {wanted}",
+    )
+    pictures: dict[bool, Callable[[], Any]] = {
+        True: lambda: paper.head_thumbnails(masses[0], wanted),
+        False: lambda: paper.layer_head_map(
+            masses[-1], wanted, minus=masses[0] if len(masses) == 2 else None
+        ),
+    }
+    table: Any = (
+        masses[0] if wanted == SELECTED else by_pathway(masses[-1]).query("pathway == @wanted")
+    )
+    offer(key, figure, pictures[name.startswith("over time")], table)
+
+
+def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
+    """The chosen head's attention over the prompt's words."""
+    for column, side in zip(st.columns(len(sides)), sides, strict=True):
+        with column:
+            title(side, sides)
+            st.caption(f"Attention over the prompt ({head_name(layer, head)})")
+            st.html(token_strip(of_head(side.mass, layer, head)).html)
+            chosen = of_head(side.mass, layer, head)
+            waveform = side.ask.sound.waveform
+            offer(
+                f"attention over time {side.name}",
+                screen.time_over_spectrogram(chosen, waveform),
+                lambda chosen=chosen, waveform=waveform: paper.time_over_spectrogram(
+                    chosen, waveform
+                ),
+                chosen,
+            )
+
+
+def show_command(ask: Ask, offset: int) -> None:
+    """The command line that gives the first side's numbers."""
+    with st.expander("The same from a script"):
+        audio = ask.sound.path or "CLIP.wav"
+        words = ["python", "analyses/attention_mass.py", "--model", ask.opened.name]
+        words += ["--audio", audio, "--question", ask.question]
+        if ask.route != ask.opened.route:
+            words += ["--route", route_to_text(ask.route)]
+        if offset:
+            words += ["--token", str(offset)]
+        st.code(shlex.join([*words, "--out", "runs/mass"]), language="bash", wrap_lines=True)
+        if not ask.sound.path:
+            st.caption("CLIP.wav stands for this sound; the player's menu saves it.")
+
+
+def title(side: Side, sides: list[Side]) -> None:
+    if len(sides) > 1:
+        st.markdown(f"**{plain(side.name)}**")
+
+
+def describe(opened: OpenModel, route: Route) -> None:
+    """What the model is, in a line."""
+    seconds = opened.model.model.frame_seconds
+    streams = ", ".join(
+        f"**{stream.name}** (a token every {stream.ratio * seconds:g} s)"
+        for stream in opened.route.streams
+    )
+    changed = "" if route == opened.route else " Its route is changed."
+    st.markdown(f"**{plain(opened.name)}** hears {streams}.{changed}")
+
+
+def headline(text: str) -> str:
+    return f"#### {plain(text) or '(nothing)'}"
+
+
+def plain(text: str) -> str:
+    """Text for Markdown that shows as it is."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)

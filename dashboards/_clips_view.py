@@ -1,0 +1,143 @@
+"""Many clips: the same measure over several sounds, as small multiples and as a mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+from _downloads import offer
+from _listening import Ask, attended, known, listen
+from _models import OpenModel, open_model
+from _setup import choose_model
+from _sounds import bundled_names, bundled_sound
+
+from palscope.errors import RouteError
+from palscope.measures import by_pathway, mean_band, over_time
+from palscope.plots import attention as screen
+from palscope.plots import paper
+from palscope.routing import Route, route_from_text
+
+PICTURED = 12
+"""So many clips have a picture of their own."""
+
+
+def view() -> None:
+    st.title("Many clips")
+    st.markdown(
+        "The prompt's last token, which predicts the answer, over several sounds: each on its own, "
+        "then their mean with a 95 % interval over clips. The mean is over all layers and heads."
+    )
+    with st.sidebar:
+        name = choose_model("model", "Model")
+        names = choose_sounds()
+        question = st.text_input(
+            "Question",
+            key="question-of-all",
+            bind="query-params",
+            persist_state="session",
+            max_chars=300,
+            placeholder="each sound's own",
+        ).strip()
+    if name is None:
+        return
+    opened = open_model(name)
+    route = address_route(opened)
+    asks = [
+        Ask(opened, sound, question or sound.question, route)
+        for sound in (bundled_sound(each) for each in names)
+    ]
+    sweep(asks)
+    done = [ask for ask in asks if known(ask, 0)]
+    if not done:
+        st.info("Nothing is measured yet: press *Listen*.")
+        return
+    show_means(done)
+    show_multiples(done)
+
+
+def choose_sounds() -> list[str]:
+    """The sounds to listen to."""
+    names = bundled_names()
+    domains: Any = st.pills(
+        "Domains",
+        [*names],
+        selection_mode="multi",
+        default=["sound"],
+        key="domains",
+        bind="query-params",
+        persist_state="session",
+    )
+    offered = [name for domain in domains for name in names[domain]]
+    return st.multiselect("Sounds", offered, default=offered, key=f"sounds {domains}")
+
+
+def address_route(opened: OpenModel) -> Route:
+    """The route that the address names, as the attention page writes it; else as trained."""
+    written = st.query_params.get("route")
+    if not written:
+        return opened.route
+    try:
+        route = route_from_text(written)
+        opened.model.model.check_route(route)
+    except RouteError as error:
+        st.warning(f"The route in the address does not fit {opened.name}: {error}")
+        return opened.route
+    return route
+
+
+def sweep(asks: list[Ask]) -> None:
+    """Measure what is not yet measured, a clip at a time; any click stops it, nothing is lost."""
+    left = [ask for ask in asks if not known(ask, 0)]
+    if not left:
+        return
+    one, two, three = st.columns([1, 1, 4])
+    start = one.button(f"Listen to {len(left)}", type="primary")
+    two.button("Stop", help="What is measured so far stays.")
+    if start:
+        with three:
+            bar = st.progress(0.0, "listening …")
+        for number, ask in enumerate(left):
+            bar.progress(number / len(left), f"{number + 1} of {len(left)}: {ask.sound.name}")
+            attended(ask, 0)
+        bar.empty()
+        st.rerun()
+
+
+def show_means(asks: list[Ask]) -> None:
+    """Mass by layer and over heads, mean over clips."""
+    masses = [by_pathway(attended(ask, 0)) for ask in asks]
+    layers = mean_band(masses, ["layer", "pathway"])
+    st.subheader(f"Mean over {len(asks)} clip{'s' if len(asks) > 1 else ''}")
+    figure = screen.mass_by_layer(layers)
+    st.plotly_chart(figure, key="mean layers")
+    offer("mass by layer, mean", figure, lambda: paper.mass_by_layer(layers), layers)
+    heads: Any = mean_band(masses, ["layer", "head", "pathway"])
+    pathways = [str(name) for name in heads["pathway"].unique() if name != "text"]
+    for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
+        with column:
+            figure = screen.layer_head_map(heads, pathway).update_traces(zmax=1)
+            st.plotly_chart(figure, key=f"mean map {pathway}")
+            offer(
+                f"layer by head, mean, {pathway}",
+                figure,
+                lambda pathway=pathway: paper.layer_head_map(heads, pathway),
+                heads[heads["pathway"] == pathway],
+            )
+
+
+def show_multiples(asks: list[Ask]) -> None:
+    """Each clip with its answer and its attention over time."""
+    st.subheader("Clip by clip")
+    if len(asks) > PICTURED:
+        st.caption(f"The first {PICTURED} of {len(asks)}; the mean has them all.")
+    for start in range(0, min(len(asks), PICTURED), 3):
+        for column, ask in zip(st.columns(3), asks[start : start + 3], strict=False):
+            with column:
+                answer = listen(ask).text
+                right = "" if not ask.sound.answer else f" (known: {ask.sound.answer})"
+                st.caption(f"{ask.sound.name}: “{answer}”{right}")
+                figure = screen.time_over_spectrogram(
+                    over_time(attended(ask, 0)), ask.sound.waveform
+                )
+                figure.update_layout(height=260, margin={"l": 40, "r": 5, "t": 25, "b": 35})
+                st.plotly_chart(figure, key=f"clip {ask.sound.name}")

@@ -1,0 +1,228 @@
+"""What a model answers about a sound, and where each token of the answer listened.
+
+Results are remembered for all visitors by checkpoint, sound, question and route. The model's lock
+is held for one answer or one pass at a time, so nobody waits for the whole of another's sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+import torch
+from _models import OpenModel
+from _sounds import Sound
+from jaxtyping import Float
+from transformers.generation.streamers import BaseStreamer
+
+from palscope.measures import attention_mass
+from palscope.models import AudioClips
+from palscope.models.scoring import choice_logprobs, continued
+from palscope.routing import Route, route_to_text
+
+ANSWER_TOKENS = 16
+"""Longest answer in tokens: the demo's lists of digits and sounds take about ten."""
+LIKELIEST = 5
+"""Tokens shown at each step of an answer."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One model, one sound, one question, one route: what all results follow from."""
+
+    opened: OpenModel
+    sound: Sound
+    question: str
+    route: Route
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Stands for it wherever results are remembered."""
+        return self.opened.version, self.sound.digest, self.question, route_to_text(self.route)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An answer.
+
+    `tokens`: ids of the answer, the end of turn included. `first`: probability of each token of
+    the vocabulary to be the answer's first. `steps`: the likeliest tokens of each step, columns
+    `step, rank, token, probability, chosen`. `prefill_s`, `token_s`: seconds until the first token
+    and for each further one, on this machine, once. `cache_bytes`: of keys and values.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    first: Float[np.ndarray, " vocabulary"]
+    steps: pd.DataFrame
+    prefill_s: float
+    token_s: float
+    cache_bytes: int
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _box(*key: str) -> dict[Any, Any]:
+    """A place for the results of one `Ask`: filled outside, because cached code draws nothing."""
+    return {}
+
+
+def listen(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> Heard:
+    """The greedy answer; `show` is called with its text as it grows."""
+    box = _box(*ask.key)
+    if "heard" not in box:
+        box["heard"] = _generate(ask, show)
+    return box["heard"]
+
+
+def attended(ask: Ask, offset: int) -> pd.DataFrame:
+    """The table of `attention_mass` of one token after the sound, the answer standing behind.
+
+    Args:
+        offset: 0 is the prompt's last token, which predicts the first of the answer; 1 is the
+            answer's first; -1 the prompt's last but one.
+    """
+    box = _box(*ask.key)
+    if ("mass", offset) not in box:
+        inputs, prompt = _with_answer(ask)
+        with ask.opened.lock, ask.opened.model.route(ask.route):
+            box["mass", offset] = attention_mass(
+                ask.opened.model, inputs, queries=[prompt - 1 + offset]
+            )
+    return box["mass", offset]
+
+
+def known(ask: Ask, offset: int) -> bool:
+    """Whether `attended` is remembered."""
+    return ("mass", offset) in _box(*ask.key)
+
+
+def queries(ask: Ask) -> dict[int, str]:
+    """The tokens after the sound that can be asked where they listened: offset to text."""
+    inputs, prompt = _with_answer(ask)
+    ids = inputs["input_ids"][0].tolist()
+    audio = ask.opened.model.processor.audio_token_id
+    first = len(ids) - ids[::-1].index(audio)
+    tokenizer: Any = ask.opened.model.tokenizer
+    return {at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))}
+
+
+def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
+    """Candidate answers and the probability of each among them: `answer, logprob, share`."""
+    box = _box(*ask.key)
+    if ("ranked", choices) not in box:
+        model = ask.opened.model
+        with ask.opened.lock, model.route(ask.route):
+            (logprobs,) = choice_logprobs(
+                model.model,
+                model.processor,
+                [([ask.sound.waveform.samples], ask.question, choices)],
+            )
+        share = np.exp(logprobs - np.logaddexp.reduce(logprobs))
+        table = pd.DataFrame({"answer": choices, "logprob": logprobs, "share": share})
+        box["ranked", choices] = table.sort_values("logprob", ascending=False, ignore_index=True)
+    return box["ranked", choices]
+
+
+def token_grid(ask: Ask) -> pd.DataFrame:
+    """The tokens of each stream over the sound: `stream, start_s, end_s`."""
+    model = ask.opened.model
+    table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
+    return table.loc[table["clip"] >= 0, ["stream", "start_s", "end_s"]]
+
+
+def visible(token: str) -> str:
+    """A token's text with spaces and line ends made visible."""
+    return token.replace(" ", "␣").replace("\n", "⏎")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _encoded(_opened: OpenModel, version: str, digest: str, _sound: Sound) -> AudioClips:
+    """The clip as the decoder reads it, and the keys and values made of it so far."""
+    return _opened.model.encode_audio(_opened.model.inputs("?", _sound.waveform))
+
+
+def _inputs(ask: Ask) -> dict[str, Any]:
+    """The prompt's tensors, its clip encoded; the caller holds the lock."""
+    inputs = ask.opened.model.inputs(ask.question, ask.sound.waveform)
+    audio = _encoded(ask.opened, ask.opened.version, ask.sound.digest, ask.sound)
+    return {
+        "input_ids": inputs["input_ids"],
+        "attention_mask": inputs["attention_mask"],
+        "audio": audio,
+    }
+
+
+def _with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
+    """The prompt and the answer behind it, and how many columns the prompt has."""
+    heard = listen(ask)
+    with ask.opened.lock:
+        inputs = _inputs(ask)
+    return continued(inputs, heard.tokens), inputs["input_ids"].shape[1]
+
+
+class _Watch(BaseStreamer):
+    """Hands over the text as it grows, and notes when its tokens came."""
+
+    def __init__(self, tokenizer: Any, show: Callable[[str], Any]) -> None:
+        self.tokenizer, self.show = tokenizer, show
+        self.tokens: list[int] = []
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        self.times.append(time.perf_counter())
+        if len(self.times) > 1:  # the prompt comes first
+            self.tokens += value.tolist()
+            self.show(self.tokenizer.decode(self.tokens, skip_special_tokens=True).strip())
+
+    def end(self) -> None:
+        pass
+
+
+def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
+    model = ask.opened.model
+    watch = _Watch(model.tokenizer, show)
+    with torch.no_grad(), ask.opened.lock, model.route(ask.route):
+        inputs = _inputs(ask)
+        inputs["audio"].keys_values.clear()  # so that no route profits from another's work
+        out: Any = model.model.generate(
+            **inputs,
+            max_new_tokens=ANSWER_TOKENS,
+            do_sample=False,
+            pad_token_id=model.tokenizer.pad_token_id,
+            eos_token_id=model.tokenizer.eos_token_id,
+            return_dict_in_generate=True,
+            output_logits=True,
+            streamer=watch,
+        )
+    waits = np.diff(watch.times)
+    probabilities = [step[0].float().softmax(-1).numpy() for step in out.logits]
+    return Heard(
+        text=model.tokenizer.decode(watch.tokens, skip_special_tokens=True).strip(),
+        tokens=tuple(watch.tokens),
+        first=probabilities[0],
+        steps=_steps(probabilities, watch.tokens, model.tokenizer),
+        prefill_s=float(waits[0]),
+        token_s=float(np.mean(waits[1:])) if len(waits) > 1 else float("nan"),
+        cache_bytes=out.past_key_values.nbytes,
+    )
+
+
+def _steps(probabilities: list[Any], chosen: list[int], tokenizer: Any) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for step, (each, taken) in enumerate(zip(probabilities, chosen, strict=True)):
+        for rank, token in enumerate(np.argsort(each)[::-1][:LIKELIEST].tolist()):
+            rows.append(
+                {
+                    "step": step,
+                    "rank": rank,
+                    "token": visible(tokenizer.decode([token])),
+                    "probability": float(each[token]),
+                    "chosen": token == taken,
+                }
+            )
+    return pd.DataFrame(rows)

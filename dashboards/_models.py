@@ -1,0 +1,59 @@
+"""The models that the pages share: opened once for all visitors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+
+import streamlit as st
+import torch
+
+from palscope.hooks import HookedAudioModel, load
+from palscope.models.checkpoints import find_checkpoint
+from palscope.routing import Route
+
+DEMO = ("demo/pal", "demo/lal", "demo/plits")
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A hooked model for all visitors; `lock` is held while it computes under a visitor's route."""
+
+    name: str
+    model: HookedAudioModel
+    route: Route
+    version: str
+    lock: RLock = field(default_factory=RLock)
+
+
+def demo_models() -> list[str]:
+    """The demo checkpoints that this clone has."""
+    root = Path(__file__).resolve().parents[1]
+    return [name for name in DEMO if list((root / name).glob("*.safetensors"))]
+
+
+def open_model(name: str) -> OpenModel:
+    """The hooked model of a checkpoint, loaded once for each version of its files.
+
+    Raises `CheckpointError` when there is none.
+    """
+    return _open(name, _version(name))
+
+
+def _version(name: str) -> str:
+    """A short text that changes when the files of the checkpoint `name` do."""
+    folder = find_checkpoint(name)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+@st.cache_resource(max_entries=3, show_spinner="Loading the model: once, about ten seconds …")
+def _open(name: str, version: str) -> OpenModel:
+    # Leave cores to the server and the browser: torch's threads spin while they wait for one.
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+    model = load(name)
+    return OpenModel(name, model, model.current_route, version)

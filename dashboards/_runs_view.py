@@ -1,0 +1,131 @@
+"""Stored runs: what scripts wrote, opened and drawn by the same figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as parquet
+import streamlit as st
+from _downloads import offer
+
+from palscope.errors import PalscopeError
+from palscope.measures import by_pathway, mean_band
+from palscope.plots import attention as screen
+from palscope.plots import paper
+
+ROOT = Path("runs")
+SHOWN_ROWS = 200
+
+
+def view() -> None:
+    st.title("Stored runs")
+    folder = choose_run()
+    if folder is None:
+        return
+    record = read_record(folder)
+    st.code(record.get("command", "(the command was not stored)"), language="bash")
+    with st.expander("The record: route, weights, versions"):
+        st.json(record, expanded=1)
+    if (folder / "attention_mass.parquet").is_file():
+        show_attention(folder / "attention_mass.parquet")
+    show_other_files(folder)
+
+
+def choose_run() -> Path | None:
+    """A folder with a `run.json`: one below `runs/`, or a typed one."""
+    found = sorted(path.parent for path in ROOT.glob("**/run.json"))
+    with st.sidebar:
+        typed = st.text_input(
+            "Folder of a run",
+            key="run",
+            bind="query-params",
+            placeholder=str(found[0]) if found else "runs/mass",
+            help="The folder that a script of `analyses/` was given as --out.",
+        ).strip()
+        if found:
+            st.caption("Below runs/: " + ", ".join(str(path) for path in found[:20]))
+    folder = Path(typed) if typed else (found[0] if found else None)
+    if folder is None:
+        st.info(
+            "No run is stored below `runs/`. A script makes one: "
+            "`python analyses/attention_mass.py --help`."
+        )
+        return None
+    if not (folder / "run.json").is_file():
+        raise PalscopeError(
+            f"{folder} holds no run.json; give the folder that a script was given as --out."
+        )
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the script recorded about its run. Raises `PalscopeError` where it cannot be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PalscopeError(f"{folder / 'run.json'} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise PalscopeError(f"{folder / 'run.json'} is no record of a run; expected an object.")
+    return record
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the run …")
+def masses_by_clip(path: str, changed: int) -> list[pd.DataFrame]:
+    """Mass by pathway of each clip, read a clip at a time: a run may hold millions of rows.
+
+    Raises `PalscopeError` when the file is no table of `attention_mass`.
+    """
+    try:
+        file: Any = parquet.ParquetFile(path)
+        groups = [file.read_row_group(i).to_pandas() for i in range(file.num_row_groups)]
+        clips: dict[str, list[Any]] = {}
+        for group in groups:
+            for clip, rows in group.groupby("path", sort=False):
+                clips.setdefault(str(clip), []).append(rows)
+        return [by_pathway(pd.concat(parts)) for parts in clips.values()]
+    except (OSError, ValueError, KeyError) as error:
+        raise PalscopeError(
+            f"{path} cannot be read as attention_mass.py writes it: {error}"
+        ) from error
+
+
+def show_attention(path: Path) -> None:
+    """Mean mass by layer and by head over the run's clips."""
+    masses = masses_by_clip(str(path), path.stat().st_mtime_ns)
+    st.subheader(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
+    layers = mean_band(masses, ["layer", "pathway"])
+    figure = screen.mass_by_layer(layers)
+    st.plotly_chart(figure, key="run layers")
+    offer("run mass by layer", figure, lambda: paper.mass_by_layer(layers), layers)
+    heads: Any = mean_band(masses, ["layer", "head", "pathway"])
+    pathways = [str(name) for name in heads["pathway"].unique() if name != "text"]
+    for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
+        with column:
+            figure = screen.layer_head_map(heads, pathway).update_traces(zmax=1)
+            st.plotly_chart(figure, key=f"run map {pathway}")
+            offer(
+                f"run layer by head {pathway}",
+                figure,
+                lambda pathway=pathway: paper.layer_head_map(heads, pathway),
+                heads[heads["pathway"] == pathway],
+            )
+
+
+def show_other_files(folder: Path) -> None:
+    """Pictures and tables that stand beside the record."""
+    pictures = sorted(folder.glob("*.png"))
+    tables = sorted(folder.glob("*.csv"))
+    if pictures:
+        st.subheader("Figures of the run")
+        for start in range(0, len(pictures), 3):
+            for column, path in zip(st.columns(3), pictures[start : start + 3], strict=False):
+                column.image(str(path), caption=path.stem)
+    for path in tables:
+        with st.expander(f"Table {path.name}"):
+            table = pd.read_csv(path, nrows=SHOWN_ROWS)
+            st.dataframe(table)
+            if len(table) == SHOWN_ROWS:
+                st.caption(f"The first {SHOWN_ROWS} rows.")

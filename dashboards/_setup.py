@@ -1,0 +1,165 @@
+"""The sidebar: model, sound, question, candidates, and what stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+from _models import demo_models
+from _sounds import (
+    ENDINGS,
+    MAX_MEGABYTES,
+    MAX_SECONDS,
+    Sound,
+    bundled_names,
+    bundled_sound,
+    example_questions,
+    given_sound,
+)
+
+OTHER = "another …"
+UPLOAD, MICROPHONE = "upload …", "microphone …"
+AGAINST = ("another route", "another model", "another sound")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the visitor asks; `other_model` and `other_sound` are None unless compared with."""
+
+    model: str
+    sound: Sound
+    question: str
+    choices: tuple[str, ...]
+    other_model: str | None = None
+    other_sound: Sound | None = None
+
+
+def choose_setup() -> Setup | None:
+    """The visitor's choice, kept in the address; None while something is missing."""
+    with st.sidebar:
+        model = choose_model("model", "Model")
+        sound = choose_sound("clip", "Sound")
+        question = choose_question(sound)
+        choices = choose_candidates(sound, question)
+        against: Any = st.segmented_control(
+            "Compare with",
+            AGAINST,
+            default=AGAINST[0],
+            key="against",
+            bind="query-params",
+            required=True,
+            help="Another route is what you change in the route table below.",
+        )
+        other_model = other_sound = None
+        if against == "another model":
+            other_model = choose_model("model2", "The other model", at=1)
+        elif against == "another sound":
+            other_sound = choose_sound("clip2", "The other sound", at=1)
+    if model is None or sound is None:
+        return None
+    return Setup(model, sound, question, choices, other_model, other_sound)
+
+
+def choose_model(key: str, label: str, at: int = 0) -> str | None:
+    """The name or folder of a checkpoint; None while none is given."""
+    chosen: Any = st.selectbox(
+        label,
+        [*demo_models(), OTHER],
+        index=at,
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        help="The demo trio hears the same sound in three ways: PLITS puts audio tokens into the "
+        "text, LAL only lets text read them, PAL does both.",
+    )
+    if chosen != OTHER:
+        return chosen
+    typed = st.text_input(
+        "Folder or hub id of a palscope checkpoint",
+        key=f"{key}-folder",
+        bind="query-params",
+        persist_state="session",
+        placeholder="runs/demo/pal",
+    ).strip()
+    if not typed:
+        st.info("Give the folder of a checkpoint.")
+        return None
+    return typed
+
+
+def choose_sound(key: str, label: str, at: int = 0) -> Sound | None:
+    """A bundled sound, an upload or a recording; None while none is given."""
+    names = bundled_names()
+    bundled = [name for domain in names.values() for name in domain]
+    chosen: Any = st.selectbox(
+        label,
+        [*bundled, UPLOAD, MICROPHONE],
+        index=at,
+        key=key,
+        bind="query-params",
+        persist_state="session",
+        help="Everyday sounds, spoken digits, instruments, and scenes put together of them.",
+    )
+    if chosen == UPLOAD:
+        file = st.file_uploader(
+            "A sound file",
+            type=list(ENDINGS),
+            key=f"{key}-upload",
+            help=f"Up to {MAX_SECONDS:g} s and {MAX_MEGABYTES} MB. It stays on the machine that "
+            "runs this page, in memory.",
+        )
+    elif chosen == MICROPHONE:
+        file = st.audio_input("Record", sample_rate=16_000, key=f"{key}-microphone")
+    else:
+        return bundled_sound(chosen)
+    if file is None:
+        st.info("A link cannot carry a sound of your own: give it here.")
+        return None
+    return given_sound(file.getvalue(), file.name)
+
+
+def choose_question(sound: Sound | None) -> str:
+    """The question: the sound's own until another is typed or taken."""
+
+    def take_example() -> None:
+        if st.session_state["example"]:
+            st.session_state["question"] = st.session_state["example"]
+
+    suggested = sound.question if sound is not None and sound.question else example_questions()[0]
+    asked = st.text_input(
+        "Question",
+        value="",
+        key="question",
+        bind="query-params",
+        persist_state="session",
+        max_chars=300,
+        placeholder=suggested,
+        help="Left empty, it is the one shown in grey.",
+    ).strip()
+    st.selectbox(
+        "Example questions",
+        example_questions(),
+        index=None,
+        key="example",
+        placeholder="or take an example …",
+        on_change=take_example,
+        label_visibility="collapsed",
+    )
+    return asked or suggested
+
+
+def choose_candidates(sound: Sound | None, question: str) -> tuple[str, ...]:
+    """Answers to rank: typed ones, else the sound's own where its own question is asked."""
+    typed = st.text_input(
+        "Candidate answers",
+        key="candidates",
+        bind="query-params",
+        persist_state="session",
+        placeholder="dog, rain, rooster",
+        help="Separated by commas. Left empty, the bundled sounds bring theirs.",
+    )
+    given = tuple(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+    if given:
+        return given
+    return sound.choices if sound is not None and question == sound.question else ()

@@ -1,0 +1,124 @@
+"""The sounds that can be asked about: bundled clips and scenes, uploads, recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import streamlit as st
+
+from palscope.audio import Waveform, load_audio
+from palscope.audio.bundled import bundled_clips, bundled_scenes
+from palscope.audio.compose import Span
+from palscope.errors import AudioError
+from palscope.training.questions import LABELS
+
+MAX_SECONDS = 30.0
+MAX_MEGABYTES = 20
+ENDINGS = ("wav", "flac", "ogg", "mp3")
+
+QUESTION_OF_DOMAIN = {
+    "sound": "Which everyday sound is this?",
+    "speech": "Which digit is spoken?",
+    "music": "Which instrument plays?",
+}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A clip to ask about.
+
+    `digest` stands for its samples wherever results are remembered; `path` is its file, where it
+    is one of the package's; `question`, `answer` and `choices` are empty where none is known.
+    """
+
+    name: str
+    waveform: Waveform
+    digest: str
+    path: str = ""
+    note: str = ""
+    question: str = ""
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+
+@st.cache_data(show_spinner=False)
+def bundled_names() -> dict[str, list[str]]:
+    """Names of the bundled sounds, by domain; composed scenes last."""
+    names: dict[str, list[str]] = {}
+    for name, row in _clip_rows().items():
+        names.setdefault(row["domain"], []).append(name)
+    return names | {"scenes": [scene.name for scene in bundled_scenes()]}
+
+
+@st.cache_data(show_spinner="Reading the sound …")
+def bundled_sound(name: str) -> Sound:
+    """A bundled clip or scene by its name."""
+    for scene in bundled_scenes():
+        if scene.name == name:
+            samples = scene.waveform.samples
+            return Sound(
+                name,
+                scene.waveform,
+                hashlib.sha256(samples.tobytes()).hexdigest(),
+                note="put together from bundled clips: "
+                + ", ".join(f"{s.label} at {s.start:.2f} s" for s in scene.spans),
+                question=scene.question,
+                answer=scene.answer,
+                choices=tuple(scene.choices),
+                spans=tuple(scene.spans),
+            )
+    row = _clip_rows()[name]
+    data = Path(row["path"]).read_bytes()
+    return Sound(
+        name,
+        read(data, name),
+        hashlib.sha256(data).hexdigest(),
+        path=row["path"],
+        note=f"[{row['title']}]({row['source']}) by {row['author']}, {row['licence']}",
+        question=QUESTION_OF_DOMAIN[row["domain"]],
+        answer=row["label"],
+        choices=LABELS[row["domain"]],
+    )
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading the sound …")
+def given_sound(data: bytes, name: str) -> Sound:
+    """An uploaded or recorded sound. Raises `AudioError`, naming the file."""
+    return Sound(name, read(data, name), hashlib.sha256(data).hexdigest())
+
+
+def read(data: bytes, name: str) -> Waveform:
+    """The sound of a file's bytes, at 16 kHz. Raises `AudioError`, naming the file."""
+    if len(data) > MAX_MEGABYTES * 1e6:
+        raise AudioError(
+            f"{name} has {len(data) / 1e6:.0f} MB; this page takes up to {MAX_MEGABYTES} MB. "
+            "Cut the sound, or convert it to FLAC or MP3."
+        )
+    file = io.BytesIO(data)
+    file.name = name  # for error messages; nothing is written under it
+    return load_audio(file, max_seconds=MAX_SECONDS)
+
+
+def example_questions(domains: Sequence[str] = tuple(QUESTION_OF_DOMAIN)) -> list[str]:
+    """Questions that the demo was trained for."""
+    return [
+        *(QUESTION_OF_DOMAIN[domain] for domain in domains),
+        "How many digits are spoken?",
+        "Which digit is spoken first?",
+    ]
+
+
+def _clip_rows() -> dict[str, dict[str, Any]]:
+    """The bundled clips by name: their label, numbered where it repeats."""
+    table = bundled_clips()
+    number = table.groupby("label").cumcount() + 1
+    repeats = table["label"].duplicated(keep=False)
+    names = table["label"].where(~repeats, table["label"] + " " + number.astype(str))
+    rows = cast(list[dict[str, Any]], table.to_dict("records"))
+    return dict(zip(names, rows, strict=True))

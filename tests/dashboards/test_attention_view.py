@@ -1,0 +1,298 @@
+"""The main page, run by Streamlit's AppTest on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboards.conftest import DASHBOARDS, OTHER, captions, figures, metrics, new_page, quiet
+
+Opener = Callable[..., AppTest]
+TRAINED = "frames:P.3,summary/3:F4"
+
+
+def answers(page: AppTest) -> dict[str, str]:
+    """The answers shown, by the caption above each."""
+    above = [c for c in captions(page) if c.startswith("Answer")]
+    shown = [m.value[5:] for m in page.markdown if m.value.startswith("#### ")]
+    return {c: re.sub(r"\\(.)", r"\1", s) for c, s in zip(above, shown, strict=True)}
+
+
+@pytest.fixture
+def shown(open_page: Opener) -> AppTest:
+    return open_page()
+
+
+def test_a_question_is_answered_with_its_attention(shown: AppTest) -> None:
+    quiet(shown)
+    shares = metrics(shown)
+    assert list(answers(shown)) == ["Answer"]
+    assert set(shares) == {"text", "frames", "summary"}
+    assert sum(float(v.split()[0]) for v in shares.values()) == pytest.approx(100, abs=0.2)
+    assert len(figures(shown)) == 3  # candidates, by layer, map
+    assert len([c for c in captions(shown) if re.match(r"prefill \d+ ms", c)]) == 1
+
+
+def test_every_axis_is_labelled(shown: AppTest) -> None:
+    for figure in figures(shown):
+        axes = [v for k, v in figure["layout"].items() if k.startswith(("xaxis", "yaxis"))]
+        assert any("title" in axis for axis in axes)
+
+
+def test_the_answer_is_the_models_own(open_page: Opener, checkpoint: Path) -> None:
+    from palscope import load, load_audio
+    from palscope.audio.bundled import bundled_clips
+
+    page = open_page(question="What is that?", clip="rooster")
+    quiet(page)
+    clips = bundled_clips()
+    path = clips.loc[clips["label"] == "rooster", "path"].iloc[0]
+    expected = load(checkpoint).ask("What is that?", load_audio(path), max_new_tokens=16)
+    assert answers(page)["Answer"] == (expected or "(nothing)")
+
+
+def test_a_route_in_the_address_stands_beside_the_trained_one(open_page: Opener) -> None:
+    before = open_page()
+    page = open_page(route="frames:P.3,summary/3:.4")
+    quiet(page)
+    assert list(answers(page)) == ["Answer, as trained", "Answer, changed route"]
+    assert answers(page)["Answer, as trained"] == answers(before)["Answer"]
+    assert metrics(page) == metrics(before)
+    other = {m.label: m.delta for m in page.metric}
+    assert other["summary"] == "changed route: 0.0 %"
+    assert other["frames"] != f"changed route: {metrics(before)['frames']}"
+
+
+def test_no_sound_at_all_still_answers(open_page: Opener) -> None:
+    page = open_page(route="frames:.4,summary/3:.4", seconds="0.50-1.00")
+    quiet(page)
+    assert {m.label: m.delta for m in page.metric}["text"] == "changed route: 100.0 %"
+    assert any("no sound is seen" in c for c in captions(page))
+
+
+@pytest.mark.parametrize("route", ["frames:P4,summary/3:F4", "frames:P30,summary/3:F30", "what"])
+def test_a_route_that_does_not_fit_is_said_and_left(open_page: Opener, route: str) -> None:
+    page = open_page(route=route)
+    quiet(page)
+    assert "does not fit" in page.warning[0].value
+    assert list(answers(page)) == ["Answer"]
+
+
+def test_a_known_route_goes_into_the_address(shown: AppTest) -> None:
+    shown.selectbox(key="preset").select("summary muted").run()
+    quiet(shown)
+    assert shown.query_params["route"] == "frames:P.3,summary/3:.4"
+    assert "Answer, changed route" in answers(shown)
+    back = next(b for b in shown.button if b.label == "Back to the trained route")
+    back.click().run()
+    assert "route" not in shown.query_params
+    assert list(answers(shown)) == ["Answer"]
+
+
+def test_selected_seconds_are_counted_and_said(open_page: Opener) -> None:
+    page = open_page(seconds="1.00-1.25", stream="selected seconds")
+    quiet(page)
+    assert set(metrics(page)) == {"text", "frames", "summary", "1.00–1.25 s"}
+    said = next(c for c in captions(page) if "tokens that overlap" in c)
+    assert "3 of frames (1.00 to 1.30 s)" in said
+    assert figures(page)[-1]["data"][0]["type"] == "heatmap"
+
+
+def test_seconds_tile_into_the_streams(open_page: Opener) -> None:
+    page = open_page(seconds="0.00-30.00")
+    shares = {k: float(v.split()[0]) for k, v in metrics(page).items()}
+    whole = shares["0.00–30.00 s"]
+    assert whole == pytest.approx(shares["frames"] + shares["summary"], abs=0.21)
+
+
+def test_a_token_of_the_answer_can_be_asked(open_page: Opener) -> None:
+    first, second = open_page(), open_page(token="1")
+    quiet(second)
+    assert second.selectbox(key="token").value == 1
+    assert metrics(second) != metrics(first)
+
+
+def test_layer_and_head_come_from_the_address(open_page: Opener) -> None:
+    page = open_page(layer="2", head="mean of all")
+    quiet(page)
+    assert (page.selectbox(key="layer").value, page.selectbox(key="head").value) == (
+        "2",
+        "mean of all",
+    )
+    assert any("layer 2, all heads" in c for c in captions(page))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"layer": "99"},
+        {"head": "x"},
+        {"clip": "no such clip"},
+        {"seconds": "5-1"},
+        {"seconds": "a-b"},
+        {"seconds": "900-901"},
+        {"token": "900"},
+        {"stream": "nothing"},
+        {"against": "nobody"},
+    ],
+)
+def test_nonsense_in_the_address_is_left_out(open_page: Opener, address: dict[str, str]) -> None:
+    page = open_page(**address)
+    quiet(page)
+    assert metrics(page)
+
+
+def test_candidates_are_ranked(open_page: Opener) -> None:
+    page = open_page(candidates="dog, rain,, dog ,rooster")
+    quiet(page)
+    chart = figures(page)[0]
+    assert set(chart["layout"]["yaxis"]["ticktext"]) == {"dog", "rain", "rooster"}
+    shares = chart["data"][0]["x"]
+    assert len(page.get("plotly_chart")) == 3 and shares is not None
+
+
+def test_two_models_stand_side_by_side(open_page: Opener, plits_checkpoint: Path) -> None:
+    address = {"against": "another model", "model2": OTHER, "model2-folder": str(plits_checkpoint)}
+    page = open_page(**address)
+    quiet(page)
+    assert len(answers(page)) == 2
+    assert len(figures(page)) == 6  # first tokens, candidates, two by layer, two maps
+
+
+def test_two_sounds_stand_side_by_side(open_page: Opener) -> None:
+    page = open_page(against="another sound", clip="rooster", clip2="rain", seconds="0.20-0.40")
+    quiet(page)
+    assert list(answers(page)) == ["Answer, rooster", "Answer, rain"]
+    assert len([c for c in captions(page) if "tokens that overlap" in c]) == 2
+
+
+def test_an_example_question_is_taken(shown: AppTest) -> None:
+    shown.selectbox(key="example").select("Which instrument plays?").run()
+    quiet(shown)
+    assert shown.text_input(key="question").value == "Which instrument plays?"
+
+
+def wav(samples: np.ndarray, subtype: str = "FLOAT") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def uploaded(page: AppTest, name: str, data: bytes) -> AppTest:
+    page.selectbox(key="clip").select("upload …").run()
+    return page.file_uploader(key="clip-upload").upload(name, data, "audio/wav").run()
+
+
+def test_an_upload_is_heard(shown: AppTest) -> None:
+    before = metrics(shown)
+    uploaded(shown, "tone.wav", wav(0.1 * np.sin(np.arange(8000) / 8)))
+    quiet(shown)
+    assert metrics(shown) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("broken.wav", b"RIFF and nothing", "broken.wav cannot be read as sound"),
+        ("empty.ogg", b"", "empty.ogg cannot be read as sound"),
+        ("../../etc/none.wav", wav(np.zeros(0)), "none.wav holds no sound"),
+        ("nan.wav", wav(np.full(800, np.nan)), "nan.wav holds NaN"),
+        ("long.wav", wav(np.zeros(31 * 8000), "PCM_U8"), "at most 30 s"),
+        ("large.wav", bytes(21_000_000), "large.wav has 21 MB"),
+    ],
+)
+def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes, says: str) -> None:
+    uploaded(shown, name, data)
+    assert says in shown.error[0].value
+    assert not shown.exception and not shown.metric
+
+
+def test_silence_is_heard(shown: AppTest) -> None:
+    uploaded(shown, "silence.wav", wav(np.zeros(8000)))
+    quiet(shown)
+    assert metrics(shown)
+
+
+def test_a_link_to_an_upload_asks_for_it(open_page: Opener) -> None:
+    page = open_page(clip="upload …")
+    quiet(page)
+    assert "cannot carry a sound" in page.info[0].value
+
+
+def test_a_folder_without_a_model_ends_in_a_sentence(open_page: Opener, tmp_path: Path) -> None:
+    assert "has no config.json" in open_page(folder=tmp_path).error[0].value
+    assert "no checkpoint" in open_page(folder=tmp_path / "nowhere").error[0].value
+
+
+def test_a_foreign_config_ends_in_a_sentence(
+    open_page: Opener, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{not json")
+    (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
+    page = open_page(folder=tmp_path)
+    assert page.error[0].value and not page.exception
+
+
+def test_a_model_without_lal_has_its_own_streams(open_page: Opener, plits_checkpoint: Path) -> None:
+    page = open_page(folder=plits_checkpoint)
+    quiet(page)
+    assert set(metrics(page)) == {"text", "frames"}
+
+
+def test_the_model_is_loaded_once_for_all_visitors(
+    open_page: Opener, shown: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _models  # pyright: ignore[reportMissingImports]
+
+    def load(name: str) -> None:
+        raise AssertionError(f"{name} is loaded again")
+
+    monkeypatch.setattr(_models, "load", load)
+    another = open_page(new_page())
+    quiet(another)
+    assert answers(another) == answers(shown)
+
+
+def test_the_model_keeps_its_own_route(open_page: Opener, checkpoint: Path) -> None:
+    import _models  # pyright: ignore[reportMissingImports]
+
+    quiet(open_page(route="frames:.4,summary/3:F4"))
+    kept = _models.open_model(str(checkpoint))
+    assert kept.model.current_route == kept.route
+
+
+def test_the_command_gives_the_pages_numbers(
+    open_page: Opener, checkpoint: Path, tmp_path: Path
+) -> None:
+    page = open_page(clip="rooster", question="What's that?", token="1")
+    quiet(page)
+    command = shlex.split(next(c.value for c in page.code if "attention_mass.py" in c.value))
+    command[0], command[-1] = sys.executable, str(tmp_path / "out")
+    subprocess.run(command, check=True, cwd=DASHBOARDS.parent, capture_output=True)
+    table: Any = pd.read_parquet(tmp_path / "out" / "attention_mass.parquet")
+    shares: Any = table.groupby("pathway", observed=True)["mass"].sum() / table["mass"].sum()
+    for pathway, shown in metrics(page).items():
+        assert 100 * shares[pathway] == pytest.approx(float(shown.split()[0]), abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo/pal", "demo/lal", "demo/plits"])
+def test_the_demo_hears_a_rooster(page: AppTest, name: str) -> None:
+    page.query_params["model"] = name
+    page.query_params["clip"] = "rooster"
+    page.run()
+    quiet(page)
+    assert answers(page)["Answer"] == "rooster"
+    assert "Known to be: **rooster**" in captions(page)
