@@ -1,0 +1,276 @@
+"""The player: what the browser gets, and whose selection counts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from palscope.audio import Waveform
+from palscope.errors import AudioError
+from palscope.plots import style
+from palscope.plots.spectrogram import mel_image
+
+RATE = 16_000
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module under test, found as Streamlit finds it: beside the page."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "dashboards"))
+    return import_module("_player")
+
+
+def tone(seconds: float, hz: float = 1000.0, loud: float = 0.5) -> Waveform:
+    time = np.arange(round(seconds * RATE)) / RATE
+    return Waveform((loud * np.sin(2 * np.pi * hz * time)).astype(np.float32), RATE, "tone.wav")
+
+
+def payload(waveform: Waveform) -> dict[str, Any]:
+    made = import_module("_player").sound_payload("a clip", waveform)
+    json.dumps(made, allow_nan=False)  # the browser's parser takes no NaN
+    return made
+
+
+def picture(made: dict[str, Any]) -> np.ndarray:
+    """The spectrogram's pixels as a browser shows them: rows, columns, red green blue."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(made["picture"]))).convert("RGB"))
+
+
+# -- the sound ------------------------------------------------------------------------------------
+
+
+def test_the_envelope_has_the_extremes_of_each_part(parts: Any):
+    low, high = parts.envelope(np.array([0, 3, -1, 2, 5, -4, 1, 1], np.float32), columns=4)
+    assert low.tolist() == [0, -1, -4, 1]
+    assert high.tolist() == [3, 2, 5, 1]
+
+
+def test_the_envelope_loses_no_peak_and_never_has_more_columns_than_samples(parts: Any):
+    samples = np.random.default_rng(0).normal(size=12_345).astype(np.float32)
+    low, high = parts.envelope(samples)
+    assert len(low) == len(high) == 1000
+    assert (low.min(), high.max()) == (samples.min(), samples.max())
+    short = parts.envelope(samples[:7])
+    assert short[0].tolist() == short[1].tolist() == samples[:7].tolist()
+
+
+def test_the_waveform_is_sent_relative_to_its_peak():
+    made = payload(tone(1.0, loud=0.25))
+    assert made["peak"] == pytest.approx(0.25, rel=1e-3)
+    assert max(made["high"]) == pytest.approx(1, abs=2e-3)
+    assert min(made["low"]) == pytest.approx(-1, abs=2e-3)
+
+
+def test_the_sound_is_sent_as_loud_as_it_is():
+    waveform = tone(0.3, loud=0.1)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(payload(waveform)["wav"])))
+    assert rate == RATE
+    np.testing.assert_allclose(samples, waveform.samples, atol=2e-4)
+
+
+def test_the_spectrogram_is_brightest_at_the_tone():
+    waveform = tone(1.0, hz=1000)
+    made = payload(waveform)
+    bright = picture(made).astype(int).sum(2)[:, 50]
+    share = 1 - (bright.argmax() + 0.5) / len(bright)  # from the bottom
+    kilohertz = made["tickLabels"].index("1")
+    assert share == pytest.approx(made["ticks"][kilohertz], abs=1 / len(bright))
+    assert made["ticks"] == sorted(made["ticks"])
+    assert (made["left"], made["right"]) == pytest.approx((-0.005, 0.995))
+
+
+def test_the_picture_has_the_colours_of_the_scale_80_decibels_deep():
+    from matplotlib import colormaps
+
+    waveform = tone(1.0)
+    shown = picture(payload(waveform))[::-1]
+    values = mel_image(waveform).values
+    colours = np.round(255 * colormaps[style.COLOUR_SCALE](np.arange(256))[:, :3])
+    decibels = (values - values.max()) * 40
+    loudest = np.unravel_index(values.argmax(), values.shape)
+    assert shown[loudest].tolist() == colours[255].tolist()
+    middle = np.unravel_index(np.abs(decibels + 40).argmin(), values.shape)
+    level = round(255 * (1 + decibels[middle] / 80))
+    assert shown[middle].tolist() == colours[level].tolist()
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 30.0])
+def test_clips_of_any_length_can_be_sent(seconds: float):
+    made = payload(tone(seconds))
+    assert made["seconds"] == pytest.approx(seconds)
+    assert picture(made).shape[1] <= 1000
+    assert made["right"] >= seconds - 0.03
+    assert len(json.dumps(made)) < 1_600_000
+
+
+def test_silence_is_flat_and_dark():
+    made = payload(Waveform(np.zeros(RATE, np.float32), RATE, "silence"))
+    assert made["peak"] == 0
+    assert set(made["low"]) == set(made["high"]) == {0}
+    shown = picture(made)
+    assert (shown == shown[0, 0]).all()
+    assert shown[0, 0].sum() < 130
+
+
+def test_a_broken_sound_is_an_error_that_says_so():
+    with pytest.raises(AudioError, match="NaN"):
+        payload(Waveform(np.full(100, np.nan, np.float32), RATE, "broken.wav"))
+
+
+def test_a_name_to_save_the_sound_under_leads_nowhere(parts: Any):
+    assert parts.file_name("../../etc/pass wd.ogg") == "pass-wd.wav"
+    assert parts.file_name("…") == "sound.wav"
+
+
+# -- tokens and curves ----------------------------------------------------------------------------
+
+
+def grid() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "stream": ["text", "frames", "frames", "frames", "summary"],
+            "start_s": [np.nan, 0.0, 0.1, 0.2, 0.0],
+            "end_s": [np.nan, 0.1, 0.2, 0.25, 0.25],
+        }
+    )
+
+
+def test_each_stream_has_its_token_edges(parts: Any):
+    assert parts.token_edges(grid()) == [
+        {"stream": "frames", "start": [0.0, 0.1, 0.2], "end": [0.1, 0.2, 0.25]},
+        {"stream": "summary", "start": [0.0], "end": [0.25]},
+    ]
+    assert parts.token_edges(None) == []
+
+
+def test_curves_have_the_colours_of_the_other_figures(parts: Any):
+    curves = grid().rename(columns={"stream": "pathway"}).assign(mass=[0.9, 0.01, 0.02, 0.03, 0.05])
+    frames, summary = parts.curve_steps(curves)
+    assert frames == {
+        "pathway": "frames",
+        "colour": style.colours(["frames"])["frames"],
+        "start": [0.0, 0.1, 0.2],
+        "end": [0.1, 0.2, 0.25],
+        "mass": [0.01, 0.02, 0.03],
+    }
+    assert summary["colour"] == style.colours(["summary"])["summary"]
+
+
+def test_curves_may_be_missing_or_empty(parts: Any):
+    assert parts.curve_steps(None) == []
+    assert parts.curve_steps(pd.DataFrame(columns=["pathway", "start_s", "end_s", "mass"])) == []
+
+
+# -- the selection --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "kept"),
+    [
+        ((0.5, 1.0), (0.5, 1.0)),
+        ([0.5, 9.0], (0.5, 2.0)),
+        ((-1, 1), (0.0, 1.0)),
+        ((3.0, 4.0), None),
+        ((1.0, 1.0), None),
+        ((float("nan"), 1.0), None),
+        ("ab", None),
+        ([1], None),
+        ({"start": 1}, None),
+        (None, None),
+    ],
+)
+def test_a_span_is_cut_to_the_clip(parts: Any, span: Any, kept: Any):
+    assert parts.within(span, 2.0) == kept
+
+
+def show_player() -> None:
+    """The page of these tests; its arguments are in the session."""
+    import numpy as np
+    import streamlit as st
+    from _player import player  # pyright: ignore[reportMissingImports]
+
+    from palscope.audio import Waveform
+
+    samples = np.full(32_000, st.session_state.get("level", 0.5), np.float32)
+    given = st.session_state.get("given")
+    st.session_state["got"] = player(Waveform(samples, 16_000, "x"), key="sound", selection=given)
+
+
+def sent(page: AppTest) -> dict[str, Any]:
+    (shown,) = page.get("bidi_component")
+    return json.loads(shown.proto.json)
+
+
+def select(page: AppTest, span: Any, revision: int) -> AppTest:
+    """What the browser does when the visitor has selected `span` on the picture of `revision`."""
+    page.session_state["sound"] = {"selection": {"revision": revision, "value": span}}
+    return page.run()
+
+
+@pytest.fixture
+def page() -> AppTest:
+    return AppTest.from_function(show_player, default_timeout=600)
+
+
+def got(page: AppTest) -> Any:
+    assert [e.value for e in page.exception] == []
+    return page.session_state["got"]
+
+
+def test_the_visitors_selection_comes_back(page: AppTest):
+    assert got(page.run()) is None
+    assert sent(page)["selection"] is None
+    revision = sent(page)["revision"]
+    assert got(select(page, [0.5, 1.25], revision)) == (0.5, 1.25)
+    assert sent(page)["revision"] == revision  # the browser goes on from what it has
+    assert got(select(page, None, revision)) is None
+
+
+def test_a_link_selects_and_the_visitor_changes_it(page: AppTest):
+    page.session_state["given"] = (0.25, 0.75)
+    assert got(page.run()) == (0.25, 0.75)
+    assert sent(page)["selection"] == [0.25, 0.75]
+    assert got(select(page, [1.0, 1.5], sent(page)["revision"])) == (1.0, 1.5)
+    revision = sent(page)["revision"]
+    page.session_state["given"] = (1.0, 1.5)  # the page puts it into the link
+    assert got(page.run()) == (1.0, 1.5)
+    assert sent(page)["revision"] == revision
+    page.session_state["given"] = (0.0, 0.5)  # another view selects
+    assert got(page.run()) == (0.0, 0.5)
+    assert sent(page)["selection"] == [0.0, 0.5]
+    assert sent(page)["revision"] > revision
+
+
+def test_another_clip_clears_the_selection_of_the_last(page: AppTest):
+    select(page.run(), [1.0, 1.5], 0)
+    page.session_state["given"] = (1.0, 1.5)  # the page put it into the link
+    page.session_state["level"] = 0.25
+    assert got(page.run()) is None
+    assert sent(page)["selection"] is None
+    assert sent(page)["revision"] > 0
+
+
+def test_a_selection_outside_of_the_clip_is_handed_back_and_not_drawn(page: AppTest):
+    page.session_state["given"] = (5.0, 6.0)
+    assert got(page.run()) == (5.0, 6.0)
+    assert sent(page)["selection"] is None
+
+
+@pytest.mark.parametrize(
+    "report", [7, {"revision": "0", "value": [0, 1]}, {"revision": 0, "value": "all"}]
+)
+def test_nonsense_from_a_browser_is_no_selection(page: AppTest, report: Any):
+    page.run()
+    page.session_state["sound"] = {"selection": report}
+    assert got(page.run()) is None
