@@ -291,7 +291,7 @@ class Route:
             + "</tr>"
             for stream, cells in self.rows
         )
-        table = f"<table><tr><th>layer</th>{head}</tr>{body}</table>"
+        table = f'<table style="color:inherit"><tr><th>layer</th>{head}</tr>{body}</table>'
         return f'<div style="overflow-x:auto">{table}{_LEGEND}</div>'
 
     def _checked_layer(self, layer: int) -> int:
