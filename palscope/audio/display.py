@@ -23,7 +23,8 @@ def waveform_html(waveform: Waveform) -> str:
     shown = waveform.samples[: _SHOWN_SECONDS * waveform.sample_rate]
     seconds = len(shown) / waveform.sample_rate
     cut = "" if len(shown) == len(waveform.samples) else f", first {_SHOWN_SECONDS} s shown"
-    title = f"{waveform.source}: {waveform.seconds:.2f} s at {waveform.sample_rate} Hz{cut}"
+    name = waveform.source.rsplit("/", 1)[-1]
+    title = f"{name}: {waveform.seconds:.2f} s at {waveform.sample_rate} Hz{cut}"
     ticks = "".join(f"<span>{seconds * part / 4:.2f}</span>" for part in range(4))
     return (
         '<div style="max-width:640px">'

@@ -269,10 +269,10 @@ def test_rates_must_be_given_once_and_be_rates():
 
 
 def test_a_waveform_shows_itself_in_a_notebook():
-    waveform = Waveform(tone(16_000, 90.0).astype(np.float32), 16_000, "<b>long</b>.wav")
+    waveform = Waveform(tone(16_000, 90.0).astype(np.float32), 16_000, "folder/<b>long.wav")
     page = waveform._repr_html_()
     assert "data:audio/wav;base64," in page
     assert "data:image/png;base64," in page
-    assert "&lt;b&gt;long" in page
+    assert "<div>&lt;b&gt;long.wav: 90.00 s" in page
     assert "first 60 s" in page
     assert len(page) < 5_000_000
