@@ -120,6 +120,7 @@ def choose_route(opened: OpenModel) -> Route:
             st.warning(str(error))
             return current
         remember_route(opened, edited)
+        st.rerun()  # so that the table is given what it holds, and a later change is seen as one
     return edited
 
 
@@ -333,13 +334,15 @@ def show_sounds(
         for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
             with column:
                 st.markdown(f"**{plain(side.name)}**")
-                one_player(side, [curves[number]], [""], f"player {number}")
+                if one_player(side, [curves[number]], [""], f"player {number}"):
+                    st.rerun()  # the other player has been drawn already
         return address_selection()
     one_player(sides[0], curves, ["", f", {sides[-1].name}"], "player 0")
     return address_selection()
 
 
-def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: str) -> None:
+def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: str) -> bool:
+    """One player; whether the visitor selected something else in it."""
     named = [
         curve.assign(pathway=curve["pathway"].astype(str) + mark)
         for curve, mark in zip(curves, marks, strict=False)
@@ -358,9 +361,9 @@ def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: st
             st.query_params.pop("seconds", None)
         else:
             st.query_params["seconds"] = f"{chosen[0]:.2f}-{chosen[1]:.2f}"
-    notes = [ask.sound.note] if ask.sound.note else []
-    if notes:
-        st.caption(notes[0])
+    if ask.sound.note:
+        st.caption(ask.sound.note)
+    return chosen != before
 
 
 def address_selection() -> tuple[float, float] | None:
@@ -558,7 +561,7 @@ def show_command(ask: Ask, offset: int) -> None:
             words += ["--token", str(offset)]
         st.code(shlex.join([*words, "--out", "runs/mass"]), language="bash", wrap_lines=True)
         if not ask.sound.path:
-            st.caption("CLIP.wav stands for this sound; the player's menu saves it.")
+            st.caption("CLIP.wav stands for this sound; *Save sound* under the picture stores it.")
 
 
 def title(side: Side, sides: list[Side]) -> None:

@@ -82,7 +82,7 @@ def test_no_sound_at_all_still_answers(open_page: Opener) -> None:
     assert any("no sound is seen" in c for c in captions(page))
 
 
-@pytest.mark.parametrize("route", ["frames:P4,summary/3:F4", "frames:P30,summary/3:F30", "what"])
+@pytest.mark.parametrize("route", ["other/2:F4", "frames:P30,summary/3:F30", "what"])
 def test_a_route_that_does_not_fit_is_said_and_left(open_page: Opener, route: str) -> None:
     page = open_page(route=route)
     quiet(page)

@@ -1,0 +1,113 @@
+"""A server of the pages and a real Chromium that looks at it, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+LAST = "The same from a script"
+"""The last thing that the attention page draws."""
+
+
+def find_chromium() -> str | None:
+    """A Chromium of the system, where it has one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def server() -> Generator[tuple[str, int]]:
+    """The pages on a free port of this machine: their address and the server's process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboards" / "attention.py")]
+    options = ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    options += ["--server.headless", "true", "--server.fileWatcherType", "none"]
+    with subprocess.Popen(
+        [*command, *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(address, process)
+            yield address, process.pid
+        finally:
+            process.terminate()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError("the page's server did not start")
+
+
+@contextmanager
+def chromium() -> Generator[Browser]:
+    """A headless Chromium. Playwright's own is used where the system has none."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def settled(page: Page, seconds: float = 120) -> None:
+    """Wait until the page's script has run to its end."""
+    page.get_by_text(LAST).wait_for(timeout=1000 * seconds)
+    idle(page, seconds)
+
+
+def idle(page: Page, seconds: float = 120) -> None:
+    """Wait until nothing runs: the app says so, and says it still a moment later."""
+    for _ in range(2):
+        page.wait_for_function(
+            "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState"
+            " === 'notRunning'",
+            timeout=1000 * seconds,
+        )
+        page.wait_for_timeout(150)
+
+
+def metrics(page: Page) -> dict[str, str]:
+    """The numbers of the page, by their label."""
+    found: list[Any] = page.get_by_test_id("stMetric").all()
+    return {
+        each.get_by_test_id("stMetricLabel").inner_text().strip(): each.get_by_test_id(
+            "stMetricValue"
+        ).inner_text()
+        for each in found
+    }
+
+
+def click_head(page: Page, key: str, layer: int, head: int) -> None:
+    """Click on a cell of the layer × head map whose Streamlit key has this class."""
+    chart = page.locator(f".{key} .js-plotly-plot").first
+    chart.scroll_into_view_if_needed()
+    x, y = chart.evaluate(
+        "(gd, [layer, head]) => { const l = gd._fullLayout, box = gd.getBoundingClientRect();"
+        " return [box.x + l.xaxis._offset + l.xaxis.l2p(head),"
+        " box.y + l.yaxis._offset + l.yaxis.l2p(layer)] }",
+        [layer, head],
+    )
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)

@@ -1,0 +1,200 @@
+"""The pages in a real browser, on the demo's real weights."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.dashboards import browser as tools
+from tests.dashboards.browser import click_head, idle, metrics, settled
+
+pytestmark = pytest.mark.slow
+
+MAP = "st-key-map-share-demo-pal"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Browser]:
+    if tools.find_chromium() is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine: install the system's package chromium")
+    with tools.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address() -> Generator[str]:
+    with tools.server() as (address, _):
+        yield address
+
+
+@pytest.fixture
+def page(chromium: Browser, address: str) -> Generator[Page]:
+    """A visitor with the attention page open; the browser's console must stay free of errors."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{address}/?clip=rooster")
+    settled(page)
+    yield page
+    context.close()
+    assert faults == []
+
+
+def answer(page: Page) -> str:
+    return page.locator("h4").first.inner_text()
+
+
+def test_first_figures(page: Page) -> None:
+    assert answer(page) == "rooster"
+    assert set(metrics(page)) == {"text", "frames", "summary"}
+    assert page.locator(".js-plotly-plot .main-svg").count() >= 3
+    canvas = page.get_by_test_id("player-canvas")
+    colours = canvas.evaluate(
+        "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height)"
+        ".data.buffer)).size"
+    )
+    assert colours > 50  # a spectrogram is drawn
+
+
+def test_the_sound_plays_and_a_stretch_is_selected(page: Page) -> None:
+    page.get_by_test_id("player-play").click()
+    expect(page.get_by_test_id("player-time")).not_to_have_text(re.compile(r"^0\.00"))
+    page.get_by_test_id("player-play").click()
+    box = page.get_by_test_id("player-overlay").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=5)
+    page.mouse.up()
+    page.get_by_text("tokens that overlap").first.wait_for()
+    idle(page)
+    start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())  # pyright: ignore
+    assert 0.5 < start < end < 3.5
+    assert f"{start:.2f}–{end:.2f} s" in metrics(page)
+
+
+def test_a_click_on_a_head_opens_it(page: Page) -> None:
+    click_head(page, MAP, layer=1, head=4)
+    page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
+    assert "layer=1" in page.url and "head=4" in page.url
+
+
+def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
+    before = metrics(page)
+    page.get_by_test_id("brush-.").click()
+    first = page.get_by_test_id("route-cell-summary-5").bounding_box()
+    last = page.get_by_test_id("route-cell-summary-29").bounding_box()
+    assert first and last
+    page.mouse.move(first["x"] + 5, first["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(last["x"] + 5, last["y"] + 5, steps=30)
+    page.mouse.up()
+    page.get_by_text("Answer, changed route").wait_for()
+    settled(page)
+    assert "summary%2F3%3AF5.25" in page.url
+    assert metrics(page) == before  # of the trained route; the change stands below each
+    changed = [d.inner_text() for d in page.get_by_test_id("stMetricDelta").all()]
+    assert len(changed) == 3 and all(d.startswith("changed route") for d in changed)
+    page.get_by_text("Back to the trained route").click()
+    page.get_by_text("Answer, changed route").wait_for(state="detached")
+    settled(page)
+    assert "route=" not in page.url
+
+
+def wav(seconds: float) -> bytes:
+    file = io.BytesIO()
+    times = np.arange(round(16_000 * seconds)) / 16_000
+    soundfile.write(file, 0.1 * np.sin(2000 * times), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def test_uploads_good_and_bad(page: Page, address: str) -> None:
+    page.goto(f"{address}/?clip=upload+…")
+    page.get_by_text("A link cannot carry a sound").wait_for()
+    give = page.locator("input[type=file]")
+    give.set_input_files({"name": "a tone.wav", "mimeType": "audio/wav", "buffer": wav(1)})
+    settled(page)
+    assert metrics(page)
+    give.set_input_files({"name": "x.wav", "mimeType": "audio/wav", "buffer": b"RIFF nothing"})
+    page.get_by_text("x.wav cannot be read as sound").wait_for()
+    give.set_input_files({"name": "l.wav", "mimeType": "audio/wav", "buffer": wav(31)})
+    page.get_by_text("at most 30 s").wait_for()
+    give.set_input_files({"name": "b.wav", "mimeType": "audio/wav", "buffer": bytes(30_000_000)})
+    page.get_by_text(re.compile("must be .*MB or smaller")).wait_for()
+    assert page.get_by_text("Traceback").count() == 0
+
+
+def test_a_copied_link_opens_the_same_view(page: Page, chromium: Browser, address: str) -> None:
+    link = (
+        f"{address}/?clip=rooster&layer=9&head=6&stream=summary&token=1"
+        "&seconds=1.00-2.00&route=frames:P5.25,summary/3:F30"
+    )
+    page.goto(link)
+    settled(page)
+    shown = (
+        metrics(page),
+        page.url,
+        page.get_by_text("Attention over the prompt").first.inner_text(),
+    )
+    assert "1.00–2.00 s" in shown[0] and "layer 9, head 6" in shown[2]
+    other = chromium.new_context().new_page()
+    other.goto(page.url)
+    settled(other)
+    assert shown == (
+        metrics(other),
+        other.url,
+        other.get_by_text("Attention over the prompt").first.inner_text(),
+    )
+    other.context.close()
+
+
+def test_downloads_open(page: Page, tmp_path: Path) -> None:
+    page.locator(".st-key-layers-demo-pal").scroll_into_view_if_needed()
+    page.get_by_role("button", name="Download").first.click()
+    files: dict[str, Path] = {}
+    for label in ("PNG", "SVG", "HTML", "CSV", "Parquet"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=label, exact=True).first.click()
+        files[label] = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(files[label])
+    with Image.open(files["PNG"]) as picture:
+        assert picture.width > 600
+    assert ElementTree.parse(files["SVG"]).getroot().tag.endswith("svg")
+    assert "plotly" in files["HTML"].read_text(encoding="utf-8")
+    table, same = pd.read_csv(files["CSV"]), pd.read_parquet(files["Parquet"])
+    assert set(table["pathway"]) == {"text", "frames", "summary"}
+    np.testing.assert_allclose(table["mean"], same["mean"])
+
+
+def test_a_second_visitor_does_not_wait_for_a_sweep(
+    page: Page, chromium: Browser, address: str
+) -> None:
+    sweeping = chromium.new_context().new_page()
+    sweeping.goto(f"{address}/clips?domains=sound&domains=speech&question-of-all=What+is+it?")
+    sweeping.get_by_role("button", name=re.compile("Listen to")).click()
+    bar = sweeping.get_by_text(re.compile(r"^\d+ of \d+: "))
+    bar.wait_for()
+    page.get_by_label("Question", exact=True).fill("What do you hear?")
+    page.get_by_label("Question", exact=True).press("Enter")
+    page.get_by_text("What do you hear?").last.wait_for()
+    settled(page)
+    at, of = map(int, re.findall(r"\d+", bar.inner_text())[:2])
+    assert at < of  # the sweep goes on
+    sweeping.get_by_role("button", name="Stop").click()
+    sweeping.get_by_text(re.compile(r"Mean over \d+ clip")).wait_for()
+    expect(bar).to_have_count(0, timeout=60_000)
+    expect(sweeping.get_by_role("button", name=re.compile("Listen to"))).to_be_visible()
+    sweeping.context.close()
