@@ -61,6 +61,19 @@ STAGES = {
             "mixed": 0.04,
         },
     ),
+    # A short one at a low rate: PLITS had lost digits to the questions about time.
+    4: Stage(
+        120,
+        2e-4,
+        {
+            "sound": 0.15,
+            "digit": 0.35,
+            "instrument": 0.13,
+            "temporal_digits": 0.22,
+            "temporal_sounds": 0.10,
+            "mixed": 0.05,
+        },
+    ),
 }
 LAYERS = 30
 LAYER_RMS = 1 / 24

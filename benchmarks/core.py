@@ -5,7 +5,8 @@
 Prints, and writes as JSON with machine and versions:
 - the hooked forward pass without listeners, with residuals cached and with all cached, as ratios to
   the plain Hugging Face model's, with the largest difference of logits;
-- prefill, decoding and cache of each integration, as ratios to the first.
+- prefill (as generation does it: the last position's logits alone), decoding, and the memory of
+  prefill and cache of each integration, as ratios to the first.
 Each timing is the median of interleaved repeats, so that a busy machine slows all alike.
 """
 
@@ -45,6 +46,27 @@ def medians(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
             if turn:  # the first warms up
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Most bytes that a call holds at once beyond what was there before: tensors, not processes."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        call()
+    results: Any = profile.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
 
 
 def overhead(name: str, samples: np.ndarray, repeats: int, device: str) -> dict[str, float]:
@@ -92,12 +114,19 @@ def integrations(
                 model: Any = model, ids: Any = ids, mask: Any = mask, audio: Any = audio
             ) -> Any:
                 audio.keys_values.clear()  # a new clip each time
-                return model(input_ids=ids, attention_mask=mask, audio=audio, use_cache=True)
+                return model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    audio=audio,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
 
             first = run()
             sizes[name] = {
                 "audio_columns": float((ids == processor.audio_token_id).sum()),
                 "cache_mib": first.past_key_values.nbytes / 2**20,
+                "prefill_peak_mib": peak_bytes(run) / 2**20,
             }
 
             def step(model: Any = model, cache: Any = first.past_key_values) -> Any:
@@ -111,6 +140,8 @@ def integrations(
         | {
             "prefill_seconds": prefill_seconds[name],
             "prefill_ratio": prefill_seconds[name] / prefill_seconds[names[0]],
+            "prefill_peak_ratio": sizes[name]["prefill_peak_mib"]
+            / sizes[names[0]]["prefill_peak_mib"],
             "decode_seconds": decode_seconds[name],
             "decode_ratio": decode_seconds[name] / decode_seconds[names[0]],
         }

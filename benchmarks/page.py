@@ -1,0 +1,104 @@
+"""How long the attention page takes from an interaction to its picture, in a real Chromium.
+
+    python -m benchmarks.page --out runs/page.json
+
+Starts the page on this machine and measures, in seconds of wall clock: the first visit to a fresh
+server (the model is loaded), new clips, and changes of view (a head, a token, a stretch of sound),
+each until the page's script has ended; and the server's memory over many interactions. Run it on an
+idle machine: it competes with whatever else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import streamlit
+import torch
+from playwright.sync_api import Page
+from tqdm.auto import tqdm
+
+from tests.dashboards.browser import chromium, click_head, idle, server, settled
+
+MAP = "st-key-map-share-demo-pal"
+CLIPS = ("rain", "rooster", "dog 1", "three", "piano", "sneeze 1")
+
+
+def timed(page: Page, act: Callable[[], Any]) -> float:
+    """Seconds from an interaction until the page rests."""
+    start = time.perf_counter()
+    act()
+    page.wait_for_timeout(50)
+    idle(page)
+    return time.perf_counter() - start - 0.3  # what `idle` waits to be sure
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose an option of a select box, as a visitor does."""
+    page.get_by_label(label, exact=True).first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory of a process (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(interactions: int) -> dict[str, Any]:
+    """All measurements, on a server and a browser of their own."""
+    with server() as (address, pid), chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        start = time.perf_counter()
+        page.goto(address)
+        settled(page)
+        report: dict[str, Any] = {"first_visit": time.perf_counter() - start}
+        clips = [timed(page, lambda clip=clip: choose(page, "Sound", clip)) for clip in CLIPS]
+        heads = [(layer, head) for layer in (0, 3, 6, 9) for head in (1, 4, 7)]
+        views = [
+            timed(page, lambda at=at: click_head(page, MAP, *at)) for at in tqdm(heads, "views")
+        ]
+        again = [timed(page, lambda clip=clip: choose(page, "Sound", clip)) for clip in CLIPS]
+        report |= {"new_clip": clips, "view": views, "clip_again": again}
+        memory = [memory_mib(pid)]
+        for number in tqdm(range(interactions), "interactions"):
+            click_head(page, MAP, number % 10, number % 9)
+            page.wait_for_timeout(50)
+            idle(page)
+            if (number + 1) % max(1, interactions // 10) == 0:
+                memory.append(memory_mib(pid))
+        report["memory_mib"] = memory
+    for name in ("new_clip", "view", "clip_again"):
+        report[f"{name}_median"] = statistics.median(report[name])
+        report[f"{name}_slowest"] = max(report[name])
+    return report
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--interactions", type=int, default=200, help="over which memory is watched"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/page.json"))
+    args = parser.parse_args()
+    report = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "versions": {"torch": torch.__version__, "streamlit": streamlit.__version__},
+    } | measure(args.interactions)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=2))
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
