@@ -25,21 +25,22 @@ def presets(model: HookedAudioModel, trained: Route) -> dict[str, Route]:
             f"PLITS: frames full{others}": cleared.with_cell("frames", every, FULL),
             f"LAL in all layers{others}": cleared.with_cell("frames", every, PROJECTED),
             f"LAL in the first third{others}": cleared.with_cell("frames", range(third), PROJECTED),
-            f"LAL delayed, from layer {DELAYED}{others}": cleared.with_cell(
-                "frames", range(DELAYED, layers), PROJECTED
-            ),
             f"Audio queries without feed-forward{others}": cleared.with_cell(
                 "frames", every, ATTEND
             ),
         }
+        if layers > DELAYED:
+            tries[f"LAL delayed, from layer {DELAYED}{others}"] = cleared.with_cell(
+                "frames", range(DELAYED, layers), PROJECTED
+            )
     for stream in trained.streams:
         used = trained.layers(stream.name)
         if any(cell.level.runs for cell in trained.cells(stream.name)):
             tries[f"{stream.name} frozen from layer {third}"] = trained.frozen_from(
                 third, stream.name
             )
-        if trained.layers(stream.name, Level.KEYS):
-            kept = [layer for layer in used if layer >= DELAYED]
+        kept = [layer for layer in used if layer >= DELAYED]
+        if kept and trained.layers(stream.name, Level.KEYS):
             tries[f"{stream.name} as trained, but not below layer {DELAYED}"] = trained.keep(
                 stream.name, kept
             )
