@@ -32,7 +32,7 @@ def known(tokenizer: Any, route: Route) -> dict[str, Route]:
 def test_lal_in_fewer_layers(tokenizer: Any) -> None:
     found = known(tokenizer, Route.lal(tiny.LAYERS))
     assert found["LAL in the first third"].layers("frames", Level.KEYS) == (0,)
-    assert found["no sound at all"].layers("frames") == ()
+    assert found["frames muted"].layers("frames") == ()
     assert "LAL in all layers" not in found  # as trained
 
 
