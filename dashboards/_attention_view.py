@@ -54,7 +54,7 @@ def view() -> None:
         heard = show_answers(asks, setup)
     offset = choose_query(asks)
     sides = [
-        Side(name, ask, heard[name], attended(ask, min(offset, len(heard[name].tokens) - 1)))
+        Side(name, ask, heard[name], attended(ask, min(offset, len(heard[name].tokens))))
         for name, ask in asks.items()
     ]
     shares, layers, maps = st.container(), st.container(), st.container()
@@ -389,13 +389,14 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
             share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = selected_mass(side, selection)[
                 "mass"
             ].mean()
-    now = shares[-1]
-    for column, pathway in zip(st.columns(len(shares[0])), shares[0].index, strict=True):
-        both = len(sides) > 1
+    both = len(sides) > 1
+    names = list(dict.fromkeys(name for share in shares for name in share.index))
+    for column, name in zip(st.columns(len(names)), names, strict=True):
+        values = [f"{100 * share[name]:.1f} %" if name in share else "–" for share in shares]
         column.metric(
-            str(pathway),
-            f"{100 * shares[0][pathway]:.1f} %",
-            f"{sides[-1].name}: {100 * now.get(pathway, 0):.1f} %" if both else None,
+            name,
+            values[0],
+            f"{sides[-1].name}: {values[-1]}" if both else None,
             delta_color="off",
             delta_arrow="off" if both else "auto",
             help="Mean over all layers and heads; a layer that cannot see it counts as 0.",
@@ -474,7 +475,7 @@ def show_maps(
         help="Each cell is a head. Over time: its attention from the clip's start to its end.",
     )
     masses = [map_mass(side, wanted, selection) for side in sides]
-    if kind == "difference":
+    if kind == "difference" and all(has_pathway(mass, wanted) for mass in masses):
         figure = screen.layer_head_map(masses[1], wanted, minus=masses[0])
         st.caption(f"{sides[1].name} less {sides[0].name}")
         draw_map(figure, layer, head, "difference", masses, wanted)
@@ -482,7 +483,10 @@ def show_maps(
     for column, side, mass in zip(st.columns(len(sides)), sides, masses, strict=True):
         with column:
             title(side, sides)
-            if kind == "share":
+            if not has_pathway(mass, wanted):
+                st.info(f"{side.name} has no stream {wanted}.")
+                continue
+            if kind != "over time":
                 figure = screen.layer_head_map(mass, wanted).update_traces(zmax=1)
             else:
                 figure = screen.head_thumbnails(mass, wanted)
@@ -493,6 +497,11 @@ def map_mass(side: Side, wanted: str, selection: tuple[float, float] | None) -> 
     if wanted == SELECTED and selection is not None:
         return selected_mass(side, selection).assign(pathway=SELECTED)
     return side.mass
+
+
+def has_pathway(mass: Any, wanted: str) -> bool:
+    names = mass["pathway"]
+    return wanted in (names.cat.categories if hasattr(names, "cat") else names.unique())
 
 
 def draw_map(

@@ -71,6 +71,12 @@ def _box(*key: str) -> dict[Any, Any]:
     return {}
 
 
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _table(offset: int, *key: str) -> list[pd.DataFrame]:
+    """A place for one table of attention; these are large (9 MB for 30 s), so only so many stay."""
+    return []
+
+
 def listen(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> Heard:
     """The greedy answer; `show` is called with its text as it grows."""
     box = _box(*ask.key)
@@ -86,29 +92,31 @@ def attended(ask: Ask, offset: int) -> pd.DataFrame:
         offset: 0 is the prompt's last token, which predicts the first of the answer; 1 is the
             answer's first; -1 the prompt's last but one.
     """
-    box = _box(*ask.key)
-    if ("mass", offset) not in box:
+    table = _table(offset, *ask.key)
+    if not table:
         inputs, prompt = _with_answer(ask)
         with ask.opened.lock, ask.opened.model.route(ask.route):
-            box["mass", offset] = attention_mass(
-                ask.opened.model, inputs, queries=[prompt - 1 + offset]
-            )
-    return box["mass", offset]
+            table.append(attention_mass(ask.opened.model, inputs, queries=[prompt - 1 + offset]))
+    return table[0]
 
 
 def known(ask: Ask, offset: int) -> bool:
     """Whether `attended` is remembered."""
-    return ("mass", offset) in _box(*ask.key)
+    return bool(_table(offset, *ask.key))
 
 
 def queries(ask: Ask) -> dict[int, str]:
     """The tokens after the sound that can be asked where they listened: offset to text."""
-    inputs, prompt = _with_answer(ask)
-    ids = inputs["input_ids"][0].tolist()
-    audio = ask.opened.model.processor.audio_token_id
-    first = len(ids) - ids[::-1].index(audio)
-    tokenizer: Any = ask.opened.model.tokenizer
-    return {at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))}
+    box = _box(*ask.key)
+    if "queries" not in box:
+        inputs, prompt = _with_answer(ask)
+        ids = inputs["input_ids"][0].tolist()
+        first = len(ids) - ids[::-1].index(ask.opened.model.processor.audio_token_id)
+        tokenizer: Any = ask.opened.model.tokenizer
+        box["queries"] = {
+            at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))
+        }
+    return box["queries"]
 
 
 def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
@@ -130,9 +138,12 @@ def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
 
 def token_grid(ask: Ask) -> pd.DataFrame:
     """The tokens of each stream over the sound: `stream, start_s, end_s`."""
-    model = ask.opened.model
-    table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
-    return table.loc[table["clip"] >= 0, ["stream", "start_s", "end_s"]]
+    box = _box(*ask.key)
+    if "grid" not in box:
+        model = ask.opened.model
+        table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
+        box["grid"] = table.loc[table["clip"] >= 0, ["stream", "start_s", "end_s"]]
+    return box["grid"]
 
 
 def visible(token: str) -> str:

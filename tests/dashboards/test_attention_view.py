@@ -171,6 +171,14 @@ def test_two_models_stand_side_by_side(open_page: Opener, plits_checkpoint: Path
     assert len(figures(page)) == 6  # first tokens, candidates, two by layer, two maps
 
 
+def test_a_stream_that_only_one_model_has(open_page: Opener, plits_checkpoint: Path) -> None:
+    address = {"against": "another model", "model2": OTHER, "model2-folder": str(plits_checkpoint)}
+    page = open_page(**address, stream="summary")
+    quiet(page)
+    assert any("has no stream summary" in i.value for i in page.info)
+    assert "–" in {m.label: m.delta for m in page.metric}["summary"]
+
+
 def test_two_sounds_stand_side_by_side(open_page: Opener) -> None:
     page = open_page(against="another sound", clip="rooster", clip2="rain", seconds="0.20-0.40")
     quiet(page)
