@@ -43,6 +43,7 @@ def timed(page: Page, act: Callable[[], Any]) -> float:
 def choose(page: Page, label: str, option: str) -> None:
     """Choose an option of a select box, as a visitor does."""
     page.get_by_label(label, exact=True).first.click()
+    page.keyboard.type(option)  # long lists are drawn as they are scrolled
     page.get_by_role("option", name=option, exact=True).click()
 
 
