@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -83,17 +83,14 @@ def head_time_bins(table: pd.DataFrame, pathway: str, bins: int = 24) -> pd.Data
     columns = ["layer", "head", "start_s", "end_s", "mass"]
     if not len(rows):
         return pd.DataFrame(columns=pd.Index(columns))
-    wide: Any = rows.pivot_table(
-        index=["layer", "head"], columns=["start_s", "end_s"], values="mass"
-    )
-    times: Any = wide.columns
-    starts: Any = times.get_level_values(0).to_numpy()
-    ends: Any = times.get_level_values(1).to_numpy()
-    edges: Any = np.linspace(0, ends.max(), min(bins, len(starts)) + 1)
-    overlap: Any = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])
+    wide = rows.pivot_table(index=["layer", "head"], columns=["start_s", "end_s"], values="mass")
+    starts = wide.columns.get_level_values(0).to_numpy()
+    ends = wide.columns.get_level_values(1).to_numpy()
+    edges = cast(Any, np.linspace(0, ends.max(), min(bins, len(starts)) + 1))
+    overlap = np.minimum(ends[:, None], edges[1:]) - np.maximum(starts[:, None], edges[:-1])
     share = np.clip(overlap, 0, None) / (ends - starts)[:, None]
     binned = wide.to_numpy() @ share
-    at: Any = wide.index.repeat(len(edges) - 1)
+    at = wide.index.repeat(len(edges) - 1)
     return pd.DataFrame(
         {
             "layer": at.get_level_values(0),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from palscope.routing.layout import TokenLayout
 
 # Okabe and Ito's palette (2008), which colour-blind readers can tell apart.
-_FIXED = {"text": "#555555", "frames": "#0072B2", "summary": "#D55E00"}
+_FIXED = {"text": "#7F7F7F", "frames": "#0072B2", "summary": "#D55E00"}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Lets a light or a dark page through.
 _PADDING = "#80808033"

@@ -21,6 +21,6 @@ def test_text_stands_on_its_share_and_sound_in_one_block() -> None:
         ("frames", "40.0"),
         ("summary", "10.0"),
     ]
-    shares = re.findall(r"rgba\(85,85,85,([\d.]+)\)", html)
+    shares = re.findall(r"rgba\(127,127,127,([\d.]+)\)", html)
     assert shares == ["0.15", "0.6"]
     assert html.index("clip 0") > html.index(">a<")
