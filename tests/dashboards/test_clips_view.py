@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from tests.dashboards.conftest import OTHER, captions, figures, quiet
@@ -20,6 +21,8 @@ def script() -> None:
 
 @pytest.fixture
 def open_clips(checkpoint: Path) -> Callable[..., AppTest]:
+    st.cache_resource.clear()  # what other tests measured in this process
+
     def opened(sounds: list[str], **address: str) -> AppTest:
         page = AppTest.from_function(script, default_timeout=600)
         page.query_params["model"] = OTHER
