@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from _downloads import offer
 from _listening import Ask, attended, known, listen
+from _means import show_means
 from _models import OpenModel, open_model
 from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
 from palscope.errors import RouteError
-from palscope.measures import by_pathway, mean_band, over_time
+from palscope.measures import by_pathway, over_time
 from palscope.plots import attention as screen
-from palscope.plots import paper
 from palscope.routing import Route, route_from_text
 
 PICTURED = 12
@@ -51,7 +50,8 @@ def view() -> None:
     if not done:
         st.info("Nothing is measured yet: press *Listen*.")
         return
-    show_means(done)
+    st.subheader(f"Mean over {len(done)} clip{'s' if len(done) > 1 else ''}")
+    show_means([by_pathway(attended(ask, 0)) for ask in done], "mean")
     show_multiples(done)
 
 
@@ -101,28 +101,6 @@ def sweep(asks: list[Ask]) -> None:
             attended(ask, 0)
         bar.empty()
         st.rerun()
-
-
-def show_means(asks: list[Ask]) -> None:
-    """Mass by layer and over heads, mean over clips."""
-    masses = [by_pathway(attended(ask, 0)) for ask in asks]
-    layers = mean_band(masses, ["layer", "pathway"])
-    st.subheader(f"Mean over {len(asks)} clip{'s' if len(asks) > 1 else ''}")
-    figure = screen.mass_by_layer(layers)
-    st.plotly_chart(figure, key="mean layers")
-    offer("mass by layer, mean", figure, lambda: paper.mass_by_layer(layers), layers)
-    heads: Any = mean_band(masses, ["layer", "head", "pathway"])
-    pathways = [str(name) for name in heads["pathway"].unique() if name != "text"]
-    for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
-        with column:
-            figure = screen.layer_head_map(heads, pathway).update_traces(zmax=1)
-            st.plotly_chart(figure, key=f"mean map {pathway}")
-            offer(
-                f"layer by head, mean, {pathway}",
-                figure,
-                lambda pathway=pathway: paper.layer_head_map(heads, pathway),
-                heads[heads["pathway"] == pathway],
-            )
 
 
 def show_multiples(asks: list[Ask]) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as parquet
 import streamlit as st
-from _downloads import offer
+from _means import show_means
 
 from palscope.errors import PalscopeError
-from palscope.measures import by_pathway, mean_band
-from palscope.plots import attention as screen
-from palscope.plots import paper
+from palscope.measures import by_pathway
 
 ROOT = Path("runs")
 SHOWN_ROWS = 200
@@ -96,22 +94,7 @@ def show_attention(path: Path) -> None:
     """Mean mass by layer and by head over the run's clips."""
     masses = masses_by_clip(str(path), path.stat().st_mtime_ns)
     st.subheader(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
-    layers = mean_band(masses, ["layer", "pathway"])
-    figure = screen.mass_by_layer(layers)
-    st.plotly_chart(figure, key="run layers")
-    offer("run mass by layer", figure, lambda: paper.mass_by_layer(layers), layers)
-    heads: Any = mean_band(masses, ["layer", "head", "pathway"])
-    pathways = [str(name) for name in heads["pathway"].unique() if name != "text"]
-    for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
-        with column:
-            figure = screen.layer_head_map(heads, pathway).update_traces(zmax=1)
-            st.plotly_chart(figure, key=f"run map {pathway}")
-            offer(
-                f"run layer by head {pathway}",
-                figure,
-                lambda pathway=pathway: paper.layer_head_map(heads, pathway),
-                heads[heads["pathway"] == pathway],
-            )
+    show_means(masses, "run")
 
 
 def show_other_files(folder: Path) -> None:

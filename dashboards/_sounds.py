@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -105,10 +104,10 @@ def read(data: bytes, name: str) -> Waveform:
     return load_audio(file, max_seconds=MAX_SECONDS)
 
 
-def example_questions(domains: Sequence[str] = tuple(QUESTION_OF_DOMAIN)) -> list[str]:
+def example_questions() -> list[str]:
     """Questions that the demo was trained for."""
     return [
-        *(QUESTION_OF_DOMAIN[domain] for domain in domains),
+        *QUESTION_OF_DOMAIN.values(),
         "How many digits are spoken?",
         "Which digit is spoken first?",
     ]
