@@ -6,13 +6,15 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from _address import address_route, address_selection, remember_route, remember_selection
 from _downloads import offer
 from _figures import bars, clickable, steps_table
-from _listening import Ask, Heard, attended, listen, queries, ranked, token_grid
+from _listening import Ask, Heard, attended, listen, queries, ranked, token_grid, visible
 from _models import OpenModel, open_model
 from _player import player
 from _presets import presets
@@ -21,11 +23,12 @@ from _setup import Setup, choose_setup
 
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
+from palscope.measures.attention_mass import HEAD
 from palscope.plots import attention as screen
 from palscope.plots import paper
 from palscope.plots.tables import layer_means
 from palscope.plots.tokens import token_strip
-from palscope.routing import Route, route_from_text, route_to_text
+from palscope.routing import Route, route_to_text
 
 SELECTED = "selected seconds"
 ALL = "mean of all"
@@ -79,15 +82,7 @@ def view() -> None:
 
 def choose_route(opened: OpenModel) -> Route:
     """The checkpoint's route as the visitor has changed it; kept in the address."""
-    current = opened.route
-    written = st.query_params.get("route")
-    if written:
-        try:
-            current = route_from_text(written)
-            opened.model.model.check_route(current)
-        except RouteError as error:
-            st.warning(f"The route in the address does not fit {opened.name}: {error}")
-            current = opened.route
+    current = address_route(opened)
     with st.expander("Route: which stream takes part in which layer", expanded=True):
         known = presets(opened.model, opened.route)
 
@@ -112,7 +107,8 @@ def choose_route(opened: OpenModel) -> Route:
             key=f"route {opened.version}",
         )
         if edited != opened.route:
-            st.button("Back to the trained route", on_click=remember_route, args=(opened, None))
+            back = (opened, opened.route)
+            st.button("Back to the trained route", on_click=remember_route, args=back)
     if edited != current:
         try:
             opened.model.model.check_route(edited)
@@ -122,13 +118,6 @@ def choose_route(opened: OpenModel) -> Route:
         remember_route(opened, edited)
         st.rerun()  # so that the table is given what it holds, and a later change is seen as one
     return edited
-
-
-def remember_route(opened: OpenModel, route: Route | None) -> None:
-    if route is None or route == opened.route:
-        st.query_params.pop("route", None)
-    else:
-        st.query_params["route"] = route_to_text(route)
 
 
 def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
@@ -206,13 +195,13 @@ def cost(heard: Heard) -> str:
 def show_first_tokens(asks: dict[str, Ask], heard: dict[str, Heard], count: int = 5) -> None:
     """Probabilities of the answer's first token on both sides; models may differ in vocabulary."""
     one, other = heard.values()
-    tokenizers: list[Any] = [ask.opened.model.tokenizer for ask in asks.values()]
+    tokenizer: Any = next(iter(asks.values())).opened.model.tokenizer
     if len(one.first) != len(other.first):
         st.info("The two models have different vocabularies; their tokens are not compared.")
         return
     likely = {int(t) for h in (one, other) for t in h.first.argsort()[-count:]}
     order = sorted(likely, key=lambda token: -one.first[token])
-    labels = [tokenizers[0].decode([token]).replace(" ", "␣") for token in order]
+    labels = [visible(tokenizer.decode([token])) for token in order]
     shares = {name: pd.Series(h.first[order], index=labels) for name, h in heard.items()}
     st.plotly_chart(bars(shares, "probability of the answer's first token (%)"), key="first bars")
 
@@ -357,21 +346,10 @@ def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: st
         selection=before,
     )
     if chosen != before:
-        if chosen is None:
-            st.query_params.pop("seconds", None)
-        else:
-            st.query_params["seconds"] = f"{chosen[0]:.2f}-{chosen[1]:.2f}"
+        remember_selection(chosen)
     if ask.sound.note:
         st.caption(ask.sound.note)
     return chosen != before
-
-
-def address_selection() -> tuple[float, float] | None:
-    """The stretch of seconds in the address; None where there is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", st.query_params.get("seconds", ""))
-    if found is None or float(found[2]) <= float(found[1]):
-        return None
-    return float(found[1]), float(found[2])
 
 
 # -- attention ----------------------------------------------------------------------------------
@@ -415,14 +393,19 @@ def pathway_shares(mass: Any) -> pd.Series:
 
 def selected_mass(side: Side, selection: tuple[float, float]) -> Any:
     """Mass of the selected seconds by head; 0 everywhere where this side sees no sound there."""
-    heads: Any = side.mass[["row", "query", "layer", "head"]].drop_duplicates()
-    if selection[0] >= side.ask.sound.waveform.seconds or not (side.mass["clip"] >= 0).any():
-        return heads.assign(mass=0.0)
-    return by_seconds(side.mass, *selection)
+    if sees_sound(side, selection):
+        return by_seconds(side.mass, *selection)
+    return side.mass[HEAD].drop_duplicates().assign(mass=0.0)
+
+
+def sees_sound(side: Side, selection: tuple[float, float]) -> bool:
+    """Whether this side has sound in the selected seconds, and a layer that sees sound."""
+    sound: Any = side.mass["clip"] >= 0
+    return selection[0] < side.ask.sound.waveform.seconds and bool(sound.any())
 
 
 def say_what_was_covered(side: Side, selection: tuple[float, float]) -> None:
-    if selection[0] >= side.ask.sound.waveform.seconds or not (side.mass["clip"] >= 0).any():
+    if not sees_sound(side, selection):
         st.caption(f"{side.name}: no sound is seen in the selected seconds.")
         return
     covered: Any = tokens_within(side.mass, *selection)
@@ -446,9 +429,9 @@ def show_layers(sides: list[Side]) -> None:
             st.plotly_chart(figure, key=f"layers {side.name}")
             offer(
                 f"mass by layer {side.name}",
-                figure,
-                lambda side=side: paper.mass_by_layer(side.mass),
-                layer_means(side.mass),
+                lambda figure=figure: figure,
+                partial(paper.mass_by_layer, side.mass),
+                partial(layer_means, side.mass),
             )
 
 
@@ -478,7 +461,8 @@ def show_maps(
     if kind == "difference" and all(has_pathway(mass, wanted) for mass in masses):
         figure = screen.layer_head_map(masses[1], wanted, minus=masses[0])
         st.caption(f"{sides[1].name} less {sides[0].name}")
-        draw_map(figure, layer, head, "difference", masses, wanted)
+        drawn = partial(paper.layer_head_map, masses[1], wanted, minus=masses[0])
+        draw_map("difference", figure, drawn, masses[1], wanted, (layer, head))
         return
     for column, side, mass in zip(st.columns(len(sides)), sides, masses, strict=True):
         with column:
@@ -486,11 +470,13 @@ def show_maps(
             if not has_pathway(mass, wanted):
                 st.info(f"{side.name} has no stream {wanted}.")
                 continue
-            if kind != "over time":
-                figure = screen.layer_head_map(mass, wanted).update_traces(zmax=1)
-            else:
+            if kind == "over time":
                 figure = screen.head_thumbnails(mass, wanted)
-            draw_map(figure, layer, head, f"{kind} {side.name}", [mass], wanted)
+                drawn = partial(paper.head_thumbnails, mass, wanted)
+            else:
+                figure = screen.layer_head_map(mass, wanted).update_traces(zmax=1)
+                drawn = partial(paper.layer_head_map, mass, wanted)
+            draw_map(f"{kind} {side.name}", figure, drawn, mass, wanted, (layer, head))
 
 
 def map_mass(side: Side, wanted: str, selection: tuple[float, float] | None) -> Any:
@@ -505,13 +491,14 @@ def has_pathway(mass: Any, wanted: str) -> bool:
 
 
 def draw_map(
-    figure: Any,
-    layer: int | None,
-    head: int | None,
     name: str,
-    masses: list[Any],
+    figure: Any,
+    drawn: Callable[[], Any],
+    mass: Any,
     wanted: str,
+    chosen: tuple[int | None, int | None],
 ) -> None:
+    """One map on which a click chooses a head; `drawn` is its counterpart for print."""
     key = f"map {name}"
 
     def clicked() -> None:
@@ -521,22 +508,17 @@ def draw_map(
             st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
 
     st.plotly_chart(
-        clickable(figure, (layer, head)),
+        clickable(figure, chosen),
         key=key,
         on_select=clicked,
         selection_mode="points",
         alt=f"Layer by head map of attention to {wanted}",
     )
-    pictures: dict[bool, Callable[[], Any]] = {
-        True: lambda: paper.head_thumbnails(masses[0], wanted),
-        False: lambda: paper.layer_head_map(
-            masses[-1], wanted, minus=masses[0] if len(masses) == 2 else None
-        ),
-    }
-    table: Any = (
-        masses[0] if wanted == SELECTED else by_pathway(masses[-1]).query("pathway == @wanted")
-    )
-    offer(key, figure, pictures[name.startswith("over time")], table)
+
+    def table() -> Any:
+        return mass if wanted == SELECTED else by_pathway(mass).query("pathway == @wanted")
+
+    offer(key, lambda: figure, drawn, table)
 
 
 def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
@@ -545,16 +527,14 @@ def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
         with column:
             title(side, sides)
             st.caption(f"Attention over the prompt ({head_name(layer, head)})")
-            st.html(token_strip(of_head(side.mass, layer, head)).html)
             chosen = of_head(side.mass, layer, head)
+            st.html(token_strip(chosen).html)
             waveform = side.ask.sound.waveform
             offer(
                 f"attention over time {side.name}",
-                screen.time_over_spectrogram(chosen, waveform),
-                lambda chosen=chosen, waveform=waveform: paper.time_over_spectrogram(
-                    chosen, waveform
-                ),
-                chosen,
+                partial(screen.time_over_spectrogram, chosen, waveform),
+                partial(paper.time_over_spectrogram, chosen, waveform),
+                lambda chosen=chosen: chosen,
             )
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from _address import address_route
 from _listening import Ask, attended, known, listen
 from _means import show_means
-from _models import OpenModel, open_model
+from _models import open_model
 from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
-from palscope.errors import RouteError
 from palscope.measures import by_pathway, over_time
 from palscope.plots import attention as screen
-from palscope.routing import Route, route_from_text
 
 PICTURED = 12
 """So many clips have a picture of their own."""
@@ -69,20 +68,6 @@ def choose_sounds() -> list[str]:
     )
     offered = [name for domain in domains for name in names[domain]]
     return st.multiselect("Sounds", offered, default=offered, key=f"sounds {domains}")
-
-
-def address_route(opened: OpenModel) -> Route:
-    """The route that the address names, as the attention page writes it; else as trained."""
-    written = st.query_params.get("route")
-    if not written:
-        return opened.route
-    try:
-        route = route_from_text(written)
-        opened.model.model.check_route(route)
-    except RouteError as error:
-        st.warning(f"The route in the address does not fit {opened.name}: {error}")
-        return opened.route
-    return route
 
 
 def sweep(asks: list[Ask]) -> None:

@@ -12,23 +12,28 @@ import streamlit as st
 from matplotlib.figure import Figure
 
 
-def offer(name: str, screen: go.Figure, paper: Callable[[], Figure], table: pd.DataFrame) -> None:
+def offer(
+    name: str,
+    screen: Callable[[], go.Figure],
+    paper: Callable[[], Figure],
+    table: Callable[[], pd.DataFrame],
+) -> None:
     """A button that opens the files of one figure.
 
     Args:
         name: of the files, and unique on the page.
-        screen: the figure of the page, for HTML.
+        screen: gives the figure of the page, for HTML.
         paper: draws its counterpart for print, for PNG and SVG.
-        table: what is drawn.
+        table: gives what is drawn.
     """
-    whole: Any = table
-    page: Any = screen
+    whole: Callable[[], Any] = table
+    page: Callable[[], Any] = screen
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
         "png": ("image/png", lambda: _picture(paper(), "png")),
         "svg": ("image/svg+xml", lambda: _picture(paper(), "svg")),
-        "html": ("text/html", lambda: page.to_html(include_plotlyjs=True).encode()),
-        "csv": ("text/csv", lambda: whole.to_csv(index=False).encode()),
-        "parquet": ("application/vnd.apache.parquet", lambda: whole.to_parquet(index=False)),
+        "html": ("text/html", lambda: page().to_html(include_plotlyjs=True).encode()),
+        "csv": ("text/csv", lambda: whole().to_csv(index=False).encode()),
+        "parquet": ("application/vnd.apache.parquet", lambda: whole().to_parquet(index=False)),
     }
     with st.popover("Download", icon=":material/download:", help="Figure and table as files"):
         for ending, (mime, make) in makers.items():

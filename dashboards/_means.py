@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,12 @@ def show_means(masses: Sequence[pd.DataFrame], name: str) -> None:
     layers = mean_band(masses, ["layer", "pathway"])
     figure = screen.mass_by_layer(layers)
     st.plotly_chart(figure, key=f"{name} layers")
-    offer(f"{name} mass by layer", figure, lambda: paper.mass_by_layer(layers), layers)
+    offer(
+        f"{name} mass by layer",
+        lambda figure=figure: figure,
+        partial(paper.mass_by_layer, layers),
+        lambda: layers,
+    )
     heads: Any = mean_band(masses, ["layer", "head", "pathway"])
     pathways = [str(each) for each in heads["pathway"].unique() if each != "text"]
     for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
@@ -33,7 +39,7 @@ def show_means(masses: Sequence[pd.DataFrame], name: str) -> None:
             st.plotly_chart(figure, key=f"{name} map {pathway}")
             offer(
                 f"{name} layer by head {pathway}",
-                figure,
-                lambda pathway=pathway: paper.layer_head_map(heads, pathway),
-                heads[heads["pathway"] == pathway],
+                lambda figure=figure: figure,
+                partial(paper.layer_head_map, heads, pathway),
+                lambda pathway=pathway: heads[heads["pathway"] == pathway],
             )

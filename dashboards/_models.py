@@ -11,6 +11,7 @@ from threading import RLock
 import streamlit as st
 import torch
 
+from palscope.errors import RouteError
 from palscope.hooks import HookedAudioModel, load
 from palscope.models.checkpoints import find_checkpoint
 from palscope.routing import Route
@@ -49,6 +50,15 @@ def _version(name: str) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file())
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+def serves(model: HookedAudioModel, route: Route) -> bool:
+    """Whether the checkpoint has weights for `route`."""
+    try:
+        model.model.check_route(route)
+    except RouteError:
+        return False
+    return True
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model: once, about ten seconds …")

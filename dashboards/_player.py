@@ -13,7 +13,6 @@ from typing import Any, cast
 import matplotlib
 import numpy as np
 import pandas as pd
-import soundfile
 import streamlit as st
 from _component import component, remembered, state_of
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from palscope.audio import Waveform
+from palscope.audio.display import wav_bytes
 from palscope.plots import style
 from palscope.plots.spectrogram import MelImage, mel_image
 
@@ -98,7 +98,7 @@ def sound_payload(clip: str, waveform: Waveform) -> dict[str, Any]:
     return {
         "id": clip,
         "seconds": waveform.seconds,
-        "wav": base64.b64encode(playable(waveform)).decode("ascii"),
+        "wav": base64.b64encode(wav_bytes(waveform.samples, waveform.sample_rate)).decode("ascii"),
         "low": np.round(low / (peak or 1), 3).tolist(),
         "high": np.round(high / (peak or 1), 3).tolist(),
         "peak": peak,
@@ -110,14 +110,6 @@ def sound_payload(clip: str, waveform: Waveform) -> dict[str, Any]:
         "scale": [to_hex(colour) for colour in _colours()[::15]],
         "decibels": SHOWN_DECIBELS,
     }
-
-
-def playable(waveform: Waveform) -> bytes:
-    """The sound as a WAV file, as loud as it is."""
-    file = io.BytesIO()
-    samples = np.clip(waveform.samples, -1, 1)
-    soundfile.write(file, samples, waveform.sample_rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
 
 
 def file_name(source: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from palscope.errors import RouteError
+from _models import serves
+
 from palscope.hooks import HookedAudioModel
 from palscope.routing import ATTEND, FULL, PROJECTED, Level, Route
 
@@ -51,14 +52,6 @@ def presets(model: HookedAudioModel, trained: Route) -> dict[str, Route]:
     tries["no sound at all"] = silent
     found: dict[str, Route] = {}
     for name, route in tries.items():
-        if route != trained and route not in found.values() and _served(model, route):
+        if route != trained and route not in found.values() and serves(model, route):
             found[name] = route
     return found
-
-
-def _served(model: HookedAudioModel, route: Route) -> bool:
-    try:
-        model.model.check_route(route)
-    except RouteError:
-        return False
-    return True

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from _component import component, remembered, state_of
+from _models import serves
 
-from palscope.errors import RouteError
 from palscope.hooks import HookedAudioModel
-from palscope.routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route, Stream
+from palscope.routing import ABSENT, Route, Stream
+from palscope.routing.notation import CELLS
 from palscope.routing.route import SYMBOL_COLOURS
 
-CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, KEYS, ATTEND, FULL)}
 WORDS = {
     ".": ("absent", "the layer cannot see it"),
     "P": ("projected keys", "text reads what this layer's own projector makes of the sound (LAL)"),
@@ -76,20 +76,17 @@ def allowed_symbols(model: HookedAudioModel) -> dict[str, list[str]]:
     It has weights for a cell or not, whatever the other cells are: projected keys need a projector
     of that layer, all else but absent needs the stream's input projector.
     """
-    plain = model.model
     layers = model.current_route.n_layers
-    nothing = Route(layers, tuple((s, (ABSENT,) * layers) for s in plain.connector.streams))
-
-    def served(stream: str, layer: int, symbol: str) -> bool:
-        try:
-            plain.check_route(nothing.with_cell(stream, [layer], CELLS[symbol]))
-        except RouteError:
-            return False
-        return True
+    streams = model.model.connector.streams
+    nothing = Route(layers, tuple((stream, (ABSENT,) * layers) for stream in streams))
 
     return {
         stream.name: [
-            "".join(symbol for symbol in CELLS if served(stream.name, layer, symbol))
+            "".join(
+                symbol
+                for symbol, cell in CELLS.items()
+                if serves(model, nothing.with_cell(stream.name, [layer], cell))
+            )
             for layer in range(layers)
         ]
         for stream in nothing.streams

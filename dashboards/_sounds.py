@@ -11,8 +11,7 @@ from typing import Any, cast
 import streamlit as st
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.bundled import bundled_clips, bundled_scenes
-from palscope.audio.compose import Span
+from palscope.audio.bundled import BundledScene, bundled_clips, bundled_scenes
 from palscope.errors import AudioError
 from palscope.training.questions import LABELS
 
@@ -43,7 +42,6 @@ class Sound:
     question: str = ""
     answer: str = ""
     choices: tuple[str, ...] = ()
-    spans: tuple[Span, ...] = ()
 
 
 @st.cache_data(show_spinner=False)
@@ -52,26 +50,14 @@ def bundled_names() -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name, row in _clip_rows().items():
         names.setdefault(row["domain"], []).append(name)
-    return names | {"scenes": [scene.name for scene in bundled_scenes()]}
+    return names | {"scenes": [*_scenes()]}
 
 
 @st.cache_data(show_spinner="Reading the sound …")
 def bundled_sound(name: str) -> Sound:
     """A bundled clip or scene by its name."""
-    for scene in bundled_scenes():
-        if scene.name == name:
-            samples = scene.waveform.samples
-            return Sound(
-                name,
-                scene.waveform,
-                hashlib.sha256(samples.tobytes()).hexdigest(),
-                note="put together from bundled clips: "
-                + ", ".join(f"{s.label} at {s.start:.2f} s" for s in scene.spans),
-                question=scene.question,
-                answer=scene.answer,
-                choices=tuple(scene.choices),
-                spans=tuple(scene.spans),
-            )
+    if name in _scenes():
+        return _of_scene(_scenes()[name])
     row = _clip_rows()[name]
     data = Path(row["path"]).read_bytes()
     return Sound(
@@ -111,6 +97,25 @@ def example_questions() -> list[str]:
         "How many digits are spoken?",
         "Which digit is spoken first?",
     ]
+
+
+@st.cache_resource
+def _scenes() -> dict[str, BundledScene]:
+    """The scenes by name; putting them together reads a dozen files."""
+    return {scene.name: scene for scene in bundled_scenes()}
+
+
+def _of_scene(scene: BundledScene) -> Sound:
+    heard = ", ".join(f"{span.label} at {span.start:.2f} s" for span in scene.spans)
+    return Sound(
+        scene.name,
+        scene.waveform,
+        hashlib.sha256(scene.waveform.samples.tobytes()).hexdigest(),
+        note=f"put together from bundled clips: {heard}",
+        question=scene.question,
+        answer=scene.answer,
+        choices=scene.choices,
+    )
 
 
 def _clip_rows() -> dict[str, dict[str, Any]]:

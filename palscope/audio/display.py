@@ -30,7 +30,7 @@ def waveform_html(waveform: Waveform) -> str:
         '<div style="max-width:640px">'
         f"<div>{html.escape(title)}</div>"
         '<audio controls style="width:100%;height:36px;margin:4px 0" '
-        f'src="data:audio/wav;base64,{_base64(_wav(shown, waveform.sample_rate))}"></audio>'
+        f'src="data:audio/wav;base64,{_base64(wav_bytes(shown, waveform.sample_rate))}"></audio>'
         '<img alt="Mel spectrogram: time from left to right, 0 to 8 kHz upwards on the mel scale" '
         'style="display:block;width:100%;height:140px;margin:0" '
         f'src="data:image/png;base64,{_base64(_mel_png(shown, waveform.sample_rate))}">'
@@ -39,7 +39,8 @@ def waveform_html(waveform: Waveform) -> str:
     )
 
 
-def _wav(samples: np.ndarray, rate: int) -> bytes:
+def wav_bytes(samples: np.ndarray, rate: int) -> bytes:
+    """A 16-bit WAV file of samples at full scale 1; what lies beyond it is clipped."""
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), rate, format="WAV", subtype="PCM_16")
     return file.getvalue()

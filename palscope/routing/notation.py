@@ -8,7 +8,7 @@ from itertools import groupby
 from palscope.errors import RouteError
 from palscope.routing.route import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Cell, Route, Stream
 
-CELLS = {cell.symbol: cell for cell in (ABSENT, KEYS, PROJECTED, ATTEND, FULL)}
+CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, KEYS, ATTEND, FULL)}
 """The cells by the symbol that they are written with."""
 
 _ROW = re.compile(r"(?P<name>[^\W\d]\w*)(/(?P<ratio>\d{1,4}))?:(?P<runs>([.kPaF](\d{1,4})?)+)")

@@ -20,7 +20,6 @@ from streamlit.testing.v1 import AppTest
 from tests.dashboards.conftest import DASHBOARDS, OTHER, captions, figures, metrics, new_page, quiet
 
 Opener = Callable[..., AppTest]
-TRAINED = "frames:P.3,summary/3:F4"
 
 
 def answers(page: AppTest) -> dict[str, str]:
