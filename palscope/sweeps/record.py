@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,31 +40,45 @@ def weights_hashes(name_or_path: str | os.PathLike[str], model: HookedAudioModel
     return hashes
 
 
+def file_hash(path: Path) -> str | None:
+    """sha256 of a file's bytes; None where there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 def run_record(
-    model: HookedAudioModel, *, config: Mapping[str, Any], weights: Mapping[str, Any], seed: int
+    model: HookedAudioModel,
+    *,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    seed: int,
+    data: Iterable[Path] = (),
 ) -> dict[str, Any]:
-    """`command, config, route, weights, seed, device, dtype, versions` of this process's run."""
+    """`command, config, route, weights, seed, device, dtype, data, versions` of this run.
+
+    `data` are the files that it reads, a manifest for example; the record has their sha256.
+    """
     return {
-        "command": shlex.join(["python", *sys.argv]),
-        "config": dict(config),
+        **command_record(config),
         "route": model.current_route.to_dict(),
         "weights": dict(weights),
         "seed": seed,
         "device": str(model.model.device),
         "dtype": str(model.model.dtype).removeprefix("torch."),
+        "data": {str(path): file_hash(path) for path in data},
+    }
+
+
+def command_record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`command, config, versions` of this process: the record of a run without a model."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "config": dict(config),
         "versions": {
             "python": platform.python_version(),
             "palscope": palscope.__version__,
             **{name: _version(name) for name in _PACKAGES},
         },
     }
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data, all or nothing."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _version(package: str) -> str | None:

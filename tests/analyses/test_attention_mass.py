@@ -79,7 +79,8 @@ def test_one_clip(command: Any, checkpoint: Path, sounds: Path, tmp_path: Path) 
     assert Route.from_dict(record["route"]) == Route.pal(tiny.LAYERS, [0, 2])
     assert len(record["weights"]["checkpoint"]["sha256"]) == 64
     assert record["versions"]["torch"] and record["seed"] == 0
-    assert [each["path"] for each in record["clips"]] == [str(clip)]
+    assert list(record["data"]) == [str(clip)] and len(record["data"][str(clip)]) == 64
+    assert record["finished"] and record["seconds"] > 0
 
 
 def test_many_clips_are_resumed_and_bad_ones_counted(
@@ -102,13 +103,16 @@ def test_many_clips_are_resumed_and_bad_ones_counted(
     assert (band["n"] == 2).all() and (band["high"] >= band["low"]).all()
     assert {"time_00_one.png", "time_01_two.png", "time.png"} <= {p.name for p in out.iterdir()}
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert [Path(each["path"]).name for each in record["left_out"]] == ["broken.wav"]
+    left_out = record["tables"]["attention_mass"]["left_out"]
+    assert [Path(each["path"]).name for each in left_out] == ["broken.wav"]
+    assert command(*arguments) == 2
+    assert "--resume" in capsys.readouterr().err
 
     def again(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished clip was measured again")
 
     monkeypatch.setattr(script, "attention_mass", again)
-    assert command(*arguments) == 0
+    assert command(*arguments, "--resume") == 0
 
 
 def test_a_manifest_names_the_clips(
@@ -119,7 +123,7 @@ def test_a_manifest_names_the_clips(
     out = tmp_path / "out"
     assert command("--model", checkpoint, "--audio", manifest, "--out", out) == 0
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert [Path(each["path"]).name for each in record["clips"]] == ["two.wav"]
+    assert [Path(path).name for path in record["data"]] == ["two.wav"]
 
 
 def test_wrong_input_ends_in_one_line(

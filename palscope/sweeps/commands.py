@@ -1,0 +1,121 @@
+"""What every script of `analyses/` shares: its arguments, its model, its run and its errors.
+
+A script parses, measures over items, and draws:
+
+    def main() -> int:
+        parser = commands.arguments(__doc__)
+        parser.add_argument("--question", default="What sound is this?")
+        return commands.call(run, parser.parse_args())
+
+    def run(arguments: Namespace) -> None:
+        model = commands.open_model(arguments)
+        results = commands.open_run(arguments, model)
+        table = results.over(items, measure, table="effects", key=str, keys=["layer"])
+        if results.main:
+            draw(table)
+        results.finish()
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+import palscope
+from palscope.errors import PalscopeError
+from palscope.hooks import HookedAudioModel
+from palscope.routing import route_from_text
+from palscope.sweeps import processes
+from palscope.sweeps.record import run_record, weights_hashes
+from palscope.sweeps.store import Run
+
+_NO_SETTING = ("out", "resume", "seed")
+"""Arguments that are no part of a run's config; the seed has a place of its own."""
+
+
+def arguments(doc: str | None, *, models: bool = False) -> ArgumentParser:
+    """A parser with `--model, --route, --seed, --out, --resume`.
+
+    Args:
+        doc: the script's docstring, shown by `--help`.
+        models: `--model` takes several.
+    """
+    parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model",
+        required=True,
+        nargs="+" if models else None,
+        help="checkpoint folder or hub id" + (", one or several" if models else ""),
+    )
+    parser.add_argument(
+        "--route", help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    return parser
+
+
+def call(run: Callable[[Namespace], None], given: Namespace) -> int:
+    """Run a script's work; an error that its user can mend is one line, and exit status 2."""
+    try:
+        run(given)
+    except PalscopeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command with --resume goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def open_model(given: Namespace) -> HookedAudioModel:
+    """The model of `--model` on the route of `--route`, with all random numbers seeded.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        RouteError: the route is malformed, or the checkpoint has no weights for it.
+    """
+    set_seed(given.seed)
+    model = palscope.load(given.model, device=processes.device())
+    if given.route is not None:
+        model.set_route(route_from_text(given.route))
+    return model
+
+
+def open_run(given: Namespace, model: HookedAudioModel, *, data: Iterable[Path] = ()) -> Run:
+    """The run in `--out`: new, or gone on with by `--resume`. Its config is the command line.
+
+    Args:
+        given: the parsed arguments.
+        model: from `open_model`.
+        data: the files that the run reads; the record has their sha256.
+
+    Raises:
+        PalscopeError: as `Run.open`.
+    """
+    record = run_record(
+        model,
+        config=settings(given),
+        weights=weights_hashes(given.model, model),
+        seed=given.seed,
+        data=data,
+    )
+    return Run.open(given.out, record, resume=given.resume)
+
+
+def settings(given: Namespace) -> dict[str, Any]:
+    """The arguments that decide results, as plain data."""
+    return {name: _plain(value) for name, value in vars(given).items() if name not in _NO_SETTING}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

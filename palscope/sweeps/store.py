@@ -1,0 +1,323 @@
+"""The result store: a run is a folder that survives being killed and goes on where it was.
+
+A run's folder holds `run.json` (the record: command, config, route, seed, versions, hashes), a
+Parquet file a table, figures, and under `shards/` each item's rows. A shard appears under its name
+only when it is whole, and its name depends on the item, its content and on all that the record says
+decides the numbers: a stored row cannot be another run's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow as arrow  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
+from tqdm.auto import tqdm
+
+from palscope.errors import PalscopeError
+from palscope.sweeps import processes
+
+T = TypeVar("T")
+
+DECIDES = ("config", "route", "weights", "seed", "dtype", "device")
+"""What of a record decides a run's numbers, beside its items."""
+
+_pa: Any = arrow
+_pq: Any = parquet
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table of a run: the file, and each item's shard in the items' order.
+
+    `left_out` says for every item that could not be measured why.
+    """
+
+    path: Path
+    shards: dict[str, Path]
+    left_out: dict[str, str]
+
+    def read(self) -> pd.DataFrame:
+        """The whole table."""
+        return pd.read_parquet(self.path)
+
+    def __iter__(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Each item and its rows, read one at a time: the whole may not fit in memory."""
+        for item, shard in self.shards.items():
+            yield item, pd.read_parquet(shard)
+
+
+class Run:
+    """A run's folder, open for writing. Made by `Run.open`."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.record = record
+        self._started = time.monotonic()
+
+    @classmethod
+    def open(cls, folder: Path, record: Mapping[str, Any], *, resume: bool) -> Run:
+        """Begin a run in `folder`, or go on with the one it holds.
+
+        Args:
+            folder: made where there is none.
+            record: plain data, from `palscope.sweeps.record.run_record`.
+            resume: go on with the run in `folder`, if there is one.
+
+        Raises:
+            PalscopeError: `folder` holds a run and `resume` is off, or that run's config, route,
+                weights, seed, dtype or kind of device is another. Nothing is lost.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+        if (folder / "run.json").is_file():
+            stored = read_record(folder)
+            if not resume:
+                state = "finished" if stored.get("finished") else "unfinished"
+                raise PalscopeError(
+                    f"{folder} holds a run already ({state}); go on with it by --resume, or give "
+                    "another folder."
+                )
+            check_same(folder, stored, plain)
+            again = {key: plain[key] for key in ("command", "versions") if key in plain}
+            plain = stored | {"resumed": [*stored.get("resumed", []), again]}
+        processes.wait()  # all have looked before one writes
+        run = cls(folder, plain | {"finished": False})
+        run._write_record()
+        return run
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes tables and draws."""
+        return processes.place()[0] == 0
+
+    def over(
+        self,
+        items: Sequence[T],
+        measure: Callable[[T], pd.DataFrame],
+        *,
+        table: str,
+        key: Callable[[T], str],
+        item: str = "pair",
+        keys: Sequence[str] = (),
+        content: Callable[[T], str | bytes] | None = None,
+    ) -> StoredTable:
+        """Measure every item that is not stored yet, and write the table of all.
+
+        Under `accelerate launch` the items are shared out over the processes; the table is the
+        same whatever their number. Random numbers are seeded anew for each item (Python's, NumPy's
+        and torch's), so that an item's rows do not depend on which were measured before it.
+
+        Args:
+            items: what to measure; of items with the same key the first counts.
+            measure: gives an item's rows. A `PalscopeError` leaves the item out; others stop.
+            table: the file's name, without its ending.
+            key: names an item. It becomes the table's first column.
+            item: what an item is, and that column's name.
+            keys: the columns that tell an item's rows apart, by which runs are compared.
+            content: what the item is made of, such as a file's hash: when it is another, the item
+                is measured again.
+
+        Raises:
+            PalscopeError: no item could be measured.
+            ValueError: `keys` do not tell rows apart, or the measure gives a column named `item`
+                that holds something else.
+        """
+        named = {key(each): each for each in reversed(items)}
+        named = {name: named[name] for name in dict.fromkeys(map(key, items))}
+        shards = self.folder / "shards" / table
+        shards.mkdir(parents=True, exist_ok=True)
+        decides = json.dumps([_deciding(self.record), table, item, list(keys)], sort_keys=True)
+        files = {
+            name: shards / f"{_digest(decides, name, content(each) if content else '')}.parquet"
+            for name, each in named.items()
+        }
+        number, count = processes.place()
+        mine = list(named)[number::count]
+        for name in tqdm(mine, desc=table, unit=f" {item}", disable=number > 0):
+            if _whole(files[name]):
+                continue
+            _seed(files[name].stem)
+            try:
+                rows = _named_rows(measure(named[name]), name, item, keys)
+            except PalscopeError as error:
+                tqdm.write(f"left out: {error}", file=sys.stderr)
+                write_json(files[name].with_suffix(".json"), {item: name, "error": str(error)})
+            else:
+                _write_rows(rows, files[name])
+                files[name].with_suffix(".json").unlink(missing_ok=True)
+        processes.wait()
+        stored = self._collect(table, files)
+        if self.main:
+            _merge(list(stored.shards.values()), stored.path)
+            for part in shards.glob("*.part"):
+                part.unlink()  # of processes that were killed
+            left_out = [{item: name, "error": error} for name, error in stored.left_out.items()]
+            about = {"item": item, "keys": list(keys), "items": len(stored.shards)}
+            self.record.setdefault("tables", {})[table] = about | {"left_out": left_out}
+            self._write_record()
+        processes.wait()
+        return stored
+
+    def read(self, table: str) -> pd.DataFrame:
+        """A table that `over` has written."""
+        return pd.read_parquet(self.folder / f"{table}.parquet")
+
+    def finish(self, **facts: Any) -> None:
+        """Record that the run is finished, how many seconds it took since `open`, and `facts`."""
+        seconds = round(time.monotonic() - self._started, 3)
+        self.record |= {**facts, "finished": True, "seconds": seconds}
+        self._write_record()
+
+    def _write_record(self) -> None:
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "run.json", self.record)
+
+    def _collect(self, table: str, files: Mapping[str, Path]) -> StoredTable:
+        """What all processes have stored."""
+        shards = {name: path for name, path in files.items() if path.is_file()}
+        left_out = {
+            name: str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["error"])
+            for name, path in files.items()
+            if name not in shards
+        }
+        if not shards:
+            reasons = list(dict.fromkeys(left_out.values()))
+            raise PalscopeError(
+                f"nothing to measure for {table}: give at least one."
+                if not reasons
+                else f"none of {len(files)} could be measured for {table}; the first: {reasons[0]}"
+            )
+        return StoredTable(self.folder / f"{table}.parquet", shards, left_out)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`.
+
+    Raises:
+        PalscopeError: there is none, or it cannot be read.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise PalscopeError(
+            f"{folder} holds no run.json; give the folder that a script was given as --out."
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PalscopeError(f"{path} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise PalscopeError(f"{path} is no record of a run; expected an object.")
+    return cast("dict[str, Any]", record)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data, all or nothing."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `PalscopeError`, naming what differs, where two records are not of one run."""
+    one, other = flat(_deciding(stored)), flat(_deciding(now))
+    differ = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    if differ:
+        shown = "; ".join(f"{n}: {one.get(n)!r}, now {other.get(n)!r}" for n in differ[:5])
+        more = f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise PalscopeError(
+            f"{folder} holds a run with other settings ({shown}{more}); resume it with its own, or "
+            "give another folder."
+        )
+
+
+def flat(data: Any, name: str = "") -> dict[str, Any]:
+    """Nested plain data as one level: `{"config": {"a": 1}}` as `{"config.a": 1}`."""
+    if not isinstance(data, dict):
+        return {name: data}
+    out: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", data).items():
+        out |= flat(value, f"{name}.{key}" if name else str(key))
+    return out
+
+
+def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {name: record[name] for name in DECIDES if name in record}
+    if "device" in chosen:  # which of several GPUs does not matter
+        chosen["device"] = str(chosen["device"]).split(":")[0]
+    return chosen
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()[:24]
+
+
+def _seed(digest: str) -> None:
+    number = int(digest[:8], 16)
+    random.seed(number)
+    np.random.seed(number)
+    torch: Any = sys.modules.get("torch")  # what was never imported draws no numbers
+    if torch is not None:
+        torch.manual_seed(number)
+
+
+def _named_rows(rows: pd.DataFrame, name: str, item: str, keys: Sequence[str]) -> pd.DataFrame:
+    table: Any = rows
+    if item not in table:
+        table = table.copy(deep=False)
+        table.insert(0, item, name)
+    elif not (table[item] == name).all():
+        raise ValueError(f"the measure's column {item!r} must hold the item's key, {name!r}.")
+    twice = table.duplicated([item, *keys])
+    if twice.any():
+        first = table.loc[twice, [item, *keys]].iloc[0].to_dict()
+        raise ValueError(f"two rows are named alike ({first}); give more of the columns as keys.")
+    return table
+
+
+def _write_rows(rows: pd.DataFrame, target: Path) -> None:
+    """All or nothing. Not synced: what a power cut spoils is found by its checksums, and redone."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    table = _pa.Table.from_pandas(rows, preserve_index=False)
+    _pq.write_table(table, part, write_page_checksum=True)
+    os.replace(part, target)
+
+
+def _read_rows(path: Path) -> Any:
+    return _pq.ParquetFile(path, page_checksum_verification=True).read()
+
+
+def _whole(path: Path) -> bool:
+    """Whether a shard is there and can be read to its end."""
+    try:
+        _read_rows(path)
+    except (OSError, _pa.ArrowException):
+        return False
+    return True
+
+
+def _merge(shards: Sequence[Path], target: Path) -> None:
+    """Write all shards to one file, a row group each, one at a time in memory."""
+    # A column that is empty in one item has no type there: the others' decide.
+    schemas = [_pq.read_schema(path) for path in shards]
+    schema = _pa.unify_schemas(schemas, promote_options="permissive")
+    part = target.with_name(f"{target.name}.part")
+    with _pq.ParquetWriter(part, schema) as writer:
+        for path in shards:
+            writer.write_table(_read_rows(path).cast(schema))
+    os.replace(part, target)

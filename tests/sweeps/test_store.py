@@ -1,0 +1,211 @@
+"""The result store: what is stored stays, once and whole, and is of this run alone."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from palscope.errors import AudioError, PalscopeError
+from palscope.sweeps.store import Run, StoredTable, read_record
+
+RECORD: dict[str, Any] = {
+    "command": "python test.py",
+    "config": {"question": "what?", "layers": (1, 2)},
+    "route": {"n_layers": 2},
+    "weights": {"checkpoint": {"sha256": "a"}},
+    "seed": 0,
+    "dtype": "float32",
+    "device": "cuda:0",
+    "versions": {"python": "3"},
+}
+
+
+class Counting:
+    """A measure of two rows that counts its calls, and cannot use items with "bad" in them."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __call__(self, item: str) -> pd.DataFrame:
+        self.calls.append(item)
+        if "bad" in item:
+            raise AudioError(f"{item} is bad.")
+        kind = pd.Categorical([item[0]] * 2, categories=["a", "b", "c"])
+        return pd.DataFrame({"layer": [0, 1], "kind": kind, "effect": [0.5, float(len(item))]})
+
+
+def begin(folder: Path, resume: bool = False, **changes: Any) -> Run:
+    return Run.open(folder, RECORD | changes, resume=resume)
+
+
+def over(run: Run, items: list[str], measure: Any = None, **changes: Any) -> StoredTable:
+    given = {"table": "effects", "key": str, "keys": ["layer"]} | changes
+    return run.over(items, measure or Counting(), **given)
+
+
+def test_a_table_has_the_items_rows_in_their_order(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    measure = Counting()
+    stored = over(run, ["c", "a", "bb", "a"], measure)
+    assert measure.calls == ["c", "a", "bb"]
+    table = run.read("effects")
+    assert table["pair"].tolist() == ["c", "c", "a", "a", "bb", "bb"]
+    assert table["effect"].tolist() == [0.5, 1, 0.5, 1, 0.5, 2]
+    assert table["kind"].astype(str).tolist() == ["c", "c", "a", "a", "b", "b"]
+    pd.testing.assert_frame_equal(stored.read(), table)
+    items = list(stored)
+    assert [item for item, _ in items] == ["c", "a", "bb"]
+    assert items[2][1]["effect"].tolist() == [0.5, 2]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_record_says_what_was_done(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    assert read_record(tmp_path) == json.loads(json.dumps(RECORD)) | {"finished": False}
+    over(run, ["a", "bad"])
+    run.finish(accuracy=0.5)
+    record = read_record(tmp_path)
+    assert record["finished"] and record["seconds"] >= 0 and record["accuracy"] == 0.5
+    assert record["tables"]["effects"] == {
+        "item": "pair",
+        "keys": ["layer"],
+        "items": 1,
+        "left_out": [{"pair": "bad", "error": "bad is bad."}],
+    }
+
+
+def test_a_folder_that_holds_a_run_is_kept(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    over(run, ["a"])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(PalscopeError, match=r"\(unfinished\).*--resume.*another folder"):
+        begin(tmp_path)
+    run.finish()
+    with pytest.raises(PalscopeError, match=r"\(finished\)"):
+        begin(tmp_path)
+    with pytest.raises(PalscopeError, match=r"config\.question: 'what\?', now 'who\?'"):
+        begin(tmp_path, True, config=RECORD["config"] | {"question": "who?"})
+    for name, other in (("seed", 1), ("dtype", "bfloat16"), ("device", "cpu")):
+        with pytest.raises(PalscopeError, match=f"{name}: "):
+            begin(tmp_path, True, **{name: other})
+    with pytest.raises(PalscopeError, match=r"route\.n_layers"):
+        begin(tmp_path, True, route={"n_layers": 3})
+    with pytest.raises(PalscopeError, match=r"weights\.checkpoint\.sha256: 'a', now 'b'"):
+        begin(tmp_path, True, weights={"checkpoint": {"sha256": "b"}})
+    del before[tmp_path / "run.json"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_resumed_only_what_is_missing_is_measured(tmp_path: Path) -> None:
+    over(begin(tmp_path), ["a", "bad", "b"])
+    measure = Counting()
+    run = begin(tmp_path, True, device="cuda:1", command="python again.py")
+    over(run, ["c", "a", "bad", "b"], measure)
+    assert measure.calls == ["c", "bad"]
+    assert run.read("effects")["pair"].tolist() == ["c", "c", "a", "a", "b", "b"]
+    record = read_record(tmp_path)
+    assert record["command"] == "python test.py"
+    assert record["resumed"] == [{"command": "python again.py", "versions": {"python": "3"}}]
+
+
+def test_what_was_left_out_may_come_back(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    assert over(run, ["a", "bad"]).left_out == {"bad": "bad is bad."}
+    stored = over(run, ["a", "bad"], lambda item: Counting()("b"))
+    assert stored.left_out == {} and list(stored.shards) == ["a", "bad"]
+    assert read_record(tmp_path)["tables"]["effects"]["left_out"] == []
+
+
+def test_another_content_is_measured_again(tmp_path: Path) -> None:
+    run, contents = begin(tmp_path), {"a": "1", "b": "1"}
+    measure = Counting()
+    over(run, ["a", "b"], measure, content=contents.__getitem__)
+    contents["b"] = "2"
+    over(run, ["a", "b"], measure, content=contents.__getitem__)
+    assert measure.calls == ["a", "b", "b"]
+
+
+def test_shards_of_another_run_do_not_count(tmp_path: Path) -> None:
+    over(begin(tmp_path), ["a"])
+    (tmp_path / "run.json").unlink()
+    measure = Counting()
+    over(begin(tmp_path, seed=1), ["a"], measure)
+    assert measure.calls == ["a"]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "emptied", "flipped"])
+def test_a_spoilt_shard_is_measured_again(tmp_path: Path, spoil: str) -> None:
+    run = begin(tmp_path)
+    stored = over(run, ["a", "b"])
+    whole = stored.path.read_bytes()
+    shard = stored.shards["b"]
+    raw = bytearray(shard.read_bytes())
+    if spoil == "flipped":
+        at = bytes(raw).index(np.float64(0.5).tobytes())
+        raw[at + 1] ^= 0xFF
+    shard.write_bytes({"cut": raw[: len(raw) // 2], "emptied": b"", "flipped": raw}[spoil])
+    measure = Counting()
+    over(run, ["a", "b"], measure)
+    assert measure.calls == ["b"]
+    assert stored.path.read_bytes() == whole
+
+
+def test_columns_that_an_item_leaves_empty_take_the_others_type(tmp_path: Path) -> None:
+    def measure(item: str) -> pd.DataFrame:
+        return pd.DataFrame({"answer": [None if item == "a" else "dog"], "n": [1]})
+
+    over(begin(tmp_path), ["a", "b"], measure, keys=[])
+    answers = pd.read_parquet(tmp_path / "effects.parquet")["answer"]
+    assert answers.isna().tolist() == [True, False] and answers[1] == "dog"
+
+
+def test_rows_that_are_named_alike_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="named alike"):
+        over(begin(tmp_path), ["a"], keys=[])
+
+
+def test_the_items_column_holds_the_key(tmp_path: Path) -> None:
+    def measure(item: str) -> pd.DataFrame:
+        return pd.DataFrame({"pair": ["another"], "layer": [0]})
+
+    with pytest.raises(ValueError, match="must hold the item's key"):
+        over(begin(tmp_path), ["a"], measure)
+
+
+def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    with pytest.raises(PalscopeError, match=r"none of 2 could be measured.*bad1 is bad"):
+        over(run, ["bad1", "bad2"])
+    with pytest.raises(PalscopeError, match="nothing to measure"):
+        over(run, [])
+
+
+def test_random_numbers_do_not_depend_on_the_items_before(tmp_path: Path) -> None:
+    def measure(item: str) -> pd.DataFrame:
+        drawn = [random.random(), np.random.random(), float(torch.rand(1))]
+        return pd.DataFrame({"layer": range(3), "effect": drawn})
+
+    over(begin(tmp_path / "one"), ["a", "b"], measure)
+    over(begin(tmp_path / "two"), ["b"], measure)
+    over(begin(tmp_path / "three", seed=1), ["b"], measure)
+    one, two, three = (
+        pd.read_parquet(tmp_path / name / "effects.parquet").query("pair == 'b'")["effect"].tolist()
+        for name in ("one", "two", "three")
+    )
+    assert one == two and not set(one) & set(three) and len(set(one)) == 3
+
+
+def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(PalscopeError, match=r"holds no run\.json"):
+        read_record(tmp_path)
+    for text, message in (("{", "cannot be read"), ("[]", "no record of a run")):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(PalscopeError, match=message):
+            begin(tmp_path, True)
