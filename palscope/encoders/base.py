@@ -68,6 +68,11 @@ class Encoder(nn.Module, ABC):
     def grid(self) -> TimeGrid:
         """Which seconds a token stands for."""
 
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Feature frames of the longest sound that is encoded at once; longer sound is cut."""
+
     @abstractmethod
     def tokens(self, frames: int) -> int:
         """How many tokens come of `frames` feature frames."""

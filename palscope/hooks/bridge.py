@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
@@ -17,6 +18,7 @@ from transformer_lens.model_bridge.sources.transformers_driver import Transforme
 from palscope.errors import HookError, PalscopeError
 from palscope.hooks.adapter import make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
+from palscope.hooks.listening import noting
 from palscope.models import (
     AudioClips,
     PalscopeForConditionalGeneration,
@@ -175,7 +177,7 @@ class HookedAudioModel(TransformerBridge):
         fired: set[str] = set()
         named = list(args[0]) if args else list(kwargs.pop("fwd_hooks", []))
         watched = [
-            (name, _noting(name, hook, fired) if isinstance(name, str) else hook)
+            (name, noting(name, hook, fired) if isinstance(name, str) else hook)
             for name, hook in named
         ]
         out = super().run_with_hooks(input, watched, *args[1:], **kwargs)
@@ -213,6 +215,14 @@ class HookedAudioModel(TransformerBridge):
         if point is None or point.name in self._silent:
             return False
         return self._why_silent(point.name or name) is None
+
+    def hook_point(self, name: str) -> HookPoint:
+        """The hook point `name`, or that of which it is an alias.
+
+        Raises `HookError` when it does not exist, or cannot fire under the current route.
+        """
+        self._check_name(name)
+        return self.hook_dict[name]
 
     def _check_name(self, name: str) -> None:
         known = self.hook_dict
@@ -307,14 +317,6 @@ class HookedAudioModel(TransformerBridge):
             "enable_compatibility_mode folds weights into one another, but audio states use the "
             "layers' own norms and projections. Analyse with unprocessed weights."
         )
-
-
-def _noting(name: str, hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
-    def noting(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:
-        fired.add(name)
-        return _inner(tensor, hook=hook)
-
-    return noting
 
 
 def load(

@@ -7,18 +7,19 @@ the keys and values of the audio that it only reads.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import functools
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from palscope.connectors import Connector
-from palscope.errors import PalscopeError
+from palscope.errors import HookError, PalscopeError
 from palscope.models.cache import AudioCache, PassingMemory
 from palscope.models.clips import AudioClips
 from palscope.models.families import (
@@ -30,6 +31,21 @@ from palscope.models.families import (
     sliding_window,
 )
 from palscope.routing import LayerColumns, Level, Route, Source, TokenLayout
+
+EdgeCut = Callable[
+    [
+        int,
+        Int[Tensor, "batch queries"],
+        Int[Tensor, "batch keys"],
+        Bool[Tensor, "batch queries keys"],
+    ],
+    Bool[Tensor, "batch heads queries keys"] | None,
+]
+"""Says which edges of attention a layer must not use; None where it may use all.
+
+It gets the layer, its queries and keys (columns of the layout) and which of the keys the queries
+see. `heads` may be 1, for all of them.
+"""
 
 
 class AudioTaps(nn.Module):
@@ -63,6 +79,7 @@ class DecoderRun:
         layout: all columns so far, those of a cached prefix included.
         new: how many of them are new in this pass.
         clips: the clips of the new columns; None when there is no audio, or a cache holds it.
+        cuts: attention edges that are taken away (attention knockout).
     """
 
     model: Parts
@@ -73,6 +90,7 @@ class DecoderRun:
     cache: AudioCache | None
     checkpointing: bool = False
     hidden_states: list[Tensor] | None = None
+    cuts: tuple[EdgeCut, ...] = ()
     _columns: dict[Any, LayerColumns] = field(default_factory=dict[Any, LayerColumns])
     _masks: dict[Any, Any] = field(default_factory=dict[Any, Any])
     _rotary: dict[str, tuple[Tensor, Tensor]] = field(
@@ -297,36 +315,44 @@ class DecoderRun:
         columns = self.columns_of(index)
         window = sliding_window(self.decoder.config, index)
         key = (id(columns), window)
-        if key not in self._masks:
-            self._masks[key] = self._make_mask(columns, running, window, hidden.dtype)
-        return self._masks[key]
-
-    def _make_mask(
-        self,
-        columns: LayerColumns,
-        running: Int[Tensor, "batch running"],
-        window: int | None,
-        dtype: torch.dtype,
-    ) -> Any:
-        implementation = self.decoder.config._attn_implementation
+        if not self.cuts and key in self._masks:
+            return self._masks[key]
         visible = self.layout.visible(
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
+        found = [cut(index, running, columns.keys, visible) for cut in self.cuts]
+        cut = [edges for edges in found if edges is not None]
+        if cut:
+            whole = functools.reduce(torch.logical_or, cut)
+            return self._in_kind(_without(visible, whole, running, index), hidden.dtype)
+        self._masks[key] = self._in_kind(visible[:, None], hidden.dtype)
+        return self._masks[key]
+
+    def _in_kind(
+        self, visible: Bool[Tensor, "batch heads queries keys"], dtype: torch.dtype
+    ) -> Any:
+        implementation = self.decoder.config._attn_implementation
         if implementation == "sdpa":
-            if _is_causal(visible):
+            if visible.shape[1] == 1 and _is_causal(visible[:, 0]):
                 return None  # the fused kernels then need no mask
-            return visible[:, None]
+            return visible
         if implementation == "eager":
             closed = torch.finfo(dtype).min
-            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)[:, None]
+            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)
         if implementation == "flex_attention":
             from torch.nn.attention.flex_attention import create_block_mask
 
+            heads = visible.shape[1]
+
             def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                return visible[b, q, k]
+                return visible[b, h if heads > 1 else 0, q, k]
 
             return create_block_mask(
-                seen, visible.shape[0], None, *visible.shape[1:], device=str(visible.device)
+                seen,
+                visible.shape[0],
+                heads if heads > 1 else None,
+                *visible.shape[2:],
+                device=str(visible.device),
             )
         raise PalscopeError(
             f"attention implementation {implementation!r} takes no mask of palscope's kind; load "
@@ -369,6 +395,22 @@ class DecoderRun:
 def _is_listened_to(module: nn.Module) -> bool:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind) for kind in kinds)
+
+
+def _without(
+    visible: Bool[Tensor, "batch queries keys"],
+    cut: Bool[Tensor, "batch heads queries keys"],
+    queries: Int[Tensor, "batch queries"],
+    layer: int,
+) -> Bool[Tensor, "batch heads queries keys"]:
+    """`visible` less the edges of `cut`. Raises `HookError` when a token is left with no key."""
+    left = visible[:, None] & ~cut
+    if bool((~left.any(-1) & (queries >= 0)[:, None]).any()):
+        raise HookError(
+            f"layer {layer}: the knockout leaves a token nothing to read; let it keep its own key."
+        )
+    # A place without a token reads everything (TokenLayout.visible), cut or not.
+    return left | (queries < 0)[:, None, :, None]
 
 
 def _is_causal(visible: Tensor) -> bool:

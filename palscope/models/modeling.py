@@ -26,7 +26,7 @@ from palscope.models.cache import AudioCache
 from palscope.models.checkpoints import load_checkpoint, own_state, read_config
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
-from palscope.models.decoder import AudioTaps, DecoderRun
+from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
 from palscope.models.families import family_of
 from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
@@ -83,6 +83,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
         self.connector.check_serves(route)
         self._route = route
+        self.current_run: DecoderRun | None = None
+        self._cuts: tuple[EdgeCut, ...] = ()
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -185,6 +187,16 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             yield route
         finally:
             self._route = before
+
+    @contextmanager
+    def cutting(self, *cuts: EdgeCut) -> Generator[None, None, None]:
+        """Within the block, attention does not use the edges that `cuts` name (or those before)."""
+        before = self._cuts
+        self._cuts = (*before, *cuts)
+        try:
+            yield
+        finally:
+            self._cuts = before
 
     # -- audio ------------------------------------------------------------------------------------
 
@@ -322,8 +334,14 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             cache=cache,
             checkpointing=self.gradient_checkpointing and self.training,
             hidden_states=[] if output_hidden_states else None,
+            cuts=self._cuts,
         )
-        hidden, columns = run(input_ids)
+        # Hooks ask it which tokens stand in the tensors that they get.
+        self.current_run = run
+        try:
+            hidden, columns = run(input_ids)
+        finally:
+            self.current_run = None
         if run.hidden_states is not None:
             run.hidden_states.append(hidden)
         hidden = _at_columns(hidden, columns - (layout.width - new), new)

@@ -1,0 +1,51 @@
+"""Hooks for the length of a block, every one of which must fire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from palscope.errors import HookError
+
+if TYPE_CHECKING:
+    from palscope.hooks.bridge import HookedAudioModel
+
+
+@contextmanager
+def listening(
+    model: HookedAudioModel, hooks: Mapping[str, Callable[..., Any]]
+) -> Generator[None, None, None]:
+    """Within the block, `hooks` (by name of the hook point) are set; others stay as they are.
+
+    Raises:
+        HookError: a hook point does not exist, cannot fire under the route, or did not fire in any
+            call within the block.
+    """
+    fired: set[str] = set()
+    points = {name: model.hook_point(name) for name in hooks}
+    handles = [
+        (point, point.add_hook(noting(name, hooks[name], fired))) for name, point in points.items()
+    ]
+    try:
+        yield
+    finally:
+        for point, handle in handles:
+            handle.hook.remove()
+            point.fwd_hooks.remove(handle)
+    silent = sorted(set(hooks) - fired)
+    if silent:
+        raise HookError(
+            f"these hooks did not fire: {', '.join(silent)}. Was the model called within the "
+            "block? Encoder hooks fire only when a call encodes clips itself."
+        )
+
+
+def noting(name: str, hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
+    """`hook`, which also puts `name` into `fired` when it is called."""
+
+    def noted(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:
+        fired.add(name)
+        return _inner(tensor, hook=hook)
+
+    return noted

@@ -1,0 +1,34 @@
+"""Interventions: changes of a run, addressed in seconds, streams, layers and heads."""
+
+from palscope.interventions.address import SITES, Address, Site, Sound, Text
+from palscope.interventions.apply import Intervention, Patch, Reroute, intervene
+from palscope.interventions.capture import Captured, capture
+from palscope.interventions.changes import Add, Change, Mean, Noise, Resample, Scale, Zero
+from palscope.interventions.knockout import Knockout
+from palscope.interventions.resolve import Resolved, resolve
+from palscope.interventions.waveform import edit_waveform
+
+__all__ = [
+    "SITES",
+    "Add",
+    "Address",
+    "Captured",
+    "Change",
+    "Intervention",
+    "Knockout",
+    "Mean",
+    "Noise",
+    "Patch",
+    "Reroute",
+    "Resample",
+    "Resolved",
+    "Scale",
+    "Site",
+    "Sound",
+    "Text",
+    "Zero",
+    "capture",
+    "edit_waveform",
+    "intervene",
+    "resolve",
+]

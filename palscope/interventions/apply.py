@@ -1,0 +1,185 @@
+"""Interventions, and the block within which they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from palscope.errors import HookError, PalscopeError
+from palscope.hooks import HookedAudioModel
+from palscope.hooks.listening import listening
+from palscope.interventions.address import Address
+from palscope.interventions.changes import Change
+from palscope.interventions.knockout import EdgeCuts, Knockout
+from palscope.interventions.places import Places
+from palscope.interventions.resolve import Part, Resolved, resolve
+from palscope.routing import Route
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Change the values at an address."""
+
+    address: Address
+    change: Change
+
+
+@dataclass(frozen=True)
+class Reroute:
+    """Take another route; other interventions are resolved under it."""
+
+    route: Route
+
+
+Intervention = Patch | Knockout | Reroute
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to one part, which stands in `row` of the batch (for encoder parts: its clip)."""
+
+    part: Part
+    row: int
+    change: Change
+
+
+@contextmanager
+def intervene(
+    model: HookedAudioModel, inputs: Mapping[str, Any], interventions: Iterable[Intervention]
+) -> Generator[tuple[Resolved, ...], None, None]:
+    """Within the block, calls of the model on `inputs` undergo `interventions`.
+
+    They hold for a forward pass, `generate` (the prompt and every decoding step), `run_with_cache`
+    and any measure, and act in the order given; what `Resample` and `Mean` take from other runs
+    comes from runs without them, under the same route. Gradients pass through. The model is as it
+    was afterwards, errors or not.
+
+    Args:
+        inputs: what the model will be called with: addresses are resolved in it.
+
+    Yields:
+        What each `Patch` and `Knockout` covers, in their order.
+
+    Raises:
+        PalscopeError: an address cannot be resolved, or source and target differ in tokens.
+        HookError: an intervention took no effect: within the block nothing of it fired.
+    """
+    interventions = list(interventions)
+    with ExitStack() as stack:
+        for each in interventions:
+            if isinstance(each, Reroute):
+                stack.enter_context(model.route(each.route))
+        bound = [
+            bind(model, inputs, each) for each in interventions if not isinstance(each, Reroute)
+        ]
+        stack.enter_context(in_force(model, inputs, bound))
+        yield tuple(each.resolved for each in bound)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A patch or a knockout with its exact tokens and, of a patch, its prepared change."""
+
+    resolved: Resolved
+    change: Change | None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that it acts on."""
+        return self.resolved.parts
+
+
+def bind(
+    model: HookedAudioModel, inputs: Mapping[str, Any], intervention: Patch | Knockout
+) -> Bound:
+    """Resolve an intervention under the current route, and run what it takes values from."""
+    resolved = resolve(model, inputs, intervention.address)
+    if isinstance(intervention, Knockout):
+        return Bound(resolved, None)
+    change = intervention.change.prepared(model, intervention.address)
+    if not change.continues:
+        parts = tuple(
+            replace(part, onwards=False, queries_onwards=False) for part in resolved.parts
+        )
+        resolved = replace(resolved, parts=parts)
+    return Bound(resolved, change)
+
+
+@contextmanager
+def in_force(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    bound: Sequence[Bound],
+    rows: Sequence[int] | None = None,
+) -> Generator[None, None, None]:
+    """Within the block, what is `bound` acts on calls of the model.
+
+    Args:
+        inputs: the inputs of those calls.
+        rows: for each of `bound`, the row of the call in which it acts, in place of the rows that
+            it was bound to (it was bound to a prompt of which the call holds copies).
+    """
+    batch = int(inputs["input_ids"].shape[0])
+    places = Places(model, inputs, batch)
+    edits: dict[str, list[Edit]] = {}
+    cuts: list[tuple[Part, int]] = []
+    for number, each in enumerate(bound):
+        for part in each.parts:
+            row = part.row if rows is None else rows[number]
+            if each.change is None:
+                cuts.append((part, row))
+            else:
+                edits.setdefault(part.hook, []).append(Edit(part, row, each.change))
+    done: set[int] = set()
+
+    def editor(found: list[Edit]) -> Any:
+        def edit(tensor: Tensor, hook: Any) -> Tensor | None:
+            del hook
+            inside = found[0].part.axis in ("window", "mel")
+            window = places.next_window(found[0].part.hook) if inside else None
+            return _edited(tensor, found, places, window, done)
+
+        return edit
+
+    cut = EdgeCuts(cuts, int(inputs["input_ids"].shape[1]), model.cfg.n_heads)
+    with ExitStack() as stack:
+        if cuts:
+            stack.enter_context(model.model.cutting(cut))
+        stack.enter_context(listening(model, {name: editor(e) for name, e in edits.items()}))
+        yield
+        if cuts and not cut.counted:
+            raise HookError(
+                "the knockout cut no edge in any call within the block: was the model called, and "
+                "do the queries see the keys?"
+            )
+    missed = [e.part for found in edits.values() for e in found if id(e) not in done]
+    if missed:
+        raise HookError(
+            f"interventions at {sorted({part.hook for part in missed})} found none of their tokens "
+            "in the calls within the block. Was the model called with the inputs that they were "
+            "made for?"
+        )
+
+
+def _edited(
+    tensor: Tensor, edits: Sequence[Edit], places: Places, window: int | None, done: set[int]
+) -> Tensor | None:
+    new: Tensor | None = None
+    for edit in edits:
+        found = places.find(edit.part, edit.row, tensor, window)
+        if found is None:
+            continue
+        new = tensor.clone() if new is None else new
+        old = new[found.index]
+        value = edit.change(edit.part, old, found.which)
+        if value.shape != old.shape:
+            raise PalscopeError(
+                f"{edit.part.hook}: the change made {tuple(value.shape)} of {tuple(old.shape)}."
+            )
+        new[found.index] = value
+        done.add(id(edit))
+    return new

@@ -1,0 +1,97 @@
+"""Values at an address, taken from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palscope.errors import PalscopeError
+from palscope.hooks import HookedAudioModel
+from palscope.hooks.listening import listening
+from palscope.interventions.address import Address
+from palscope.interventions.places import Places
+from palscope.interventions.resolve import Part, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """Values of a run at one address or several, by hook point and row.
+
+    Attributes:
+        values: `[tokens, …]` in the order of the tokens (`[heads, queries, keys]` of patterns).
+        columns: the tokens that they belong to, as in `Part.columns`.
+    """
+
+    values: dict[tuple[str, int], Tensor]
+    columns: dict[tuple[str, int], Tensor]
+
+    def for_part(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
+        """The values that stand for `old`, which has as many tokens.
+
+        Args:
+            which: the tokens of the part that `old` holds, where it does not hold all.
+
+        Raises:
+            PalscopeError: nothing was captured there, or for another number of tokens.
+        """
+        found = self.values.get((part.hook, part.row), self.values.get((part.hook, 0)))
+        if found is None:
+            raise PalscopeError(f"the source run holds nothing for {part.hook}, row {part.row}.")
+        if which is not None and len(found) == len(part.columns):
+            found = found[which.to(found.device)]
+        if found.shape != old.shape:
+            raise PalscopeError(
+                f"{part.hook}: the source has values of shape {tuple(found.shape)}, but "
+                f"{tuple(old.shape)} are to be replaced. Source and target must cover as many "
+                "tokens: use clips of one length and prompts of one text."
+            )
+        return found.to(old)
+
+
+def capture(model: HookedAudioModel, inputs: Mapping[str, Any], *addresses: Address) -> Captured:
+    """Values at `addresses` in a run on `inputs`, under the model's current route.
+
+    Raises what `resolve` raises, and `HookError` when a hook point did not fire.
+    """
+    parts = [part for address in addresses for part in resolve(model, inputs, address).parts]
+    taken = capture_parts(model, inputs, parts)
+    columns = {(part.hook, part.row): part.columns for part in parts}
+    return Captured(taken, columns)
+
+
+def capture_parts(
+    model: HookedAudioModel, inputs: Mapping[str, Any], parts: Sequence[Part]
+) -> dict[tuple[str, int], Tensor]:
+    """Values of `parts` in a run on `inputs`."""
+    rows = int(inputs["input_ids"].shape[0])
+    places = Places(model, inputs, rows)
+    pieces: dict[tuple[str, int], list[Tensor]] = {}
+
+    def take(part: Part, tensor: Tensor, window: int | None) -> None:
+        found = places.find(part, part.row, tensor, window)
+        if found is not None:
+            value = tensor[found.index].detach().clone()
+            pieces.setdefault((part.hook, part.row), []).append(value)
+
+    by_hook: dict[str, list[Part]] = {}
+    for part in parts:
+        by_hook.setdefault(part.hook, []).append(part)
+
+    def listener(found: list[Part]) -> Any:
+        def listen(tensor: Tensor, hook: Any) -> None:
+            del hook
+            inside = found[0].axis in ("window", "mel")
+            window = places.next_window(found[0].hook) if inside else None
+            for part in found:
+                take(part, tensor, window)
+
+        return listen
+
+    hooks = {name: listener(found) for name, found in by_hook.items()}
+    with torch.no_grad(), listening(model, hooks):
+        model(dict(inputs), logits_to_keep=1)
+    return {key: torch.cat(values) for key, values in pieces.items()}

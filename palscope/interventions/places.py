@@ -1,0 +1,126 @@
+"""Where a part's tokens stand in the tensor that a hook gets, in this pass of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palscope.errors import HookError
+from palscope.hooks import HookedAudioModel
+from palscope.interventions.resolve import Part
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where values stand: an index of the tensor, and which of the part's tokens they are.
+
+    `which` is None when they are all of them.
+    """
+
+    index: tuple[Any, ...]
+    which: Tensor | None = None
+
+
+class Places:
+    """Finds parts in tensors, for a model that is called with `rows` rows of prompts like `inputs`.
+
+    Encoders fire a hook once for each window of a long clip, so the windows are counted.
+    """
+
+    def __init__(self, model: HookedAudioModel, inputs: Mapping[str, Any], rows: int) -> None:
+        self._model = model
+        self._rows = rows
+        self._width = int(inputs["input_ids"].shape[1])
+        lengths = inputs.get("feature_lengths")
+        self._frames = [] if lengths is None else [int(n) for n in lengths]
+        self._fired: dict[str, int] = {}
+
+    def next_window(self, hook: str) -> int:
+        """Number of the encoder's window that fires `hook` now."""
+        window = self._model.model.encoder.window
+        windows = -(-max(self._frames) // window)
+        count = self._fired.get(hook, 0)
+        self._fired[hook] = count + 1
+        return count % windows
+
+    def find(self, part: Part, row: int, tensor: Tensor, window: int | None) -> Found | None:
+        """Where the part's values stand in `tensor`; None where this pass holds none of them.
+
+        Args:
+            row: the row, or the clip, that stands for the part's own in this batch.
+            window: number of the encoder's window, for hooks inside it.
+        """
+        if part.axis == "clip_tokens":
+            return Found((row, part.columns.to(tensor.device)))
+        if part.axis in ("window", "mel"):
+            return self._in_window(part, row, tensor, window or 0)
+        return self._in_decoder(part, row, tensor)
+
+    def _in_window(self, part: Part, clip: int, tensor: Tensor, window: int) -> Found | None:
+        frames = self._model.model.encoder.window
+        first = window * frames
+        here = [i for i, n in enumerate(self._frames) if n > first]
+        if len(here) != tensor.shape[0]:
+            raise HookError(
+                f"{part.hook}: {tensor.shape[0]} clips fired, but the intervention was made for "
+                f"{len(here)}. Call the model with the inputs that it was made for."
+            )
+        if clip not in here:
+            return None
+        per = frames if part.axis == "mel" else self._model.model.encoder.tokens(frames)
+        inside = (part.columns >= window * per) & (part.columns < (window + 1) * per)
+        which = inside.nonzero()[:, 0]
+        if not len(which):
+            return None
+        at = (part.columns[which] - window * per).to(tensor.device)
+        place = here.index(clip)
+        return Found((place, slice(None), at) if part.axis == "mel" else (place, at), which)
+
+    def _in_decoder(self, part: Part, row: int, tensor: Tensor) -> Found | None:
+        run = self._model.model.current_run
+        if run is None:
+            raise HookError(f"{part.hook} fired outside of a forward pass.")
+        if tensor.shape[0] != self._rows:
+            raise HookError(
+                f"{part.hook}: the call has {tensor.shape[0]} rows, but the interventions were "
+                f"made for {self._rows}. Beams and other repeats are not supported."
+            )
+        assert part.layer is not None
+        layer = run.columns_of(part.layer)
+        running = layer.running[:, -run.new :] if run.is_decoding else layer.running
+        if part.axis == "pattern":
+            keys = self._places(layer.keys[row], part.columns, part.onwards)
+            assert part.queries is not None
+            queries = self._places(running[row], part.queries, part.queries_onwards)
+            if not len(keys) or not len(queries):
+                return None
+            heads = self._heads(part, tensor.shape[1], tensor.device)
+            return Found((row, heads[:, None, None], queries[None, :, None], keys[None, None, :]))
+        if part.axis == "memory" and run.is_decoding:
+            return None
+        columns = layer.memory if part.axis == "memory" else running
+        places = self._places(columns[row], part.columns, part.onwards)
+        if not len(places):
+            return None
+        if part.heads is None:
+            return Found((row, places))
+        heads = self._heads(part, tensor.shape[2], tensor.device)
+        return Found((row, places[:, None], heads[None, :]))
+
+    def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
+        found = torch.isin(axis, wanted.to(axis.device))
+        if onwards:
+            found |= axis >= self._width
+        return found.nonzero()[:, 0]
+
+    @staticmethod
+    def _heads(part: Part, count: int, device: torch.device) -> Tensor:
+        return (
+            torch.arange(count, device=device)
+            if part.heads is None
+            else torch.tensor(part.heads, device=device)
+        )
