@@ -224,7 +224,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data, all or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 
@@ -292,7 +292,7 @@ def _named_rows(rows: pd.DataFrame, name: str, item: str, keys: Sequence[str]) -
 
 def _write_rows(rows: pd.DataFrame, target: Path) -> None:
     """All or nothing. Not synced: what a power cut spoils is found by its checksums, and redone."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f"{target.name}.part")
     table = _pa.Table.from_pandas(rows, preserve_index=False)
     _pq.write_table(table, part, write_page_checksum=True)
     os.replace(part, target)
