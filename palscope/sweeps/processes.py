@@ -36,7 +36,10 @@ def wait() -> None:
 
 def _state() -> Any:
     """Accelerate's state. Imported late: with one process alone, tables need no torch."""
+    import torch
     from accelerate import PartialState
 
-    # One process may have an hour more to do than another, which is no fault of theirs.
-    return cast(Any, PartialState)(timeout=timedelta(days=30))
+    # One process may have an hour more to do than another, which is no fault of theirs. Without a
+    # GPU, accelerate has to be told: else each process believes to be alone.
+    no_gpu = not torch.cuda.is_available()
+    return cast(Any, PartialState)(cpu=no_gpu, timeout=timedelta(days=30))

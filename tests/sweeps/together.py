@@ -1,0 +1,39 @@
+"""A run of a cheap measure, for `accelerate launch`: FOLDER, and --resume or nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from palscope.errors import PalscopeError
+from palscope.sweeps import processes
+from palscope.sweeps.store import Run
+
+ITEMS = [f"item {number}" for number in range(11)]
+
+
+def measure(item: str) -> pd.DataFrame:
+    # Which process did it stays out of the table, which must not depend on it.
+    with Path(f"{sys.argv[1]}-{processes.place()[0]}").open("a") as log:
+        log.write(f"{item}\n")
+    if item == "item 3":
+        raise PalscopeError(f"{item} is unusable.")
+    return pd.DataFrame({"layer": range(4), "effect": np.random.rand(4)})
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    record = {"config": {}, "seed": 3, "process": os.getpid()}
+    run = Run.open(folder, record, resume="--resume" in sys.argv)
+    stored = run.over(ITEMS, measure, table="effects", key=str, keys=["layer"])
+    assert len(stored.read()) == 4 * (len(ITEMS) - 1)  # every process sees the whole
+    assert run.main == (processes.place()[0] == 0)
+    run.finish(by=processes.place()[0])
+
+
+if __name__ == "__main__":
+    main()
