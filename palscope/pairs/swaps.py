@@ -40,7 +40,10 @@ MUSIC_S = 3.0
 """Longest slot of a phrase of music, in seconds."""
 
 _FADE = SAMPLE_RATE // 200  # 5 ms: a cut in the midst of a sound would click
-_TRIES = 500  # draws without a new pair, after which there are none left
+_REDRAWS = 20  # of clips of the same labels
+_FAILURES = 100  # combinations of labels without a new pair, after which there are none left
+
+_Pool = dict[str, list[Clip]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class _Kind:
     domain: str
     question: str
     slots: tuple[str, ...]
+    labels: int = 2  # that a pair has
 
 
 def _question(task: str, ordinal: str = "") -> str:
@@ -58,12 +62,12 @@ _KINDS: dict[str, _Kind] = {
     "sound": _Kind("sound", _question("sound"), ("sound",)),
     "digit": _Kind("speech", _question("digit"), ("digit",)),
     "instrument": _Kind("music", _question("instrument"), ("music",)),
-    "speaker": _Kind("speech", _question("digit"), ("digit",)),
+    "speaker": _Kind("speech", _question("digit"), ("digit",), labels=1),
     "first_digit": _Kind(
-        "speech", _question("digit_order", "first"), ("first digit", "second digit")
+        "speech", _question("digit_order", "first"), ("first digit", "second digit"), labels=3
     ),
     "last_digit": _Kind(
-        "speech", _question("digit_order", "last"), ("first digit", "second digit")
+        "speech", _question("digit_order", "last"), ("first digit", "second digit"), labels=3
     ),
     "sound_order": _Kind(
         "sound", _question("sound_order", "first"), ("first sound", "second sound")
@@ -128,14 +132,8 @@ def swap_pairs(
         raise PalscopeError(f"no kind of pair called {kind!r}; there are {', '.join(KINDS)}.")
     pool = corpus.by_label(_KINDS[kind].domain, split)
     rng = np.random.default_rng([seed, *kind.encode()])
-    if kind == "speaker":
-        draws = _speakers(pool, rng)
-    elif kind == "sound_order":
-        draws = _orders(pool, rng)
-    else:
-        draws = _labels(pool, kind, rng)
     pairs: list[Pair] = []
-    for number, draw in enumerate(_new(draws, n, kind)):
+    for number, draw in enumerate(_draws(pool, kind, n, rng)):
         # A generator for each pair: how one clip is cropped changes no later pair.
         own = np.random.default_rng([seed, number, *kind.encode()])
         pairs.append(_build(draw, kind, number, corpus, own))
@@ -160,15 +158,20 @@ def bundled_pairs() -> list[Pair]:
 # -- which clips -----------------------------------------------------------------------------------
 
 
-def _new(draws: Iterator[_Draw], n: int, kind: str) -> list[_Draw]:
-    """The first `n` different draws."""
+def _draws(pool: _Pool, kind: str, n: int, rng: np.random.Generator) -> list[_Draw]:
+    """`n` different draws."""
     found: dict[tuple[tuple[Clip, ...], tuple[Clip, ...]], _Draw] = {}
-    tries = 0
-    while len(found) < n:
-        draw = next(draws)
-        tries = tries + 1 if (draw.clean, draw.corrupt) in found else 0
-        found.setdefault((draw.clean, draw.corrupt), draw)
-        if tries == _TRIES:
+    failed = 0
+    for labels in _label_rows(tuple(pool), _KINDS[kind].labels, kind, rng):
+        if len(found) == n:
+            break
+        # Clips drawn before are drawn anew for the same labels, so that these stay even.
+        tries = (_draw(pool, kind, labels, rng) for _ in range(_REDRAWS))
+        new = next((draw for draw in tries if (draw.clean, draw.corrupt) not in found), None)
+        failed = 0 if new else failed + 1
+        if new:
+            found[new.clean, new.corrupt] = new
+        elif failed == _FAILURES:
             raise PalscopeError(
                 f"{n} pairs of kind {kind!r} asked for, but only {len(found)} different ones were "
                 "found; ask for fewer, or give a corpus of more clips."
@@ -176,38 +179,48 @@ def _new(draws: Iterator[_Draw], n: int, kind: str) -> list[_Draw]:
     return list(found.values())
 
 
-def _labels(pool: dict[str, list[Clip]], kind: str, rng: np.random.Generator) -> Iterator[_Draw]:
-    """Another label in one slot; a second slot, if there is one, keeps a third label."""
-    spoken = kind in ("digit", "first_digit", "last_digit")
-    kept = 1 if kind in ("first_digit", "last_digit") else 0
-    for labels in _label_rows(tuple(pool), 2 + kept, kind, rng):
-        clips = _one_speaker(pool, labels, rng) if spoken else _any_clips(pool, labels, rng)
-        swapped, rest = clips[:2], clips[2:]
-        clean, corrupt = (
-            (*rest, clip) if kind == "last_digit" else (clip, *rest) for clip in swapped
+def _draw(pool: _Pool, kind: str, labels: tuple[str, ...], rng: np.random.Generator) -> _Draw:
+    """Clips of these labels: of the clean answer, of the corrupt one, of the digit that is kept."""
+    if kind == "speaker":
+        one, other = _two_speakers(pool, labels[0], rng)
+        return _Draw((one,), (other,), (labels[0], None))
+    if kind in ("sound", "instrument", "sound_order"):
+        one, other, *kept = (_pick(pool[label], rng) for label in labels)
+    else:
+        one, other, *kept = _one_speaker(pool, labels, rng)
+    clean, corrupt = {
+        "first_digit": ((one, *kept), (other, *kept)),
+        "last_digit": ((*kept, one), (*kept, other)),
+        "sound_order": ((one, other), (other, one)),
+    }.get(kind, ((one,), (other,)))
+    return _Draw(clean, corrupt, (labels[0], labels[1]))
+
+
+def _pick(clips: Sequence[Clip], rng: np.random.Generator) -> Clip:
+    return clips[int(rng.integers(len(clips)))]
+
+
+def _two_speakers(pool: _Pool, label: str, rng: np.random.Generator) -> list[Clip]:
+    speakers = sorted({clip.group for clip in pool[label]})
+    if len(speakers) < 2:
+        raise PalscopeError(
+            f"the corpus has {len(speakers)} speaker of {label!r} (column group) in this split; a "
+            "swap of speakers needs two."
         )
-        yield _Draw(clean, corrupt, (labels[0], labels[1]))
+    chosen = [speakers[int(i)] for i in rng.choice(len(speakers), 2, replace=False)]
+    return [_pick([c for c in pool[label] if c.group == name], rng) for name in chosen]
 
 
-def _orders(pool: dict[str, list[Clip]], rng: np.random.Generator) -> Iterator[_Draw]:
-    for labels in _label_rows(tuple(pool), 2, "sound_order", rng):
-        first, second = _any_clips(pool, labels, rng)
-        yield _Draw((first, second), (second, first), (labels[0], labels[1]))
-
-
-def _speakers(pool: dict[str, list[Clip]], rng: np.random.Generator) -> Iterator[_Draw]:
-    for (label,) in _label_rows(tuple(pool), 1, "speaker", rng):
-        groups: list[str] = sorted({clip.group for clip in pool[label]})
-        if len(groups) < 2:
-            raise PalscopeError(
-                f"the manifest names {len(groups)} speaker of {label!r} (column group) in this "
-                "split; a swap of speakers needs two."
-            )
-        clean, corrupt = (
-            _pick([clip for clip in pool[label] if clip.group == groups[i]], rng)
-            for i in rng.choice(len(groups), 2, replace=False)
+def _one_speaker(pool: _Pool, labels: Sequence[str], rng: np.random.Generator) -> list[Clip]:
+    speakers = [{clip.group for clip in pool[label]} for label in labels]
+    shared = sorted(speakers[0].intersection(*speakers[1:]))
+    if not shared:
+        raise PalscopeError(
+            f"no speaker (column group) says all of {', '.join(labels)} in this split; give a "
+            "corpus in which one does."
         )
-        yield _Draw((clean,), (corrupt,), (label, None))
+    name = shared[int(rng.integers(len(shared)))]
+    return [_pick([c for c in pool[label] if c.group == name], rng) for label in labels]
 
 
 def _label_rows(
@@ -228,31 +241,6 @@ def _label_rows(
         for i in rng.permutation(len(shifts)):
             for place in range(len(order)):
                 yield tuple(order[(place + by) % len(order)] for by in (0, *shifts[i]))
-
-
-def _pick(clips: Sequence[Clip], rng: np.random.Generator) -> Clip:
-    return clips[int(rng.integers(len(clips)))]
-
-
-def _any_clips(
-    pool: dict[str, list[Clip]], labels: Sequence[str], rng: np.random.Generator
-) -> tuple[Clip, ...]:
-    return tuple(_pick(pool[label], rng) for label in labels)
-
-
-def _one_speaker(
-    pool: dict[str, list[Clip]], labels: Sequence[str], rng: np.random.Generator
-) -> tuple[Clip, ...]:
-    speakers = [{clip.group for clip in pool[label]} for label in labels]
-    shared = sorted(speakers[0].intersection(*speakers[1:]))
-    if not shared:
-        raise PalscopeError(
-            f"no speaker (column group) says all of {', '.join(labels)} in this split; give a "
-            "corpus in which one does."
-        )
-    speaker = shared[int(rng.integers(len(shared)))]
-    own = {label: [c for c in pool[label] if c.group == speaker] for label in labels}
-    return _any_clips(own, labels, rng)
 
 
 # -- the sound -------------------------------------------------------------------------------------
