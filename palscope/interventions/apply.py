@@ -76,7 +76,7 @@ def intervene(
         bound = [
             bind(model, inputs, each) for each in interventions if not isinstance(each, Reroute)
         ]
-        stack.enter_context(in_force(model, inputs, bound))
+        stack.enter_context(in_force(model, inputs, [(each, 0) for each in bound]))
         yield tuple(each.resolved for each in bound)
 
 
@@ -113,23 +113,24 @@ def bind(
 def in_force(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    bound: Sequence[Bound],
-    rows: Sequence[int] | None = None,
+    placed: Sequence[tuple[Bound, int]],
+    copies: int = 1,
 ) -> Generator[None, None, None]:
-    """Within the block, what is `bound` acts on calls of the model.
+    """Within the block, what was bound to `inputs` acts on calls of the model.
 
     Args:
-        inputs: the inputs of those calls.
-        rows: for each of `bound`, the row of the call in which it acts, in place of the rows that
-            it was bound to (it was bound to a prompt of which the call holds copies).
+        placed: what was bound, and the copy of `inputs` on which it acts.
+        copies: the calls hold so many copies of `inputs`, one behind the other.
     """
-    batch = int(inputs["input_ids"].shape[0])
-    places = Places(model, inputs, batch)
+    rows = int(inputs["input_ids"].shape[0])
+    clips = len(model.layout(inputs).clip_row)
+    places = Places(model, inputs, copies)
     edits: dict[str, list[Edit]] = {}
     cuts: list[tuple[Part, int]] = []
-    for number, each in enumerate(bound):
+    for each, copy in placed:
         for part in each.parts:
-            row = part.row if rows is None else rows[number]
+            of_clips = part.axis in ("window", "mel", "clip_tokens")
+            row = part.row + copy * (clips if of_clips else rows)
             if each.change is None:
                 cuts.append((part, row))
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,15 +19,39 @@ from palscope.interventions.resolve import Part, resolve
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Values of a run at one address or several, by hook point and row.
+    """Values of a run on `inputs`, by hook point and row; of every head, where there are heads.
 
     Attributes:
         values: `[tokens, …]` in the order of the tokens (`[heads, queries, keys]` of patterns).
         columns: the tokens that they belong to, as in `Part.columns`.
     """
 
+    inputs: Mapping[str, Any]
     values: dict[tuple[str, int], Tensor]
     columns: dict[tuple[str, int], Tensor]
+
+    def at(self, model: HookedAudioModel, address: Address) -> Captured:
+        """What was captured at `address`, which must lie within the captured addresses.
+
+        Raises what `resolve` raises, and `PalscopeError` when it was not captured.
+        """
+        values: dict[tuple[str, int], Tensor] = {}
+        columns: dict[tuple[str, int], Tensor] = {}
+        for part in resolve(model, self.inputs, address).parts:
+            key = (part.hook, part.row)
+            have = self.columns.get(key)
+            if have is None or not bool(torch.isin(part.columns, have).all()):
+                raise PalscopeError(f"{address.site} was not captured at {part.hook}, all of it.")
+            value = self.values[key]
+            if part.axis == "pattern":
+                if not torch.equal(have, part.columns):
+                    raise PalscopeError("capture a pattern at the very address that is patched.")
+                value = value if part.heads is None else value[list(part.heads)]
+            else:
+                value = value[torch.isin(have, part.columns).nonzero()[:, 0]]
+                value = value if part.heads is None else value[:, list(part.heads)]
+            values[key], columns[key] = value, part.columns
+        return Captured(self.inputs, values, columns)
 
     def for_part(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
         """The values that stand for `old`, which has as many tokens.
@@ -55,20 +79,27 @@ class Captured:
 def capture(model: HookedAudioModel, inputs: Mapping[str, Any], *addresses: Address) -> Captured:
     """Values at `addresses` in a run on `inputs`, under the model's current route.
 
-    Raises what `resolve` raises, and `HookError` when a hook point did not fire.
+    Every head is captured, whatever the addresses name. Raises what `resolve` raises, and
+    `HookError` when a hook point did not fire.
     """
-    parts = [part for address in addresses for part in resolve(model, inputs, address).parts]
-    taken = capture_parts(model, inputs, parts)
-    columns = {(part.hook, part.row): part.columns for part in parts}
-    return Captured(taken, columns)
+    parts: dict[tuple[str, int], Part] = {}
+    for address in addresses:
+        for part in resolve(model, inputs, address).parts:
+            key = (part.hook, part.row)
+            part = replace(part, heads=None)
+            if key in parts:
+                both = torch.cat([parts[key].columns, part.columns]).unique()
+                part = replace(part, columns=both)
+            parts[key] = part
+    columns = {key: part.columns for key, part in parts.items()}
+    return Captured(inputs, capture_parts(model, inputs, list(parts.values())), columns)
 
 
 def capture_parts(
     model: HookedAudioModel, inputs: Mapping[str, Any], parts: Sequence[Part]
 ) -> dict[tuple[str, int], Tensor]:
     """Values of `parts` in a run on `inputs`."""
-    rows = int(inputs["input_ids"].shape[0])
-    places = Places(model, inputs, rows)
+    places = Places(model, inputs)
     pieces: dict[tuple[str, int], list[Tensor]] = {}
 
     def take(part: Part, tensor: Tensor, window: int | None) -> None:

@@ -100,9 +100,9 @@ class Noise(Change):
 class Resample(Change):
     """Values of another run (activation patching, resample ablation).
 
-    The source is the inputs of the other run, or what `capture` took from it before. The address is
-    resolved in it too, and must cover as many tokens there. Tokens that decoding adds keep their
-    own values: the other run has none for them.
+    The source is the inputs of the other run, or what `capture` took from it before. The
+    address is resolved in it too, and must cover as many tokens there. Tokens that
+    decoding adds keep their own values: the other run has none for them.
     """
 
     source: Mapping[str, Any] | Captured
@@ -110,9 +110,9 @@ class Resample(Change):
 
     def prepared(self, model: HookedAudioModel, address: Address) -> Change:
         """With the other run's values."""
-        if isinstance(self.source, Captured):
-            return _Replace(self.source)
-        return _Replace(capture(model, self.source, address))
+        source = self.source
+        taken = source if isinstance(source, Captured) else capture(model, source, address)
+        return _Replace(taken.at(model, address))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,17 +26,17 @@ class Found:
 
 
 class Places:
-    """Finds parts in tensors, for a model that is called with `rows` rows of prompts like `inputs`.
+    """Finds parts in tensors, for a model that is called with so many copies of `inputs`.
 
     Encoders fire a hook once for each window of a long clip, so the windows are counted.
     """
 
-    def __init__(self, model: HookedAudioModel, inputs: Mapping[str, Any], rows: int) -> None:
+    def __init__(self, model: HookedAudioModel, inputs: Mapping[str, Any], copies: int = 1) -> None:
         self._model = model
-        self._rows = rows
-        self._width = int(inputs["input_ids"].shape[1])
+        rows, self._width = (int(n) for n in inputs["input_ids"].shape)
+        self._rows = rows * copies
         lengths = inputs.get("feature_lengths")
-        self._frames = [] if lengths is None else [int(n) for n in lengths]
+        self._frames = [] if lengths is None else [int(n) for n in lengths] * copies
         self._fired: dict[str, int] = {}
 
     def next_window(self, hook: str) -> int:

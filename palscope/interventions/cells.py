@@ -1,0 +1,92 @@
+"""Many interventions on one prompt, each in a row of its own: the plain loop, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from palscope.errors import PalscopeError
+from palscope.hooks import HookedAudioModel
+from palscope.interventions.apply import Bound, Intervention, Reroute, bind, in_force
+from palscope.routing import Route
+
+BEFORE_THE_DECODER = ("window", "mel", "clip_tokens")
+
+
+@torch.no_grad()
+def run_cells(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    cells: Sequence[Sequence[Intervention]],
+    *,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Float[Tensor, "cells vocabulary"]:
+    """Logits at the last token of one prompt, under each cell's interventions by themselves.
+
+    A cell without interventions is the plain run. Cells share forward passes, `batch_size` of them
+    each; the numbers are those of `intervene`, to rounding.
+
+    Args:
+        inputs: of one prompt, with `input_features` where a cell reaches into the encoder.
+
+    Raises:
+        PalscopeError: there are several prompts, or an intervention cannot be resolved.
+        HookError: an intervention took no effect.
+    """
+    if inputs["input_ids"].shape[0] != 1:
+        raise PalscopeError("cells are rows of a batch, so they need the inputs of one prompt.")
+    logits: dict[int, Tensor] = {}
+    by_route: dict[Route, list[int]] = {}
+    for number, cell in enumerate(cells):
+        routes = [each.route for each in cell if isinstance(each, Reroute)]
+        by_route.setdefault(routes[-1] if routes else model.current_route, []).append(number)
+    with tqdm(total=len(cells), unit="cell", disable=not progress, leave=False) as bar:
+        for route, numbers in by_route.items():
+            with model.route(route):
+                for start in range(0, len(numbers), batch_size):
+                    chunk = numbers[start : start + batch_size]
+                    out = _run_together(model, inputs, [cells[number] for number in chunk])
+                    logits.update(zip(chunk, out, strict=True))
+                    bar.update(len(chunk))
+    return torch.stack([logits[number] for number in range(len(cells))])
+
+
+def _run_together(
+    model: HookedAudioModel, inputs: Mapping[str, Any], cells: Sequence[Sequence[Intervention]]
+) -> Float[Tensor, "cells vocabulary"]:
+    placed: list[tuple[Bound, int]] = []
+    for copy, cell in enumerate(cells):
+        for each in cell:
+            if not isinstance(each, Reroute):
+                placed.append((bind(model, inputs, each), copy))
+    in_encoder = any(part.axis in BEFORE_THE_DECODER for b, _ in placed for part in b.parts)
+    repeated = _repeated(model, inputs, len(cells), in_encoder)
+    with in_force(model, inputs, placed, len(cells)):
+        return model(repeated, logits_to_keep=1)[:, -1].float().cpu()
+
+
+def _repeated(
+    model: HookedAudioModel, inputs: Mapping[str, Any], copies: int, in_encoder: bool
+) -> dict[str, Any]:
+    """`inputs` so many times; clips are encoded once where nothing reaches into the encoder."""
+    made: dict[str, Any] = {
+        name: inputs[name].repeat(copies, 1)
+        for name in ("input_ids", "attention_mask")
+        if inputs.get(name) is not None
+    }
+    audio = inputs.get("audio")
+    if audio is None and inputs.get("input_features") is not None:
+        if in_encoder:
+            made["input_features"] = inputs["input_features"].repeat(copies, 1, 1)
+            made["feature_lengths"] = inputs["feature_lengths"].repeat(copies)
+            return made
+        audio = model.encode_audio(inputs)
+    if audio is not None:
+        made["audio"] = audio.picked(list(range(len(audio))) * copies)
+    return made
