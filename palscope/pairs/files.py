@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from palscope.audio import Waveform, load_audio
 from palscope.audio.compose import SAMPLE_RATE
-from palscope.errors import AudioError
+from palscope.errors import AudioError, PalscopeError
 from palscope.pairs.pair import Pair, Segment, decibels, rms
 from palscope.training.manifest import ManifestError
 
@@ -83,6 +83,7 @@ def read_pairs(path: str | PathLike[str]) -> list[Pair]:
         ManifestError: no such file, a column missing, or a cell empty or no number; the message
             names the file, the line and the column.
         AudioError: a pair's files cannot be used, see `pair_from_files`; names the line.
+        PalscopeError: what else `Pair` refuses; names the line.
     """
     path = Path(path).absolute()
     if not path.is_file():
@@ -127,8 +128,8 @@ def _row(cells: dict[str, str], number: int, path: Path, line: int) -> Pair:
             lambda end: _around(changed, end),
             _file_name(f"{number:03d}_{clean.stem}_{corrupt.stem}"),
         )
-    except AudioError as error:
-        raise AudioError(f"pairs {path}, line {line}: {error}") from error
+    except PalscopeError as error:
+        raise type(error)(f"pairs {path}, line {line}: {error}") from error
 
 
 def _around(changed: list[float] | None, end: float) -> tuple[Segment, ...]:
