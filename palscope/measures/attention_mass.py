@@ -14,12 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope.errors import PalscopeError, PromptError
+from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.routing import LayerColumns, TokenLayout
-
-TEXT_PATHWAY = "text"
-"""Name of the pathway that is no stream."""
+from palscope.measures.columns import (
+    TEXT_PATHWAY,
+    check_they_run,
+    column_labels,
+    query_columns,
+    running_places,
+)
 
 HEAD = ["row", "query", "layer", "head"]
 """Columns that name one softmax: its masses sum to 1."""
@@ -56,13 +59,15 @@ def attention_mass(
     layout = model.layout(inputs)
     route = model.current_route
     columns = [layout.layer_columns(route, layer) for layer in range(route.n_layers)]
-    places = _query_columns(layout, queries)
+    places = query_columns(layout, queries)
     for row, wanted in enumerate(places):
-        _check_they_run(columns, row, wanted)
+        check_they_run(columns, row, wanted)
     kept: dict[int, dict[int, Float[Tensor, "heads queries keys"]]] = {}
 
     def keep(layer: int) -> Any:
-        chosen = [_asked(columns[layer], row, wanted)[0] for row, wanted in enumerate(places)]
+        chosen = [
+            running_places(columns[layer], row, wanted)[0] for row, wanted in enumerate(places)
+        ]
 
         def hook(pattern: Float[Tensor, "batch heads queries keys"], hook: Any) -> None:
             kept[layer] = {
@@ -77,13 +82,13 @@ def attention_mass(
     with torch.no_grad():
         model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=1)
 
-    labels = [_labels(model, layout, inputs["input_ids"], row) for row in range(len(places))]
+    labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(places))]
     tolerance = 1e-3 if model.model.dtype == torch.float32 else 2e-2
     parts: list[pd.DataFrame] = []
     for row, wanted in enumerate(places):
         for layer in range(route.n_layers):
             if row in kept[layer]:
-                asked = _asked(columns[layer], row, wanted)[1]
+                asked = running_places(columns[layer], row, wanted)[1]
                 keys = columns[layer].keys[row].cpu()
                 parts.append(
                     _table(kept[layer][row], keys, labels[row], row, layer, asked, tolerance)
@@ -143,68 +148,6 @@ def _pathways(table: pd.DataFrame) -> list[str]:
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
     found = cast(Any, column.dtype.categories if categorical else column.unique())
     return [str(name) for name in found]
-
-
-def _query_columns(layout: TokenLayout, queries: Sequence[int]) -> list[list[int]]:
-    """The columns asked for in each row."""
-    if not queries:
-        raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
-    places: list[list[int]] = []
-    for row in range(layout.stream.shape[0]):
-        real = [int(column) for column in layout.real[row].nonzero()[:, 0]]
-        chosen: list[int] = []
-        for query in queries:
-            if query >= layout.width or query < -len(real):
-                raise PromptError(
-                    f"query {query} does not exist: row {row} has {len(real)} tokens in "
-                    f"{layout.width} columns. Give a column of input_ids, or -1 for the last token."
-                )
-            column = real[query] if query < 0 else query
-            if query >= 0 and not bool(layout.real[row, column]):
-                raise PromptError(
-                    f"query {query} is padding in row {row}; its tokens stand in columns "
-                    f"{real[0]} to {real[-1]}."
-                )
-            if column not in chosen:
-                chosen.append(column)
-        places.append(chosen)
-    return places
-
-
-def _asked(columns: LayerColumns, row: int, wanted: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Places in the layer's query axis, and their columns, of those of `wanted` that run there."""
-    running = columns.running[row].tolist()
-    found = [column for column in wanted if column in running]
-    return [running.index(column) for column in found], found
-
-
-def _check_they_run(columns: Sequence[LayerColumns], row: int, wanted: Sequence[int]) -> None:
-    ran = {column for layer in columns for column in _asked(layer, row, wanted)[1]}
-    for column in wanted:
-        if column not in ran:
-            raise PromptError(
-                f"query {column} of row {row} runs in no layer under this route (audio that is "
-                "keys only has no queries). Ask a text token, or route its stream to run."
-            )
-
-
-def _labels(
-    model: HookedAudioModel, layout: TokenLayout, input_ids: Tensor, row: int
-) -> pd.DataFrame:
-    """What each column of a row is, in the columns of the table."""
-    labels: Any = layout.table(row)
-    names = [TEXT_PATHWAY, *(stream.name for stream in layout.streams)]
-    tokenizer: Any = model.tokenizer
-    ids: list[int] = input_ids[row].tolist()
-    labels["token"] = [
-        tokenizer.decode([token]) if stream == TEXT_PATHWAY else ""
-        for token, stream in zip(ids, labels["stream"], strict=True)
-    ]
-    known = labels["stream"].isin(names)  # padding has no pathway, and never comes to the table
-    labels["pathway"] = pd.Categorical(labels["stream"].where(known), categories=names)
-    for edge in ("start_s", "end_s"):
-        labels[edge] = labels[edge].astype("float64").round(6)
-    return labels[["pathway", "token", "clip", "start_s", "end_s"]]
 
 
 def _table(

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
-from palscope.measures.attention_mass import HEAD, TEXT_PATHWAY
+from palscope.measures.attention_mass import HEAD
+from palscope.measures.columns import TEXT_PATHWAY
 
 _TOUCH = 1e-6
 """Seconds: tokens that only touch a stretch do not overlap it, however seconds were rounded."""

@@ -1,0 +1,90 @@
+"""The tokens of a prompt, as measures name them in their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+from torch import Tensor
+
+from palscope.errors import PromptError
+from palscope.hooks import HookedAudioModel
+from palscope.routing import LayerColumns, TokenLayout
+
+TEXT_PATHWAY = "text"
+"""Name of the pathway that is no stream."""
+
+
+def query_columns(layout: TokenLayout, queries: Sequence[int]) -> list[list[int]]:
+    """The columns asked for in each row; negative ones count a row's real tokens from the right.
+
+    Raises:
+        PromptError: none is given, or one does not exist or is padding.
+    """
+    if not queries:
+        raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
+    places: list[list[int]] = []
+    for row in range(layout.stream.shape[0]):
+        real = [int(column) for column in layout.real[row].nonzero()[:, 0]]
+        chosen: list[int] = []
+        for query in queries:
+            if query >= layout.width or query < -len(real):
+                raise PromptError(
+                    f"query {query} does not exist: row {row} has {len(real)} tokens in "
+                    f"{layout.width} columns. Give a column of input_ids, or -1 for the last token."
+                )
+            column = real[query] if query < 0 else query
+            if query >= 0 and not bool(layout.real[row, column]):
+                raise PromptError(
+                    f"query {query} is padding in row {row}; its tokens stand in columns "
+                    f"{real[0]} to {real[-1]}."
+                )
+            if column not in chosen:
+                chosen.append(column)
+        places.append(chosen)
+    return places
+
+
+def running_places(
+    columns: LayerColumns, row: int, wanted: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Places in the layer's sequence, and their columns, of those of `wanted` that run there."""
+    running = columns.running[row].tolist()
+    found = [column for column in wanted if column in running]
+    return [running.index(column) for column in found], found
+
+
+def check_they_run(columns: Sequence[LayerColumns], row: int, wanted: Sequence[int]) -> None:
+    """Raise `PromptError` when one of `wanted` runs in none of the layers."""
+    ran = {column for layer in columns for column in running_places(layer, row, wanted)[1]}
+    for column in wanted:
+        if column not in ran:
+            raise PromptError(
+                f"query {column} of row {row} runs in no layer under this route (audio that is "
+                "keys only has no queries). Ask a text token, or route its stream to run."
+            )
+
+
+def column_labels(
+    model: HookedAudioModel, layout: TokenLayout, input_ids: Tensor, row: int
+) -> pd.DataFrame:
+    """What each column of a row is: `pathway, token, clip, start_s, end_s`, a row a column.
+
+    `pathway` is a categorical of "text" and the checkpoint's streams, missing for padding; `token`
+    the text of a text token, else ""; `clip` the clip's number in its row, -1 for text; `start_s`
+    and `end_s` are seconds from the clip's start, NaN for text.
+    """
+    labels: Any = layout.table(row)
+    names = [TEXT_PATHWAY, *(stream.name for stream in layout.streams)]
+    tokenizer: Any = model.tokenizer
+    ids: list[int] = input_ids[row].tolist()
+    labels["token"] = [
+        tokenizer.decode([token]) if stream == TEXT_PATHWAY else ""
+        for token, stream in zip(ids, labels["stream"], strict=True)
+    ]
+    known = labels["stream"].isin(names)  # padding has no pathway
+    labels["pathway"] = pd.Categorical(labels["stream"].where(known), categories=names)
+    for edge in ("start_s", "end_s"):
+        labels[edge] = labels[edge].astype("float64").round(6)
+    return labels[["pathway", "token", "clip", "start_s", "end_s"]]
