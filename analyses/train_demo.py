@@ -19,9 +19,10 @@ from transformers import set_seed
 from palscope.connectors import ConnectorConfig, ProjectorConfig
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.routing import Route
+from palscope.training.demo import BASES, LAYER_RMS, LAYERS, TEXT_RMS
 from palscope.training.examples import MIX, DemoExamples
 from palscope.training.manifest import Corpus
-from palscope.training.trainer import Bases, build, demo_arguments, measure_features, train
+from palscope.training.trainer import build, demo_arguments, measure_features, train
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,6 @@ STAGES = {
         },
     ),
 }
-LAYERS = 30
-LAYER_RMS = 1 / 24
-"""1 / sqrt(width)."""
-BASES = Bases(
-    text="HuggingFaceTB/SmolLM2-135M-Instruct",
-    encoder="openai/whisper-tiny.en",
-    encoder_layers=(2, 4),
-    system="Listen.",
-)
-TEXT_RMS = 0.136
-"""Root mean square of SmolLM2's token embeddings."""
 ROUTES = {"plits": Route.plits(LAYERS), "lal": Route.lal(LAYERS), "pal": Route.pal(LAYERS)}
 SHAPES: dict[str, Any] = {
     "plits": {"inputs": ProjectorConfig(hidden=2048, depth=3, output_rms=TEXT_RMS)},

@@ -1,0 +1,68 @@
+"""Connectors for different routes with about the same number of trained parameters.
+
+Else depth would be mixed up with size: LAL in all layers has more projectors than in a few.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import replace
+
+import torch
+
+from palscope.connectors import Connector, ConnectorConfig, ProjectorConfig
+from palscope.routing import Route
+
+WIDEST = 1 << 14
+"""Of a hidden layer, in channels."""
+
+
+def connector_parameters(
+    config: ConnectorConfig, route: Route, encoder_width: int, width: int
+) -> int:
+    """Number of parameters of a connector into a decoder of `width` channels, without making it."""
+    with torch.device("meta"):
+        connector = Connector(config, encoder_width, width, route.streams)
+    return sum(parameter.numel() for parameter in connector.parameters())
+
+
+def matched_connector(
+    route: Route,
+    parameters: int,
+    *,
+    encoder_width: int,
+    width: int,
+    inputs: ProjectorConfig,
+    layers: ProjectorConfig,
+    summary_width: int = 512,
+) -> ConnectorConfig:
+    """The connector for `route` whose number of parameters comes closest to `parameters`.
+
+    The hidden width of the layer projectors is chosen; where the route has none, that of the input
+    projectors.
+
+    Args:
+        route: the route to train on.
+        parameters: to come close to.
+        encoder_width: channels of the encoder's tokens.
+        width: channels of the decoder.
+        inputs: the shape of input projectors; its hidden width counts only beside layer projectors.
+        layers: the shape of layer projectors but for the hidden width.
+        summary_width: channels of the summary convolution.
+    """
+    projected = any(cell.symbol == "P" for _, cells in route.rows for cell in cells)
+
+    def config(hidden: int) -> ConnectorConfig:
+        return ConnectorConfig.for_route(
+            route,
+            inputs=inputs if projected else replace(inputs, hidden=hidden),
+            layers=replace(layers, hidden=hidden),
+            summary_width=summary_width,
+        )
+
+    def count(hidden: int) -> int:
+        return connector_parameters(config(hidden), route, encoder_width, width)
+
+    above = bisect_left(range(1, WIDEST), parameters, key=count) + 1
+    near = [hidden for hidden in (above - 1, above) if hidden > 0]
+    return config(min(near, key=lambda hidden: abs(count(hidden) - parameters)))

@@ -1,0 +1,166 @@
+"""Training a connector for each placement of audio: short runs, alike but for the route.
+
+So few steps compare how fast placements learn, not what they reach in the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import set_seed
+
+from palscope.connectors import ProjectorConfig
+from palscope.errors import PalscopeError
+from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.routing.depths import Placement
+from palscope.routing.notation import route_to_text
+from palscope.training.demo import BASES, ENCODER_WIDTH, LAYER_RMS, TEXT_RMS, WIDTH
+from palscope.training.examples import DemoExamples
+from palscope.training.manifest import Corpus
+from palscope.training.matched import matched_connector
+from palscope.training.trainer import build, demo_arguments, measure_features, train
+
+PARAMETERS = 7_760_000
+"""About those of the demo's LAL: 30 layer projectors with 192 hidden channels."""
+INPUTS = ProjectorConfig(hidden=512, output_rms=TEXT_RMS)
+"""Of the summary, beside layer projectors: as the demo's PAL."""
+DEEP_INPUTS = ProjectorConfig(depth=3, output_rms=TEXT_RMS)
+"""Where there are no layer projectors: as the demo's PLITS."""
+LAYER_PROJECTORS = ProjectorConfig(output_rms=LAYER_RMS)
+MIX = {"sound": 0.4, "digit": 0.3, "instrument": 0.3}
+"""Single clips of the three domains, which are what is scored."""
+MEASURED = 200
+"""Clips over which the encoder's features are standardised."""
+DONE = "trained.json"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all placements of a comparison share; all else is the demo's recipe."""
+
+    steps: int
+    batch: int = 12
+    learning_rate: float = 1e-3
+    seed: int = 0
+    bf16: bool = False
+    save_every: int = 25
+    parameters: int = PARAMETERS
+
+
+def folder_name(placement: Placement) -> str:
+    """`LAL 0-9` as a folder: `lal_0-9`."""
+    return placement.name.lower().replace(" ", "_")
+
+
+def train_placements(
+    placements: Sequence[Placement],
+    corpus: Corpus,
+    out: Path,
+    schedule: Schedule,
+    *,
+    manifest: Path,
+) -> dict[str, Path]:
+    """Train those that are not trained yet, one after the other.
+
+    A run that was killed goes on from its last checkpoint.
+
+    Args:
+        placements: equal names are trained once.
+        corpus: the clips; those of split `train` are heard.
+        out: gets a checkpoint folder a placement.
+        schedule: of every training.
+        manifest: what the corpus was read from, for the record.
+
+    Returns:
+        The checkpoint of each placement, by name.
+
+    Raises:
+        PalscopeError: a folder holds a training with another schedule, route or manifest.
+    """
+    folders: dict[str, Path] = {}
+    statistics: tuple[Tensor, Tensor] | None = None
+    for placement in {each.name: each for each in placements}.values():
+        folders[placement.name] = folder = out / folder_name(placement)
+        if _is_trained(folder, placement, schedule, manifest):
+            continue
+        set_seed(schedule.seed)
+        model, processor = build_placement(placement, schedule.parameters)
+        if statistics is None:
+            heard = DemoExamples(corpus, size=MEASURED, seed=schedule.seed, mix=MIX)
+            statistics = measure_features(model, processor, heard, MEASURED)
+        model.connector.standardise(*statistics)
+        if schedule.bf16:
+            for base in (model.language_model, model.encoder):
+                cast(Any, base).bfloat16()
+        size = schedule.steps * schedule.batch
+        torch.manual_seed(schedule.seed)
+        train(
+            model,
+            processor,
+            DemoExamples(corpus, size=size, seed=schedule.seed, mix=MIX),
+            demo_arguments(
+                folder,
+                max_steps=schedule.steps,
+                learning_rate=schedule.learning_rate,
+                per_device_train_batch_size=schedule.batch,
+                seed=schedule.seed,
+                bf16=schedule.bf16,
+                save_steps=schedule.save_every,
+            ),
+        )
+        _finish(folder, placement, schedule, manifest)
+    return folders
+
+
+def build_placement(
+    placement: Placement, parameters: int
+) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
+    """The demo's frozen bases on this route, with a fresh connector of about `parameters`."""
+    projected = any(cell.symbol == "P" for _, cells in placement.route.rows for cell in cells)
+    connector = matched_connector(
+        placement.route,
+        parameters,
+        encoder_width=ENCODER_WIDTH,
+        width=WIDTH,
+        inputs=INPUTS if projected else DEEP_INPUTS,
+        layers=LAYER_PROJECTORS,
+    )
+    return build(BASES, placement.route, connector)
+
+
+def _record(placement: Placement, schedule: Schedule, manifest: Path) -> dict[str, Any]:
+    return {
+        "name": placement.name,
+        "route": route_to_text(placement.route),
+        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "mix": MIX,
+        **asdict(schedule),
+    }
+
+
+def _is_trained(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> bool:
+    """Whether the folder holds this training, finished; one that began is taken up."""
+    wanted = _record(placement, schedule, manifest)
+    begun = folder / "begun.json"
+    if begun.is_file():
+        if json.loads(begun.read_text()) != wanted:
+            raise PalscopeError(
+                f"{folder} holds a training with another schedule, route or manifest; give "
+                "another folder, or remove that one."
+            )
+        return (folder / DONE).is_file()
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(wanted, indent=2))
+    return False
+
+
+def _finish(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> None:
+    done = folder / DONE
+    done.write_text(json.dumps(_record(placement, schedule, manifest), indent=2))
