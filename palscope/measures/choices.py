@@ -1,0 +1,68 @@
+"""How probable each of several answers is, with the model as it is or under interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from palscope.errors import PalscopeError
+from palscope.hooks import HookedAudioModel
+from palscope.interventions import Knockout, Reroute
+from palscope.interventions.apply import Bound, bind, in_force
+from palscope.models.scoring import answer_ids
+
+
+@torch.no_grad()
+def choice_logprobs(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[str],
+    interventions: Sequence[Knockout | Reroute] = (),
+) -> Float[np.ndarray, " choices"]:
+    """Log-probability (nats) of each choice as the whole answer to one prompt, its end included.
+
+    As `palscope.models.scoring.choice_logprobs`, under interventions: the prompt runs once, and the
+    choices continue from its cache. A knockout whose queries are all text holds for their tokens
+    too.
+
+    Raises:
+        PalscopeError: there are several prompts, or an intervention cannot be resolved.
+        HookError: a knockout cut no edge of the prompt.
+    """
+    if inputs["input_ids"].shape[0] != 1:
+        raise PalscopeError("choices continue one prompt; give inputs of one row.")
+    ids = [answer_ids(model.processor, choice) for choice in choices]
+    width = max(map(len, ids))
+    device = inputs["input_ids"].device
+    padded = torch.tensor([each + [0] * (width - len(each)) for each in ids], device=device)
+    real = torch.tensor([[i < len(each) for i in range(width)] for each in ids], device=device)
+    with ExitStack() as stack:
+        for each in interventions:
+            if isinstance(each, Reroute):
+                stack.enter_context(model.route(each.route))
+        bound = [bind(model, inputs, each) for each in interventions if isinstance(each, Knockout)]
+        with in_force(model, inputs, [(each, 0) for each in bound]):
+            first = model.model(**inputs, use_cache=True, logits_to_keep=1)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(len(ids))
+        later = [_of_later_tokens(each) for each in bound]
+        placed = [(each, copy) for each in later if each.parts for copy in range(len(ids))]
+        logits = first.logits.expand(len(ids), -1, -1)
+        if width > 1:
+            with in_force(model, inputs, placed, len(ids)):
+                rest = model.model(input_ids=padded[:, :-1], past_key_values=cache)
+            logits = torch.cat([logits, rest.logits], 1)
+    logp = logits.float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
+    return (logp * real).sum(-1).double().cpu().numpy()
+
+
+def _of_later_tokens(bound: Bound) -> Bound:
+    """What of a knockout concerns text behind the prompt."""
+    parts = tuple(part for part in bound.parts if part.queries_onwards)
+    return replace(bound, resolved=replace(bound.resolved, parts=parts))
