@@ -7,21 +7,36 @@ values of the corrupt run into the clean one, and asks what is needed. Source: H
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
+from torch import Tensor
 
+from palscope.audio import Waveform
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions import Address, Captured, Patch, Resample, Sound, capture
+from palscope.interventions import (
+    Address,
+    Captured,
+    Patch,
+    Resample,
+    Sound,
+    capture,
+    edit_waveform,
+)
 from palscope.interventions.cells import run_cells
 from palscope.measures.metrics import METRICS, Answers, answer_metrics
 
 Direction = Literal["denoising", "noising"]
+
+CONTROLS = {"self": 0.0, "full": 1.0}
+"""Runs of which the effect is known: patched from the run itself, and all of the sound patched."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,12 @@ def activation_patching(
             baseline of every cell.
 
     Returns:
-        One row a run: `run, LABELS…, logit_diff, logprob, kl, rank` (`answer_metrics`; `kl` is from
-        the run that values are taken from). `run` is "target" and "source" (both unpatched),
-        "self" (every cell at once, from the run itself: must be the target), "full" (all audio
-        patched where it leaves the connector: must be the source), "patch" for the cells, and
-        "other" for the cells with the other clip's values. Labels are missing where they do not
-        apply.
+        One row a run: `direction, run, LABELS…, logit_diff, logprob, kl, rank` (`answer_metrics`;
+        `kl` is from the run that values are taken from). `run` is "target" and "source" (both
+        unpatched), "self" (every cell at once, from the run itself: must be the target), "full"
+        (all audio patched where it leaves the connector: must be the source), "patch" for the
+        cells, and "other" for the cells with the other clip's values. Labels are missing where they
+        do not apply.
 
     Raises:
         PalscopeError: there are no cells, or the two prompts differ in more than their sound.
@@ -89,15 +104,104 @@ def activation_patching(
     patches = [[Patch(a, Resample(values)) for a in places] for _, _, places, values in runs]
     plain = run_cells(model, source, [[]])
     logits = run_cells(model, target, [[], *patches], batch_size=batch_size)
+    named = [(run, labels) for run, labels, _, _ in runs]
+    return _measured(direction, answers, plain[0], logits, named)
+
+
+def input_patching(
+    model: HookedAudioModel,
+    question: str,
+    clean: Waveform,
+    corrupt: Waveform,
+    cells: Sequence[Cell],
+    *,
+    answers: Answers,
+    direction: Direction = "denoising",
+    other: Waveform | None = None,
+    batch_size: int = 16,
+) -> pd.DataFrame:
+    """Patch the sound itself: the samples of each cell's seconds come from the other clip.
+
+    What an encoder spreads over its tokens moves with the sound, so this bounds what patching the
+    tokens of the same seconds can find. The splice may click: choose seconds that begin and end in
+    silence.
+
+    Args:
+        clean: a clip at the model's sample rate; `corrupt` and `other` are as long.
+        cells: one address each, at the site `waveform`.
+
+    Returns:
+        The table of `activation_patching`; its runs "self" and "full" hear the target's and the
+        source's own clip, spliced whole.
+
+    Raises:
+        PalscopeError: there are no cells, or one has another site or several addresses.
+        AudioError: the seconds lie outside of the clips.
+    """
+    if not cells:
+        raise PalscopeError("there are no cells to patch.")
+    for cell in cells:
+        if len(cell.addresses) != 1 or cell.addresses[0].site != "waveform":
+            sites = ", ".join(address.site for address in cell.addresses)
+            raise PalscopeError(
+                f"input patching swaps sound: a cell is one address at waveform, not {sites}."
+            )
+    source, target = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
+
+    def spliced(cell: Cell, donor: Waveform) -> Waveform:
+        where = cell.addresses[0].key_tokens
+        assert isinstance(where, Sound)
+        return edit_waveform(target, where, donor)
+
+    runs: list[tuple[str, Mapping[str, Any], Waveform]] = [
+        ("self", {}, edit_waveform(target, Sound(), target)),
+        ("full", {}, edit_waveform(target, Sound(), source)),
+        *(("patch", cell.labels, spliced(cell, source)) for cell in cells),
+    ]
+    if other is not None:
+        runs += [("other", cell.labels, spliced(cell, other)) for cell in cells]
+    heard = [source, target, *(clip for _, _, clip in runs)]
+    logits = _heard_together(model, question, heard, answers, batch_size)
+    named = [(run, labels) for run, labels, _ in runs]
+    return _measured(direction, answers, logits[0], logits[1:], named)
+
+
+@torch.no_grad()
+def _heard_together(
+    model: HookedAudioModel,
+    question: str,
+    clips: Sequence[Waveform],
+    answers: Answers,
+    batch_size: int,
+) -> Tensor:
+    """Logits at the deciding token of one question about each of these clips of one length."""
+    logits: list[Tensor] = []
+    for start in range(0, len(clips), batch_size):
+        rows = [
+            answers.behind(model.inputs(question, clip.samples))
+            for clip in clips[start : start + batch_size]
+        ]
+        batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        logits.append(model(batch, logits_to_keep=1)[:, -1].float().cpu())
+    return torch.cat(logits)
+
+
+def _measured(
+    direction: Direction,
+    answers: Answers,
+    source: Tensor,
+    rest: Tensor,
+    named: Sequence[tuple[str, Mapping[str, Any]]],
+) -> pd.DataFrame:
+    """The table of the source's logits and of `rest`: the target's, then those of `named`."""
     labels = pd.DataFrame(
         [
-            {"run": "source"},
-            {"run": "target"},
-            *({"run": run, **labels} for run, labels, _, _ in runs),
+            {"direction": direction, "run": run, **labels}
+            for run, labels in (("source", {}), ("target", {}), *named)
         ]
     )
-    measured = [answer_metrics(part, answers, plain[0]) for part in (plain, logits)]
-    return pd.concat([labels, pd.concat(measured, ignore_index=True)], axis=1)
+    measured = answer_metrics(torch.cat([source[None], rest]), answers, source)
+    return pd.concat([labels, measured], axis=1)
 
 
 def patching_effects(
@@ -120,24 +224,15 @@ def patching_effects(
         by: the cells' labels.
 
     Returns:
-        `run, BY…, effect, low, high, n`: the rows of runs "self", "full", "patch" and "other".
-        `low` and `high` are NaN for one pair.
+        `run, BY…, effect, low, high, moved, n`: the rows of runs "self", "full", "patch" and
+        "other". `low` and `high` are NaN for one pair; `moved` is the mean difference from the
+        target run in the metric's own units.
 
     Raises:
         PalscopeError: the metric does not differ between source and target, or is not known.
     """
-    if metric not in METRICS:
-        raise PalscopeError(f"no metric {metric!r}; there are: {', '.join(METRICS)}.")
-    whole: Any = table.dropna(subset=[metric])
-    ends: Any = whole[whole["run"].isin(["source", "target"])]
-    ends = ends.pivot(index=pair, columns="run", values=metric)
-    if not len(ends) or float((ends["source"] - ends["target"]).abs().mean()) == 0:
-        raise PalscopeError(
-            f"{metric} is the same in source and target; there is no effect to share."
-        )
-    cells: Any = whole[~whole["run"].isin(["source", "target"])].merge(ends, on=pair)
-    cells["moved"] = cells[metric] - cells["target"]
-    cells["span"] = cells["source"] - cells["target"]
+    cells = _moved(table, metric, pair)
+    cells = cells[~cells["run"].isin(["source", "target"])]
     rows: list[dict[str, Any]] = []
     for labels, group in cells.groupby(["run", *by], dropna=False, sort=False):
         moved, span = (np.asarray(group[name], dtype=float) for name in ("moved", "span"))
@@ -154,8 +249,11 @@ def patching_effects(
             ).confidence_interval
             low, high = interval.low, interval.high
         effect = _ratio(moved, span)
-        names: dict[str, Any] = dict(zip(["run", *by], cast(Any, labels), strict=True))
-        rows.append({**names, "effect": effect, "low": low, "high": high, "n": len(group)})
+        names: dict[str, Any] = dict(zip(["run", *by], labels, strict=True))
+        rows.append(
+            {**names, "effect": effect, "low": low, "high": high}
+            | {"moved": float(moved.mean()), "n": len(group)}
+        )
     return pd.DataFrame(rows)
 
 
@@ -163,8 +261,106 @@ def _ratio(moved: Any, span: Any, axis: int = -1) -> Any:
     return np.mean(moved, axis=axis) / np.mean(span, axis=axis)
 
 
+def answers_moved(
+    table: pd.DataFrame, by: Sequence[str], *, pair: str = "pair", confidence: float = 0.95
+) -> pd.DataFrame:
+    """The share of pairs in which a cell makes the target run prefer the source run's answer.
+
+    Of the two answers, the one with the larger logit is preferred. Pairs whose source and target
+    runs prefer the same one, or that have no corrupt answer, are left out.
+
+    Returns:
+        `run, BY…, share, low, high, n`, with Wilson's interval.
+    """
+    cells = _moved(table, "logit_diff", pair)
+    source = cells["source"] > 0
+    apart = cells[source != (cells["target"] > 0)]
+    apart = apart[~apart["run"].isin(["source", "target"])]
+    rows: list[dict[str, Any]] = []
+    for labels, group in apart.groupby(["run", *by], dropna=False, sort=False):
+        like_source = (group["logit_diff"] > 0) == (group["source"] > 0)
+        count = int(like_source.sum())
+        found: Any = stats.binomtest(count, len(group)).proportion_ci(confidence, "wilson")
+        names: dict[str, Any] = dict(zip(["run", *by], labels, strict=True))
+        rows.append(
+            {**names, "share": count / len(group), "low": found.low, "high": found.high}
+            | {"n": len(group)}
+        )
+    return pd.DataFrame(rows, columns=["run", *by, "share", "low", "high", "n"])
+
+
+def check_controls(
+    table: pd.DataFrame,
+    *,
+    metric: str = "logit_diff",
+    pair: str = "pair",
+    tolerance: float = 1e-3,
+) -> pd.DataFrame:
+    """The runs whose effect is known, in every pair: patching from itself 0, all of the sound 1.
+
+    A pair's deviation is in units of the mean difference between source and target over the pairs,
+    so that a pair whose runs hardly differ does not count for more. Ranks are whole numbers, which
+    rounding moves by one: with metric `rank`, log-probabilities are checked.
+
+    Returns:
+        `control, expected, worst, pair, n`: the largest deviation, and the pair that has it.
+
+    Raises:
+        PalscopeError: a control is missing, or off by more than `tolerance`: what was measured
+            must not be believed.
+    """
+    cells = _moved(table, "logprob" if metric == "rank" else metric, pair)
+    unit = float(cells["span"].abs().mean())
+    rows: list[dict[str, Any]] = []
+    for control, expected in CONTROLS.items():
+        runs = cells[cells["run"] == control]
+        if set(runs[pair]) != set(cells[pair]):
+            raise PalscopeError(f"control {control!r} is not there for every pair; measure it.")
+        off: Any = ((runs["moved"] - expected * runs["span"]).abs() / unit).fillna(math.inf)
+        worst, name = float(off.max()), str(runs.loc[off.idxmax(), pair])
+        if worst > tolerance:
+            raise PalscopeError(
+                f"control {control!r} of pair {name} is {worst:.2g} off its effect of "
+                f"{expected:g}, more than {tolerance:g}: the patching is broken, and its results "
+                "are not shown. Please report it."
+            )
+        row = {"control": control, "expected": expected, "worst": worst, "pair": name}
+        rows.append({**row, "n": len(runs)})
+    return pd.DataFrame(rows)
+
+
 def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
-    """The pairs that the model answers right on both sides, by the sign of the logit difference."""
+    """The pairs that the model answers right on both sides.
+
+    Right is the larger logit of the two answers; where there is no corrupt answer, the clean answer
+    as the most probable token of the clean run.
+    """
     ends: Any = table[table["run"].isin(["source", "target"])]
-    signs = ends.groupby(pair)["logit_diff"].agg(["min", "max"])
-    return [str(name) for name in signs[(signs["min"] < 0) & (signs["max"] > 0)].index]
+    is_clean = (ends["run"] == "source") == (ends["direction"] == "denoising")
+    sign = ends["logit_diff"].where(is_clean, -ends["logit_diff"])
+    right = (sign > 0).where(sign.notna(), ~is_clean | (ends["rank"] == 0))
+    whole = right.groupby(ends[pair], sort=False).all()
+    return [str(name) for name in whole[whole].index]
+
+
+def _moved(table: pd.DataFrame, metric: str, pair: str) -> Any:
+    """The table's rows with `moved`, from the target's value of `metric`, and the pair's `span`."""
+    if metric not in METRICS:
+        raise PalscopeError(f"no metric {metric!r}; there are: {', '.join(METRICS)}.")
+    whole: Any = table.dropna(subset=[metric])
+    if not len(whole):
+        raise PalscopeError(
+            f"{metric} is missing in every row: without a corrupt answer there is no logit "
+            "difference. Use logprob, kl or rank."
+        )
+    by = [pair, "direction"]
+    ends: Any = whole[whole["run"].isin(["source", "target"])]
+    ends = ends.pivot(index=by, columns="run", values=metric)
+    if float((ends["source"] - ends["target"]).abs().mean()) == 0:
+        raise PalscopeError(
+            f"{metric} is the same in source and target; there is no effect to share."
+        )
+    cells = whole.merge(ends, on=by)
+    cells["moved"] = cells[metric] - cells["target"]
+    cells["span"] = cells["source"] - cells["target"]
+    return cells
