@@ -78,7 +78,9 @@ class Places:
             return None
         at = (part.columns[which] - window * per).to(tensor.device)
         place = here.index(clip)
-        return Found((place, slice(None), at) if part.axis == "mel" else (place, at), which)
+        # With the clip as a tensor too, the tokens' axis comes first: [tokens, bins].
+        clips = torch.full_like(at, place)
+        return Found((clips, slice(None), at) if part.axis == "mel" else (clips, at), which)
 
     def _in_decoder(self, part: Part, row: int, tensor: Tensor) -> Found | None:
         run = self._model.model.current_run

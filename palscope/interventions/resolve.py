@@ -115,6 +115,12 @@ def resolve(model: HookedAudioModel, inputs: Mapping[str, Any], address: Address
             "the inputs from it."
         )
     layout = model.layout(inputs)
+    outside = SITES[address.site].tokens == "sound" or address.site == "connector_output"
+    if outside and inputs.get("input_features") is None:
+        raise PalscopeError(
+            f"{address.site} lies before the decoder, but the clips come encoded (audio=): give "
+            "input_features."
+        )
     if SITES[address.site].tokens == "sound":
         return _before_the_decoder(model, inputs, address, layout)
     if address.site == "connector_output":
@@ -323,11 +329,6 @@ def _kv_heads(model: HookedAudioModel, address: Address) -> tuple[int, ...] | No
 def _before_the_decoder(
     model: HookedAudioModel, inputs: Mapping[str, Any], address: Address, layout: TokenLayout
 ) -> Resolved:
-    if inputs.get("input_features") is None:
-        raise PalscopeError(
-            f"{address.site} lies in the encoder, but the clips come encoded (audio=): give "
-            "input_features."
-        )
     encoder = model.model.encoder
     seconds = SECONDS_PER_FEATURE if address.site == "mel" else encoder.grid.seconds_per_token
     hooks = _encoder_hooks(model, address)

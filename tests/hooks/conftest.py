@@ -21,9 +21,9 @@ def tokenizer() -> Any:
 
 
 def make_hooked(
-    tokenizer: Any, route: Route | None = None, family: str = "llama"
+    tokenizer: Any, route: Route | None = None, family: str = "llama", **changes: Any
 ) -> HookedAudioModel:
-    model = tiny.model(route, family, vocab_size=49152)
+    model = tiny.model(route, family, vocab_size=49152, **changes)
     ratios = [stream.ratio for stream in model.route.streams]
     processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, ratios)
     model.config.audio_token_id = processor.audio_token_id

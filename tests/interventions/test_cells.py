@@ -1,0 +1,73 @@
+"""Cells that share a forward pass give the numbers of one block each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from palscope.errors import PalscopeError
+from palscope.interventions import (
+    Address,
+    Knockout,
+    Patch,
+    Reroute,
+    Resample,
+    Sound,
+    Text,
+    Zero,
+    capture,
+    intervene,
+)
+from palscope.interventions.cells import run_cells
+from palscope.routing import Route
+from tests import tiny
+from tests.hooks.conftest import noise
+from tests.interventions.conftest import prompt, two_rows
+from tests.interventions.test_apply import EVERYWHERE
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_cells_are_blocks(pal: Any, batch_size: int) -> None:
+    inputs = pal.inputs("which is louder?", noise(1.0), noise(0.7, 1))
+    other = pal.inputs("which is louder?", noise(1.0, 2), noise(0.7, 3))
+    text = {"digit": Text("louder")}
+    places = [
+        Address(a.site, text.get(getattr(a.tokens, "what", ""), a.tokens), a.layers, a.heads)
+        for a in EVERYWHERE
+        if a.site != "pattern"
+    ]
+    cells: list[list[Any]] = [[Patch(place, Resample(other))] for place in places]
+    cells += [
+        [],
+        [Knockout(Address("pattern", Sound(0.2, 0.5, clip=1), layers=(0,), heads=(2,)))],
+        [Reroute(Route.pal(tiny.LAYERS, [2]))],
+        [Reroute(Route.pal(tiny.LAYERS, [2])), Patch(Address("mel", Sound(clip=1)), Zero())],
+    ]
+    found = run_cells(pal, inputs, cells, batch_size=batch_size)
+    for cell, row in zip(cells, found, strict=True):
+        with torch.no_grad(), intervene(pal, inputs, cell):
+            wanted = pal(dict(inputs))[0, -1]
+        assert (row - wanted).abs().max() < 1e-4, cell
+    assert len({tuple(row.tolist()) for row in found}) == len(cells)
+
+
+def test_values_captured_once_serve_every_cell(pal: Any) -> None:
+    inputs, other = prompt(pal), prompt(pal, seed=1)
+    taken = capture(pal, other, Address("audio_state"), Address("head_output", Text(-1)))
+    places = [
+        Address("audio_state", Sound(0.2, 0.4, "frames"), layers=(2,)),
+        Address("audio_state", Sound(0.2, 0.4)),
+        Address("head_output", Text(-1), layers=(1,), heads=(2,)),
+    ]
+    once = run_cells(pal, inputs, [[Patch(place, Resample(taken))] for place in places])
+    anew = run_cells(pal, inputs, [[Patch(place, Resample(other))] for place in places])
+    assert torch.equal(once, anew)
+    with pytest.raises(PalscopeError, match="was not captured"):
+        run_cells(pal, inputs, [[Patch(Address("mlp_out", Text(-1)), Resample(taken))]])
+
+
+def test_several_prompts_are_refused(pal: Any) -> None:
+    with pytest.raises(PalscopeError, match="one prompt"):
+        run_cells(pal, two_rows(pal), [[]])
