@@ -1,0 +1,269 @@
+"""Leakage: how far a change of one stretch of sound moves the tokens before and after it.
+
+An encoder with global attention tells every token of every sound, so patching tokens is not
+patching sound. Here the waveform is changed in one window, and at every depth each token says how
+much it moved, by its distance from the window: the receptive field, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palscope.audio import Waveform, load_audio
+from palscope.audio.timegrid import TimeGrid
+from palscope.errors import AudioError
+from palscope.hooks import HookedAudioModel
+from palscope.routing import Level, TokenLayout
+
+How = Literal["noise", "silence"]
+
+SECONDS_PER_MEL_FRAME = 0.01
+_DECIBELS = 40.0
+"""Whisper's log-mel is (log10(power) + 4) / 4: one unit is 4 decades, 40 dB."""
+
+DEPTH = ["depth", "site", "layer", "stream"]
+"""Columns that name one depth of one stream."""
+
+_TOUCH = 1e-6
+"""Seconds: a token that only touches the window is none of its own."""
+
+
+def changed_window(
+    waveform: Waveform, start_s: float, end_s: float, *, how: How = "noise", seed: int = 0
+) -> Waveform:
+    """`waveform` with other sound from `start_s` to `end_s`.
+
+    Args:
+        how: "noise", white and as loud (RMS) as what it replaces; or "silence", digital zero.
+        seed: of the noise.
+
+    Raises:
+        AudioError: the window is empty, does not lie in the clip, or would stay as it is.
+    """
+    rate = waveform.sample_rate
+    first, last = round(start_s * rate), round(end_s * rate)
+    if not 0 <= first < last <= len(waveform.samples):
+        raise AudioError(
+            f"the window {start_s:g} to {end_s:g} s does not lie in {waveform.source}, which lasts "
+            f"{waveform.seconds:.2f} s; give seconds from 0 to its end, the earlier one first."
+        )
+    samples = cast(Any, waveform).samples.copy()
+    old = samples[first:last].copy()
+    if how == "silence":
+        samples[first:last] = 0
+    else:
+        noise = np.random.default_rng(seed).standard_normal(last - first)
+        samples[first:last] = noise * np.sqrt(np.square(old, dtype=np.float64).mean())
+    if np.array_equal(samples[first:last], old):
+        raise AudioError(
+            f"{start_s:g} to {end_s:g} s of {waveform.source} is silent already, and so "
+            f"{how} in its place changes nothing; choose a window that holds sound."
+        )
+    return Waveform(samples, rate, f"{waveform.source}, {start_s:g} to {end_s:g} s {how}")
+
+
+def leakage(
+    model: HookedAudioModel,
+    waveform: Waveform,
+    start_s: float,
+    end_s: float,
+    *,
+    how: How = "noise",
+    question: str = "What is heard?",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much each token moves when one window of the waveform is changed.
+
+    Follows the model's current route: a stream is measured where it runs (the residual stream
+    after each layer) or is read (the state that a layer makes keys and values of).
+
+    The log-mel of a window of 30 s ends 80 dB below its loudest bin. A change that moves that bin
+    moves this floor, and with it every bin at the floor, however far: such a change is no measure
+    of what the encoder spreads. `floor_moved_db` tells.
+
+    Args:
+        waveform: one clip, at most as long as the encoder hears at once.
+        start_s, end_s: the window, seconds from the clip's start.
+        how, seed: as in `changed_window`.
+
+    Returns:
+        One row a (depth, token): `depth` counts upwards from the mel spectrogram; `site` is "mel",
+        "encoder_input" (after the convolutions), "encoder_block", "encoder_output" (the features
+        that the connector reads), "connector_output", "audio_state" (LAL: what a layer reads) or
+        "resid_post"; `layer` of the encoder or decoder, -1 where there is none; `stream`, "frames"
+        or "summary" from the connector on, else ""; `token`; `token_start_s, token_end_s`;
+        `offset_s`, its middle less the window's; `beyond_s`, how far its span goes beyond the
+        window, 0 where it does not; `overlaps` the window; `change`, the L2 norm of the token's
+        change over that of the token; `floor_moved_db`, by how much the clip's loudest mel bin
+        moved (dB).
+
+    Raises:
+        AudioError: as `changed_window`; or the clip is longer than the encoder's window.
+    """
+    encoder: Any = model.model.encoder
+    heard = load_audio(waveform, sample_rate=model.processor.sample_rate)
+    longest = encoder.window * SECONDS_PER_MEL_FRAME
+    if heard.seconds > longest:
+        raise AudioError(
+            f"{waveform.source} lasts {heard.seconds:.1f} s, but the encoder hears {longest:g} s "
+            "at once, and nothing leaks from one such window into the next; cut the clip."
+        )
+    changed = changed_window(heard, start_s, end_s, how=how, seed=seed)
+    before, after = (_states(model, question, sound) for sound in (heard, changed))
+    floor = float(after[0].state.max() - before[0].state.max()) * _DECIBELS
+    parts: list[pd.DataFrame] = []
+    for depth, (old, new) in enumerate(zip(before, after, strict=True)):
+        difference = (new.state - old.state).norm(dim=-1)
+        change = cast(Any, difference / old.state.norm(dim=-1).clamp(min=1e-12)).cpu().numpy()
+        parts.append(
+            pd.DataFrame(
+                {
+                    "depth": depth,
+                    "site": old.site,
+                    "layer": old.layer,
+                    "stream": old.stream,
+                    "token": np.arange(len(change)),
+                    "token_start_s": old.spans[:, 0],
+                    "token_end_s": old.spans[:, 1],
+                    "offset_s": old.spans.mean(1) - (start_s + end_s) / 2,
+                    "beyond_s": np.maximum(old.spans[:, 1] - end_s, start_s - old.spans[:, 0]),
+                    "overlaps": (old.spans[:, 0] < end_s - _TOUCH)
+                    & (old.spans[:, 1] > start_s + _TOUCH),
+                    "change": change,
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    table["beyond_s"] = table["beyond_s"].clip(lower=0)
+    table["floor_moved_db"] = floor
+    return table
+
+
+def receptive_field(table: pd.DataFrame) -> pd.DataFrame:
+    """How far a change of the window spreads, at each depth.
+
+    Widths are seconds beyond the window, on the side that reaches further. They end where tokens
+    end: none is less than what a token that overlaps the window's edge stands for beyond it.
+
+    Args:
+        table: from `leakage`.
+
+    Returns:
+        One row a (depth, site, layer, stream): `inside`, the mean change of tokens that overlap the
+        window, and `outside`, of all others; `leaked`, the share of all change that lies outside;
+        `within50_s` and `within90_s`, the least width that holds 50 % and 90 % of the change;
+        `half_maximum_s`, the width in which, without a gap, tokens change at least half as much as
+        the most; `reach_s`, up to the farthest token that moves at all; `floor_moved_db`.
+    """
+    whole: Any = table
+    rows: list[dict[str, Any]] = []
+    for name, tokens in whole.groupby(DEPTH, sort=True):
+        ordered = tokens.sort_values("beyond_s", kind="stable")
+        change = ordered["change"].to_numpy(np.float64)
+        beyond = ordered["beyond_s"].to_numpy()
+        inside = ordered["overlaps"].to_numpy()
+        total = max(float(change.sum()), 1e-300)
+        half, most = (
+            float(beyond[np.searchsorted(np.cumsum(change) / total, share - 1e-9)])
+            for share in (0.5, 0.9)
+        )
+        rows.append(
+            dict(zip(DEPTH, name, strict=True))
+            | {
+                "inside": change[inside].mean(),
+                "outside": change[~inside].mean() if not inside.all() else np.nan,
+                "leaked": change[~inside].sum() / total,
+                "within50_s": half,
+                "within90_s": most,
+                "half_maximum_s": _half_maximum(tokens),
+                "reach_s": beyond[change > 0].max(initial=0.0),
+                "floor_moved_db": tokens["floor_moved_db"].iloc[0],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """States of one stream of tokens at one depth, and the seconds that they stand for."""
+
+    site: str
+    layer: int
+    stream: str
+    state: Float[Tensor, "tokens width"]
+    spans: Float[np.ndarray, "tokens 2"]
+
+
+def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[_Depth]:
+    """States of one clip at every depth, bottom first."""
+    inputs = model.inputs(question, waveform)
+    names = list(dict.fromkeys(name for name, *_ in _places(model)))
+    with torch.no_grad():
+        _, cache = model.run_with_cache(inputs, names_filter=names, logits_to_keep=1)
+    layout = model.layout(inputs)
+    mel = inputs["input_features"][0].T
+    seconds = waveform.seconds
+    found = [_Depth("mel", -1, "", mel, TimeGrid(SECONDS_PER_MEL_FRAME).spans(len(mel)))]
+    grid = model.model.encoder.grid
+    for name, site, layer, stream in _places(model):
+        if site.startswith("encoder"):
+            state = cache[name][0]
+            spans = grid.spans(len(state))
+        else:
+            at, spans = _tokens(model, layout, site, layer, stream)
+            state = cache[name][0][at]
+        spans = cast(Any, np.minimum(spans, seconds)).round(6)  # a layout's seconds are float32
+        found.append(_Depth(site, layer, stream, state.float(), spans))
+    return found
+
+
+def _places(model: HookedAudioModel) -> Iterator[tuple[str, str, int, str]]:
+    """Hook point, site, layer and stream of every depth above the mel spectrogram."""
+    yield "audio_blocks.0.hook_in", "encoder_input", -1, ""
+    layers = 0
+    while model.can_fire(f"audio_blocks.{layers}.hook_out"):
+        yield f"audio_blocks.{layers}.hook_out", "encoder_block", layers, ""
+        layers += 1
+    yield "audio_pool.hook_in", "encoder_output", -1, ""
+    route = model.current_route
+    for stream in route.streams:
+        if any(cell.level is not Level.ABSENT for cell in route.cells(stream.name)):
+            name = "audio_pool" if stream.ratio == 1 else f"audio_{stream.name}"
+            yield f"{name}.hook_out", "connector_output", -1, stream.name
+    for layer in range(route.n_layers):
+        for stream in route.streams_at(layer, Level.KEYS):
+            yield f"blocks.{layer}.attn.hook_audio_state", "audio_state", layer, stream
+        for stream in route.streams_at(layer, Level.ATTEND, Level.FULL):
+            yield f"blocks.{layer}.hook_resid_post", "resid_post", layer, stream
+
+
+def _tokens(
+    model: HookedAudioModel, layout: TokenLayout, site: str, layer: int, stream: str
+) -> tuple[Tensor, Float[np.ndarray, "tokens 2"]]:
+    """Where a stream's tokens stand in a site's tensor, and their seconds."""
+    mine = layout.stream[0] == layout.stream_index(stream)
+    spans = layout.seconds[0][mine].double().cpu().numpy()
+    if site == "connector_output":
+        return layout.token[0][mine], spans
+    columns = layout.layer_columns(model.current_route, layer)
+    places = (columns.memory if site == "audio_state" else columns.running)[0]
+    return mine[places].nonzero()[:, 0], spans
+
+
+def _half_maximum(tokens: Any) -> float:
+    """Seconds beyond the window to which tokens, without a gap, change half as much as the most."""
+    loud = tokens["change"] >= tokens["change"].max() / 2
+    widths = [0.0]
+    for side in (-1, 1):
+        outwards = tokens[np.sign(tokens["offset_s"]) == side].sort_values("beyond_s")
+        unbroken = loud[outwards.index].cummin()
+        widths += outwards.loc[unbroken, "beyond_s"].tolist()
+    return max(widths)
