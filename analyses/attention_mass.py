@@ -1,32 +1,40 @@
 """Measure where a model's answer attends: mass by layer, head, pathway and slice of time.
 
     python analyses/attention_mass.py --model demo/pal --audio CLIP [CLIP …] --out runs/mass
+    python analyses/attention_mass.py --model demo/plits demo/lal demo/pal --audio MANIFEST.csv \
+        --limit 20 --out runs/trio
 
 CLIP is a sound file, a folder of them, or a manifest (CSV with columns path, domain, label). Each
 clip is asked about on its own; the query is the prompt's last token, which predicts the answer.
-Writes attention_mass.parquet, figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A
+Writes attention_mass.parquet (every key), mass_by_pathway.parquet (sums), depth.csv (the layers at
+which each stream's mass peaks), figures (HTML, PNG, SVG, and their numbers as CSV) and run.json.
+With several models each has such a folder in --out, where the figure that compares them stands. A
 run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from palscope.audio import load_audio
+from palscope.errors import PalscopeError
+from palscope.evaluation.items import take_evenly
 from palscope.measures import attention_mass, by_pathway, mean_band, over_time
+from palscope.measures.depth import depth_of_mass
 from palscope.models.scoring import continued, greedy_tokens
-from palscope.plots import attention, paper, tables
+from palscope.plots import attention, comparison, paper, tables
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
 from palscope.sweeps.clips import sound_files
 from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import StoredTable
-from palscope.training.manifest import read_manifest
+from palscope.training.manifest import Clip, read_manifest
+from palscope.training.questions import TASK_OF_DOMAIN, TRAIN
 
 QUESTION = "Which sound is this?"
 PICTURED = 12
@@ -34,9 +42,16 @@ PICTURED = 12
 
 
 def main() -> int:
-    parser = commands.arguments(__doc__)
+    parser = commands.arguments(__doc__, models=True)
     parser.add_argument("--audio", required=True, nargs="+", type=Path, metavar="CLIP")
-    parser.add_argument("--question", default=QUESTION, help=f"default: {QUESTION}")
+    parser.add_argument("--split", help="of a manifest, only rows with this value in column split")
+    parser.add_argument(
+        "--limit", type=clips, help="so many clips of each domain, spread over labels"
+    )
+    parser.add_argument(
+        "--question",
+        help=f"default: what the demo was trained on for a manifest's domain, else {QUESTION}",
+    )
     parser.add_argument(
         "--token",
         type=int,
@@ -46,61 +61,136 @@ def main() -> int:
     return commands.call(run, parser.parse_args())
 
 
-def run(given: Namespace) -> None:
-    """Measure, store and draw."""
-    clips = list(sound_paths(given.audio))
-    model = commands.open_model(given)
-    model.processor.chat(given.question)  # an unusable question is no clip's fault
+def clips(text: str) -> int:
+    """A number of clips, at least one."""
+    if int(text) < 1:
+        raise ArgumentTypeError(f"{text} clips; give at least 1")
+    return int(text)
 
-    def measure(path: Path) -> pd.DataFrame:
-        inputs = model.inputs(given.question, load_audio(path))
+
+def run(given: Namespace) -> None:
+    """Measure each model, and draw them side by side."""
+    models = list(dict.fromkeys(given.model))
+    names = [Path(model).name for model in models]
+    if len(set(names)) < len(names):
+        raise PalscopeError(f"two models are called alike ({', '.join(names)}); run them apart.")
+    heard = chosen_clips(given)
+    bands: list[pd.DataFrame] = []
+    for model, name in zip(models, names, strict=True):
+        out = given.out if len(models) == 1 else given.out / name
+        bands += measured(Namespace(**vars(given) | {"model": model, "out": out}), name, heard)
+    if bands and len(models) > 1:
+        save_depth(given.out, pd.concat(bands, ignore_index=True))
+
+
+def measured(given: Namespace, name: str, heard: Sequence[Clip]) -> list[pd.DataFrame]:
+    """Measure, store and draw one model; its mass by depth and domain, in the main process."""
+    model = commands.open_model(given)
+    model.processor.chat(given.question or QUESTION)  # an unusable question is no clip's fault
+
+    def measure(clip: Clip) -> pd.DataFrame:
+        question = given.question or own_question(clip)
+        inputs = model.inputs(question, load_audio(clip.path))
         prompt = inputs["input_ids"].shape[1]
         answer = greedy_tokens(model.model, model.processor, inputs)[0].tolist()
         queries = [prompt - 1 + given.token]
         table = attention_mass(model, continued(inputs, answer), queries=queries)
-        table.insert(0, "answer", model.tokenizer.decode(answer, skip_special_tokens=True).strip())
+        table.insert(0, "domain", clip.domain)
+        table.insert(1, "answer", model.tokenizer.decode(answer, skip_special_tokens=True).strip())
         return table
 
-    results = commands.open_run(given, model, data=clips)
-    table = results.over(
-        clips,
+    pathways = ["text", *(stream.name for stream in model.current_route.streams)]
+
+    def sums(path: str) -> pd.DataFrame:
+        table = pd.read_parquet(every_key.shards[path])
+        mass: Any = by_pathway(table, pathways).drop(columns=["row", "query"])
+        return mass.assign(domain=table["domain"].iloc[0])
+
+    results = commands.open_run(given, model, data=[clip.path for clip in heard])
+    every_key = results.over(
+        heard,
         measure,
         table="attention_mass",
+        key=lambda clip: str(clip.path),
+        item="path",
+        keys=["row", "query", "layer", "head", "pathway", "key", "clip", "start_s", "end_s"],
+        content=lambda clip: f"{clip.domain} {file_hash(clip.path)}",
+    )
+    by_path = results.over(
+        list(every_key.shards),
+        sums,
+        table="mass_by_pathway",
         key=str,
         item="path",
-        keys=["row", "query", "layer", "head", "key"],
-        content=lambda path: file_hash(path) or "",
+        keys=["layer", "head", "pathway"],
+        content=lambda path: every_key.shards[path].name,
     )
-    if results.main:
-        draw(table, [stream.name for stream in model.current_route.streams], given.out)
-        print(
-            f"{len(table.shards)} clip(s) measured, {len(table.left_out)} left out; "
-            f"results in {given.out}"
-        )
+    if not results.main:
+        return []
+    draw(every_key, by_path, pathways[1:], given.out)
+    bands = depth_bands(name, by_path)
+    save_depth(given.out, bands)
+    depth_of_mass(by_path.read(), ["domain"]).to_csv(given.out / "depth.csv", index=False)
     results.finish()
+    done, left = len(every_key.shards), len(every_key.left_out)
+    print(f"{done} clip(s) measured, {left} left out; results in {given.out}")
+    return [bands]
 
 
-def sound_paths(given: Sequence[Path]) -> Iterator[Path]:
-    """The files that the command line names: themselves, in folders, in manifests."""
-    for path in given:
-        if path.is_dir():
-            yield from sound_files(path)
-        elif path.suffix.lower() == ".csv":
-            yield from (clip.path for clip in read_manifest(path))
+def own_question(clip: Clip) -> str:
+    """The question that the demo was trained on for the clip's domain."""
+    task = TASK_OF_DOMAIN.get(clip.domain)
+    return TRAIN[task][0] if task else QUESTION
+
+
+def chosen_clips(given: Namespace) -> list[Clip]:
+    """The clips that the command line names: themselves, in folders, in manifests."""
+    found: list[Clip] = []
+    for path in given.audio:
+        if path.suffix.lower() == ".csv":
+            rows = [clip for clip in read_manifest(path) if given.split in (None, clip.split)]
+            if not rows:
+                raise PalscopeError(f"{path} has no rows of split {given.split!r}.")
+            found += rows
         else:
-            yield path
+            files = sound_files(path) if path.is_dir() else [path]
+            found += [Clip(str(file), file, domain="", label="") for file in files]
+    if given.limit is None:
+        return found
+    domains = dict.fromkeys(clip.domain for clip in found)
+    return [
+        clip
+        for domain in domains
+        for clip in take_evenly([clip for clip in found if clip.domain == domain], given.limit)
+    ]
 
 
-def draw(stored: StoredTable, streams: Sequence[str], out: Path) -> None:
+def depth_bands(name: str, by_path: StoredTable) -> pd.DataFrame:
+    """Mean mass by layer and pathway of each domain, with intervals over its clips."""
+    domains: dict[str, list[pd.DataFrame]] = {}
+    for _, table in by_path:
+        domains.setdefault(str(table["domain"].iloc[0]), []).append(table)
+    bands = [
+        mean_band(masses, ["layer", "pathway"]).assign(model=name, domain=domain)
+        for domain, masses in domains.items()
+    ]
+    return pd.concat(bands, ignore_index=True)
+
+
+def save_depth(out: Path, bands: pd.DataFrame) -> None:
+    """The figure of mass by depth, a panel a domain."""
+    screen, print_ = comparison.mass_by_depth(bands), comparison.mass_by_depth_paper(bands)
+    save_figure(out / "mass_by_depth", screen, print_, bands)
+
+
+def draw(every_key: StoredTable, by_path: StoredTable, streams: Sequence[str], out: Path) -> None:
     """Draw the figures, over all clips and for each of the first."""
-    pathways = ["text", *streams]
-    masses: list[pd.DataFrame] = []
+    masses = [table for _, table in by_path]
     times: list[pd.DataFrame] = []
-    for number, (path, table) in enumerate(stored):
-        masses.append(by_pathway(table, pathways))
+    for number, (path, table) in enumerate(every_key):
         times.append(over_time(table))
         if number < PICTURED:
-            stem = "time" if len(stored.shards) == 1 else f"time_{number:02}_{Path(path).stem}"
+            stem = "time" if len(masses) == 1 else f"time_{number:02}_{Path(path).stem}"
             waveform = load_audio(path)
             save_figure(
                 out / stem,

@@ -124,7 +124,8 @@ class Run:
             table: the file's name, without its ending.
             key: names an item. It becomes the table's first column.
             item: what an item is, and that column's name.
-            keys: the columns that tell an item's rows apart, by which runs are compared.
+            keys: the columns that tell an item's rows apart: all that are no measurement. Runs are
+                compared in the other columns of numbers.
             content: what the item is made of, such as a file's hash: when it is another, the item
                 is measured again.
 
