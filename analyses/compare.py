@@ -30,7 +30,10 @@ from palscope.sweeps.compare import (
     shared_tables,
 )
 from palscope.sweeps.record import command_record, file_hash
-from palscope.sweeps.store import Run, read_record
+from palscope.sweeps.store import Run, read_record, short
+
+SHOWN = 20
+"""So many differences between the records are printed."""
 
 
 def main() -> int:
@@ -53,7 +56,10 @@ def run(given: Namespace) -> None:
     if results.main:
         differences.to_csv(given.out / "differences.csv", index=False)
         print(f"A: {given.a}\nB: {given.b}\n")
-        print(differences.to_string(index=False) if len(differences) else "The settings agree.")
+        for row in differences[:SHOWN].itertuples():
+            print(f"{row.field}: {short(row.a)} in A, {short(row.b)} in B")
+        if len(differences) > SHOWN:
+            print(f"… and {len(differences) - SHOWN} more: see {given.out / 'differences.csv'}")
     facts: dict[str, Any] = {}
     for name, pair in tables.items():
         facts |= compare(results, name, pair)

@@ -12,6 +12,7 @@ import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
 from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
+from palscope.routing import Route, route_to_text
 from palscope.sweeps.store import DECIDES, flat
 
 RECORDED = (*DECIDES, "versions", "data")
@@ -29,9 +30,7 @@ class TablePair(NamedTuple):
 
 def record_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     """`field, a, b`: each field in which two runs' records differ; None where one lacks it."""
-    one, other = (
-        flat({name: record[name] for name in RECORDED if name in record}) for record in (a, b)
-    )
+    one, other = (flat(_readable(record)) for record in (a, b))
     fields = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     rows = {
         "field": fields,
@@ -103,12 +102,8 @@ def joined(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -> pd.DataFram
     """
     one, other = (_plain(table, keys) for table in (a, b))
     values = [name for name in _values(one, keys) if name in _values(other, keys)]
-    if keys:
-        both: Any = one[[*keys, *values]].merge(
-            other[[*keys, *values]], on=list(keys), suffixes=("_a", "_b"), validate="one_to_one"
-        )
-    else:
-        both = one[values].join(other[values], lsuffix="_a", rsuffix="_b")
+    how: dict[str, Any] = {"on": list(keys), "validate": "one_to_one"} if keys else {"how": "cross"}
+    both: Any = one[[*keys, *values]].merge(other[[*keys, *values]], suffixes=("_a", "_b"), **how)
     for name in values:
         both[f"{name}_difference"] = both[f"{name}_b"] - both[f"{name}_a"]
     columns = [f"{name}_{part}" for name in values for part in ("a", "b", "difference")]
@@ -191,6 +186,14 @@ def _dimensions(table: Any, keys: Sequence[str]) -> dict[str, list[str]]:
     numbers = [name for name in keys if pd.api.types.is_numeric_dtype(table[name])]
     words = [name for name in keys if name not in numbers]
     return {"all": [], **{name: [name] for name in words}, **{n: [n, *words] for n in numbers}}
+
+
+def _readable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared of a record, with its route in a line."""
+    chosen = {name: record[name] for name in RECORDED if name in record}
+    if "route" in chosen:
+        chosen["route"] = route_to_text(Route.from_dict(chosen["route"]))
+    return chosen
 
 
 def _plain(table: Any, keys: Sequence[str]) -> Any:

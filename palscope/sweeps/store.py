@@ -235,12 +235,20 @@ def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) 
     one, other = flat(_deciding(stored)), flat(_deciding(now))
     differ = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     if differ:
-        shown = "; ".join(f"{n}: {one.get(n)!r}, now {other.get(n)!r}" for n in differ[:5])
+        shown = "; ".join(
+            f"{n}: {short(one.get(n))}, now {short(other.get(n))}" for n in differ[:5]
+        )
         more = f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise PalscopeError(
             f"{folder} holds a run with other settings ({shown}{more}); resume it with its own, or "
             "give another folder."
         )
+
+
+def short(value: Any, width: int = 60) -> str:
+    """A value as it is written in Python, cut to `width` characters."""
+    text = repr(value)
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def flat(data: Any, name: str = "") -> dict[str, Any]:
