@@ -1,11 +1,12 @@
 """Training a connector for each placement of audio: short runs, alike but for the route.
 
-So few steps compare how fast placements learn, not what they reach in the end.
+After so few steps it shows how fast placements learn, not what they reach in the end. The learning
+rate stays constant after its warm-up, so that the runs of a comparison can be stopped after any
+number of steps, equal for all, and go on later.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing.depths import Placement
 from palscope.routing.notation import route_to_text
+from palscope.sweeps.record import file_hash
+from palscope.sweeps.store import write_json
 from palscope.training.demo import BASES, ENCODER_WIDTH, LAYER_RMS, TEXT_RMS, WIDTH
 from palscope.training.examples import DemoExamples
 from palscope.training.manifest import Corpus
@@ -36,21 +39,22 @@ DEEP_INPUTS = ProjectorConfig(depth=3, output_rms=TEXT_RMS)
 LAYER_PROJECTORS = ProjectorConfig(output_rms=LAYER_RMS)
 MIX = {"sound": 0.4, "digit": 0.3, "instrument": 0.3}
 """Single clips of the three domains, which are what is scored."""
+EXAMPLES = 1200
+"""Different training examples; longer runs hear them again."""
 MEASURED = 200
 """Clips over which the encoder's features are standardised."""
-DONE = "trained.json"
+BEGUN, DONE = "begun.json", "trained.json"
 
 
 @dataclass(frozen=True)
 class Schedule:
     """What all placements of a comparison share; all else is the demo's recipe."""
 
-    steps: int
     batch: int = 12
     learning_rate: float = 1e-3
+    warmup_steps: int = 6
     seed: int = 0
     bf16: bool = False
-    save_every: int = 25
     parameters: int = PARAMETERS
 
 
@@ -65,30 +69,35 @@ def train_placements(
     out: Path,
     schedule: Schedule,
     *,
+    steps: int,
     manifest: Path,
+    save_every: int = 25,
 ) -> dict[str, Path]:
-    """Train those that are not trained yet, one after the other.
+    """Train each up to `steps` steps, one after the other.
 
-    A run that was killed goes on from its last checkpoint.
+    One that was killed goes on from its last checkpoint, and so does one that has had fewer steps.
 
     Args:
         placements: equal names are trained once.
         corpus: the clips; those of split `train` are heard.
         out: gets a checkpoint folder a placement.
         schedule: of every training.
+        steps: how far to train.
         manifest: what the corpus was read from, for the record.
+        save_every: steps between checkpoints.
 
     Returns:
         The checkpoint of each placement, by name.
 
     Raises:
-        PalscopeError: a folder holds a training with another schedule, route or manifest.
+        PalscopeError: a folder holds a training with another schedule, route or manifest, or one
+            that has had more steps.
     """
     folders: dict[str, Path] = {}
     statistics: tuple[Tensor, Tensor] | None = None
     for placement in {each.name: each for each in placements}.values():
         folders[placement.name] = folder = out / folder_name(placement)
-        if _is_trained(folder, placement, schedule, manifest):
+        if _steps_done(folder, placement, schedule, manifest, steps) == steps:
             continue
         set_seed(schedule.seed)
         model, processor = build_placement(placement, schedule.parameters)
@@ -99,23 +108,24 @@ def train_placements(
         if schedule.bf16:
             for base in (model.language_model, model.encoder):
                 cast(Any, base).bfloat16()
-        size = schedule.steps * schedule.batch
         torch.manual_seed(schedule.seed)
         train(
             model,
             processor,
-            DemoExamples(corpus, size=size, seed=schedule.seed, mix=MIX),
+            DemoExamples(corpus, size=EXAMPLES, seed=schedule.seed, mix=MIX),
             demo_arguments(
                 folder,
-                max_steps=schedule.steps,
+                max_steps=steps,
                 learning_rate=schedule.learning_rate,
+                lr_scheduler_type="constant_with_warmup",
+                warmup_steps=schedule.warmup_steps,
                 per_device_train_batch_size=schedule.batch,
                 seed=schedule.seed,
                 bf16=schedule.bf16,
-                save_steps=schedule.save_every,
+                save_steps=save_every,
             ),
         )
-        _finish(folder, placement, schedule, manifest)
+        write_json(folder / DONE, {"steps": steps})
     return folders
 
 
@@ -135,32 +145,33 @@ def build_placement(
     return build(BASES, placement.route, connector)
 
 
-def _record(placement: Placement, schedule: Schedule, manifest: Path) -> dict[str, Any]:
-    return {
+def _steps_done(
+    folder: Path, placement: Placement, schedule: Schedule, manifest: Path, steps: int
+) -> int:
+    """How many steps the training in `folder` has finished; it is begun where there is none."""
+    wanted = {
         "name": placement.name,
         "route": route_to_text(placement.route),
-        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "manifest_sha256": file_hash(manifest),
         "mix": MIX,
+        "examples": EXAMPLES,
         **asdict(schedule),
     }
-
-
-def _is_trained(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> bool:
-    """Whether the folder holds this training, finished; one that began is taken up."""
-    wanted = _record(placement, schedule, manifest)
-    begun = folder / "begun.json"
-    if begun.is_file():
-        if json.loads(begun.read_text()) != wanted:
-            raise PalscopeError(
-                f"{folder} holds a training with another schedule, route or manifest; give "
-                "another folder, or remove that one."
-            )
-        return (folder / DONE).is_file()
-    folder.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(wanted, indent=2))
-    return False
-
-
-def _finish(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> None:
-    done = folder / DONE
-    done.write_text(json.dumps(_record(placement, schedule, manifest), indent=2))
+    begun = folder / BEGUN
+    if not begun.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(begun, wanted)
+        return 0
+    if json.loads(begun.read_text(encoding="utf-8")) != wanted:
+        raise PalscopeError(
+            f"{folder} holds a training with another schedule, route or manifest; give another "
+            "folder, or remove that one."
+        )
+    if not (folder / DONE).is_file():
+        return 0
+    done = int(json.loads((folder / DONE).read_text(encoding="utf-8"))["steps"])
+    if done > steps:
+        raise PalscopeError(
+            f"{folder} was trained for {done} steps; expected {steps} or fewer: ask for as many."
+        )
+    return done
