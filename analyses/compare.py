@@ -58,6 +58,8 @@ def run(given: Namespace) -> None:
         print(f"A: {given.a}\nB: {given.b}\n")
         for row in differences[:SHOWN].itertuples():
             print(f"{row.field}: {short(row.a)} in A, {short(row.b)} in B")
+        if not len(differences):
+            print("The settings agree.")
         if len(differences) > SHOWN:
             print(f"… and {len(differences) - SHOWN} more: see {given.out / 'differences.csv'}")
     facts: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,42 @@ def test_a_manifest_names_the_clips(
     assert command("--model", checkpoint, "--audio", manifest, "--out", out) == 0
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert [Path(path).name for path in record["data"]] == ["two.wav"]
+
+
+def test_models_side_by_side_and_domains_apart(
+    command: Any,
+    checkpoint: Path,
+    sounds: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    another = tmp_path / "another"
+    shutil.copytree(checkpoint, another)
+    manifest = sounds / "clips.csv"
+    rows = ["one.wav,sound,dog,test", "two.wav,speech,six,test", "one.wav,speech,one,train"]
+    rows += ["two.wav,sound,dog,test"]
+    manifest.write_text("\n".join(["path,domain,label,split", *rows, ""]), encoding="utf-8")
+    out = tmp_path / "out"
+    models = ["--model", checkpoint, another]
+    options = ["--audio", manifest, "--split", "test", "--limit", "1", "--out", out]
+    assert command(*models, *options) == 0
+    bands = pd.read_csv(out / "mass_by_depth.csv")
+    assert set(zip(bands["model"], bands["domain"], strict=True)) == {
+        (model, domain) for model in (checkpoint.name, "another") for domain in ("sound", "speech")
+    }
+    assert (bands["n"] == 1).all() and (out / "mass_by_depth.png").is_file()
+    sums = pd.read_parquet(out / "another" / "mass_by_pathway.parquet")
+    assert sums.groupby("path")["domain"].first().tolist() == ["sound", "speech"]
+    np.testing.assert_allclose(sums.groupby(["path", "layer", "head"])["mass"].sum(), 1, atol=1e-5)
+    depth = pd.read_csv(out / "another" / "depth.csv")
+    assert set(depth["domain"]) == {"sound", "speech"} and (depth["peak"] < tiny.LAYERS).all()
+    assert json.loads((out / "another" / "run.json").read_text())["config"]["model"] == str(another)
+
+    assert command("--model", another, another / ".." / "another", *options) == 2
+    assert "called alike" in capsys.readouterr().err
+    options[options.index("test")] = "nowhere"
+    assert command(*models, *options) == 2
+    assert "no rows of split 'nowhere'" in capsys.readouterr().err
 
 
 def test_wrong_input_ends_in_one_line(
