@@ -16,11 +16,15 @@ def mean_band(
     *,
     value: str = "mass",
     confidence: float = 0.95,
+    limits: tuple[float | None, float | None] = (0, 1),
 ) -> pd.DataFrame:
-    """Mean over clips of a share between 0 and 1, with Student's t interval of that mean.
+    """Mean over clips, of a share between 0 and 1 by default, with Student's t interval of it.
 
     Each table is one clip: what `by` leaves open in it (heads, rows) is averaged first, so that the
     band says how much clips differ.
+
+    Args:
+        limits: what a value can be at least and at most; the interval ends there.
 
     Returns:
         `by…, n, mean, low, high`, one row a group; `n` tables have the group. With one table alone
@@ -42,6 +46,6 @@ def mean_band(
     many = n > 1
     error = wide[many].std(axis=1, ddof=1).to_numpy() / np.sqrt(n[many])
     half[many] = cast(Any, stats).t.ppf((1 + confidence) / 2, n[many] - 1) * error
-    low, high = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+    low, high = np.clip(mean - half, *limits), np.clip(mean + half, *limits)
     out = pd.DataFrame({"n": n, "mean": mean, "low": low, "high": high}, index=wide.index)
     return out.reset_index()

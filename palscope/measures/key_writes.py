@@ -149,6 +149,41 @@ def offered_logits(
     return _keys_table(model, inputs, query, pathways, answers, top_k, by_head=True)
 
 
+def written_by_pathway(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    *,
+    query: int = -1,
+    pathways: Sequence[str] | None = None,
+    answers: Sequence[str | int] = (),
+    top_k: int = 5,
+) -> pd.DataFrame:
+    """Direct logit attribution of whole pathways: what all keys of each together add.
+
+    Arguments and errors are those of `written_logits`; a row a (row, query, layer, pathway, id),
+    where the layer lets the pathway be read.
+    """
+    ids = answer_entries(model, answers)
+    check_asked(ids, top_k)
+    layout = model.layout(inputs)
+    wanted = _checked_pathways(layout, pathways)
+    parts: list[pd.DataFrame] = []
+    for writes in attention_writes(model, inputs, query=query):
+        label: Any = column_labels(model, layout, inputs["input_ids"], writes.row)
+        pathway = label["pathway"].iloc[writes.keys].to_numpy()
+        here = [name for name in wanted if (pathway == name).any()]
+        if not here:
+            continue
+        vectors = torch.stack([writes.written[:, pathway == name].sum((0, 1)) for name in here])
+        name = {"row": writes.row, "query": writes.query, "layer": writes.layer}
+        where = pd.DataFrame({**name, "pathway": here})
+        entries = top_entries(
+            model, _direct_logits(model, writes, vectors), ids, top_k, probs=False
+        )
+        parts.append(beside(where, entries))
+    return _all(parts, wanted)
+
+
 @dataclass
 class _Captured:
     """Of one run, what `_writes` needs; by layer, and there by row where rows differ in place."""
@@ -266,7 +301,6 @@ def _keys_table(
         column_labels(model, layout, inputs["input_ids"], row)
         for row in range(layout.stream.shape[0])
     ]
-    head = raw(model.model.language_model.lm_head).weight
     parts: list[pd.DataFrame] = []
     for writes in attention_writes(model, inputs, query=query):
         label: Any = labels[writes.row]
@@ -283,16 +317,27 @@ def _keys_table(
         else:
             vectors = [(None, writes.written[:, at].sum(0))]
         for number, vector in vectors:
-            scaled = (vector * writes.scale).to(head.dtype)
-            logits = functional.linear(scaled, head).float().detach()
+            logits = _direct_logits(model, writes, vector)
             where = named_tokens(
                 label, keys, **(name if number is None else {**name, "head": number})
             )
             where = where.rename(columns={"column": "key"})
             parts.append(beside(where, top_entries(model, logits, ids, top_k, probs=False)))
+    return _all(parts, wanted)
+
+
+def _direct_logits(
+    model: HookedAudioModel, writes: LayerWrites, vectors: Float[Tensor, "vectors d_model"]
+) -> Float[Tensor, "vectors vocabulary"]:
+    """What `vectors`, added to the query's residual stream, add to its logits before a soft cap."""
+    head = raw(model.model.language_model.lm_head).weight
+    return functional.linear((vectors * writes.scale).to(head.dtype), head).float().detach()
+
+
+def _all(parts: Sequence[pd.DataFrame], pathways: Sequence[str]) -> pd.DataFrame:
     if not parts:
         raise PalscopeError(
-            f"no layer lets {', '.join(wanted)} be read under this route; nothing is written."
+            f"no layer lets {', '.join(pathways)} be read under this route; nothing is written."
         )
     return pd.concat(parts, ignore_index=True)
 

@@ -191,6 +191,26 @@ def receptive_field(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def leakage_profile(table: pd.DataFrame, step: float = 0.1) -> pd.DataFrame:
+    """Change by time from the window, as a share of the change inside it, at each depth.
+
+    Args:
+        table: from `leakage`.
+        step: seconds; tokens are averaged over steps of time from the window's middle.
+
+    Returns:
+        `depth, site, layer, stream, offset_s, relative`: `offset_s` is the middle of a step,
+        `relative` 1 where tokens change as much as those that overlap the window.
+    """
+    whole: Any = table
+    inside = whole[whole["overlaps"]].groupby(DEPTH)["change"].mean().rename("inside")
+    binned = whole.assign(offset_s=(np.round(whole["offset_s"] / step) * step).round(6) + 0.0)
+    means = binned.groupby([*DEPTH, "offset_s"])["change"].mean().reset_index()
+    joined = means.merge(inside.reset_index(), on=DEPTH)
+    joined["relative"] = joined.pop("change") / joined.pop("inside")
+    return joined
+
+
 @dataclass(frozen=True)
 class _Depth:
     """States of one stream of tokens at one depth, and the seconds that they stand for."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.measures.columns import (
+    TEXT_PATHWAY,
     check_they_run,
     column_labels,
     query_columns,
@@ -125,6 +126,74 @@ def answer_lead(
         logit less the highest of the other choices, `leads`, 1.0 where that is above 0, else 0.0,
         and the answer's `logprob` and `rank` in the whole vocabulary.
     """
+    joined = _lead(table, answer, choices, ["row", "layer", "site", "column"])
+    return joined[[*TOKEN, "lead", "leads", "logprob", "rank"]]
+
+
+def written_lead(
+    table: pd.DataFrame, answer: str, choices: Mapping[str, Sequence[int]]
+) -> pd.DataFrame:
+    """`answer_lead` of what pathways write: a row a (row, query, layer, pathway).
+
+    Args:
+        table: from `written_by_pathway`, with all entries of `choices` among its answers.
+        answer, choices: as in `answer_lead`.
+
+    Returns:
+        `row, query, layer, pathway`, `lead` in logits, `leads`, and `rank`, the answer's among all
+        contributions.
+    """
+    return _lead(table, answer, choices, ["row", "query", "layer", "pathway"])
+
+
+def by_depth(lead: pd.DataFrame, written: pd.DataFrame | None = None) -> pd.DataFrame:
+    """How readable the answer of one prompt is at each place, by layers passed.
+
+    Args:
+        lead: from `answer_lead`: the last token, and any others.
+        written: from `written_lead`, of the same prompt.
+
+    Returns:
+        `place, depth, lead, leads, rank`: `place` is "last token", a stream ("frames", "summary":
+        means over its tokens), "other text", or "written by " a stream, what attention of the layer
+        moved from it to the last token; `depth`, 0 for what enters the first layer, else the number
+        of layers passed.
+    """
+    whole: Any = lead
+    last = whole["column"] == whole.loc[whole["pathway"] == TEXT_PATHWAY, "column"].max()
+    place = whole["pathway"].astype(str).replace({TEXT_PATHWAY: "other text"})
+    depth = whole["layer"] + (whole["site"] == "resid_post")
+    parts = [whole.assign(place=place.mask(last, "last token"), depth=depth)]
+    if written is not None:
+        moved: Any = written
+        of = "written by " + moved["pathway"].astype(str)
+        parts.append(moved.assign(place=of, depth=moved["layer"] + 1))
+    both: Any = pd.concat([part[["place", "depth", "lead", "leads", "rank"]] for part in parts])
+    return both.groupby(["place", "depth"], sort=True).mean().reset_index()
+
+
+def readable_from(table: pd.DataFrame) -> pd.DataFrame:
+    """The depth from which on one prompt's answer leads at each place, to the end.
+
+    Args:
+        table: from `by_depth`. Of a stream the answer leads where it does so at half of its tokens.
+
+    Returns:
+        `place, readable_from`: layers passed; NaN where the answer does not lead at the end.
+    """
+    rows: list[dict[str, Any]] = []
+    whole: Any = table
+    for place, depths in whole.groupby("place", sort=True):
+        ordered = depths.sort_values("depth", ascending=False)
+        held = (ordered["leads"] >= 0.5).cummin()
+        rows.append({"place": place, "readable_from": ordered.loc[held, "depth"].min()})
+    return pd.DataFrame(rows)
+
+
+def _lead(
+    table: pd.DataFrame, answer: str, choices: Mapping[str, Sequence[int]], name: list[str]
+) -> Any:
+    """The best spelling of `answer` in each group of `name`, and its lead over the others."""
     if answer not in choices or len(choices) < 2:
         raise PalscopeError(
             f"the answer {answer!r} must be one of two choices or more; got {list(choices)}."
@@ -132,13 +201,12 @@ def answer_lead(
     word = {id: choice for choice, ids in choices.items() for id in ids}
     listed: Any = table[table["id"].isin(list(word))]
     right = listed["id"].map(word) == answer
-    name = ["row", "layer", "site", "column"]
-    best: Any = listed[~right].groupby(name)["logit"].max().rename("best").reset_index()
+    best: Any = listed[~right].groupby(name, observed=True)["logit"].max().rename("best")
     own: Any = listed[right].sort_values("logit", ascending=False).drop_duplicates(name)
-    joined = own.sort_index().merge(best, on=name, validate="one_to_one")
+    joined = own.sort_index().merge(best.reset_index(), on=name, validate="one_to_one")
     joined["lead"] = joined["logit"] - joined["best"]
     joined["leads"] = (joined["lead"] > 0).astype(float)
-    return joined[[*TOKEN, "lead", "leads", "logprob", "rank"]]
+    return joined.drop(columns=["id", "entry", "logit", "best"])
 
 
 def _that_run(columns: Sequence[LayerColumns], row: int) -> list[int]:

@@ -48,3 +48,9 @@ def test_one_clip_has_no_band_and_a_missing_group_does_not_count() -> None:
 def test_no_clip_is_an_error() -> None:
     with pytest.raises(ValueError, match="one table at least"):
         mean_band([], ["layer"])
+
+
+def test_what_is_no_share_keeps_its_interval() -> None:
+    tables = [pd.DataFrame({"layer": [0], "mass": [value]}) for value in (1.0, 5.0)]
+    band = mean_band(tables, ["layer"], limits=(0, None))
+    assert band["mean"].item() == 3 and band["low"].item() == 0 and band["high"].item() > 5

@@ -10,7 +10,12 @@ import torch
 
 from palscope.errors import PalscopeError, PromptError
 from palscope.measures import attention_mass
-from palscope.measures.key_writes import attention_writes, offered_logits, written_logits
+from palscope.measures.key_writes import (
+    attention_writes,
+    offered_logits,
+    written_by_pathway,
+    written_logits,
+)
 from palscope.measures.vocabulary import norm_gain
 from palscope.models.families import FAMILIES, raw
 from palscope.routing import KEYS, Route
@@ -150,3 +155,15 @@ def test_what_cannot_be_listed_is_said(pal: Any) -> None:
     text = pal.inputs("which words?")
     with pytest.raises(PalscopeError, match="nothing is written"):
         written_logits(pal, text)
+
+
+def test_a_pathway_writes_what_its_keys_write(pal: Any) -> None:
+    inputs = padded_batch(pal)
+    pathways = ["text", "frames", "summary"]
+    keys: Any = written_logits(pal, inputs, pathways=pathways, answers=[5, 9], top_k=0)
+    whole: Any = written_by_pathway(pal, inputs, pathways=pathways, answers=[5, 9], top_k=0)
+    name = ["row", "query", "layer", "pathway", "id"]
+    sums = keys.groupby(name, observed=True)["logit"].sum()
+    mine = whole.set_index(name)["logit"].reindex(sums.index)
+    assert len(whole) == len(sums) == 2 * 2 * (2 * 3 + 2 * 2)  # frames in two layers of four
+    np.testing.assert_allclose(mine, sums, atol=1e-5)

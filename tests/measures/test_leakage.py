@@ -11,7 +11,12 @@ import pytest
 from palscope.audio import Waveform
 from palscope.errors import AudioError
 from palscope.hooks import HookedAudioModel
-from palscope.measures.leakage import changed_window, leakage, receptive_field
+from palscope.measures.leakage import (
+    changed_window,
+    leakage,
+    leakage_profile,
+    receptive_field,
+)
 from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import noise
@@ -162,3 +167,14 @@ def test_windows_that_cannot_be_changed_are_refused(ear: HookedAudioModel, sound
     long = Waveform(noise(31), 16_000, "long")
     with pytest.raises(AudioError, match="cut the clip"):
         leakage(ear, long, 0.2, 0.3)
+
+
+def test_a_profile_is_relative_to_the_window_and_in_steps_of_time(table: Any) -> None:
+    profile = leakage_profile(table, step=0.1)
+    mel = profile[profile["depth"] == 0].set_index("offset_s")["relative"]
+    assert mel.index.tolist() == pytest.approx(np.arange(-5, 6) / 10)
+    tokens = table[table["depth"] == 0].set_index("token")["change"]
+    near = tokens[46:56].mean()  # middles from -0.05 to 0.05 s around 0.505
+    assert mel[0.0] == pytest.approx(near / tokens[50], rel=0.2) and mel.drop(0.0).max() == 0
+    frames = profile[(profile["site"] == "connector_output") & (profile["stream"] == "frames")]
+    assert frames.set_index("offset_s")["relative"].max() == pytest.approx(1)

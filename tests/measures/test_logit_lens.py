@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures.logit_lens import answer_lead, logit_lens
+from palscope.measures.key_writes import written_by_pathway
+from palscope.measures.logit_lens import (
+    answer_lead,
+    by_depth,
+    logit_lens,
+    readable_from,
+    written_lead,
+)
 from palscope.measures.vocabulary import spellings
 from palscope.models.families import FAMILIES
 from palscope.routing import ATTEND, FULL, KEYS, PROJECTED, Route
@@ -150,3 +158,35 @@ def test_the_best_spelling_counts() -> None:
     assert beaten[3, "resid_post"] == pytest.approx(-15.08, abs=0.01)
     with pytest.raises(PalscopeError, match="one of two choices"):
         answer_lead(table, "D", whole)
+
+
+@pytest.mark.parametrize(("pathway", "first"), [("lal", 2), ("plits", 2), ("relay", 4)])
+def test_by_depth_the_answer_is_readable_from_the_planted_layer_on(
+    pathway: Any, first: int
+) -> None:
+    planted = plant(pathway)
+    choices = {"A": [planted.answers[0]], "B": [planted.answers[1]]}
+    inputs = planted.inputs("A", 5)
+    lens = logit_lens(planted.model, inputs, answers=["A", "B"], top_k=0)
+    moved = written_by_pathway(planted.model, inputs, answers=["A", "B"], top_k=0)
+    table = by_depth(answer_lead(lens, "A", choices), written_lead(moved, "A", choices))
+    at: Any = table.set_index(["place", "depth"])["lead"]
+    assert (at["last token"] > 5).tolist() == [depth >= first for depth in range(LAYERS + 1)]
+    wrote = at["written by frames"]
+    assert (wrote > 5).tolist() == [d == first and pathway != "relay" for d in range(1, LAYERS + 1)]
+    if pathway == "plits":
+        assert at["frames"].abs().max() < 1e-9
+    start = readable_from(table).set_index("place")["readable_from"]
+    assert start["last token"] == first
+
+
+def test_what_is_readable_for_a_while_only_is_not_readable_from_there() -> None:
+    table = pd.DataFrame(
+        {
+            "place": ["frames"] * 5 + ["last token"] * 2,
+            "depth": [0, 1, 2, 3, 4, 0, 1],
+            "leads": [0.1, 0.9, 0.4, 0.5, 1.0, 1.0, 0.0],
+        }
+    )
+    start = readable_from(table).set_index("place")["readable_from"]
+    assert start["frames"] == 3 and np.isnan(start["last token"])
