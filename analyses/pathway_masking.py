@@ -27,7 +27,7 @@ import pandas as pd
 
 from palscope.evaluation.asked import labelled_questions
 from palscope.evaluation.items import Item
-from palscope.measures.masking import domain_contrasts, masking_scores, pathway_masking
+from palscope.measures.masking import WAYS, domain_contrasts, masking_scores, pathway_masking
 from palscope.plots import masking
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
@@ -42,6 +42,9 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=int, help="so many clips of each domain, spread over labels"
     )
+    parser.add_argument(
+        "--way", nargs="+", choices=WAYS, default=WAYS, help="of masking (default: both)"
+    )
     return commands.call(run, parser.parse_args())
 
 
@@ -55,7 +58,7 @@ def run(given: Namespace) -> None:
     def measure(pair: tuple[Clip, Item]) -> pd.DataFrame:
         _, item = pair
         inputs = model.inputs(item.question, *item.audio())
-        table = pathway_masking(model, inputs, item.choices, item.answer)
+        table = pathway_masking(model, inputs, item.choices, item.answer, ways=given.way)
         about = {"domain": item.domain, "question": item.question, "answer": item.answer}
         return pd.concat([pd.DataFrame(about, index=table.index), table], axis=1)
 

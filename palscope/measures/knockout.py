@@ -79,7 +79,7 @@ def layer_windows(n_layers: int, width: int, step: int) -> list[range]:
 
 
 def equal_steps(seconds: float, step: float) -> dict[str, Sound]:
-    """A clip of `seconds` in stretches of `step` seconds, by name; the last may be shorter.
+    """A clip of `seconds` in stretches of `step` seconds, by name; the last may end earlier.
 
     Raises:
         PalscopeError: `step` is not above 0.
@@ -87,8 +87,8 @@ def equal_steps(seconds: float, step: float) -> dict[str, Sound]:
     if not step > 0:
         raise PalscopeError(f"a step of {step} s does not move; give seconds above 0.")
     count = max(1, int(np.ceil(seconds / step - 1e-6)))
-    ends = [(number * step, min((number + 1) * step, seconds)) for number in range(count)]
-    return {f"{start:.2f} to {end:.2f} s": Sound(start, end) for start, end in ends}
+    starts = [number * step for number in range(count)]
+    return {f"{a:g} to {a + step:g} s": Sound(a, min(a + step, seconds)) for a in starts}
 
 
 # -- edges ----------------------------------------------------------------------------------------

@@ -136,10 +136,11 @@ def _axes(scores: pd.DataFrame) -> tuple[Any, list[str], list[str], list[str]]:
     table: Any = scores.copy()
     for name in ("accuracy", "low", "high", "chance"):
         table[name] *= 100
-    ways, domains, maskings = (
-        [str(each) for each in table[name].unique()] for name in ("way", "domain", "masked")
-    )
-    return table, ways, domains, maskings
+    return table, _names(table, "way"), _names(table, "domain"), _names(table, "masked")
+
+
+def _names(table: Any, column: str) -> list[str]:
+    return [str(each) for each in table[column].unique()]
 
 
 def _offset(number: int, maskings: list[str]) -> float:
