@@ -192,7 +192,8 @@ def attribution_at(table: pd.DataFrame, *addresses: Address) -> float:
     """The sum of the attributions of all cells at `addresses`, which are those of one method.
 
     This is the estimate for a cell of `activation_patching` with the same addresses; tokens count
-    whole, as there.
+    whole, as there. Name one layer: the effects of several layers of a stream that runs
+    are not the sum of each layer's, for a layer's effect holds what the layers above make of it.
 
     Raises:
         PalscopeError: an address names text or heads, or the table has no cell there.

@@ -97,7 +97,7 @@ def agreement(
     whole: Any = cells
     groups = whole.groupby(list(by), sort=False, dropna=False) if by else [((), whole)]
     for names, group in groups:
-        parts = [
+        parts: list[_Points] = [
             (each["attribution"].to_numpy(), each["effect"].to_numpy())
             for _, each in group.groupby(pair, sort=False)
         ]
@@ -123,8 +123,8 @@ def _correlation(
     low = high = float("nan")
     if len(parts) > 1:
         rng = np.random.default_rng(seed)
-        draws = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
-        drawn = _known(correlate(*_joined([parts[i] for i in draw])) for draw in draws)
+        draws: Any = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
+        drawn = _known(correlate(*_joined([parts[int(i)] for i in draw])) for draw in draws)
         if len(drawn):
             low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     within = _known(correlate(*part) for part in parts)
@@ -250,7 +250,8 @@ def deletion_insertion(
     table: Any = pd.DataFrame(rows)
     at = table.pop("mix").map({mix: number for number, mix in enumerate(mixes)})
     found: Any = measured.loc[at, ["logit_diff", "logprob"]].reset_index(drop=True)
-    return pd.concat([table, found], axis=1)
+    table[found.columns.tolist()] = found
+    return table
 
 
 def areas(table: pd.DataFrame, *, metric: str = "logprob") -> pd.DataFrame:
@@ -317,6 +318,33 @@ def against_chance(
             | {"low": low, "high": high, "pairs": len(gains)}
         )
     return pd.DataFrame(rows)
+
+
+def curve_bands(
+    table: pd.DataFrame,
+    *,
+    metric: str = "logprob",
+    chance: str = "random",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Mean curves over pairs, with Student's t interval of the mean.
+
+    Args:
+        table: of `deletion_insertion` for several pairs, named in a column `pair`; orders whose
+            names begin with `chance` are averaged within each pair.
+
+    Returns:
+        `order, curve, share, n, mean, low, high`; `low` and `high` are NaN for one pair.
+    """
+    whole: Any = table.copy()
+    whole["order"] = whole["order"].mask(whole["order"].str.startswith(chance), chance)
+    by = ["order", "curve", "share"]
+    each: Any = whole.groupby(["pair", *by], sort=False)[metric].mean().reset_index()
+    bands: Any = each.groupby(by, sort=False)[metric].agg(["size", "mean", "sem"]).reset_index()
+    bands = bands.rename(columns={"size": "n"})
+    spread: Any = cast(Any, stats).t.ppf((1 + confidence) / 2, (bands["n"] - 1).clip(lower=1))
+    half = spread * bands.pop("sem")
+    return bands.assign(low=bands["mean"] - half, high=bands["mean"] + half)
 
 
 def _mixed(clip: Waveform, baseline: Waveform, windows: Sequence[Sound]) -> Waveform:
