@@ -7,7 +7,6 @@ values of the corrupt run into the clean one, and asks what is needed. Source: H
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -316,8 +315,9 @@ def check_controls(
         runs = cells[cells["run"] == control]
         if set(runs[pair]) != set(cells[pair]):
             raise PalscopeError(f"control {control!r} is not there for every pair; measure it.")
-        off: Any = ((runs["moved"] - expected * runs["span"]).abs() / unit).fillna(math.inf)
-        worst, name = float(off.max()), str(runs.loc[off.idxmax(), pair])
+        off: Any = (runs["moved"] - expected * runs["span"]).abs() / unit
+        worst = float(off.max())
+        name: Any = runs.loc[off.idxmax(), pair]
         if worst > tolerance:
             raise PalscopeError(
                 f"control {control!r} of pair {name} is {worst:.2g} off its effect of "
@@ -339,8 +339,8 @@ def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
     is_clean = (ends["run"] == "source") == (ends["direction"] == "denoising")
     sign = ends["logit_diff"].where(is_clean, -ends["logit_diff"])
     right = (sign > 0).where(sign.notna(), ~is_clean | (ends["rank"] == 0))
-    whole = right.groupby(ends[pair], sort=False).all()
-    return [str(name) for name in whole[whole].index]
+    whole: Any = right.groupby(ends[pair], sort=False).all()
+    return list(map(str, whole.index[whole]))
 
 
 def _moved(table: pd.DataFrame, metric: str, pair: str) -> Any:

@@ -42,13 +42,17 @@ def note(
         pairs: how many were measured.
         all_pairs: whether those that are not answered right count too.
     """
-    used = int(effects["n"].max())
+    rows: Any = effects
+    used = int(rows["n"].max())
     left = "all pairs" if all_pairs else f"{pairs - used} not answered right are left out"
     stated = [
-        f"{row['control']}-patch {row['expected']:g} ± {row['worst']:.0e}"
+        f"{row['control']}-patch {row['expected']:g} (worst pair off by {row['worst']:.1g})"
         for row in controls.to_dict("records")
     ]
-    return f"{direction}, {metric}, {used} of {pairs} pairs ({left}); {'; '.join(stated)}"
+    other = rows.loc[rows["run"] == "other", "effect"]
+    if len(other):
+        stated.append(f"{BASELINE} {other.min():.2f} to {other.max():.2f}")
+    return f"{direction}, {metric}; {used} of {pairs} pairs ({left}); {', '.join(stated)}"
 
 
 def effects_by_site(effects: pd.DataFrame, note: str = "") -> go.Figure:
@@ -265,6 +269,8 @@ class _Drawn:
 
 def _series(effects: Any, by: str) -> list[_Drawn]:
     names = _order(effects, by)
+    if by == "site":
+        names = [name for name in _SITES if name in names]
     streams = style.colours([])
     colours = {
         name: streams[name] if name in streams else _PALETTE[i % len(_PALETTE)]
@@ -323,8 +329,9 @@ def _layer_names(effects: Any) -> Any:
 def _from_up(effects: Any) -> bool:
     """Whether each cell patches a layer and all above it."""
     rows = effects[effects["run"] == "patch"]
-    last = rows["last_layer"].unique() if "last_layer" in rows else []
-    return len(last) == 1 and rows["layer"].nunique() > 1
+    if "last_layer" not in rows:
+        return False
+    return rows["last_layer"].nunique() == 1 and rows["layer"].nunique() > 1
 
 
 def _layer_title(effects: Any) -> str:
