@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,7 +50,7 @@ def run(given: Namespace) -> None:
         draw(pd.concat(tables, ignore_index=True), given.out)
 
 
-def draw(table: pd.DataFrame, out: Path) -> None:
+def draw(table: Any, out: Path) -> None:
     """Accuracy against layers, against the place of a window of layers, and against cost."""
     table.to_csv(out / "accuracy.csv", index=False)
     sliding = table["family"].str.contains("window")

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
-from palscope.connectors import ProjectorConfig
+from palscope.connectors import ConnectorConfig, ProjectorConfig
 from palscope.errors import PalscopeError
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.routing import Route
 from palscope.routing.depths import Placement
 from palscope.routing.notation import route_to_text
 from palscope.sweeps.record import file_hash
@@ -100,7 +100,8 @@ def train_placements(
         if _steps_done(folder, placement, schedule, manifest, steps) == steps:
             continue
         set_seed(schedule.seed)
-        model, processor = build_placement(placement, schedule.parameters)
+        connector = connector_for(placement.route, schedule.parameters)
+        model, processor = build(BASES, placement.route, connector)
         if statistics is None:
             heard = DemoExamples(corpus, size=MEASURED, seed=schedule.seed, mix=MIX)
             statistics = measure_features(model, processor, heard, MEASURED)
@@ -129,20 +130,17 @@ def train_placements(
     return folders
 
 
-def build_placement(
-    placement: Placement, parameters: int
-) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
-    """The demo's frozen bases on this route, with a fresh connector of about `parameters`."""
-    projected = any(cell.symbol == "P" for _, cells in placement.route.rows for cell in cells)
-    connector = matched_connector(
-        placement.route,
+def connector_for(route: Route, parameters: int) -> ConnectorConfig:
+    """The demo's connector for `route`, with hidden layers that give about `parameters`."""
+    projected = any(cell.symbol == "P" for _, cells in route.rows for cell in cells)
+    return matched_connector(
+        route,
         parameters,
         encoder_width=ENCODER_WIDTH,
         width=WIDTH,
         inputs=INPUTS if projected else DEEP_INPUTS,
         layers=LAYER_PROJECTORS,
     )
-    return build(BASES, placement.route, connector)
 
 
 def _steps_done(

@@ -1,0 +1,57 @@
+"""Connectors of equal size."""
+
+from __future__ import annotations
+
+import pytest
+
+from palscope.connectors import Connector, ProjectorConfig
+from palscope.routing import Route
+from palscope.routing.depths import Placement, trained_depths, trained_queries
+from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
+from palscope.training.matched import connector_parameters, matched_connector
+from palscope.training.placements import PARAMETERS, connector_for
+
+EVERY = {each.name: each for each in [*trained_depths(LAYERS), *trained_queries(LAYERS)]}
+
+
+@pytest.mark.parametrize("placement", EVERY.values(), ids=EVERY)
+def test_all_depths_train_the_same_number_of_parameters(placement: Placement) -> None:
+    config = connector_for(placement.route, PARAMETERS)
+    count = connector_parameters(config, placement.route, ENCODER_WIDTH, WIDTH)
+    assert count == pytest.approx(PARAMETERS, rel=0.003)
+
+
+def test_lal_in_all_layers_is_the_demos() -> None:
+    assert connector_for(Route.lal(LAYERS), PARAMETERS).layers["frames"].hidden == 192
+
+
+def test_parameters_are_counted_as_made() -> None:
+    route = Route.pal(4, [0, 2])
+    shape = ProjectorConfig(hidden=7, depth=3)
+    config = matched_connector(
+        route, 5000, encoder_width=12, width=10, inputs=shape, layers=shape, summary_width=6
+    )
+    made = Connector(config, 12, 10, route.streams)
+    counted = connector_parameters(config, route, 12, 10)
+    assert counted == sum(parameter.numel() for parameter in made.parameters())
+    assert config.inputs["summary"].hidden == 7
+    assert not any(parameter.is_meta for parameter in made.parameters())
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 9])
+def test_the_closest_width_is_found(hidden: int) -> None:
+    route = Route.lal(3)
+    shape = ProjectorConfig(depth=2)
+
+    def match(parameters: int) -> int:
+        config = matched_connector(
+            route, parameters, encoder_width=8, width=10, inputs=shape, layers=shape
+        )
+        return config.layers["frames"].hidden
+
+    def count(width: int) -> int:
+        return 3 * (8 * width + width + width * 10 + 10)
+
+    assert match(count(hidden)) == match(count(hidden) + 20) == hidden
+    assert match(count(hidden) + 40) == hidden + 1
+    assert match(1) == 1
