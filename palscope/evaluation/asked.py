@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from palscope.audio.bundled import CLIPS_FOLDER
@@ -13,6 +14,8 @@ def labelled_questions(
     manifest: Path | None, *, split: str | None = None, limit: int | None = None, seed: int = 0
 ) -> list[tuple[Clip, Item]]:
     """Clips of a manifest, each with one question in a wording that the demo was trained on.
+
+    Domains take turns, so that a run that is stopped has some of each.
 
     Args:
         manifest: None for the clips that come with the package.
@@ -27,12 +30,13 @@ def labelled_questions(
     clips = [clip for clip in rows if split in (None, clip.split)]
     if not clips:
         raise ManifestError(f"manifest {manifest}: no row has split {split!r}.")
+    domains = [
+        [clip for clip in clips if clip.domain == domain]
+        for domain in dict.fromkeys(clip.domain for clip in clips)
+    ]
     if limit is not None:
-        domains = dict.fromkeys(clip.domain for clip in clips)
-        clips = [
-            clip
-            for domain in domains
-            for clip in take_evenly([each for each in clips if each.domain == domain], limit)
-        ]
+        domains = [take_evenly(each, limit) for each in domains]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*domains))
+    clips = [clip for clip in turns if clip is not None]
     items = manifest_items(clips, DecodedOnDemand(), candidates(rows), seed=seed)
     return list(zip(clips, items, strict=True))

@@ -1,0 +1,85 @@
+"""Answers ranked under interventions: the evaluation's ranking, and full passes, say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from palscope.errors import PalscopeError
+from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
+from palscope.interventions import Address, Intervention, Knockout, Reroute, Sound, Text, intervene
+from palscope.measures.choices import choice_logprobs
+from palscope.models.scoring import answer_ids, continued
+from tests.measures.conftest import padded_batch
+
+CHOICES = ["dog", "sea waves", "crackling fire"]
+SAMPLES = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
+
+
+def whole_passes(model: Any, inputs: Any, interventions: list[Intervention]) -> list[float]:
+    """Each choice by one pass over prompt and choice, without a cache."""
+    found = []
+    for choice in CHOICES:
+        ids = answer_ids(model.processor, choice)
+        whole = continued(inputs, ids[:-1])
+        with torch.no_grad(), intervene(model, whole, interventions):
+            logp = model.model(**whole).logits[0, -len(ids) :].double().log_softmax(-1)
+        found.append(float(logp[torch.arange(len(ids)), ids].sum()))
+    return found
+
+
+def test_without_interventions_it_is_the_evaluations_ranking(pal: Any) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    (ranking,) = rank(ModelAnswerer(pal.model, pal.processor), [Asked([SAMPLES], "what?", CHOICES)])
+    found = choice_logprobs(pal, inputs, CHOICES)
+    assert found.tolist() == pytest.approx(ranking.logprobs, abs=1e-4)
+    assert len(set(found.round(2))) == len(CHOICES)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        Address("pattern", Sound(stream="summary")),
+        Address("pattern", Sound(0.2, 0.5), (0, 2), (1,)),
+        Address("pattern", Sound(), queries=Text(-1)),
+        Address("pattern", Sound(stream="frames"), queries=Sound(stream="summary")),
+    ],
+    ids=["all text", "one head", "last token", "sound reads"],
+)
+def test_choices_are_cut_off_as_in_full_passes(pal: Any, address: Address) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    # In a pass over prompt and choice, the prompt's last token is not the last.
+    fixed = address
+    if address.queries == Text(-1):
+        last = inputs["input_ids"].shape[1] - 1
+        fixed = Address("pattern", Sound(), queries=Text(last))
+    found = choice_logprobs(pal, inputs, CHOICES, [Knockout(address)])
+    assert found.tolist() == pytest.approx(whole_passes(pal, inputs, [Knockout(fixed)]), abs=1e-4)
+    assert not np.allclose(found, choice_logprobs(pal, inputs, CHOICES), atol=1e-3)
+
+
+def test_knockouts_and_routes_compose(pal: Any) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    trained = pal.current_route
+    made = [
+        Reroute(trained.mute("frames", [2])),
+        Knockout(Address("pattern", Sound(stream="summary"), (1, 3))),
+    ]
+    found = choice_logprobs(pal, inputs, CHOICES, made)
+    assert found.tolist() == pytest.approx(whole_passes(pal, inputs, made), abs=1e-4)
+    assert pal.current_route == trained
+
+
+def test_encoded_clips_give_the_same(pal: Any) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    found = choice_logprobs(pal, ids | {"audio": pal.encode_audio(inputs)}, CHOICES)
+    assert found.tolist() == pytest.approx(choice_logprobs(pal, inputs, CHOICES), abs=1e-5)
+
+
+def test_several_prompts_are_refused(pal: Any) -> None:
+    with pytest.raises(PalscopeError, match="inputs of one row"):
+        choice_logprobs(pal, padded_batch(pal), CHOICES)
