@@ -11,6 +11,7 @@ from collections.abc import Callable
 import streamlit as st
 from _attention_view import view as attention_view
 from _clips_view import view as clips_view
+from _interventions_view import view as interventions_view
 from _runs_view import view as runs_view
 
 from palscope.errors import PalscopeError
@@ -38,6 +39,7 @@ st.set_page_config(page_title="palscope", page_icon="👂", layout="wide")
 st.navigation(
     [
         st.Page(guarded(attention_view), title="Attention", url_path="attention", default=True),
+        st.Page(guarded(interventions_view), title="Interventions", url_path="interventions"),
         st.Page(guarded(clips_view), title="Many clips", url_path="clips"),
         st.Page(guarded(runs_view), title="Stored runs", url_path="runs"),
     ],

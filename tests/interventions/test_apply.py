@@ -254,6 +254,17 @@ def test_source_and_target_must_cover_as_many_tokens(pal: Any) -> None:
         logits(pal, inputs, Patch(address, Resample(short)))
 
 
+def test_what_was_computed_before_the_place_is_not_touched(pal: Any) -> None:
+    """The residual stream after one layer and before the next are one tensor."""
+    inputs = prompt(pal)
+    names = ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre"]
+    _, plain = pal.run_with_cache(dict(inputs), names_filter=names)
+    with intervene(pal, inputs, [Patch(Address("resid_pre", Text(-1), layers=(2,)), Zero())]):
+        _, cache = pal.run_with_cache(dict(inputs), names_filter=names)
+    assert torch.equal(cache[names[0]], plain[names[0]])
+    assert not cache[names[1]][0, -1].any()
+
+
 def test_gradients_pass_through_an_intervention(pal: Any) -> None:
     inputs = prompt(pal)
     direction = torch.zeros(32, requires_grad=True)

@@ -1,0 +1,74 @@
+"""The pairs that the page intervenes on: bundled ones, or two sounds of the visitor's own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import streamlit as st
+from _sounds import ENDINGS, read
+
+from palscope.pairs import Pair, bundled_pairs, pair_from_files
+
+OWN = "two sounds of your own …"
+
+
+@dataclass(frozen=True)
+class ChosenPair:
+    """A pair, and a digest that stands for it wherever results are remembered."""
+
+    pair: Pair
+    digest: str
+
+
+def choose_pair() -> ChosenPair | None:
+    """The visitor's pair, kept in the address; None while something is missing."""
+    pairs = _bundled()
+    chosen: Any = st.selectbox(
+        "Pair of clips",
+        [*pairs, OWN],
+        key="pair",
+        bind="query-params",
+        persist_state="session",
+        help="A clean and a corrupt clip, as long and as loud as each other, that differ in one "
+        "thing.",
+    )
+    pair = _own() if chosen == OWN else pairs[chosen]
+    if pair is None:
+        st.info("Give two sounds, a question and both answers.")
+        return None
+    about = (pair.question, pair.clean_answer, pair.corrupt_answer, pair.segments)
+    digest = hashlib.sha256(pair.clean.samples.tobytes() + pair.corrupt.samples.tobytes())
+    digest.update(repr(about).encode())
+    return ChosenPair(pair, digest.hexdigest())
+
+
+def _own() -> Pair | None:
+    clean = st.file_uploader("Clean clip", type=list(ENDINGS), key="pair-clean")
+    corrupt = st.file_uploader("Corrupt clip", type=list(ENDINGS), key="pair-corrupt")
+    question, right, wrong = (
+        st.text_input(label, key=f"pair-{label}", max_chars=300).strip()
+        for label in (
+            "Question about both",
+            "Answer to the clean clip",
+            "Answer to the corrupt clip",
+        )
+    )
+    if clean is None or corrupt is None or not (question and right and wrong):
+        return None
+    with TemporaryDirectory() as folder:
+        paths: list[Path] = []
+        for number, file in enumerate((clean, corrupt)):
+            read(file.getvalue(), file.name)  # refuses what is too long or no sound, by its name
+            paths.append(Path(folder) / str(number) / Path(file.name).name)
+            paths[-1].parent.mkdir()
+            paths[-1].write_bytes(file.getvalue())
+        return pair_from_files(paths[0], paths[1], question, right, wrong)
+
+
+@st.cache_resource(show_spinner="Making the pairs …")
+def _bundled() -> dict[str, Pair]:
+    return {pair.name: pair for pair in bundled_pairs()}
