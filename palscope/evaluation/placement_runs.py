@@ -56,8 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--steps",
         type=_count,
         default=150,
-        help="of each training; few steps compare how fast placements learn, not what they reach "
-        "(asked for more than before, trainings go on)",
+        help="of each training; few steps compare how fast placements learn, not what they reach",
     )
     trained.add_argument("--batch", type=_count, default=12, help="clips a step")
     trained.add_argument("--bf16", action="store_true", help="bfloat16 bases and products")
@@ -116,8 +115,7 @@ def trained(given: Namespace, placements: Sequence[Placement], baseline: str) ->
         placements,
         Corpus.open(given.train, given.cache),
         given.checkpoints or given.out / "checkpoints",
-        Schedule(given.batch, seed=given.seed, bf16=given.bf16),
-        steps=given.steps,
+        Schedule(given.steps, given.batch, seed=given.seed, bf16=given.bf16),
         manifest=given.train,
     )
     one = _only(given, _OF_REROUTING, out=given.out / TRAINED)

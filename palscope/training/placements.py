@@ -1,8 +1,6 @@
 """Training a connector for each placement of audio: short runs, alike but for the route.
 
-After so few steps it shows how fast placements learn, not what they reach in the end. The learning
-rate stays constant after its warm-up, so that the runs of a comparison can be stopped after any
-number of steps, equal for all, and go on later.
+So few steps show how fast placements learn, not what they reach in the end.
 """
 
 from __future__ import annotations
@@ -39,8 +37,6 @@ DEEP_INPUTS = ProjectorConfig(depth=3, output_rms=TEXT_RMS)
 LAYER_PROJECTORS = ProjectorConfig(output_rms=LAYER_RMS)
 MIX = {"sound": 0.4, "digit": 0.3, "instrument": 0.3}
 """Single clips of the three domains, which are what is scored."""
-EXAMPLES = 1200
-"""Different training examples; longer runs hear them again."""
 MEASURED = 200
 """Clips over which the encoder's features are standardised."""
 BEGUN, DONE = "begun.json", "trained.json"
@@ -50,9 +46,9 @@ BEGUN, DONE = "begun.json", "trained.json"
 class Schedule:
     """What all placements of a comparison share; all else is the demo's recipe."""
 
+    steps: int
     batch: int = 12
     learning_rate: float = 1e-3
-    warmup_steps: int = 6
     seed: int = 0
     bf16: bool = False
     parameters: int = PARAMETERS
@@ -69,20 +65,18 @@ def train_placements(
     out: Path,
     schedule: Schedule,
     *,
-    steps: int,
     manifest: Path,
     save_every: int = 25,
 ) -> dict[str, Path]:
-    """Train each up to `steps` steps, one after the other.
+    """Train those that are not trained yet, one after the other.
 
-    One that was killed goes on from its last checkpoint, and so does one that has had fewer steps.
+    One that was killed goes on from its last checkpoint.
 
     Args:
         placements: equal names are trained once.
         corpus: the clips; those of split `train` are heard.
         out: gets a checkpoint folder a placement.
         schedule: of every training.
-        steps: how far to train.
         manifest: what the corpus was read from, for the record.
         save_every: steps between checkpoints.
 
@@ -90,14 +84,13 @@ def train_placements(
         The checkpoint of each placement, by name.
 
     Raises:
-        PalscopeError: a folder holds a training with another schedule, route or manifest, or one
-            that has had more steps.
+        PalscopeError: a folder holds a training with another schedule, route or manifest.
     """
     folders: dict[str, Path] = {}
     statistics: tuple[Tensor, Tensor] | None = None
     for placement in {each.name: each for each in placements}.values():
         folders[placement.name] = folder = out / folder_name(placement)
-        if _steps_done(folder, placement, schedule, manifest, steps) == steps:
+        if _is_trained(folder, placement, schedule, manifest):
             continue
         set_seed(schedule.seed)
         connector = connector_for(placement.route, schedule.parameters)
@@ -109,24 +102,23 @@ def train_placements(
         if schedule.bf16:
             for base in (model.language_model, model.encoder):
                 cast(Any, base).bfloat16()
+        size = schedule.steps * schedule.batch
         torch.manual_seed(schedule.seed)
         train(
             model,
             processor,
-            DemoExamples(corpus, size=EXAMPLES, seed=schedule.seed, mix=MIX),
+            DemoExamples(corpus, size=size, seed=schedule.seed, mix=MIX),
             demo_arguments(
                 folder,
-                max_steps=steps,
+                max_steps=schedule.steps,
                 learning_rate=schedule.learning_rate,
-                lr_scheduler_type="constant_with_warmup",
-                warmup_steps=schedule.warmup_steps,
                 per_device_train_batch_size=schedule.batch,
                 seed=schedule.seed,
                 bf16=schedule.bf16,
                 save_steps=save_every,
             ),
         )
-        write_json(folder / DONE, {"steps": steps})
+        write_json(folder / DONE, {"steps": schedule.steps})
     return folders
 
 
@@ -143,33 +135,22 @@ def connector_for(route: Route, parameters: int) -> ConnectorConfig:
     )
 
 
-def _steps_done(
-    folder: Path, placement: Placement, schedule: Schedule, manifest: Path, steps: int
-) -> int:
-    """How many steps the training in `folder` has finished; it is begun where there is none."""
+def _is_trained(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> bool:
+    """Whether `folder` holds this training, finished. Where there is none it is begun."""
     wanted = {
         "name": placement.name,
         "route": route_to_text(placement.route),
         "manifest_sha256": file_hash(manifest),
         "mix": MIX,
-        "examples": EXAMPLES,
         **asdict(schedule),
     }
     begun = folder / BEGUN
     if not begun.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(begun, wanted)
-        return 0
-    if json.loads(begun.read_text(encoding="utf-8")) != wanted:
+    elif json.loads(begun.read_text(encoding="utf-8")) != wanted:
         raise PalscopeError(
             f"{folder} holds a training with another schedule, route or manifest; give another "
             "folder, or remove that one."
         )
-    if not (folder / DONE).is_file():
-        return 0
-    done = int(json.loads((folder / DONE).read_text(encoding="utf-8"))["steps"])
-    if done > steps:
-        raise PalscopeError(
-            f"{folder} was trained for {done} steps; expected {steps} or fewer: ask for as many."
-        )
-    return done
+    return (folder / DONE).is_file()

@@ -22,6 +22,7 @@ from palscope.models import PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.routing import Route, route_from_text
 from palscope.routing.depths import rerouted_depths, trained_depths, trained_queries
+from palscope.training.placements import Schedule
 from tests import tiny
 
 SCRIPTS = Path(__file__).parents[2] / "analyses"
@@ -210,8 +211,8 @@ def test_each_depth_is_scored_on_its_own_weights(
     given = ("--model", models / model, "--manifest", manifest, *QUICK, "--out", out)
     training = ("--train", manifest, "--cache", tmp_path / "cache", "--steps", 7, "--batch", 3)
     assert command(name, *given, *training, "--checkpoints", tmp_path / "weights", "--bf16") == 0
-    assert asked["steps"] == 7 and asked["manifest"] == manifest and asked["clips"] == 5
-    assert asked["schedule"].batch == 3 and asked["schedule"].bf16
+    assert asked["manifest"] == manifest and asked["clips"] == 5
+    assert asked["schedule"] == Schedule(steps=7, batch=3, bf16=True)
     assert asked["out"] == tmp_path / "weights"
     table = pd.read_csv(out / "accuracy.csv")
     table = table[table["model"] == "trained for 7 steps"]
