@@ -12,18 +12,21 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.measures.knockout import ALL_AUDIO
 from palscope.plots import style
 
 EFFECT_NAMES = {
-    "logprob_change": "change of the answer's log-probability (nats)",
-    "logit_diff_change": "change of the logit difference (nats)",
-    "kl": "KL from the run without cuts (nats)",
-    "flipped": "share of answers that change",
+    "logprob_change": ("change of the answer's", "log-probability (nats)"),
+    "logit_diff_change": ("change of the", "logit difference (nats)"),
+    "kl": ("KL from the run", "without cuts (nats)"),
+    "flipped": ("share of answers", "that change"),
 }
-_WINDOW = "middle of the window of layers that is cut"
+_WINDOW = "middle of the layers that are cut"
+_EVERYWHERE = "dotted: cut in all layers"
+_NOT_READ = "stretch that text does not read"
 _READERS = {
     "text": "all text reads",
     "last": "the last token reads",
@@ -93,20 +96,20 @@ def effect_by_depth(effects: pd.DataFrame, effect: str = "logprob_change") -> go
         named.add(line)
     figure.update_layout(
         template="plotly_white",
-        title={"text": f"{EFFECT_NAMES[effect]}; dotted: cut in all layers", "font": {"size": 14}},
-        legend={"orientation": "h", "y": -0.22 / len(readers), "yanchor": "top", "x": 0},
-        margin={"l": 70, "r": 20, "t": 90, "b": 60},
+        legend={"orientation": "h", "y": 1 + 0.3 / len(readers), "yanchor": "bottom", "x": 0},
+        legend_title_text=f"{_EVERYWHERE}; else",
+        margin={"l": 80, "r": 20, "t": 110, "b": 60},
         height=160 + 230 * len(readers),
     )
     figure.update_xaxes(title=_WINDOW, row=len(readers))
-    figure.update_yaxes(title=_short(effect), col=1)
+    figure.update_yaxes(title="<br>".join(EFFECT_NAMES[effect]), col=1)
     return figure
 
 
 def effect_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change") -> Figure:
     """As `effect_by_depth`, for print."""
     table, readers, groups = _lines(effects)
-    size = (1.4 + 2.5 * len(groups), 1.0 + 2.0 * len(readers))
+    size = (max(5.0, 1.4 + 2.5 * len(groups)), 1.0 + 2.0 * len(readers))
     figure = Figure(figsize=size, layout="constrained")
     panels: Any = figure.subplots(
         len(readers), len(groups), sharex=True, sharey="row", squeeze=False
@@ -137,11 +140,17 @@ def effect_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.5)
     for axes in panels[:, 0]:
-        axes.set_ylabel(_short(effect))
-    figure.supxlabel(_WINDOW, fontsize="medium")
-    figure.suptitle(f"{EFFECT_NAMES[effect]}; dotted: cut in all layers", fontsize="medium")
+        axes.set_ylabel("\n".join(EFFECT_NAMES[effect]))
+    for axes in panels[-1]:
+        axes.set_xlabel(_WINDOW)
+    lines[_EVERYWHERE] = Line2D([], [], color="black", linestyle=":", linewidth=1)
     figure.legend(
-        list(lines.values()), list(lines), frameon=False, ncols=4, loc="outside lower left"
+        list(lines.values()),
+        list(lines),
+        frameon=False,
+        ncols=3,
+        fontsize="small",
+        loc="outside upper left",
     )
     return figure
 
@@ -163,15 +172,14 @@ def segments_by_depth(effects: pd.DataFrame, effect: str = "logprob_change") -> 
             colorscale="RdBu",
             zmin=-most,
             zmax=most,
-            colorbar={"title": _short(effect)},
+            colorbar={"title": "<br>".join(EFFECT_NAMES[effect])},
             hovertemplate="%{y}, layers %{x}: %{z:.2f}<extra></extra>",
         )
     )
     figure.update_layout(
         template="plotly_white",
-        title={"text": EFFECT_NAMES[effect], "font": {"size": 14}},
         xaxis_title="layers that are cut",
-        yaxis_title="stretch that text does not read",
+        yaxis_title=_NOT_READ,
         height=200 + 40 * len(segments),
     )
     figure.update_yaxes(autorange="reversed")
@@ -189,17 +197,13 @@ def segments_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change
     picture = axes.imshow(values, aspect="auto", cmap="RdBu", vmin=-most, vmax=most)
     axes.set_xticks(range(len(windows)), labels=windows, rotation=45, ha="right", fontsize="small")
     axes.set_yticks(range(len(segments)), labels=segments)
-    axes.set(xlabel="layers that are cut", ylabel="stretch that text\ndoes not read")
+    axes.set(xlabel="layers that are cut", ylabel=_NOT_READ.replace("text ", "text\n"))
     axes.grid(False)
-    figure.colorbar(picture, ax=axes, label=_short(effect))
+    figure.colorbar(picture, ax=axes, label="\n".join(EFFECT_NAMES[effect]))
     return figure
 
 
 # -- tables ---------------------------------------------------------------------------------------
-
-
-def _short(effect: str) -> str:
-    return {"flipped": "share changed", "kl": "KL (nats)"}.get(effect, "change (nats)")
 
 
 def _lines(effects: pd.DataFrame) -> tuple[Any, list[str], list[str]]:
@@ -239,7 +243,7 @@ def _look(rows: Any) -> dict[str, Any]:
 def _titles(table: Any, readers: list[str], groups: list[str], between: str) -> list[str]:
     clips: dict[Any, int] = table.groupby("group")["n"].max().to_dict()
     return [
-        f"{reader}{between}{f'{group}, ' if group else ''}{clips[group]} clips"
+        f"{reader}{between}{group}, {clips[group]} clip{'s' if clips[group] > 1 else ''}"
         for reader in readers
         for group in groups
     ]

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeSt
 from palscope.measures.masking import ALL_DOMAINS, NOTHING
 
 _ACCURACY = "accuracy (%)"
-_COLOURS = ("#4d4d4d", "#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9")
+_COLOURS = ("#b0b0b0", "#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9")
 """Okabe and Ito's, grey first: what is masked, in the order of the table."""
 
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
