@@ -161,7 +161,8 @@ def receptive_field(table: pd.DataFrame) -> pd.DataFrame:
         window, and `outside`, of all others; `leaked`, the share of all change that lies outside;
         `within50_s` and `within90_s`, the least width that holds 50 % and 90 % of the change;
         `half_maximum_s`, the width in which, without a gap, tokens change at least half as much as
-        the most; `reach_s`, up to the farthest token that moves at all; `floor_moved_db`.
+        the most; `reach_s`, up to the farthest token that moves at all; `floor_moved_db`. Shares
+        and their widths are NaN where nothing moves (sound below the mel spectrogram's floor).
     """
     whole: Any = table
     rows: list[dict[str, Any]] = []
@@ -170,11 +171,8 @@ def receptive_field(table: pd.DataFrame) -> pd.DataFrame:
         change = ordered["change"].to_numpy(np.float64)
         beyond = ordered["beyond_s"].to_numpy()
         inside = ordered["overlaps"].to_numpy()
-        total = max(float(change.sum()), 1e-300)
-        half, most = (
-            float(beyond[np.searchsorted(np.cumsum(change) / total, share - 1e-9)])
-            for share in (0.5, 0.9)
-        )
+        total = float(change.sum()) or np.nan  # what moves nothing has no width
+        half, most = (_width(beyond, change / total, share) for share in (0.5, 0.9))
         rows.append(
             dict(zip(DEPTH, name, strict=True))
             | {
@@ -278,9 +276,17 @@ def _tokens(
     return mine[places].nonzero()[:, 0], spans
 
 
+def _width(
+    beyond: Float[np.ndarray, "tokens"], shares: Float[np.ndarray, "tokens"], held: float
+) -> float:
+    """The least of `beyond`, which ascends, up to which `shares` sum to `held`."""
+    enough = (np.cumsum(shares) >= held - 1e-9).nonzero()[0]
+    return float(beyond[enough[0]]) if len(enough) else float("nan")
+
+
 def _half_maximum(tokens: Any) -> float:
     """Seconds beyond the window to which tokens, without a gap, change half as much as the most."""
-    loud = tokens["change"] >= tokens["change"].max() / 2
+    loud = (tokens["change"] >= tokens["change"].max() / 2) & (tokens["change"] > 0)
     widths = [0.0]
     for side in (-1, 1):
         outwards = tokens[np.sign(tokens["offset_s"]) == side].sort_values("beyond_s")

@@ -178,3 +178,13 @@ def test_a_profile_is_relative_to_the_window_and_in_steps_of_time(table: Any) ->
     assert mel[0.0] == pytest.approx(near / tokens[50], rel=0.2) and mel.drop(0.0).max() == 0
     frames = profile[(profile["site"] == "connector_output") & (profile["stream"] == "frames")]
     assert frames.set_index("offset_s")["relative"].max() == pytest.approx(1)
+
+
+def test_a_change_below_the_floor_moves_nothing_and_has_no_width(ear: HookedAudioModel) -> None:
+    samples = noise(1.0)
+    samples[:8000] *= 1e-7  # 140 dB below the rest
+    table: Any = leakage(ear, Waveform(samples, 16_000, "noise"), 0.1, 0.2)
+    assert table["change"].eq(0).all()
+    field = receptive_field(table)
+    assert field[["leaked", "within50_s", "within90_s"]].isna().all(axis=None)
+    assert field[["inside", "half_maximum_s", "reach_s"]].eq(0).all(axis=None)
