@@ -264,9 +264,9 @@ def _ends(
     clean: Mapping[str, Any], corrupt: Mapping[str, Any], answers: Answers, direction: Direction
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Source and target of the direction, with the answers' common beginning behind them."""
-    clean, corrupt = answers.behind(clean), answers.behind(corrupt)
-    if clean["input_ids"].shape[0] != 1:
+    if clean["input_ids"].shape[0] != 1 or corrupt["input_ids"].shape[0] != 1:
         raise PalscopeError("attribution takes the inputs of one prompt at a time.")
+    clean, corrupt = answers.behind(clean), answers.behind(corrupt)
     if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
         raise PalscopeError(
             "the clean and the corrupt prompt differ in text or in the clips' length; attribution "
