@@ -27,6 +27,7 @@ import transformers
 from tqdm.auto import tqdm
 
 from palscope.hooks import HookedAudioModel
+from palscope.measures.cost import peak_bytes
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.checkpoints import find_checkpoint
 from palscope.models.scoring import prompt_batch
@@ -46,27 +47,6 @@ def medians(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
             if turn:  # the first warms up
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def peak_bytes(call: Callable[[], Any]) -> int:
-    """Most bytes that a call holds at once beyond what was there before: tensors, not processes."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        call()
-    results: Any = profile.profiler
-    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most
 
 
 def overhead(name: str, samples: np.ndarray, repeats: int, device: str) -> dict[str, float]:
