@@ -122,7 +122,7 @@ def written_logits(
     Returns:
         One row a (row, query, layer, key, id): `key`, a column of `input_ids`; `pathway, token,
         clip, start_s, end_s` say what stands there; `id, entry`; `logit`, the contribution; `rank`
-        of the entry among all contributions of that key and layer.
+        of the entry among all contributions of that key and layer, 0 the highest.
 
     Raises:
         PromptError: as `attention_writes`.

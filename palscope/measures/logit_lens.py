@@ -65,7 +65,7 @@ def logit_lens(
         "resid_post" for what leaves `layer`; `column` of `input_ids`; `pathway, token, clip,
         start_s, end_s` say what stands there, as in `attention_mass`; `id` and `entry`, a word of
         the vocabulary; `logit`; `logprob`, its natural logarithm after softmax; `rank` in the
-        vocabulary, 1 the highest. A token has no rows in layers where it does not run.
+        vocabulary, 0 the highest. A token has no rows in layers where it does not run.
 
     Raises:
         PromptError: a token does not exist, is padding, or runs in no layer.

@@ -114,7 +114,7 @@ def top_entries(
     listed = torch.cat([answers.expand(tokens, -1), highest], 1)
     values = logits.gather(1, listed)
     ranks = torch.stack(
-        [1 + (logits > values[:, at, None]).sum(1) for at in range(listed.shape[1])], 1
+        [(logits > values[:, at, None]).sum(1) for at in range(listed.shape[1])], 1
     )
     columns: dict[str, Any] = {
         "place": torch.arange(tokens)[:, None].expand_as(listed).flatten().numpy(),

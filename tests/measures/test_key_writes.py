@@ -93,7 +93,7 @@ def test_the_planted_token_writes_the_answer_and_nothing_else_does(pathway: Any)
     wrote = table[table["logit"].abs() > 1e-6]
     assert set(wrote["key"]) == {planted.event_column(5)} and set(wrote["layer"]) == {planted.layer}
     assert wrote.set_index("entry")["logit"]["A"] == pytest.approx(7.54, abs=0.01)
-    assert wrote.set_index("entry")["rank"].to_dict() == {"A": 1, "B": 11}
+    assert wrote.set_index("entry")["rank"].to_dict() == {"A": 0, "B": 10}
 
 
 def test_a_decoy_offers_nothing_and_its_neighbour_what_it_would_write_alone() -> None:

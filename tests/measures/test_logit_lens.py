@@ -41,7 +41,7 @@ def test_after_the_last_layer_the_lens_gives_the_models_logits(make: Any, family
     value = own.gather(1, at)
     np.testing.assert_allclose(last["logit"], value[:, 0], atol=2e-5)
     np.testing.assert_allclose(last["logprob"], own.log_softmax(-1).gather(1, at)[:, 0], atol=5e-5)
-    ranks = 1 + (own > value + 2e-5).sum(1).numpy()
+    ranks = (own > value + 2e-5).sum(1).numpy()
     assert (last["rank"] >= ranks).all() and (last["rank"] - ranks <= 5).all()
     # Text and the summary run, frames and padding do not; each token has all that was asked for.
     layout = model.layout(inputs)
@@ -49,7 +49,7 @@ def test_after_the_last_layer_the_lens_gives_the_models_logits(make: Any, family
     listed = last.groupby(["row", "column"])["id"].agg(set)
     assert set(listed.index) == {(int(r), int(c)) for r, c in runs.nonzero()}
     assert all(set(asked) <= ids for ids in listed)
-    assert (last.groupby(["row", "column"])["rank"].min() == 1).all()
+    assert (last.groupby(["row", "column"])["rank"].min() == 0).all()
 
 
 def test_text_agrees_with_transformer_lens(make: Any) -> None:
@@ -66,7 +66,7 @@ def test_text_agrees_with_transformer_lens(make: Any) -> None:
         mine = table[(table["layer"] == max(0, number - 1)) & (table["site"] == site)]
         own = mine[mine["id"] == 5].sort_values("column")
         np.testing.assert_allclose(own["logit"], logits[number, :, 5], atol=1e-4)
-        best = mine[mine["rank"] == 1].sort_values("column")
+        best = mine[mine["rank"] == 0].sort_values("column")
         assert best["id"].tolist() == logits[number].argmax(-1).tolist()
 
 
@@ -82,7 +82,7 @@ def test_the_planted_layer_makes_the_answer_readable_at_the_last_token_alone() -
         readable = lead[lead["lead"].abs() > 1e-3]
         assert (readable["column"] == last).all() and (readable["lead"] > 5).all()
         assert readable["layer"].tolist() == list(range(first, LAYERS))
-        assert (readable["rank"] == 1).all() and (readable["leads"] == 1).all()
+        assert (readable["rank"] == 0).all() and (readable["leads"] == 1).all()
         assert lead.drop(readable.index)["lead"].abs().max() < 1e-9
 
 
