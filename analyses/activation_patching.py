@@ -18,12 +18,13 @@ Grids (cells of a time, over the pair's named segments, or over equal --step sec
 
 Pairs come from the bundled clips, from a manifest of labelled clips (--manifest: CSV with columns
 path, domain, label) or from your own pairs (--pairs: CSV with columns clean, corrupt, question,
-clean_answer, corrupt_answer, and if you like start_s, end_s of what differs). Pairs that the model
-does not answer right on both sides are measured and counted, but left out of the mean.
+clean_answer, corrupt_answer, and if you like start_s, end_s of what differs). Pairs to which the
+model's own (greedy) answer is not right on both sides are measured and counted, but left out of the
+mean.
 
-Writes patching.parquet (every pair and cell), effects.csv, answers.csv (how often the answer
-itself moves), figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A run that was
-stopped goes on with --resume.
+Writes patching.parquet (every pair and cell), answers.parquet (the model's answers), effects.csv,
+moved.csv (in how many pairs the preferred one of the two answers moves), figures (HTML, PNG, SVG,
+and their numbers as CSV) and run.json. A run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ from palscope.measures.patching import (
     activation_patching,
     answers_moved,
     check_controls,
+    greedy_answers,
     input_patching,
     patching_effects,
-    solved,
 )
 from palscope.pairs import KINDS, Pair, bundled_pairs, control, read_pairs, swap_pairs
 from palscope.plots import patching as figures
@@ -115,14 +116,16 @@ def run(given: Namespace) -> None:
     results = commands.open_run(
         given, model, data=[path for path in (given.manifest, given.pairs) if path]
     )
-    results.over(
-        pairs,
-        measure,
-        table="patching",
-        key=lambda pair: pair.name,
-        keys=["run", *grids.LABELS],
-        content=fingerprint,
-    )
+
+    def answered(pair: Pair) -> pd.DataFrame:
+        clean, corrupt = (
+            model.inputs(pair.question, c.samples) for c in (pair.clean, pair.corrupt)
+        )
+        return greedy_answers(model, clean, corrupt, pair.clean_answer, pair.corrupt_answer)
+
+    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": fingerprint}
+    results.over(pairs, measure, table="patching", keys=["run", *grids.LABELS], **shared)
+    results.over(pairs, answered, table="answers", keys=["side"], **shared)
     if results.main:
         present(results, given)
 
@@ -202,7 +205,7 @@ def present(results: Run, given: Namespace) -> None:
     """Tables and figures, if the controls hold."""
     table: Any = results.read("patching")
     controls = check_controls(table, metric=given.metric)
-    right = solved(table)
+    right = right_pairs(results.read("answers"))
     used = table if given.all_pairs else table[table["pair"].isin(right)]
     kinds = table.groupby("kind", sort=False)["pair"].unique()
     counts = {
@@ -220,7 +223,7 @@ def present(results: Run, given: Namespace) -> None:
     effects: Any = patching_effects(used, by, metric=given.metric)
     effects.to_csv(given.out / "effects.csv", index=False)
     if used["logit_diff"].notna().any():
-        answers_moved(used, by).to_csv(given.out / "answers.csv", index=False)
+        answers_moved(used, by).to_csv(given.out / "moved.csv", index=False)
     for kind, rows in effects.groupby("kind", sort=False):
         count = counts[kind]
         note = figures.note(
@@ -230,6 +233,12 @@ def present(results: Run, given: Namespace) -> None:
     results.finish(controls=controls.to_dict("records"), pairs=counts)
     print(effects[effects["run"].isin(["patch", "other"])].round(3).to_string(index=False))
     print(f"results in {given.out}")
+
+
+def right_pairs(answers: Any) -> list[str]:
+    """The pairs answered right on both sides."""
+    both = answers.groupby("pair", sort=False)["right"].all()
+    return list(both.index[both])
 
 
 def draw(effects: pd.DataFrame, given: Namespace, stem: str, note: str) -> None:

@@ -31,6 +31,7 @@ from palscope.interventions import (
 )
 from palscope.interventions.cells import run_cells
 from palscope.measures.metrics import METRICS, Answers, answer_metrics
+from palscope.models.scoring import greedy_tokens
 
 Direction = Literal["denoising", "noising"]
 
@@ -329,11 +330,43 @@ def check_controls(
     return pd.DataFrame(rows)
 
 
-def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
-    """The pairs that the model answers right on both sides.
+def greedy_answers(
+    model: HookedAudioModel,
+    clean: Mapping[str, Any],
+    corrupt: Mapping[str, Any],
+    clean_answer: str,
+    corrupt_answer: str | None,
+) -> pd.DataFrame:
+    """What the model answers to both prompts of a pair, left to itself.
 
-    Right is the larger logit of the two answers; where there is no corrupt answer, the clean answer
-    as the most probable token of the clean run.
+    A model that cannot tell which of two digits is first may still prefer the one that it hears to
+    one that it does not: only its own answer shows whether it can do what the pair is about.
+
+    Returns:
+        `side, answer, expected, right`, for "clean" and "corrupt". `right` takes no account of case
+        and a full stop; without a corrupt answer nothing is expected, and it is True.
+    """
+    rows: list[dict[str, Any]] = []
+    for side, inputs, expected in (
+        ("clean", clean, clean_answer),
+        ("corrupt", corrupt, corrupt_answer),
+    ):
+        new = greedy_tokens(model.model, model.processor, inputs)[0]
+        answer = str(model.processor.tokenizer.decode(new, skip_special_tokens=True)).strip()
+        right = expected is None or _plain(answer) == _plain(expected)
+        rows.append({"side": side, "answer": answer, "expected": expected, "right": right})
+    return pd.DataFrame(rows)
+
+
+def _plain(answer: str) -> str:
+    return answer.strip().rstrip(".").casefold()
+
+
+def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
+    """The pairs of which the model prefers the right one of the two answers on both sides.
+
+    Preferred is the larger logit; where there is no corrupt answer, the clean answer must be the
+    most probable token of the clean run. See `greedy_answers` for what a model says by itself.
     """
     ends: Any = table[table["run"].isin(["source", "target"])]
     is_clean = (ends["run"] == "source") == (ends["direction"] == "denoising")

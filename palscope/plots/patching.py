@@ -148,7 +148,7 @@ def effect_map(effects: pd.DataFrame, x: str, note: str = "") -> go.Figure:
     )
     figure.update_layout(**_layout(note), height=max(340, 16 * len(wide) + 150))
     figure.update_xaxes(title=_TITLES[x], type="category")
-    figure.update_yaxes(title=_layer_title(effects), type="category")
+    figure.update_yaxes(title=_map_title(effects), type="category")
     return figure
 
 
@@ -156,7 +156,7 @@ def effect_map_paper(effects: pd.DataFrame, x: str, note: str = "") -> Figure:
     """As `effect_map`, for print."""
     wide = _wide(effects, x)
     most = _most(wide)
-    size = (min(10.0, 3.0 + 0.75 * wide.shape[1]), min(9.0, max(3.4, 0.18 * len(wide) + 1.6)))
+    size = (min(10.0, 3.0 + 0.75 * wide.shape[1]), min(9.0, max(4.4, 0.18 * len(wide) + 2)))
     figure, axes = _one_panel(size, note)
     picture = axes.imshow(
         wide.to_numpy(dtype=float),
@@ -172,7 +172,7 @@ def effect_map_paper(effects: pd.DataFrame, x: str, note: str = "") -> Figure:
     axes.set_xticks(range(len(columns)), labels=columns, **turned)
     every = -(-len(wide) // 16)
     axes.set_yticks(range(0, len(wide), every), labels=list(wide.index[::every]))
-    axes.set(xlabel=_TITLES[x], ylabel=_layer_title(effects))
+    axes.set(xlabel=_TITLES[x], ylabel=_map_title(effects))
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label=EFFECT)
     return figure
@@ -340,6 +340,12 @@ def _layer_title(effects: Any) -> str:
         return "patched from this layer up"
     wide = int((rows["last_layer"] - rows["layer"]).max()) + 1 if "last_layer" in rows else 1
     return style.LAYER if wide == 1 else f"layer, first of {wide} patched together"
+
+
+def _map_title(effects: Any) -> str:
+    """The title of an axis whose ticks name the windows."""
+    title = _layer_title(effects)
+    return title if title == style.LAYER or _from_up(effects) else "layers, patched together"
 
 
 def _shown(value: Any) -> str:

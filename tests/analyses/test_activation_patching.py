@@ -71,6 +71,9 @@ def test_sites_and_sound_stand_side_by_side(
     assert command(*two_digits(out)) == 0
     said = capsys.readouterr().out
     assert "of 2 pairs are answered right" in said and str(out) in said
+    answers = pd.read_parquet(out / "answers.parquet")
+    assert answers["side"].tolist() == ["clean", "corrupt"] * 2
+    assert not answers["right"].any() and answers["answer"].str.len().min() > 0
     table = pd.read_parquet(out / "patching.parquet")
     assert set(table["pair"]) == {p.name for p in bundled_pairs() if p.kind == "first_digit"} & set(
         table["pair"]
@@ -177,14 +180,20 @@ def test_a_result_whose_controls_fail_is_not_shown(
 def test_pairs_that_are_not_answered_right_are_left_out(
     command: Any, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    names = [p.name for p in bundled_pairs() if p.kind == "first_digit"][:2]
     arguments = [a for a in two_digits(tmp_path / "one") if a != "--all-pairs"]
-    monkeypatch.setattr(script, "solved", lambda table: names[:1])
+
+    def answers(right: list[bool]) -> Any:
+        given = iter(right)
+        return lambda *_: pd.DataFrame(
+            {"side": ["clean", "corrupt"], "right": [next(given), next(given)]}
+        )
+
+    monkeypatch.setattr(script, "greedy_answers", answers([True, True, True, False]))
     assert command(*arguments) == 0
     effects = pd.read_csv(tmp_path / "one" / "effects.csv")
     assert set(effects["n"]) == {1}
     assert "1 of 2 pairs" in capsys.readouterr().out
-    monkeypatch.setattr(script, "solved", lambda table: [])
+    monkeypatch.setattr(script, "greedy_answers", answers([False, True, True, False]))
     assert command(*arguments[:-1], tmp_path / "none") == 2
     assert "answers no pair right" in capsys.readouterr().err
 
@@ -209,7 +218,7 @@ def test_pairs_of_a_manifest_and_of_files(command: Any, tmp_path: Path, capsys: 
     assert command(*own, "--metric", "logprob", "--out", tmp_path / "own") == 0
     effects = pd.read_csv(tmp_path / "own" / "effects.csv")
     assert {"before", "changed", "after"} <= set(effects["place"])
-    assert not (tmp_path / "own" / "answers.csv").exists()
+    assert not (tmp_path / "own" / "moved.csv").exists()
 
 
 def test_wrong_arguments(command: Any, tmp_path: Path, capsys: Any) -> None:

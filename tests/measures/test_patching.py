@@ -18,6 +18,7 @@ from palscope.measures.patching import (
     activation_patching,
     answers_moved,
     check_controls,
+    greedy_answers,
     input_patching,
     patching_effects,
     solved,
@@ -415,6 +416,23 @@ def test_without_a_corrupt_answer_the_clean_one_must_be_the_most_probable() -> N
     with pytest.raises(PalscopeError, match="without a corrupt answer"):
         patching_effects(table, ["layer"])
     assert len(patching_effects(table, ["layer"], metric="logprob")) == 3
+
+
+def test_a_models_own_answers_are_judged() -> None:
+    planted = plant("lal")
+    clean, corrupt = planted.inputs("A", AT), planted.inputs("B", AT)
+    a, b = (" ".join(letter * 16) for letter in "AB")  # it never ends its answer by itself
+
+    def right(*expected: Any) -> list[bool]:
+        table = greedy_answers(planted.model, clean, corrupt, *expected)
+        assert table["side"].tolist() == ["clean", "corrupt"]
+        assert table["answer"].tolist() == [a, b]
+        return table["right"].tolist()
+
+    assert right(a, b) == [True, True]
+    assert right(a.lower() + ".", None) == [True, True]
+    assert right(b, b) == [False, True]
+    assert right(a, "A") == [True, False]
 
 
 def test_answers_moved_counts_pairs() -> None:

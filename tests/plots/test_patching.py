@@ -76,7 +76,7 @@ def test_maps_leave_blank_where_nothing_stands(by_layer: Any) -> None:
     np.testing.assert_allclose(np.array(figure.data[0].z, dtype=float), expected)
     assert list(figure.data[0].x) == list(PLACES) and list(figure.data[0].y) == ["0–2", "3–5"]
     assert figure.data[0].zmin == -figure.data[0].zmax == -0.2
-    assert figure.layout.yaxis.title.text == "layer, first of 3 patched together"
+    assert figure.layout.yaxis.title.text == "layers, patched together"
     axes = patching.effect_map_paper(by_layer, "place", NOTE).axes[0]
     image = axes.get_images()[0].get_array()
     np.testing.assert_allclose(np.ma.filled(image, np.nan), expected)
