@@ -194,7 +194,8 @@ def leakage_profile(table: pd.DataFrame, step: float = 0.1) -> pd.DataFrame:
 
     Args:
         table: from `leakage`.
-        step: seconds; tokens are averaged over steps of time from the window's middle.
+        step: seconds; tokens are averaged over steps of time from the window's middle, of their
+            own length where that is more.
 
     Returns:
         `depth, site, layer, stream, offset_s, relative`: `offset_s` is the middle of a step,
@@ -202,7 +203,10 @@ def leakage_profile(table: pd.DataFrame, step: float = 0.1) -> pd.DataFrame:
     """
     whole: Any = table
     inside = whole[whole["overlaps"]].groupby(DEPTH)["change"].mean().rename("inside")
-    binned = whole.assign(offset_s=(np.round(whole["offset_s"] / step) * step).round(6) + 0.0)
+    length = (whole["token_end_s"] - whole["token_start_s"]).groupby(whole["depth"]).median()
+    steps = whole["depth"].map(length.clip(lower=step))
+    # Adding 0 turns the -0.0 of the step before the middle into the step of the middle.
+    binned = whole.assign(offset_s=(np.round(whole["offset_s"] / steps) * steps).round(3) + 0.0)
     means = binned.groupby([*DEPTH, "offset_s"])["change"].mean().reset_index()
     joined = means.merge(inside.reset_index(), on=DEPTH)
     joined["relative"] = joined.pop("change") / joined.pop("inside")

@@ -16,7 +16,7 @@ from palscope.plots import style
 
 FROM_WINDOW = "time from the window's middle (s)"
 RELATIVE = "change, that inside the window = 1"
-LEAKED = "share of change outside the window"
+LEAKED = "share of the change\nthat lies outside the window"
 _SITES = {
     "mel": "mel",
     "encoder_input": "convolutions",
@@ -88,10 +88,10 @@ def leakage_over_time_paper(bands: pd.DataFrame, window_s: float) -> Figure:
                 rows["offset_s"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0
             )
             axis.plot(rows["offset_s"], rows["mean"], color=colour, linewidth=1.4, label=name)
-        axis.set(title=title, xlabel=FROM_WINDOW, ylim=(0, None))
+        axis.set(title=title, xlabel=FROM_WINDOW)
         axis.legend(frameon=False, fontsize="small")
         _plain(axis)
-    axes[0].set_ylabel(RELATIVE)
+    axes[0].set(ylabel=RELATIVE, ylim=(0, None))  # shared, so after all are drawn
     return figure
 
 
@@ -145,7 +145,7 @@ def leaked_by_depth(bands: pd.DataFrame) -> go.Figure:
         height=400,
     )
     figure.update_yaxes(range=[0, 1])
-    figure.update_yaxes(title=LEAKED, col=1)
+    figure.update_yaxes(title=LEAKED.replace("\n", "<br>"), col=1)
     figure.update_xaxes(title=style.LAYER, col=2)
     return figure
 
@@ -153,7 +153,7 @@ def leaked_by_depth(bands: pd.DataFrame) -> go.Figure:
 def leaked_by_depth_paper(bands: pd.DataFrame) -> Figure:
     """As `leaked_by_depth`, for print."""
     below, above = _two_parts(bands)
-    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     left.errorbar(
         below["name"],

@@ -100,7 +100,12 @@ def readable_by_depth_paper(bands: pd.DataFrame) -> Figure:
         axis.grid(alpha=0.25, linewidth=0.5)
     axes[0].set_ylabel(LEADS)
     figure.legend(
-        list(lines.values()), list(lines), frameon=False, ncols=5, loc="outside upper left"
+        list(lines.values()),
+        list(lines),
+        frameon=False,
+        ncols=2 * len(domains),
+        fontsize="small",
+        loc="outside upper left",
     )
     return figure
 

@@ -178,6 +178,8 @@ def test_a_profile_is_relative_to_the_window_and_in_steps_of_time(table: Any) ->
     assert mel[0.0] == pytest.approx(near / tokens[50], rel=0.2) and mel.drop(0.0).max() == 0
     frames = profile[(profile["site"] == "connector_output") & (profile["stream"] == "frames")]
     assert frames.set_index("offset_s")["relative"].max() == pytest.approx(1)
+    summary = profile[(profile["site"] == "connector_output") & (profile["stream"] == "summary")]
+    assert np.diff(summary["offset_s"]) == pytest.approx([0.3] * (len(summary) - 1))
 
 
 def test_a_change_below_the_floor_moves_nothing_and_has_no_width(ear: HookedAudioModel) -> None:
