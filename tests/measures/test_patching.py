@@ -278,6 +278,26 @@ def test_input_patching_refuses_other_sites(ear: Any) -> None:
 # -- what is refused ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_denoising_starts_from_the_corrupt_run_and_noising_from_the_clean_one(
+    direction: Any,
+) -> None:
+    planted = plant("lal")
+    clean, corrupt = planted.inputs("A", AT), planted.inputs("B", AT)
+    table = activation_patching(
+        planted.model,
+        clean,
+        corrupt,
+        cells_by_layer(planted),
+        answers=ANSWERS,
+        direction=direction,
+    )
+    ends = table.set_index("run")["logit_diff"]
+    assert (ends["target"] < 0 < ends["source"]) == (direction == "denoising")
+    assert (ends["self"] < 0 < ends["full"]) == (direction == "denoising")
+    assert set(table["direction"]) == {direction}
+
+
 def test_prompts_that_differ_in_more_than_sound_are_refused() -> None:
     planted = plant("lal")
     short, long = planted.inputs("A", AT), planted.inputs("B", AT, n_tokens=15)
