@@ -5,8 +5,9 @@
 
 Reroutes each checkpoint as it is. LAL: first layers, from a layer upwards, a window that slides.
 PAL: LAL in the first of its layers with and without the summary, the summary from a layer upwards.
-PLITS: frozen from a layer upwards. The weights were trained for one route: what a rerouted model
-loses says where that model reads its audio, not which depth is best.
+PLITS: frozen from a layer upwards; its layers with audio are those below, where it runs. The
+weights were trained for one route: what a rerouted model loses says where that model reads its
+audio, not which depth is best.
 
 With --train it also trains a connector for each depth from scratch, with about equal numbers of
 parameters (hidden widths differ) and equal steps, batches and seed. After few steps it shows how

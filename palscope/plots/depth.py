@@ -20,15 +20,18 @@ LABELS: dict[Against, str] = {
     "cache_ratio": "size of the cache, relative",
 }
 ACCURACY = "accuracy"
-# Okabe and Ito's palette (2008), which colour-blind readers can tell apart; shapes tell it twice.
-_LOOKS = (
-    ("#0072B2", "circle", "o"),
-    ("#D55E00", "diamond", "D"),
-    ("#009E73", "square", "s"),
-    ("#CC79A7", "triangle-up", "^"),
-    ("#E69F00", "triangle-down", "v"),
-    ("#56B4E9", "x", "X"),
-    ("#000000", "star", "*"),
+# Okabe and Ito's palette (2008), which colour-blind readers can tell apart. Shapes tell it twice,
+# and as there is one more of them, no family looks like another.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKS = (
+    ("circle", "o"),
+    ("diamond", "D"),
+    ("square", "s"),
+    ("triangle-up", "^"),
+    ("triangle-down", "v"),
+    ("x", "X"),
+    ("star", "*"),
+    ("cross", "P"),
 )
 _GREY = "#7F7F7F"
 
@@ -50,9 +53,9 @@ def accuracy_against(table: pd.DataFrame, x: Against) -> go.Figure:
         cols=len(domains),
         shared_xaxes=True,
         shared_yaxes=True,
-        subplot_titles=titles,
+        subplot_titles=[title.replace("\n", "<br>") for title in titles],
         horizontal_spacing=0.03,
-        vertical_spacing=0.22 / len(models),
+        vertical_spacing=0.26 / len(models),
     )
     named: set[str] = set()
     for (model, domain), panel in _groups(table, ["model", "domain"]):
@@ -91,11 +94,11 @@ def accuracy_against(table: pd.DataFrame, x: Against) -> go.Figure:
             named.add(family)
     figure.update_layout(
         template="plotly_white",
-        margin={"l": 60, "r": 20, "t": 90, "b": 50},
-        legend={"orientation": "h", "y": 1.02 + 0.08 / len(models), "yanchor": "bottom", "x": 0},
-        height=180 + 220 * len(models),
+        margin={"l": 60, "r": 20, "t": 150, "b": 50},
+        legend={"orientation": "h", "y": 1 + 0.2 / len(models), "yanchor": "bottom", "x": 0},
+        height=180 + 240 * len(models),
     )
-    figure.update_yaxes(range=[0, 1.02])
+    figure.update_yaxes(range=[-0.03, 1.05])
     figure.update_yaxes(title=ACCURACY, col=1)
     figure.update_xaxes(title=LABELS[x], row=len(models))
     return figure
@@ -104,7 +107,7 @@ def accuracy_against(table: pd.DataFrame, x: Against) -> go.Figure:
 def accuracy_against_paper(table: pd.DataFrame, x: Against) -> Figure:
     """As `accuracy_against`, for print."""
     models, domains, families, titles = _panels(table)
-    size = (1.2 + 2.4 * len(domains), 1.2 + 1.8 * len(models))
+    size = (1.2 + 2.4 * len(domains), 1.2 + 2.0 * len(models))
     figure = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots(len(models), len(domains), sharex=True, sharey=True, squeeze=False)
     drawn: dict[str, Any] = {}
@@ -132,7 +135,7 @@ def accuracy_against_paper(table: pd.DataFrame, x: Against) -> Figure:
             )
     for axis, title in zip(axes.flat, titles, strict=True):
         axis.set_title(title, fontsize="medium")
-        axis.set_ylim(0, 1.02)
+        axis.set_ylim(-0.03, 1.05)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.5)
     for axis in axes[:, 0]:
@@ -154,11 +157,13 @@ def _panels(table: Any) -> tuple[list[str], list[str], dict[str, tuple[str, str,
     """The models, the domains, how each family looks, and a title for each panel."""
     models, domains = list(table["model"].unique()), list(table["domain"].unique())
     families = [name for name in table["family"].unique() if name != NO_AUDIO]
-    looks = {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(families)}
+    looks = {
+        name: (_COLOURS[i % len(_COLOURS)], *_MARKS[i % len(_MARKS)])
+        for i, name in enumerate(families)
+    }
     counts = table.groupby(["model", "domain"])["n"].max()
     titles = [
-        ", ".join([part for part in (model, domain) if part])
-        + f" ({counts.get((model, domain), 0)} clips)"
+        f"{model}\n{domain} ({counts.get((model, domain), 0)} clips)"
         for model in models
         for domain in domains
     ]

@@ -67,8 +67,8 @@ def test_costs_are_points_with_quartiles(table: pd.DataFrame) -> None:
 def test_print_shows_the_same(table: pd.DataFrame, x: Any) -> None:
     figure: Any = depth.accuracy_against_paper(table, x)
     assert [axis.get_title() for axis in figure.axes] == [
-        "lal, sound (20 clips)",
-        "lal, speech (20 clips)",
+        "lal\nsound (20 clips)",
+        "lal\nspeech (20 clips)",
     ]
     left = figure.axes[0]
     assert (left.get_xlabel(), left.get_ylabel()) == (depth.LABELS[x], "accuracy")
@@ -89,3 +89,14 @@ def test_families_differ_in_colour_and_shape(table: pd.DataFrame) -> None:
     first, last = trace(figure, "first", 0).marker, trace(figure, "last", 0).marker
     assert first.color != last.color and first.symbol != last.symbol
     assert trace(figure, "first", 1).marker.color == first.color
+
+
+def test_many_families_do_not_look_alike(table: pd.DataFrame) -> None:
+    rows = table[(table["family"] == "last") & (table["domain"] == "sound")]
+    many = pd.concat([rows.assign(family=f"sweep {number}") for number in range(12)])
+    looks = [
+        (each.marker.color, each.marker.symbol)
+        for each in depth.accuracy_against(many, "layers").data
+        if each.name.startswith("sweep")
+    ]
+    assert len(set(looks)) == len(looks) == 12
