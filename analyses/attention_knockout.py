@@ -63,6 +63,11 @@ from palscope.sweeps import commands
 from palscope.training.manifest import Corpus, DecodedOnDemand, read_manifest
 
 DEPTH = ["group", "queries", "pathway", "first_layer", "last_layer"]
+COLUMNS = [
+    *("run", "queries", "pathway", "segment", "start_s", "end_s", "first_layer", "last_layer"),
+    *("layers", "keys", "logit_diff", "logprob", "kl", "rank"),
+    *("logit_diff_change", "logprob_change", "flipped"),
+]
 DRAWN = ("logprob_change", "flipped")
 
 
@@ -224,6 +229,8 @@ def cut(
     if "generated" in queries:
         made: Any = generated_knockout(model, inputs, windows, answer=question.answer)
         table = pd.concat([table, made[made["run"] == "cut"]], ignore_index=True)
+    # The same columns for every clip, whether its stretches have names or not.
+    table = table.reindex(columns=COLUMNS).astype({"segment": "string"})
     about = {"answer": question.answer, "other": other, "solved": table["rank"].iloc[0] == 0}
     for place, (name, value) in enumerate(about.items()):
         table.insert(place, name, value)
