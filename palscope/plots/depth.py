@@ -20,9 +20,19 @@ LABELS: dict[Against, str] = {
     "cache_ratio": "size of the cache, relative",
 }
 ACCURACY = "accuracy"
-# Okabe and Ito's palette (2008), which colour-blind readers can tell apart. Shapes tell it twice,
-# and as there is one more of them, no family looks like another.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette (2008) and two of Tol's muted scheme (2021), which colour-blind readers can
+# tell apart. Shapes tell it twice, and as there is one fewer of them, no family looks like another.
+_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#882255",
+    "#999933",
+)
 _MARKS = (
     ("circle", "o"),
     ("diamond", "D"),
