@@ -194,8 +194,8 @@ def leakage_profile(table: pd.DataFrame, step: float = 0.1) -> pd.DataFrame:
 
     Args:
         table: from `leakage`.
-        step: seconds; tokens are averaged over steps of time from the window's middle, of their
-            own length where that is more.
+        step: seconds; tokens are averaged over steps of time from the window's middle, or as many
+            of these as a token is long.
 
     Returns:
         `depth, site, layer, stream, offset_s, relative`: `offset_s` is the middle of a step,
@@ -203,8 +203,9 @@ def leakage_profile(table: pd.DataFrame, step: float = 0.1) -> pd.DataFrame:
     """
     whole: Any = table
     inside = whole[whole["overlaps"]].groupby(DEPTH)["change"].mean().rename("inside")
-    length = (whole["token_end_s"] - whole["token_start_s"]).groupby(whole["depth"]).median()
-    steps = whole["depth"].map(length.clip(lower=step))
+    length = (whole["token_end_s"] - whole["token_start_s"]).groupby(whole["depth"]).max()
+    # Whole steps, so that clips of which the end cuts a token have the same ones.
+    steps = whole["depth"].map(np.ceil(length / step - 1e-6).clip(lower=1) * step)
     # Adding 0 turns the -0.0 of the step before the middle into the step of the middle.
     binned = whole.assign(offset_s=(np.round(whole["offset_s"] / steps) * steps).round(3) + 0.0)
     means = binned.groupby([*DEPTH, "offset_s"])["change"].mean().reset_index()
