@@ -34,8 +34,8 @@ def edit_waveform(
     last = len(samples) if where.end is None else round(where.end * rate)
     if not 0 <= first < last <= len(samples):
         raise AudioError(
-            f"{where.start:.3f} s to {last / rate:.3f} s lies outside of the clip, which is "
-            f"{len(samples) / rate:.3f} s long."
+            f"{where.start:.3f} s to {last / rate:.3f} s lies outside of {waveform.source}, which "
+            f"is {len(samples) / rate:.3f} s long."
         )
     old = samples[first:last]
     if isinstance(edit, Waveform):

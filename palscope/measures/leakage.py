@@ -8,7 +8,7 @@ much it moved, by its distance from the window: the receptive field, measured.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,11 +21,12 @@ from palscope.audio import Waveform, load_audio
 from palscope.audio.timegrid import TimeGrid
 from palscope.errors import AudioError
 from palscope.hooks import HookedAudioModel
+from palscope.interventions import Sound, edit_waveform
+from palscope.models.modeling import SECONDS_PER_FEATURE
 from palscope.routing import Level, TokenLayout
 
 How = Literal["noise", "silence"]
 
-SECONDS_PER_MEL_FRAME = 0.01
 _DECIBELS = 40.0
 """Whisper's log-mel is (log10(power) + 4) / 4: one unit is 4 decades, 40 dB."""
 
@@ -46,28 +47,24 @@ def changed_window(
         seed: of the noise.
 
     Raises:
-        AudioError: the window is empty, does not lie in the clip, or would stay as it is.
+        PalscopeError: the window is empty.
+        AudioError: it does not lie in the clip, or would stay as it is.
     """
-    rate = waveform.sample_rate
-    first, last = round(start_s * rate), round(end_s * rate)
-    if not 0 <= first < last <= len(waveform.samples):
-        raise AudioError(
-            f"the window {start_s:g} to {end_s:g} s does not lie in {waveform.source}, which lasts "
-            f"{waveform.seconds:.2f} s; give seconds from 0 to its end, the earlier one first."
-        )
-    samples = cast(Any, waveform).samples.copy()
-    old = samples[first:last].copy()
-    if how == "silence":
-        samples[first:last] = 0
-    else:
-        noise = np.random.default_rng(seed).standard_normal(last - first)
-        samples[first:last] = noise * np.sqrt(np.square(old, dtype=np.float64).mean())
-    if np.array_equal(samples[first:last], old):
-        raise AudioError(
-            f"{start_s:g} to {end_s:g} s of {waveform.source} is silent already, and so "
-            f"{how} in its place changes nothing; choose a window that holds sound."
-        )
-    return Waveform(samples, rate, f"{waveform.source}, {start_s:g} to {end_s:g} s {how}")
+
+    def other(old: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
+        new = np.zeros_like(old)
+        if how == "noise":
+            noise = np.random.default_rng(seed).standard_normal(len(old))
+            new = noise * np.sqrt(np.square(old, dtype=np.float64).mean())
+        if np.array_equal(new.astype(np.float32), old):
+            raise AudioError(
+                f"{start_s:g} to {end_s:g} s of {waveform.source} is silent already, and so "
+                f"{how} in its place changes nothing; choose a window that holds sound."
+            )
+        return new
+
+    changed = edit_waveform(waveform, Sound(start_s, end_s), other)
+    return replace(changed, source=f"{waveform.source}, {start_s:g} to {end_s:g} s {how}")
 
 
 def leakage(
@@ -110,7 +107,7 @@ def leakage(
     """
     encoder: Any = model.model.encoder
     heard = load_audio(waveform, sample_rate=model.processor.sample_rate)
-    longest = encoder.window * SECONDS_PER_MEL_FRAME
+    longest = encoder.window * SECONDS_PER_FEATURE
     if heard.seconds > longest:
         raise AudioError(
             f"{waveform.source} lasts {heard.seconds:.1f} s, but the encoder hears {longest:g} s "
@@ -234,7 +231,7 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
     layout = model.layout(inputs)
     mel = inputs["input_features"][0].T
     seconds = waveform.seconds
-    found = [_Depth("mel", -1, "", mel, TimeGrid(SECONDS_PER_MEL_FRAME).spans(len(mel)))]
+    found = [_Depth("mel", -1, "", mel, TimeGrid(SECONDS_PER_FEATURE).spans(len(mel)))]
     grid = model.model.encoder.grid
     for name, site, layer, stream in _places(model):
         if site.startswith("encoder"):

@@ -29,7 +29,7 @@ def test_another_clip_gives_the_same_seconds_of_its_own() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(AudioError, match=r"outside of the clip, which is 1\.000 s"):
+    with pytest.raises(AudioError, match=r"outside of noise, which is 1\.000 s"):
         edit_waveform(CLIP, Sound(0.5, 1.2), np.zeros_like)
     with pytest.raises(AudioError, match="no streams"):
         edit_waveform(CLIP, Sound(0.5, stream="frames"), np.zeros_like)
