@@ -159,7 +159,7 @@ def test_noise_is_as_loud_as_what_it_replaces(sound: Waveform) -> None:
 
 def test_windows_that_cannot_be_changed_are_refused(ear: HookedAudioModel, sound: Waveform) -> None:
     for window in ((0.5, 0.5), (0.9, 1.1), (-0.1, 0.2)):
-        with pytest.raises(PalscopeError, match="is empty|outside of noise|starts at 0"):
+        with pytest.raises(PalscopeError, match=r"is empty|outside of noise|starts at 0"):
             leakage(ear, sound, *window)
     silence = Waveform(np.zeros(16_000, np.float32), 16_000, "nothing")
     with pytest.raises(AudioError, match="silent already"):
