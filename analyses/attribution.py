@@ -196,22 +196,24 @@ def patched(
     route = model.current_route
     layers = [(layer,) for layer in chosen_layers(model, given)]
     by_layer: list[Cell] = []
+    in_all: list[Cell] = []
     for stream in route.streams:
         places: Any = grids.steps(pair.seconds, given.step, stream.name)
         by_layer += grids.layers_by_places(route, places, layers)
+        in_all += grids.sites_by_places(places, stream=stream.name, sites=["audio_state"])
     by_site = grids.sites_by_places(
-        grids.steps(pair.seconds, given.step), sites=("encoder_output", "connector_output")
+        grids.steps(pair.seconds, given.step), sites=["encoder_output", "connector_output"]
     )
     runs, told = setting(model, pair)
-    table = activation_patching(model, **runs, cells=[*by_layer, *by_site], **told)
+    cells = [*by_layer, *by_site, *in_all]
+    table = activation_patching(model, **runs, cells=cells, **told)
     right = pair.name in solved(table.assign(pair=pair.name))
-    patch: Any = table["run"] == "patch"
+    # Layers of a stream that runs add up along the path of all, not in attribution patching.
+    shown = {PATCHING: [*by_layer, *by_site], GRADIENTS: by_layer, TOGETHER: in_all}
     parts: list[pd.DataFrame] = []
-    for method, cells in ((PATCHING, [*by_layer, *by_site]), (GRADIENTS, by_layer)):
-        number = patch.cumsum()
-        first: Any = table[~patch | (number <= len(cells))]
-        mine = of_method(attributions, method)
-        beside = beside_patching(first, mine, cells, metric=metric_of(pair))
+    for method, mine in shown.items():
+        own = of_method(attributions, method)
+        beside = beside_patching(table, own, cells, only=mine, metric=metric_of(pair))
         parts.append(beside.assign(method=method))
     return pd.concat(parts, ignore_index=True).assign(kind=pair.kind, solved=right)
 
@@ -256,16 +258,14 @@ def present(
     """Write the summaries and draw the figures."""
     out: Path = given.out
     sums = [
-        completeness(table[table["difference"].notna() & (table["method"] == method)]).assign(
-            method=method, pair=name
-        )
+        completeness(of_method(table, method)).assign(method=method, pair=name)
         for name, table in attributions
         for method in (GRADIENTS, TOGETHER)
     ]
     pd.concat(sums, ignore_index=True).to_csv(out / "completeness.csv", index=False)
     overall = agreement(cells, ["method", "site"])
     overall.to_csv(out / "agreement.csv", index=False)
-    in_layers: Any = cells[cells["site"] == "audio_state"]
+    in_layers: Any = cells[cells["layer"].notna()]
     depth = agreement(in_layers, ["method", "stream", "layer"])
     chance = against_chance(areas(curves))
     chance.to_csv(out / "chance.csv", index=False)

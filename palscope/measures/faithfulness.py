@@ -43,6 +43,7 @@ def beside_patching(
     attributions: pd.DataFrame,
     cells: Sequence[Cell],
     *,
+    only: Sequence[Cell] | None = None,
     metric: str = "logit_diff",
 ) -> pd.DataFrame:
     """Each cell's effect by exact patching, and what an attribution says of it.
@@ -50,7 +51,8 @@ def beside_patching(
     Args:
         patching: of `activation_patching` for one pair and `cells`.
         attributions: of one method, for the same pair, metric and direction.
-        cells: in the order in which they were patched; sound alone.
+        cells: in the order in which they were patched.
+        only: those of them to list (all by default): sound alone.
         metric: column of `patching`.
 
     Returns:
@@ -65,10 +67,16 @@ def beside_patching(
     if len(patched) != len(cells):
         raise PalscopeError(f"{len(patched)} cells were patched, but {len(cells)} are given.")
     target = float(whole.loc[whole["run"] == "target", metric].iloc[0])
-    rows = pd.DataFrame([dict(cell.labels) for cell in cells])
-    rows["effect"] = patched[metric].to_numpy() - target
-    rows["attribution"] = [attribution_at(attributions, *cell.addresses) for cell in cells]
-    return rows
+    effects = dict(zip(map(id, cells), patched[metric] - target, strict=True))
+    rows = [
+        {
+            **cell.labels,
+            "effect": effects[id(cell)],
+            "attribution": attribution_at(attributions, *cell.addresses),
+        }
+        for cell in (cells if only is None else only)
+    ]
+    return pd.DataFrame(rows)
 
 
 def agreement(
@@ -89,9 +97,10 @@ def agreement(
         One row a group: `by…, cells, pairs`; `pearson` and `spearman` over all its cells, each with
         `_low` and `_high`, a percentile bootstrap over pairs; `pearson_pair` and `spearman_pair`,
         the median over pairs of the correlation within one; `slope`, the factor by which effects
-        exceed attributions (least squares through zero); and `sign`, the share of the summed size
-        of effects that attributions give the right sign. NaN where there are fewer than three
-        cells, or nothing varies; intervals are NaN for one pair.
+        exceed attributions (least squares through zero); `sign`, the share of the summed size of
+        effects that attributions give the right sign; and `size`, the mean size of effects, in
+        nats: where it is next to nothing, so is what a correlation says. NaN where there are fewer
+        than three cells, or nothing varies; intervals are NaN for one pair.
     """
     rows: list[dict[str, Any]] = []
     whole: Any = cells
@@ -161,6 +170,7 @@ def _scale(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {
         "slope": float((x * y).sum()) / size if size else float("nan"),
         "sign": right / total if total else float("nan"),
+        "size": float(np.abs(y).mean()),
     }
 
 

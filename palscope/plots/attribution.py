@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from palscope.plots.spectrogram import mel_image
 
 ATTRIBUTION = "attribution (nats)"
 EFFECT = "effect of exact patching (nats)"
+CORRELATION = "Pearson correlation with exact patching"
 FREQUENCY = "frequency (kHz)"
 LOGPROB = "log-probability of the answer (nats)"
 _SHARE = {"deletion": "share of the clip deleted", "insertion": "share of the clip inserted"}
@@ -264,12 +265,13 @@ def scatter_paper(cells: pd.DataFrame) -> Figure:
 
 
 def by_layer(depth: pd.DataFrame) -> go.Figure:
-    """Correlation with exact patching by layer: where gradients may be believed.
+    """Correlation with exact patching by layer, above the size of what there is to correlate.
 
     Args:
         depth: of `agreement` by method, stream and layer.
     """
-    figure: Any = go.Figure()
+    figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3])
+    sized: set[str] = set()
     for method, stream, colour, dash, rows in _lines_by_layer(depth):
         known = rows.dropna(subset=["pearson_low", "pearson_high"])
         figure.add_scatter(
@@ -280,6 +282,8 @@ def by_layer(depth: pd.DataFrame) -> go.Figure:
             line={"width": 0},
             hoverinfo="skip",
             showlegend=False,
+            row=1,
+            col=1,
         )
         figure.add_scatter(
             x=rows["layer"],
@@ -288,28 +292,45 @@ def by_layer(depth: pd.DataFrame) -> go.Figure:
             mode="lines+markers",
             line={"color": colour, "dash": dash[0], "width": 2},
             hovertemplate="layer %{x}: %{y:.2f}",
+            row=1,
+            col=1,
         )
+        if stream not in sized:
+            sized.add(stream)
+            figure.add_scatter(
+                x=rows["layer"],
+                y=rows["size"],
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                showlegend=False,
+                hovertemplate=stream + ", layer %{x}: %{y:.3f} nats<extra></extra>",
+                row=2,
+                col=1,
+            )
     figure.update_layout(
         template="plotly_white",
         margin={"l": 60, "r": 20, "t": 80, "b": 50},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        height=380,
-        xaxis={"title": style.LAYER},
-        yaxis={"title": "Pearson correlation with exact patching", "range": [-1.05, 1.05]},
+        height=500,
     )
+    figure.update_xaxes(title=style.LAYER, row=2)
+    figure.update_yaxes(title=CORRELATION, range=[-1.05, 1.05], row=1)
+    figure.update_yaxes(title="mean effect (nats)", rangemode="tozero", row=2)
     return figure
 
 
 def by_layer_paper(depth: pd.DataFrame) -> Figure:
     """As `by_layer`, for print."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes: Any = figure.subplots()
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes: Any = figure.subplots(2, 1, sharex=True, height_ratios=[0.7, 0.3])
+    top, bottom = axes
+    sized: set[str] = set()
     for method, stream, colour, dash, rows in _lines_by_layer(depth):
         layers = rows["layer"].astype(float)
-        axes.fill_between(
+        top.fill_between(
             layers, rows["pearson_low"], rows["pearson_high"], color=colour, alpha=0.12, linewidth=0
         )
-        axes.plot(
+        top.plot(
             layers,
             rows["pearson"],
             f"o{dash[1]}",
@@ -317,11 +338,14 @@ def by_layer_paper(depth: pd.DataFrame) -> Figure:
             label=f"{stream}, {method}",
             markersize=3,
         )
-    axes.set(
-        xlabel=style.LAYER, ylabel="Pearson correlation\nwith exact patching", ylim=(-1.05, 1.05)
-    )
-    _plain(axes)
-    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
+        if stream not in sized:
+            sized.add(stream)
+            bottom.plot(layers, rows["size"], "o-", color=colour, markersize=3)
+    top.set(ylabel="Pearson correlation\nwith exact patching", ylim=(-1.05, 1.05))
+    bottom.set(xlabel=style.LAYER, ylabel="mean effect\n(nats)", ylim=(0, None))
+    _plain(top)
+    _plain(bottom)
+    top.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
     return figure
 
 
@@ -422,7 +446,8 @@ def _scattered(cells: pd.DataFrame) -> tuple[list[tuple[tuple[str, str, int], An
     methods = _distinct(table, "method")
     grouped: Any = table.groupby(["method", "what"], sort=False)
     groups: list[tuple[tuple[str, str, int], Any]] = [
-        ((method, name, names.index(name)), rows) for (method, name), rows in grouped
+        ((str(method), str(name), names.index(str(name))), rows)
+        for (method, name), rows in cast("list[tuple[tuple[Any, Any], Any]]", list(grouped))
     ]
     return groups, methods
 
@@ -437,8 +462,9 @@ def _where(rows: Any) -> list[str]:
 def _span(cells: pd.DataFrame, method: str) -> tuple[float, float]:
     """The ends of the line on which both are the same, within what is drawn."""
     rows: Any = cells[cells["method"] == method]
-    both: Any = rows[["attribution", "effect"]].agg(["min", "max"])
-    return float(both.loc["min"].max()), float(both.loc["max"].min())
+    low: Any = rows[["attribution", "effect"]].min()
+    high: Any = rows[["attribution", "effect"]].max()
+    return float(low.max()), float(high.min())
 
 
 def _lines_by_layer(depth: pd.DataFrame) -> list[tuple[str, str, str, tuple[str, str], Any]]:

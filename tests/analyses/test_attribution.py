@@ -86,12 +86,14 @@ def test_pairs_are_attributed_and_checked(
     np.testing.assert_allclose(tokens["attribution"], tokens["difference"], atol=0.05)
     assert (tokens["difference"].abs() > 0.01).any()
     cells = pd.read_parquet(out / "cells.parquet")
-    # 0.6 s in two steps; two streams where layer 0 and 2 see both; and two sites.
-    assert len(cells) == 2 * ((2 * 2 * 2 + 2 * 2) + 2 * 2 * 2)
+    # 0.6 s in two steps, for two pairs: by layer (0 and 2 see both streams) by two methods, at two
+    # sites, and in all layers of each stream.
+    assert len(cells) == 2 * 2 * (2 * 2 * 2 + 2 + 2)
     assert set(cells.loc[cells["method"] == script.GRADIENTS, "layer"]) == {0, 2}
     agreement = pd.read_csv(out / "agreement.csv")
     best = agreement.set_index(["method", "site"])["pearson"]
     assert best[script.GRADIENTS, "audio_state"] > 0.9
+    assert best[script.TOGETHER, "audio_state"] > 0.9
     curves = pd.read_parquet(out / "curves.parquet")
     assert curves["order"].nunique() == 4 + 2
     for stem in ("scatter", "agreement_by_layer", "deletion_insertion", "map_000_a_b"):

@@ -60,6 +60,8 @@ def test_cells_stand_beside_their_patching() -> None:
     assert (beside.loc[planted_here, ["effect", "attribution"]] > 15).all(axis=None)
     assert (beside.loc[~planted_here, ["effect", "attribution"]].abs() < 1e-5).all(axis=None)
     assert agreement(beside.assign(pair="one"))["pearson"].item() > 0.99
+    some = beside_patching(patching, table, cells, only=[cells[5], cells[1]])
+    pd.testing.assert_frame_equal(some, beside.iloc[[5, 1]].reset_index(drop=True))
     with pytest.raises(PalscopeError, match="12 cells were patched, but 11"):
         beside_patching(patching, table, cells[1:])
     logprob = beside_patching(patching, table, cells, metric="logprob")
@@ -87,6 +89,7 @@ def test_agreement_of_what_agrees() -> None:
         for ending in ("", "_low", "_high", "_pair"):
             assert row[f"{name}{ending}"] == pytest.approx(1)
     assert row["slope"] == pytest.approx(2) and row["sign"] == 1
+    assert row["size"] == pytest.approx(made()["effect"].abs().mean())
     opposite = agreement(made(factor=-1)).iloc[0]
     assert opposite["pearson"] == pytest.approx(-1) and opposite["sign"] == 0
 

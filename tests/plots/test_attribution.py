@@ -121,14 +121,18 @@ def test_correlation_by_layer() -> None:
             "pearson": [0.9, 0.2],
             "pearson_low": [0.8, np.nan],
             "pearson_high": [0.95, np.nan],
+            "size": [4.0, 0.1],
         }
     )
-    band, line = figures.by_layer(depth).data
+    band, line, size = figures.by_layer(depth).data
+    assert list(size.y) == [0.1, 4.0]
     assert list(line.x) == [0, 3] and list(line.y) == [0.2, 0.9]
     assert list(band.y) == [0.95, 0.8] and line.name == "frames, one way"
-    axes = figures.by_layer_paper(depth).axes[0]
+    axes, below = figures.by_layer_paper(depth).axes
     np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.2, 0.9])
-    assert axes.get_xlabel() == "layer" and "Pearson" in axes.get_ylabel()
+    np.testing.assert_allclose(below.get_lines()[0].get_ydata(), [0.1, 4.0])
+    assert below.get_xlabel() == "layer" and "Pearson" in axes.get_ylabel()
+    assert below.get_ylabel() == "mean effect\n(nats)"
 
 
 def test_deletion_and_insertion() -> None:
