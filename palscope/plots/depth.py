@@ -20,8 +20,8 @@ LABELS: dict[Against, str] = {
     "cache_ratio": "size of the cache, relative",
 }
 ACCURACY = "accuracy"
-# Okabe and Ito's palette (2008) and two of Tol's muted scheme (2021), which colour-blind readers can
-# tell apart. Shapes tell it twice, and as there is one fewer of them, no family looks like another.
+# Okabe and Ito's palette (2008) and two of Tol's muted scheme (2021), made for the colour-blind.
+# Shapes tell it twice, and as there is one fewer of them, no two families look alike.
 _COLOURS = (
     "#0072B2",
     "#D55E00",
