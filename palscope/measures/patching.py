@@ -373,7 +373,8 @@ def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
     sign = ends["logit_diff"].where(is_clean, -ends["logit_diff"])
     right = (sign > 0).where(sign.notna(), ~is_clean | (ends["rank"] == 0))
     whole: Any = right.groupby(ends[pair], sort=False).all()
-    return list(map(str, whole.index[whole]))
+    names: list[str] = whole.index[whole].astype(str).tolist()
+    return names
 
 
 def _moved(table: pd.DataFrame, metric: str, pair: str) -> Any:
