@@ -109,7 +109,7 @@ def effect_by_depth(effects: pd.DataFrame, effect: str = "logprob_change") -> go
 def effect_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change") -> Figure:
     """As `effect_by_depth`, for print."""
     table, readers, groups = _lines(effects)
-    size = (max(5.0, 1.4 + 2.5 * len(groups)), 1.0 + 2.0 * len(readers))
+    size = (max(5.0, 1.4 + 2.5 * len(groups)), 1.0 + 2.4 * len(readers))
     figure = Figure(figsize=size, layout="constrained")
     panels: Any = figure.subplots(
         len(readers), len(groups), sharex=True, sharey="row", squeeze=False
@@ -215,9 +215,11 @@ def _lines(effects: pd.DataFrame) -> tuple[Any, list[str], list[str]]:
     between = table["queries"].astype(str) + " → " + table["pathway"].astype(str)
     table["line"] = table["pathway"].where(of_text, between).mask(control, _TEXT_CONTROL)
     table["middle"] = (table["first_layer"] + table["last_layer"]) / 2
+    # What all streams do together is drawn below what each of them does.
+    table = table.sort_values("pathway", key=lambda names: names != ALL_AUDIO, kind="stable")
     there = _names(table, "reader")
     readers = [reader for reader in (*_READERS.values(), _SOUND) if reader in there]
-    return table, readers, _names(table, "group")
+    return table, readers, _names(effects, "group")
 
 
 def _names(table: Any, column: str) -> list[str]:

@@ -104,7 +104,7 @@ def test_every_pathway_is_scored_by_domain_and_resumed(
     assert table.groupby("clip").size().eq(8).all() and table["clip"].nunique() == 4
     assert set(table["masked"]) == {"nothing", "frames", "summary", "frames + summary"}
     assert set(table["answer"]) == {"dog", "rain", "six", "two"}
-    scores = pd.read_csv(out / "scores.csv").set_index(["domain", "way", "masked"])
+    scores: Any = pd.read_csv(out / "scores.csv").set_index(["domain", "way", "masked"])
     for way in ("knockout", "reroute"):
         for masked in set(table["masked"]):
             rows = table[(table["way"] == way) & (table["masked"] == masked)]
