@@ -41,16 +41,16 @@ from palscope.errors import PalscopeError
 from palscope.evaluation.asked import labelled_questions
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
+from palscope.measures import grids
 from palscope.measures.choices import choice_logprobs
 from palscope.measures.knockout import (
     EFFECTS,
     Edges,
     attention_knockout,
     audio_to_audio,
-    equal_steps,
     generated_knockout,
     knockout_effects,
-    layer_windows,
+    sliding_windows,
     text_to_audio,
     text_to_text,
 )
@@ -115,7 +115,7 @@ def run(given: Namespace) -> None:
     """Measure, store and draw."""
     model = commands.open_model(given)
     layers = model.current_route.n_layers
-    windows = [*layer_windows(layers, given.width, given.step), range(layers)]
+    windows = [*sliding_windows(layers, given.width, given.step), range(layers)]
     asked = questions(given)
 
     def measure(question: Question) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def questions(given: Namespace) -> list[Question]:
         made: list[Question] = []
         for clip, item in found:
             (audio,) = item.audio()
-            steps = equal_steps(len(audio) / 16_000, given.seconds) if given.seconds else {}
+            steps = grids.steps(len(audio) / 16_000, given.seconds) if given.seconds else {}
             made.append(
                 Question(
                     clip.name,

@@ -12,7 +12,7 @@ from palscope.hooks import HookedAudioModel
 from palscope.measures.knockout import (
     attention_knockout,
     knockout_effects,
-    layer_windows,
+    sliding_windows,
     text_to_audio,
 )
 from palscope.plots import knockout as figures
@@ -42,7 +42,7 @@ def _measure(asked: Asked) -> pd.DataFrame:
         segments=asked.places if by_stretch else None,
     )
     layers = asked.route.n_layers
-    windows = [*layer_windows(layers, width, width), range(layers)]
+    windows = [*sliding_windows(layers, width, width), range(layers)]
     inputs = model.inputs(pair.question, pair.clean)
     table = attention_knockout(model, inputs, edges, windows, answers=asked.answers)
     return table.assign(clip=pair.name, group=pair.kind)

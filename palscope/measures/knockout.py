@@ -59,10 +59,10 @@ class Edges:
     heads: tuple[int, ...] | None = None
 
 
-# -- which layers, which seconds ------------------------------------------------------------------
+# -- which layers ---------------------------------------------------------------------------------
 
 
-def layer_windows(n_layers: int, width: int, step: int) -> list[range]:
+def sliding_windows(n_layers: int, width: int, step: int) -> list[range]:
     """Windows of `width` neighbouring layers, `step` apart, the last one up to the top layer.
 
     Raises:
@@ -76,19 +76,6 @@ def layer_windows(n_layers: int, width: int, step: int) -> list[range]:
         )
     last = n_layers - width
     return [range(first, first + width) for first in (*range(0, last, step), last)]
-
-
-def equal_steps(seconds: float, step: float) -> dict[str, Sound]:
-    """A clip of `seconds` in stretches of `step` seconds, by name; the last may end earlier.
-
-    Raises:
-        PalscopeError: `step` is not above 0.
-    """
-    if not step > 0:
-        raise PalscopeError(f"a step of {step} s does not move; give seconds above 0.")
-    count = max(1, int(np.ceil(seconds / step - 1e-6)))
-    starts = [number * step for number in range(count)]
-    return {f"{a:g} to {a + step:g} s": Sound(a, min(a + step, seconds)) for a in starts}
 
 
 # -- edges ----------------------------------------------------------------------------------------
@@ -205,7 +192,7 @@ def attention_knockout(
     Args:
         inputs: one prompt. `Text(-1)` is the token that predicts the deciding token: what both
             answers begin with is put behind the prompt.
-        windows: of `layer_windows`; `range(n_layers)` cuts everywhere.
+        windows: of `sliding_windows`; `range(n_layers)` cuts everywhere.
 
     Returns:
         First the run without cuts (`run` "plain", its labels missing), then one row a cut ("cut"):

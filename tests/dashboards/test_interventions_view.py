@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from palscope import load
 from palscope.interventions import Sound
-from palscope.measures.knockout import attention_knockout, layer_windows, text_to_audio
+from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
 from palscope.measures.metrics import Answers
 from palscope.pairs import bundled_pairs
 from palscope.routing import Route, route_to_text
@@ -89,7 +89,7 @@ def test_the_table_is_the_measure_s(open_page: Callable[..., AppTest], checkpoin
     quiet(page)
     answers = Answers.of(model.processor, PAIR.clean_answer, PAIR.corrupt_answer)
     segments = {each.name: Sound(each.start, each.end) for each in PAIR.segments}
-    windows = [*layer_windows(tiny.LAYERS, 3, 3), range(tiny.LAYERS)]
+    windows = [*sliding_windows(tiny.LAYERS, 3, 3), range(tiny.LAYERS)]
     assert model.current_route != route
     with model.route(Route.pal(tiny.LAYERS, [0])):
         edges = text_to_audio(model.current_route, readers=("text",), segments=segments)

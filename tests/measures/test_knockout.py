@@ -11,14 +11,14 @@ import torch
 
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Knockout, Sound, Text, intervene
+from palscope.measures import grids
 from palscope.measures.knockout import (
     Edges,
     attention_knockout,
     audio_to_audio,
-    equal_steps,
     generated_knockout,
     knockout_effects,
-    layer_windows,
+    sliding_windows,
     text_to_audio,
     text_to_text,
 )
@@ -31,7 +31,7 @@ from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, Pathway, Planted, plant
 
 AT = 5  # the token of the event: 0.5 to 0.6 s
-SINGLE = layer_windows(LAYERS, 1, 1)
+SINGLE = sliding_windows(LAYERS, 1, 1)
 
 
 def knocked(planted: Planted, edges: list[Edges], windows: Any = SINGLE) -> Any:
@@ -51,22 +51,13 @@ def cuts(table: Any, **labels: Any) -> Any:
 
 
 def test_windows_slide_to_the_top_and_leave_no_layer_out() -> None:
-    assert layer_windows(10, 4, 2) == [range(0, 4), range(2, 6), range(4, 8), range(6, 10)]
-    assert layer_windows(10, 4, 3) == [range(0, 4), range(3, 7), range(6, 10)]
-    assert layer_windows(10, 4, 4) == [range(0, 4), range(4, 8), range(6, 10)]
-    assert layer_windows(3, 3, 1) == [range(3)]
+    assert sliding_windows(10, 4, 2) == [range(0, 4), range(2, 6), range(4, 8), range(6, 10)]
+    assert sliding_windows(10, 4, 3) == [range(0, 4), range(3, 7), range(6, 10)]
+    assert sliding_windows(10, 4, 4) == [range(0, 4), range(4, 8), range(6, 10)]
+    assert sliding_windows(3, 3, 1) == [range(3)]
     for width, step in ((0, 1), (4, 1), (2, 3), (2, 0)):
         with pytest.raises(PalscopeError, match="do not cover 3 layers"):
-            layer_windows(3, width, step)
-
-
-def test_equal_steps_cover_the_clip() -> None:
-    steps = equal_steps(1.1, 0.5)
-    assert list(steps) == ["0 to 0.5 s", "0.5 to 1 s", "1 to 1.5 s"]
-    assert [(s.start, s.end) for s in steps.values()] == [(0, 0.5), (0.5, 1.0), (1.0, 1.1)]
-    assert len(equal_steps(1.0, 0.5)) == 2
-    with pytest.raises(PalscopeError, match="does not move"):
-        equal_steps(1.0, 0)
+            sliding_windows(3, width, step)
 
 
 # -- planted circuits ------------------------------------------------------------------------------
@@ -92,7 +83,7 @@ def test_only_the_planted_stream_and_layer_matter(pathway: Pathway, layer: int) 
 
 def test_windows_that_hold_the_planted_layer_matter_and_only_they() -> None:
     planted = plant("plits", layer=2)
-    windows = [*layer_windows(LAYERS, 2, 1), range(LAYERS)]
+    windows = [*sliding_windows(LAYERS, 2, 1), range(LAYERS)]
     table = knocked(planted, text_to_audio(planted.model.current_route, readers=["text"]), windows)
     found = {
         (row["first_layer"], row["last_layer"]): row["flipped"]
@@ -104,7 +95,7 @@ def test_windows_that_hold_the_planted_layer_matter_and_only_they() -> None:
 @pytest.mark.parametrize("pathway", ["lal", "summary", "plits"])
 def test_only_the_planted_seconds_matter(pathway: Pathway) -> None:
     planted = plant(pathway)
-    segments = equal_steps(1.2, 0.3)  # whole summary tokens
+    segments = grids.steps(1.2, 0.3)  # whole summary tokens
     edges = text_to_audio(planted.model.current_route, readers=["text"], segments=segments)
     table = knocked(planted, edges, [range(LAYERS)])
     mine = cuts(table, pathway=planted.stream)
@@ -246,7 +237,7 @@ def test_windows_without_such_edges_have_no_row(pal: Any) -> None:
     """Frames stand in layers 0 and 2 alone, the summary in all four."""
     inputs = pal.inputs("what?", np.zeros(16_000, np.float32))
     edges = text_to_audio(pal.current_route, readers=["text"])
-    windows = [*layer_windows(4, 1, 1), range(4)]
+    windows = [*sliding_windows(4, 1, 1), range(4)]
     answers = Answers.of(pal.processor, "dog", "rain")
     table = attention_knockout(pal, inputs, edges, windows, answers=answers)
     frames, both = cuts(table, pathway="frames"), cuts(table, pathway="all audio")
