@@ -201,15 +201,21 @@ def patched(
         places: Any = grids.steps(pair.seconds, given.step, stream.name)
         by_layer += grids.layers_by_places(route, places, layers)
         in_all += grids.sites_by_places(places, stream=stream.name, sites=["audio_state"])
-    by_site = grids.sites_by_places(
-        grids.steps(pair.seconds, given.step), sites=["encoder_output", "connector_output"]
+    places = grids.steps(pair.seconds, given.step)
+    # The encoder's output is pooled into the connector's tokens: the same cells.
+    mel, connector = (
+        grids.sites_by_places(places, sites=[site]) for site in ("mel", "connector_output")
     )
     runs, told = setting(model, pair)
-    cells = [*by_layer, *by_site, *in_all]
+    cells = [*by_layer, *mel, *connector, *in_all]
     table = activation_patching(model, **runs, cells=cells, **told)
     right = pair.name in solved(table.assign(pair=pair.name))
     # Layers of a stream that runs add up along the path of all, not in attribution patching.
-    shown = {PATCHING: [*by_layer, *by_site], GRADIENTS: by_layer, TOGETHER: in_all}
+    shown = {
+        PATCHING: [*by_layer, *mel, *connector],
+        GRADIENTS: by_layer,
+        TOGETHER: [*in_all, *mel],
+    }
     parts: list[pd.DataFrame] = []
     for method, mine in shown.items():
         own = of_method(attributions, method)

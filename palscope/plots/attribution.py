@@ -445,26 +445,23 @@ def _scattered(cells: pd.DataFrame) -> tuple[list[tuple[tuple[str, str, int], An
     names = _distinct(table, "what")
     methods = _distinct(table, "method")
     grouped: Any = table.groupby(["method", "what"], sort=False)
-    groups: list[tuple[tuple[str, str, int], Any]] = [
-        ((str(method), str(name), names.index(str(name))), rows)
-        for (method, name), rows in cast("list[tuple[tuple[Any, Any], Any]]", list(grouped))
-    ]
+    groups: list[tuple[tuple[str, str, int], Any]] = []
+    for key, rows in cast("list[tuple[tuple[str, str], Any]]", [*grouped]):
+        method, name = key
+        groups.append(((method, name, names.index(name)), rows))
     return groups, methods
 
 
 def _where(rows: Any) -> list[str]:
-    return [
-        f"{row.pair}, {row.place}" + ("" if pd.isna(row.layer) else f", layer {int(row.layer)}")
-        for row in rows.itertuples()
-    ]
+    layers = ", layer " + rows["layer"].astype("Int64").astype("string")
+    return cast("list[str]", (rows["pair"] + ", " + rows["place"] + layers.fillna("")).tolist())
 
 
 def _span(cells: pd.DataFrame, method: str) -> tuple[float, float]:
     """The ends of the line on which both are the same, within what is drawn."""
     rows: Any = cells[cells["method"] == method]
-    low: Any = rows[["attribution", "effect"]].min()
-    high: Any = rows[["attribution", "effect"]].max()
-    return float(low.max()), float(high.min())
+    both = cast(np.ndarray, rows[["attribution", "effect"]].to_numpy())
+    return float(both.min(0).max()), float(both.max(0).min())
 
 
 def _lines_by_layer(depth: pd.DataFrame) -> list[tuple[str, str, str, tuple[str, str], Any]]:

@@ -86,9 +86,9 @@ def test_pairs_are_attributed_and_checked(
     np.testing.assert_allclose(tokens["attribution"], tokens["difference"], atol=0.05)
     assert (tokens["difference"].abs() > 0.01).any()
     cells = pd.read_parquet(out / "cells.parquet")
-    # 0.6 s in two steps, for two pairs: by layer (0 and 2 see both streams) by two methods, at two
-    # sites, and in all layers of each stream.
-    assert len(cells) == 2 * 2 * (2 * 2 * 2 + 2 + 2)
+    # 0.6 s in two steps, for two pairs: by layer (0 and 2 see both streams) and at the mel
+    # spectrogram by two methods, at the connector's output, and in all layers of each stream.
+    assert len(cells) == 2 * 2 * ((2 * 2 + 1) * 2 + 1 + 2)
     assert set(cells.loc[cells["method"] == script.GRADIENTS, "layer"]) == {0, 2}
     agreement = pd.read_csv(out / "agreement.csv")
     best = agreement.set_index(["method", "site"])["pearson"]
