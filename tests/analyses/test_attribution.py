@@ -70,6 +70,7 @@ def pairs(tmp_path: Path) -> Path:
 FEW = ("--steps", 8, "--every", 2, "--windows", 3, "--random", 2)
 
 
+@pytest.mark.slow
 def test_pairs_are_attributed_and_checked(
     command: Any, script: Any, checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

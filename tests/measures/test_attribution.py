@@ -324,6 +324,7 @@ def test_a_bin_of_the_mel_spectrogram_is_a_cell(double: HookedAudioModel) -> Non
     assert len(table) == 70 * 8
 
 
+@pytest.mark.slow
 def test_later_windows_of_a_long_clip_are_reached(make: Any) -> None:
     model = in_double(make(Route.plits(tiny.LAYERS)))
     told = runs(model, 30.3)
@@ -366,6 +367,7 @@ def by_hand(model: HookedAudioModel, source: Any, target: Any, steps: int) -> di
     }
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_those_made_without_hooks(double: HookedAudioModel) -> None:
     told = runs(double)
     source, target = (TINY_ANSWERS.behind(told[name]) for name in ("clean", "corrupt"))
