@@ -216,7 +216,8 @@ def _lines(effects: pd.DataFrame) -> tuple[Any, list[str], list[str]]:
     table["line"] = table["pathway"].where(of_text, between).mask(control, _TEXT_CONTROL)
     table["middle"] = (table["first_layer"] + table["last_layer"]) / 2
     # What all streams do together is drawn below what each of them does.
-    table = table.sort_values("pathway", key=lambda names: names != ALL_AUDIO, kind="stable")
+    together = table["pathway"].eq(ALL_AUDIO)
+    table = table.loc[[*table.index[together], *table.index[~together]]]
     there = _names(table, "reader")
     readers = [reader for reader in (*_READERS.values(), _SOUND) if reader in there]
     return table, readers, _names(effects, "group")
