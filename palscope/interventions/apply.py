@@ -146,7 +146,8 @@ def in_force(
 
         return edit
 
-    cut = EdgeCuts(cuts, int(inputs["input_ids"].shape[1]), model.cfg.n_heads)
+    width = int(inputs["input_ids"].shape[1])
+    cut = EdgeCuts(cuts, width, model.cfg.n_heads, rows * copies)
     with ExitStack() as stack:
         if cuts:
             stack.enter_context(model.model.cutting(cut))

@@ -117,7 +117,8 @@ def written_logits(
     Args:
         query: as in `attention_writes`.
         pathways: of which keys; by default every stream, not "text".
-        answers, top_k: as in `logit_lens`.
+        answers: as in `logit_lens`.
+        top_k: likewise.
 
     Returns:
         One row a (row, query, layer, key, id): `key`, a column of `input_ids`; `pathway, token,

@@ -88,8 +88,10 @@ def leakage(
 
     Args:
         waveform: one clip, at most as long as the encoder hears at once.
-        start_s, end_s: the window, seconds from the clip's start.
-        how, seed: as in `changed_window`.
+        start_s: start of the window, seconds from the clip's start.
+        end_s: its end.
+        how: as in `changed_window`.
+        seed: likewise.
 
     Returns:
         One row a (depth, token): `depth` counts upwards from the mel spectrogram; `site` is "mel",

@@ -137,7 +137,8 @@ def written_lead(
 
     Args:
         table: from `written_by_pathway`, with all entries of `choices` among its answers.
-        answer, choices: as in `answer_lead`.
+        answer: as in `answer_lead`.
+        choices: likewise.
 
     Returns:
         `row, query, layer, pathway`, `lead` in logits, `leads`, and `rank`, the answer's among all

@@ -113,9 +113,7 @@ def top_entries(
     highest = logits.topk(min(top_k, size)).indices
     listed = torch.cat([answers.expand(tokens, -1), highest], 1)
     values = logits.gather(1, listed)
-    ranks = torch.stack(
-        [(logits > values[:, at, None]).sum(1) for at in range(listed.shape[1])], 1
-    )
+    ranks = torch.stack([(logits > values[:, at, None]).sum(1) for at in range(listed.shape[1])], 1)
     columns: dict[str, Any] = {
         "place": torch.arange(tokens)[:, None].expand_as(listed).flatten().numpy(),
         "id": listed.flatten().cpu().numpy(),

@@ -423,6 +423,7 @@ def test_a_knockout_goes_on_in_decoding(make: Any) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_flex_attention_decodes_as_sdpa(make: Any) -> None:
+    torch.compiler.reset()  # of the shapes that other tests compiled: it would make them dynamic
     tokenizer = make().processor.tokenizer
     batch: Any = None
     found: list[torch.Tensor] = []

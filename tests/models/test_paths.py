@@ -134,6 +134,7 @@ def test_eager_and_fused_attention(family: str) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_flex_attention() -> None:
+    torch.compiler.reset()  # of the shapes that other tests compiled: it would make them dynamic
     made = tiny.model(Route.pal(4, [0, 2]), head_dim=16)  # its kernels' smallest head
     batch = tiny.batch([[37], [52, 30]])
     real = batch["attention_mask"].bool()
