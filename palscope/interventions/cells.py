@@ -66,27 +66,22 @@ def _run_together(
             if not isinstance(each, Reroute):
                 placed.append((bind(model, inputs, each), copy))
     in_encoder = any(part.axis in BEFORE_THE_DECODER for b, _ in placed for part in b.parts)
-    repeated = _repeated(model, inputs, len(cells), in_encoder)
+    given = dict(inputs)
+    if not in_encoder and given.get("input_features") is not None:
+        given["audio"] = model.encode_audio(given)  # once for all of them
+        del given["input_features"], given["feature_lengths"]
     with in_force(model, inputs, placed, len(cells)):
-        return model(repeated, logits_to_keep=1)[:, -1].float().cpu()
+        return model(copies_of(given, len(cells)), logits_to_keep=1)[:, -1].float().cpu()
 
 
-def _repeated(
-    model: HookedAudioModel, inputs: Mapping[str, Any], copies: int, in_encoder: bool
-) -> dict[str, Any]:
-    """`inputs` so many times; clips are encoded once where nothing reaches into the encoder."""
+def copies_of(inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
+    """`inputs` so many times, one behind the other, each with its clips."""
     made: dict[str, Any] = {
-        name: inputs[name].repeat(copies, 1)
-        for name in ("input_ids", "attention_mask")
-        if inputs.get(name) is not None
+        name: value.repeat(copies, *[1] * (value.ndim - 1))
+        for name, value in inputs.items()
+        if isinstance(value, Tensor)
     }
     audio = inputs.get("audio")
-    if audio is None and inputs.get("input_features") is not None:
-        if in_encoder:
-            made["input_features"] = inputs["input_features"].repeat(copies, 1, 1)
-            made["feature_lengths"] = inputs["feature_lengths"].repeat(copies)
-            return made
-        audio = model.encode_audio(inputs)
     if audio is not None:
         made["audio"] = audio.picked(list(range(len(audio))) * copies)
     return made

@@ -27,10 +27,11 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import SITES, Address, Captured, Change, Resolved, Sound, capture
 from palscope.interventions import resolve as resolved_at
 from palscope.interventions.apply import Bound, in_force
+from palscope.interventions.cells import copies_of
 from palscope.interventions.resolve import Part
 from palscope.measures.columns import TEXT_PATHWAY
 from palscope.measures.metrics import Answers
-from palscope.measures.patching import Direction
+from palscope.measures.patching import Direction, source_and_target
 from palscope.models.modeling import SECONDS_PER_FEATURE
 
 Metric = Literal["logit_diff", "logprob"]
@@ -81,7 +82,7 @@ def attribution_patching(
         PalscopeError: an address has heads or cannot be resolved, the prompts differ in more than
             sound, or the metric needs a corrupt answer and there is none.
     """
-    source, target = _ends(clean, corrupt, answers, direction)
+    source, target = source_and_target(clean, corrupt, answers, direction)
     paths = _paths(model, source, target, addresses)
     nudges = [
         {key: _leaf(torch.zeros_like(step)) for key, step in path.step.items()} for path in paths
@@ -142,7 +143,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise PalscopeError(f"{steps} steps; integrated gradients need at least 1.")
-    source, target = _ends(clean, corrupt, answers, direction)
+    source, target = source_and_target(clean, corrupt, answers, direction)
     paths = _paths(model, source, target, addresses)
     places, weights = np.polynomial.legendre.leggauss(steps)
     # The ends weigh nothing: they are run for the difference that the sum is checked against.
@@ -260,21 +261,6 @@ def _leaf(values: Tensor) -> Tensor:
     return values.detach().clone().requires_grad_(True)
 
 
-def _ends(
-    clean: Mapping[str, Any], corrupt: Mapping[str, Any], answers: Answers, direction: Direction
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Source and target of the direction, with the answers' common beginning behind them."""
-    if clean["input_ids"].shape[0] != 1 or corrupt["input_ids"].shape[0] != 1:
-        raise PalscopeError("attribution takes the inputs of one prompt at a time.")
-    clean, corrupt = answers.behind(clean), answers.behind(corrupt)
-    if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
-        raise PalscopeError(
-            "the clean and the corrupt prompt differ in text or in the clips' length; attribution "
-            "needs the same columns in both."
-        )
-    return (clean, corrupt) if direction == "denoising" else (corrupt, clean)
-
-
 def _paths(
     model: HookedAudioModel,
     source: Mapping[str, Any],
@@ -324,7 +310,7 @@ def _gradients(
 ) -> tuple[list[float], list[_Values]]:
     """The metric of each copy of `inputs`, and its gradient for each of the leaves."""
     with torch.enable_grad(), _frozen(model), in_force(model, inputs, placed, copies):
-        logits = model(_copied(inputs, copies), logits_to_keep=1)[:, -1]
+        logits = model(copies_of(inputs, copies), logits_to_keep=1)[:, -1]
         values = _measured(logits.double(), answers, metric)
         flat = [leaf for each in leaves for leaf in each.values()]
         found = torch.autograd.grad(values.sum(), flat, materialize_grads=True)
@@ -340,18 +326,6 @@ def _measured(
     if answers.corrupt is None:
         raise PalscopeError("there is no corrupt answer for a logit difference; take logprob.")
     return logits[:, answers.clean] - logits[:, answers.corrupt]
-
-
-def _copied(inputs: Mapping[str, Any], copies: int) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        name: value.repeat(copies, *[1] * (value.ndim - 1))
-        for name, value in inputs.items()
-        if isinstance(value, Tensor)
-    }
-    audio = inputs.get("audio")
-    if audio is not None:
-        made["audio"] = audio.picked(list(range(len(audio))) * copies)
-    return made
 
 
 @contextmanager

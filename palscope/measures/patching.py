@@ -81,14 +81,7 @@ def activation_patching(
     """
     if not cells:
         raise PalscopeError("there are no cells to patch.")
-    clean, corrupt = answers.behind(clean), answers.behind(corrupt)
-    source, target = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
-    for name in ("input_ids", "attention_mask"):
-        if source[name].shape != target[name].shape or bool((source[name] != target[name]).any()):
-            raise PalscopeError(
-                "the clean and the corrupt prompt differ in text or in the clips' length; patching "
-                "needs the same columns in both."
-            )
+    source, target = source_and_target(clean, corrupt, answers, direction)
     everywhere = tuple(dict.fromkeys(address for cell in cells for address in cell.addresses))
     sound = Address("connector_output", Sound())
     taken = capture(model, source, *everywhere, sound)
@@ -106,6 +99,26 @@ def activation_patching(
     logits = run_cells(model, target, [[], *patches], batch_size=batch_size)
     named = [(run, labels) for run, labels, _, _ in runs]
     return _measured(direction, answers, plain[0], logits, named)
+
+
+def source_and_target(
+    clean: Mapping[str, Any], corrupt: Mapping[str, Any], answers: Answers, direction: Direction
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run that values are taken from and the run that gets them, the answers' beginning behind.
+
+    Raises:
+        PalscopeError: there are several prompts, or the two differ in more than their sound.
+    """
+    if clean["input_ids"].shape[0] != 1 or corrupt["input_ids"].shape[0] != 1:
+        raise PalscopeError("give the inputs of one prompt at a time.")
+    clean, corrupt = answers.behind(clean), answers.behind(corrupt)
+    for name in ("input_ids", "attention_mask"):
+        if not torch.equal(clean[name], corrupt[name]):
+            raise PalscopeError(
+                "the clean and the corrupt prompt differ in text or in the clips' length; both "
+                "need the same columns."
+            )
+    return (clean, corrupt) if direction == "denoising" else (corrupt, clean)
 
 
 def input_patching(
