@@ -41,6 +41,7 @@ from palscope.errors import PalscopeError
 from palscope.evaluation.asked import labelled_questions
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
+from palscope.interventions.cells import with_encoded
 from palscope.measures import grids
 from palscope.measures.choices import choice_logprobs
 from palscope.measures.knockout import (
@@ -210,9 +211,7 @@ def cut(
     seed: int,
 ) -> pd.DataFrame:
     """All cuts of one question."""
-    inputs: Any = model.inputs(question.text, question.audio)
-    inputs["audio"] = model.encode_audio(inputs)
-    del inputs["input_features"], inputs["feature_lengths"]
+    inputs = with_encoded(model, model.inputs(question.text, question.audio))
     other = question.other or runner_up(model, inputs, question)
     answers = Answers.of(model.processor, question.answer, other)
     readers: Any = [reader for reader in queries if reader != "generated"]

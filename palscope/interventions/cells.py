@@ -46,19 +46,32 @@ def run_cells(
     for number, cell in enumerate(cells):
         routes = [each.route for each in cell if isinstance(each, Reroute)]
         by_route.setdefault(routes[-1] if routes else model.current_route, []).append(number)
+    encoded = with_encoded(model, inputs)
     with tqdm(total=len(cells), unit="cell", disable=not progress, leave=False) as bar:
         for route, numbers in by_route.items():
             with model.route(route):
                 for start in range(0, len(numbers), batch_size):
                     chunk = numbers[start : start + batch_size]
-                    out = _run_together(model, inputs, [cells[number] for number in chunk])
+                    out = _run_together(model, inputs, encoded, [cells[number] for number in chunk])
                     logits.update(zip(chunk, out, strict=True))
                     bar.update(len(chunk))
     return torch.stack([logits[number] for number in range(len(cells))])
 
 
+def with_encoded(model: HookedAudioModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """`inputs` with their clips encoded (`audio`) in place of `input_features`."""
+    given = dict(inputs)
+    if given.get("input_features") is not None:
+        given["audio"] = model.encode_audio(given)
+        del given["input_features"], given["feature_lengths"]
+    return given
+
+
 def _run_together(
-    model: HookedAudioModel, inputs: Mapping[str, Any], cells: Sequence[Sequence[Intervention]]
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    encoded: Mapping[str, Any],
+    cells: Sequence[Sequence[Intervention]],
 ) -> Float[Tensor, "cells vocabulary"]:
     placed: list[tuple[Bound, int]] = []
     for copy, cell in enumerate(cells):
@@ -66,10 +79,7 @@ def _run_together(
             if not isinstance(each, Reroute):
                 placed.append((bind(model, inputs, each), copy))
     in_encoder = any(part.axis in BEFORE_THE_DECODER for b, _ in placed for part in b.parts)
-    given = dict(inputs)
-    if not in_encoder and given.get("input_features") is not None:
-        given["audio"] = model.encode_audio(given)  # once for all of them
-        del given["input_features"], given["feature_lengths"]
+    given = inputs if in_encoder else encoded
     with in_force(model, inputs, placed, len(cells)):
         return model(copies_of(given, len(cells)), logits_to_keep=1)[:, -1].float().cpu()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -49,3 +49,36 @@ def mean_band(
     low, high = np.clip(mean - half, *limits), np.clip(mean + half, *limits)
     out = pd.DataFrame({"n": n, "mean": mean, "low": low, "high": high}, index=wide.index)
     return out.reset_index()
+
+
+def bootstrap_interval(
+    samples: Sequence[Any],
+    statistic: Callable[..., Any],
+    *,
+    paired: bool = False,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic; NaN where a sample has fewer than two values.
+
+    Args:
+        samples: one or more; `paired` ones are resampled together.
+        statistic: takes the samples and `axis`.
+    """
+    if min(map(len, samples)) < 2:
+        return float("nan"), float("nan")
+    interval = (
+        cast(Any, stats)
+        .bootstrap(
+            tuple(samples),
+            statistic,
+            paired=paired,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method="percentile",
+            rng=seed,
+        )
+        .confidence_interval
+    )
+    return float(interval.low), float(interval.high)

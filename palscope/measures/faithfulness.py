@@ -24,6 +24,7 @@ from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound, edit_waveform
 from palscope.measures.attribution import attribution_at
+from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import Answers, answer_metrics
 from palscope.measures.patching import Cell
 
@@ -312,17 +313,9 @@ def against_chance(
     rows: list[dict[str, Any]] = []
     for (order, curve), group in joined.groupby(["order", "curve"], sort=False):
         gains = group["gain"].to_numpy()
-        low = high = float("nan")
-        if len(gains) > 1:
-            interval: Any = stats.bootstrap(
-                (gains,),
-                np.mean,
-                n_resamples=RESAMPLES,
-                confidence_level=confidence,
-                method="percentile",
-                rng=seed,
-            ).confidence_interval
-            low, high = interval.low, interval.high
+        low, high = bootstrap_interval(
+            (gains,), np.mean, resamples=RESAMPLES, confidence=confidence, seed=seed
+        )
         rows.append(
             {"order": order, "curve": curve, "gain": float(gains.mean())}
             | {"low": low, "high": high, "pairs": len(gains)}

@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Knockout, Sound, Text, resolve
 from palscope.interventions.address import Tokens
-from palscope.interventions.cells import run_cells
+from palscope.interventions.cells import run_cells, with_encoded
+from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import Answers, answer_metrics
 from palscope.models.scoring import answer_ids, continued
 from palscope.routing import Level, Route
@@ -207,7 +207,7 @@ def attention_knockout(
     """
     if not edges or not windows:
         raise PalscopeError("a knockout needs edges to cut and windows of layers to cut them in.")
-    inputs = _encoded(model, answers.behind(inputs))
+    inputs = with_encoded(model, answers.behind(inputs))
     rows: list[dict[str, Any]] = [{"run": "plain"}]
     cells: list[list[Knockout]] = [[]]
     for each in edges:
@@ -294,15 +294,6 @@ def generated_knockout(
     return total.assign(rank=float("nan"))
 
 
-def _encoded(model: HookedAudioModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """`inputs` with their clips encoded: nothing here reaches into the encoder."""
-    given = dict(inputs)
-    if given.get("input_features") is not None:
-        given["audio"] = model.encode_audio(given)
-        del given["input_features"], given["feature_lengths"]
-    return given
-
-
 # -- over clips -----------------------------------------------------------------------------------
 
 
@@ -336,22 +327,7 @@ def knockout_effects(
     rows: list[dict[str, Any]] = []
     for labels, group in cuts.groupby(list(by), dropna=False, sort=False):
         values = np.asarray(group[effect], dtype=float)
-        low, high = bootstrap_mean(values, confidence, seed)
+        low, high = bootstrap_interval((values,), np.mean, confidence=confidence, seed=seed)
         names: dict[str, Any] = dict(zip(by, labels, strict=True))
         rows.append({**names, "effect": values.mean(), "low": low, "high": high, "n": len(values)})
     return pd.DataFrame(rows)
-
-
-def bootstrap_mean(values: Any, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (2,000 resamples) of a mean; NaN of a single value."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    interval: Any = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=2000,
-        confidence_level=confidence,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return float(interval.low), float(interval.high)

@@ -28,8 +28,9 @@ from scipy import stats
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Knockout, Reroute, Sound, Text
+from palscope.interventions.cells import with_encoded
+from palscope.measures.bands import bootstrap_interval
 from palscope.measures.choices import choice_logprobs
-from palscope.measures.knockout import bootstrap_mean
 from palscope.routing import Route
 
 Way = Literal["knockout", "reroute"]
@@ -98,10 +99,7 @@ def pathway_masking(
     """
     if answer not in choices or len(choices) < 2:
         raise PalscopeError(f"the answer {answer!r} must be one of several choices, got {choices}.")
-    given = dict(inputs)
-    if given.get("input_features") is not None:
-        given["audio"] = model.encode_audio(given)
-        del given["input_features"], given["feature_lengths"]
+    given = with_encoded(model, inputs)
     right = list(choices).index(answer)
     plain = choice_logprobs(model, given, choices)
     rows: list[dict[str, Any]] = []
@@ -202,7 +200,7 @@ def domain_contrasts(
                 row |= dict(
                     zip(
                         (f"{name}_low", f"{name}_high"),
-                        _between(a, b, confidence, seed),
+                        bootstrap_interval((a, b), _difference, confidence=confidence, seed=seed),
                         strict=True,
                     )
                 )
@@ -222,22 +220,8 @@ def _losses(clips: Any, way: Any, masked: Any, item: str) -> dict[str, Any]:
 
 
 def _interval(name: str, lost: Any, confidence: float, seed: int) -> dict[str, float]:
-    low, high = bootstrap_mean(lost, confidence, seed)
+    low, high = bootstrap_interval((lost,), np.mean, confidence=confidence, seed=seed)
     return {name: float(lost.mean()), f"{name}_low": low, f"{name}_high": high}
-
-
-def _between(a: Any, b: Any, confidence: float, seed: int) -> tuple[float, float]:
-    if len(a) < 2 or len(b) < 2:
-        return float("nan"), float("nan")
-    interval: Any = stats.bootstrap(
-        (a, b),
-        _difference,
-        n_resamples=2000,
-        confidence_level=confidence,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _difference(a: Any, b: Any, axis: int = -1) -> Any:

@@ -30,6 +30,7 @@ from palscope.interventions import (
     edit_waveform,
 )
 from palscope.interventions.cells import run_cells
+from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import METRICS, Answers, answer_metrics
 from palscope.models.scoring import greedy_tokens
 
@@ -249,18 +250,9 @@ def patching_effects(
     rows: list[dict[str, Any]] = []
     for labels, group in cells.groupby(["run", *by], dropna=False, sort=False):
         moved, span = (np.asarray(group[name], dtype=float) for name in ("moved", "span"))
-        low = high = float("nan")
-        if len(group) > 1:
-            interval: Any = stats.bootstrap(
-                (moved, span),
-                _ratio,
-                paired=True,
-                n_resamples=2000,
-                confidence_level=confidence,
-                method="percentile",
-                rng=seed,
-            ).confidence_interval
-            low, high = interval.low, interval.high
+        low, high = bootstrap_interval(
+            (moved, span), _ratio, paired=True, confidence=confidence, seed=seed
+        )
         effect = _ratio(moved, span)
         names: dict[str, Any] = dict(zip(["run", *by], labels, strict=True))
         rows.append(

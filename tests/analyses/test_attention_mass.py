@@ -13,26 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-from palscope.models import PalscopeProcessor
-from palscope.models.base_weights import find_base
 from palscope.routing import Route
 from tests import tiny
 
 SCRIPT = Path(__file__).parents[2] / "analyses" / "attention_mass.py"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    model = tiny.model(Route.pal(tiny.LAYERS, [0, 2]), vocab_size=49152)
-    processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, [1, 3])
-    model.config.audio_token_id = processor.audio_token_id
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
