@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -221,11 +221,17 @@ class HookedAudioModel(TransformerBridge):
 
         Raises `HookError` when it does not exist, or cannot fire under the current route.
         """
-        self._check_name(name)
-        return self.hook_dict[name]
+        return self.find_hook_points([name])[name]
 
-    def _check_name(self, name: str) -> None:
-        known = self.hook_dict
+    def find_hook_points(self, names: Collection[str]) -> dict[str, HookPoint]:
+        """The hook points of these names. Raises `HookError` as `hook_point`."""
+        known = self.hook_dict  # TransformerLens makes it anew each time it is asked
+        for name in names:
+            self._check_name(name, known)
+        return {name: known[name] for name in names}
+
+    def _check_name(self, name: str, known: Mapping[str, HookPoint] | None = None) -> None:
+        known = self.hook_dict if known is None else known
         if name not in known:
             near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
             raise HookError(f"no hook point {name!r}; nearest: {', '.join(near) or 'none'}.")

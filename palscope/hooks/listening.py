@@ -23,7 +23,7 @@ def listening(
             call within the block.
     """
     fired: set[str] = set()
-    points = {name: model.hook_point(name) for name in hooks}
+    points = model.find_hook_points(hooks)
     handles = [
         (point, point.add_hook(noting(name, hooks[name], fired))) for name, point in points.items()
     ]

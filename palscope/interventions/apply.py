@@ -17,7 +17,7 @@ from palscope.interventions.changes import Change
 from palscope.interventions.knockout import EdgeCuts, Knockout
 from palscope.interventions.places import Places
 from palscope.interventions.resolve import Part, Resolved, resolve
-from palscope.routing import Route
+from palscope.routing import Route, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def intervene(
         bound = [
             bind(model, inputs, each) for each in interventions if not isinstance(each, Reroute)
         ]
-        stack.enter_context(in_force(model, inputs, [(each, 0) for each in bound]))
+        cuts = stack.enter_context(in_force(model, inputs, [(each, 0) for each in bound]))
         yield tuple(each.resolved for each in bound)
+        cuts.check()
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,16 @@ class Bound:
 
 
 def bind(
-    model: HookedAudioModel, inputs: Mapping[str, Any], intervention: Patch | Knockout
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    intervention: Patch | Knockout,
+    layout: TokenLayout | None = None,
 ) -> Bound:
-    """Resolve an intervention under the current route, and run what it takes values from."""
-    resolved = resolve(model, inputs, intervention.address)
+    """Resolve an intervention under the current route, and run what it takes values from.
+
+    `layout` of `inputs`, where it is known already.
+    """
+    resolved = resolve(model, inputs, intervention.address, layout)
     if isinstance(intervention, Knockout):
         return Bound(resolved, None)
     change = intervention.change.prepared(model, intervention.address)
@@ -115,12 +122,20 @@ def in_force(
     inputs: Mapping[str, Any],
     placed: Sequence[tuple[Bound, int]],
     copies: int = 1,
-) -> Generator[None, None, None]:
+    joining: bool = False,
+) -> Generator[EdgeCuts, None, None]:
     """Within the block, what was bound to `inputs` acts on calls of the model.
 
     Args:
         placed: what was bound, and the copy of `inputs` on which it acts.
         copies: the calls hold so many copies of `inputs`, one behind the other.
+        joining: copies join a call at the layer where they are first changed (`models.resumed`).
+
+    Yields:
+        The knockouts' edges, which count what they cut.
+
+    Raises:
+        HookError: a patch found none of its tokens.
     """
     rows = int(inputs["input_ids"].shape[0])
     clips = len(model.layout(inputs).clip_row)
@@ -147,17 +162,12 @@ def in_force(
         return edit
 
     width = int(inputs["input_ids"].shape[1])
-    cut = EdgeCuts(cuts, width, model.cfg.n_heads, rows * copies)
+    cut = EdgeCuts(cuts, width, model.cfg.n_heads, rows * copies, joining)
     with ExitStack() as stack:
         if cuts:
             stack.enter_context(model.model.cutting(cut))
         stack.enter_context(listening(model, {name: editor(e) for name, e in edits.items()}))
-        yield
-        if cuts and not cut.counted:
-            raise HookError(
-                "the knockout cut no edge in any call within the block: was the model called, and "
-                "do the queries see the keys?"
-            )
+        yield cut
     missed = [e.part for found in edits.values() for e in found if id(e) not in done]
     if missed:
         raise HookError(

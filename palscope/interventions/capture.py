@@ -15,6 +15,7 @@ from palscope.hooks.listening import listening
 from palscope.interventions.address import Address
 from palscope.interventions.places import Places
 from palscope.interventions.resolve import Part, resolve
+from palscope.routing import TokenLayout
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,13 @@ class Captured:
     Attributes:
         values: `[tokens, …]` in the order of the tokens (`[heads, queries, keys]` of patterns).
         columns: the tokens that they belong to, as in `Part.columns`.
+        layout: of `inputs`.
     """
 
     inputs: Mapping[str, Any]
     values: dict[tuple[str, int], Tensor]
     columns: dict[tuple[str, int], Tensor]
+    layout: TokenLayout
 
     def at(self, model: HookedAudioModel, address: Address) -> Captured:
         """What was captured at `address`, which must lie within the captured addresses.
@@ -37,7 +40,7 @@ class Captured:
         """
         values: dict[tuple[str, int], Tensor] = {}
         columns: dict[tuple[str, int], Tensor] = {}
-        for part in resolve(model, self.inputs, address).parts:
+        for part in resolve(model, self.inputs, address, self.layout).parts:
             key = (part.hook, part.row)
             have = self.columns.get(key)
             if have is None or not bool(torch.isin(part.columns, have).all()):
@@ -51,7 +54,7 @@ class Captured:
                 value = value[torch.isin(have, part.columns).nonzero()[:, 0]]
                 value = value if part.heads is None else value[:, list(part.heads)]
             values[key], columns[key] = value, part.columns
-        return Captured(self.inputs, values, columns)
+        return Captured(self.inputs, values, columns, self.layout)
 
     def for_part(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
         """The values that stand for `old`, which has as many tokens.
@@ -82,9 +85,10 @@ def capture(model: HookedAudioModel, inputs: Mapping[str, Any], *addresses: Addr
     Every head is captured, whatever the addresses name. Raises what `resolve` raises, and
     `HookError` when a hook point did not fire.
     """
+    layout = model.layout(inputs)
     parts: dict[tuple[str, int], Part] = {}
     for address in addresses:
-        for part in resolve(model, inputs, address).parts:
+        for part in resolve(model, inputs, address, layout).parts:
             key = (part.hook, part.row)
             part = replace(part, heads=None)
             if key in parts:
@@ -92,7 +96,8 @@ def capture(model: HookedAudioModel, inputs: Mapping[str, Any], *addresses: Addr
                 part = replace(part, columns=both)
             parts[key] = part
     columns = {key: part.columns for key, part in parts.items()}
-    return Captured(inputs, capture_parts(model, inputs, list(parts.values())), columns)
+    values = capture_parts(model, inputs, list(parts.values()))
+    return Captured(inputs, values, columns, layout)
 
 
 def capture_parts(

@@ -35,10 +35,19 @@ class Knockout:
 
 
 class EdgeCuts:
-    """An `EdgeCut` of `parts`, each in its row of the batch. `counted` edges were cut so far."""
+    """An `EdgeCut` of `parts`, each in its row of the batch. `counted` edges were cut so far.
+
+    `joining` says that rows join the run at the layers where they are first cut (`models.resumed`),
+    so that lower layers have fewer of them.
+    """
 
     def __init__(
-        self, parts: Sequence[tuple[Part, int]], width: int, heads: int, rows: int
+        self,
+        parts: Sequence[tuple[Part, int]],
+        width: int,
+        heads: int,
+        rows: int,
+        joining: bool = False,
     ) -> None:
         self._parts: dict[int, list[tuple[Part, int]]] = {}
         for part, row in parts:
@@ -47,6 +56,7 @@ class EdgeCuts:
         self._width = width
         self._heads = heads
         self._rows = rows
+        self._joining = joining
         self.counted = 0
 
     def __call__(
@@ -63,9 +73,10 @@ class EdgeCuts:
         found = self._parts.get(layer)
         if found is None:
             return None
-        if queries.shape[0] != self._rows:
+        here = queries.shape[0]
+        if here > self._rows or (here < self._rows and not self._joining):
             raise HookError(
-                f"the call has {queries.shape[0]} rows, but the knockout was made for "
+                f"the call has {here} rows, but the knockout was made for "
                 f"{self._rows}. Beams and other repeats are not supported."
             )
         each = any(part.heads is not None for part, _ in found)
@@ -79,6 +90,14 @@ class EdgeCuts:
             cut[row, heads] |= reads[:, None] & read[None, :]
         self.counted += int((cut & visible[:, None]).sum())
         return cut
+
+    def check(self) -> None:
+        """Raise `HookError` when there was something to cut, and no edge was."""
+        if self._parts and not self.counted:
+            raise HookError(
+                "the knockout cut no edge in any call within the block: was the model called, and "
+                "do the queries see the keys?"
+            )
 
     def _among(self, columns: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
         found = torch.isin(columns, wanted.to(columns.device))

@@ -86,12 +86,15 @@ class Places:
         run = self._model.model.current_run
         if run is None:
             raise HookError(f"{part.hook} fired outside of a forward pass.")
-        if tensor.shape[0] != self._rows:
+        if run.layout.stream.shape[0] != self._rows:
             raise HookError(
-                f"{part.hook}: the call has {tensor.shape[0]} rows, but the interventions were "
-                f"made for {self._rows}. Beams and other repeats are not supported."
+                f"{part.hook}: the call has {run.layout.stream.shape[0]} rows, but the "
+                f"interventions were made for {self._rows}. Beams and other repeats are not "
+                "supported."
             )
         assert part.layer is not None
+        if row >= tensor.shape[0]:
+            raise HookError(f"{part.hook} fired before row {row} had joined the run.")
         layer = run.columns_of(part.layer)
         running = layer.running[:, -run.new :] if run.is_decoding else layer.running
         if part.axis == "pattern":
@@ -104,7 +107,9 @@ class Places:
             return Found((row, heads[:, None, None], queries[None, :, None], keys[None, None, :]))
         if part.axis == "memory" and run.is_decoding:
             return None
-        columns = layer.memory if part.axis == "memory" else running
+        columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, running)
+        if run.is_decoding:
+            columns = columns[:, -run.new :]
         places = self._places(columns[row], part.columns, part.onwards)
         if not len(places):
             return None

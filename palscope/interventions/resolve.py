@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
@@ -19,7 +20,7 @@ from palscope.models.modeling import SECONDS_PER_FEATURE
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
 
-Axis = Literal["running", "memory", "pattern", "window", "clip_tokens", "mel"]
+Axis = Literal["running", "memory", "fed", "pattern", "window", "clip_tokens", "mel"]
 """How a hook point's tensor is laid out; `apply` knows each."""
 
 _TOUCH = 1e-6
@@ -63,17 +64,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Resolved:
-    """An address, exactly.
-
-    Attributes:
-        covered: `row, stream, tokens, first, last, start_s, end_s`, one row a stream and row of the
-            batch: how many tokens, from which to which (columns for text, numbers in the stream for
-            sound), and the seconds that they stand for.
-    """
+    """An address, exactly: its parts, in every row of the batch."""
 
     address: Address
     parts: tuple[Part, ...]
-    covered: pd.DataFrame
+    _cover: Callable[[], pd.DataFrame] = field(repr=False, compare=False)
+
+    @cached_property
+    def covered(self) -> pd.DataFrame:
+        """What it covers, one row a stream and row of the batch.
+
+        `row, stream, tokens, first, last, start_s, end_s`: how many tokens, from which to which
+        (columns for text, numbers in the stream for sound), and the seconds that they stand for.
+        """
+        return self._cover()
 
     def __str__(self) -> str:
         tokens = self.address.key_tokens
@@ -97,7 +101,12 @@ class Resolved:
         return f"{self.address.site}{where}; asked {asked}; got " + "; ".join(lines)
 
 
-def resolve(model: HookedAudioModel, inputs: Mapping[str, Any], address: Address) -> Resolved:
+def resolve(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    address: Address,
+    layout: TokenLayout | None = None,
+) -> Resolved:
     """The exact tokens of `address` under the model's current route, in every row of `inputs`.
 
     A token's seconds say where its own samples are. What it knows is wider: Whisper attends over
@@ -114,7 +123,7 @@ def resolve(model: HookedAudioModel, inputs: Mapping[str, Any], address: Address
             "the waveform lies before the model's input: edit the clip by edit_waveform, and make "
             "the inputs from it."
         )
-    layout = model.layout(inputs)
+    layout = model.layout(inputs) if layout is None else layout
     outside = SITES[address.site].tokens == "sound" or address.site == "connector_output"
     if outside and inputs.get("input_features") is None:
         raise PalscopeError(
@@ -166,8 +175,7 @@ def _in_the_decoder(
             f"{address.site}: the addressed tokens stand there in no layer under this route:\n"
             f"{route}"
         )
-    used = {(part.row, int(column)) for part in parts for column in part.columns}
-    return Resolved(address, tuple(parts), _covered(layout, used))
+    return Resolved(address, tuple(parts), lambda: _covered(layout, _used(parts)))
 
 
 def _layer_parts(
@@ -202,7 +210,10 @@ def _layer_parts(
         ]
         return [part for part in parts if len(part.columns)]
     hook = f"{block}.{_BLOCK[address.site]}"
-    return [Part(hook, "running", row, running, onwards, layer, heads)] if len(running) else []
+    axis: Axis = "running"
+    if address.site == "mlp_out":
+        axis, running = "fed", _among(chosen, columns.fed[row])
+    return [Part(hook, axis, row, running, onwards, layer, heads)] if len(running) else []
 
 
 def _read_by(
@@ -368,7 +379,7 @@ def _before_the_decoder(
                 "end_s": min((tokens[-1] + 1) * seconds, length),
             }
         )
-    return Resolved(address, tuple(parts), pd.DataFrame(covered))
+    return Resolved(address, tuple(parts), lambda: pd.DataFrame(covered))
 
 
 def _encoder_hooks(model: HookedAudioModel, address: Address) -> list[tuple[str, Axis, int | None]]:
@@ -408,7 +419,7 @@ def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLa
             used |= {(row, int(column)) for column in mine}
     if not parts:
         raise PalscopeError(f"connector_output: this route reads no such stream:\n{route}")
-    return Resolved(address, tuple(parts), _covered(layout, used))
+    return Resolved(address, tuple(parts), lambda: _covered(layout, used))
 
 
 # -- shared ---------------------------------------------------------------------------------------
@@ -429,6 +440,10 @@ def _among(chosen: Int[Tensor, "tokens"], columns: Int[Tensor, "places"]) -> Ten
 def _levels(model: HookedAudioModel, layer: int) -> str:
     route = model.current_route
     return ", ".join(f"{s.name} {route.cell(s.name, layer).level.value}" for s in route.streams)
+
+
+def _used(parts: Sequence[Part]) -> set[tuple[int, int]]:
+    return {(part.row, int(column)) for part in parts for column in part.columns}
 
 
 def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:

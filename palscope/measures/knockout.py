@@ -183,7 +183,7 @@ def attention_knockout(
     windows: Sequence[range],
     *,
     answers: Answers,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """Cut each of `edges` in each window of layers, and measure the answer to one prompt.
 
@@ -254,7 +254,7 @@ def generated_knockout(
     windows: Sequence[range],
     *,
     answer: str,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """Cut the edges from the tokens of an answer to sound; the prompt reads it as ever.
 

@@ -57,7 +57,7 @@ def activation_patching(
     answers: Answers,
     direction: Direction = "denoising",
     other: Mapping[str, Any] | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """Patch every cell on its own, and measure the answer, under the model's current route.
 
@@ -68,6 +68,7 @@ def activation_patching(
         direction: `denoising` patches clean values into the corrupt run, `noising` the reverse.
         other: inputs of an unrelated clip of that length, whose values give the random-clip
             baseline of every cell.
+        batch_size: at most so many cells together; by default as many as memory holds.
 
     Returns:
         One row a run: `direction, run, LABELS…, logit_diff, logprob, kl, rank` (`answer_metrics`;

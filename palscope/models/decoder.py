@@ -115,9 +115,9 @@ class DecoderRun:
             if whole is not None and self._running_streams(index) != names:
                 # What runs in some layers only is carried past the others.
                 names = self._running_streams(index)
-                whole = _scattered(whole, running, hidden)
+                whole = scattered(whole, running, hidden)
                 running = self.columns_of(index).running
-                hidden = _gathered(whole, running)
+                hidden = gathered(whole, running)
             if self.hidden_states is not None:
                 self.hidden_states.append(hidden)
             if self.checkpointing:
@@ -141,7 +141,9 @@ class DecoderRun:
 
     def columns_of(self, layer: int) -> LayerColumns:
         """The columns that meet in `layer`; one object for layers that let the same streams in."""
-        key = (self._running_streams(layer), self.route.streams_at(layer, Level.KEYS))
+        key = tuple(
+            self.route.streams_at(layer, level) for level in (Level.KEYS, Level.ATTEND, Level.FULL)
+        )
         if key not in self._columns:
             if self.is_decoding:
                 assert self.cache is not None
@@ -170,7 +172,7 @@ class DecoderRun:
         if not carried or self.clips is None:
             return hidden, None
         whole = hidden.new_zeros(*self.layout.stream.shape, hidden.shape[-1])
-        whole = _scattered(whole, running, hidden)
+        whole = scattered(whole, running, hidden)
         everywhere = torch.arange(self.layout.width, device=hidden.device).expand(
             whole.shape[0], -1
         )
@@ -179,7 +181,7 @@ class DecoderRun:
             rows = self.clips.columns(states.to(hidden.dtype), self.layout, everywhere)
             mine = self.layout.stream == self.layout.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
-        return _gathered(whole, running), whole
+        return gathered(whole, running), whole
 
     def _carried_streams(self) -> list[str]:
         return [
@@ -212,8 +214,7 @@ class DecoderRun:
             else:
                 past = PassingMemory(*memory)
         cos, sin = self._rotary_at(index, hidden, running)
-        attending = self.route.streams_at(index, Level.ATTEND)
-        with self._without_ffn(layer.mlp, running, attending):
+        with self._fed(layer.mlp, running, self.columns_of(index).fed):
             out = layer(
                 hidden,
                 attention_mask=self._mask(index, running, hidden),
@@ -261,7 +262,7 @@ class DecoderRun:
         for name in names:
             if self.route.cell(name, index).source is Source.CARRIED:
                 assert whole is not None
-                parts.append(_gathered(whole, columns))
+                parts.append(gathered(whole, columns))
             else:
                 state = self.model.connector.project_layer(name, index, self.clips.streams[name])
                 parts.append(self.clips.columns(state.to(hidden.dtype), self.layout, columns))
@@ -308,7 +309,7 @@ class DecoderRun:
         if kind not in self._rotary:
             self._rotary[kind] = rotary(self.decoder, hidden, self.layout.position, index)
         cos, sin = self._rotary[kind]
-        return _gathered(cos, columns), _gathered(sin, columns)
+        return gathered(cos, columns), gathered(sin, columns)
 
     def _mask(self, index: int, running: Int[Tensor, "batch running"], hidden: Tensor) -> Any:
         """The layer's mask in the form that the decoder's attention implementation takes."""
@@ -360,29 +361,25 @@ class DecoderRun:
         )
 
     @contextmanager
-    def _without_ffn(
-        self, mlp: nn.Module, running: Int[Tensor, "batch running"], attending: tuple[str, ...]
+    def _fed(
+        self, mlp: nn.Module, running: Int[Tensor, "batch running"], fed: Int[Tensor, "batch fed"]
     ) -> Generator[None, None, None]:
-        """Within, `mlp` runs on all tokens but those of the `attending` streams, which get zeros.
+        """Within, `mlp` runs on the tokens in columns `fed` alone; the others of `running` get 0.
 
         Zero is what leaves the residual stream unchanged in every family, post-norms included.
         """
-        if not attending or self.is_decoding:
+        if self.is_decoding or torch.equal(fed, running):
             yield
             return
-        stream = self.layout.stream.gather(1, running.clamp(min=0)).masked_fill(running < 0, -2)
-        skipped = torch.zeros_like(stream, dtype=torch.bool)
-        for name in attending:
-            skipped |= stream == self.layout.stream_index(name)
-        places = torch.arange(stream.shape[1], device=stream.device).expand_as(stream)
-        kept = torch.where(skipped, -1, places).sort(dim=1).values
-        kept = kept[:, int(skipped.sum(1).min()) :]
+        # Both are in order, so a column's place is how many stand before it.
+        places = torch.searchsorted(running.contiguous(), fed.clamp(min=0).contiguous())
+        places = torch.where(fed < 0, -1, places)
 
         def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (_gathered(args[0], kept), *args[1:])
+            return (gathered(args[0], places), *args[1:])
 
         def after(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            return _scattered(out.new_zeros(*stream.shape, out.shape[-1]), kept, out)
+            return scattered(out.new_zeros(*running.shape, out.shape[-1]), places, out)
 
         handles = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
         try:
@@ -424,7 +421,7 @@ def _is_causal(visible: Tensor) -> bool:
     return torch.equal(visible, torch.ones_like(visible).tril())
 
 
-def _gathered(
+def gathered(
     values: Float[Tensor, "batch columns width"], columns: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen width"]:
     """`values` at `columns`; a -1 takes any."""
@@ -432,7 +429,7 @@ def _gathered(
     return values.gather(1, at)
 
 
-def _scattered(
+def scattered(
     values: Float[Tensor, "batch columns width"],
     columns: Int[Tensor, "batch chosen"],
     new: Float[Tensor, "batch chosen width"],

@@ -198,6 +198,11 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         finally:
             self._cuts = before
 
+    @property
+    def current_cuts(self) -> tuple[EdgeCut, ...]:
+        """The edges that attention does not use now."""
+        return self._cuts
+
     # -- audio ------------------------------------------------------------------------------------
 
     def encode_audio(
@@ -349,7 +354,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if labels is not None and self.training:
             loss = self._loss(hidden, labels, layout, num_items_in_batch)
         else:
-            logits = self._logits(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+            logits = self.unembed(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
             if labels is not None:
                 loss = self._loss(hidden, labels, layout, num_items_in_batch)
         return CausalLMOutputWithPast(
@@ -414,7 +419,10 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "position_ids differ from those that follow from attention_mask; leave them out."
             )
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def unembed(
+        self, hidden: Float[Tensor, "*columns d_model"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of normed states of the last layer, soft-capped where the family does that."""
         logits = self.language_model.lm_head(hidden)
         cap = getattr(self.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -439,7 +447,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "labels hold no target: all are -100, or at places that hold no text. Was the "
                 "answer cut off?"
             )
-        logits = self._logits(hidden[:, :-1][wanted]).float()
+        logits = self.unembed(hidden[:, :-1][wanted]).float()
         if num_items_in_batch is None:
             return functional.cross_entropy(logits, targets[wanted])
         total = functional.cross_entropy(logits, targets[wanted], reduction="sum")

@@ -35,11 +35,13 @@ class LayerColumns:
 
     `memory` are the audio tokens that are keys only; `running` the tokens of the layer's sequence,
     in order of position and aligned to the right, so that the last column is each row's last token.
-    A layer's keys are `memory` followed by `running`.
+    A layer's keys are `memory` followed by `running`. `fed` are those of `running` that go through
+    the feed-forward network, in the same order: all but streams at level `attend`.
     """
 
     memory: Int[Tensor, "batch memory"]
     running: Int[Tensor, "batch running"]
+    fed: Int[Tensor, "batch fed"]
 
     @property
     def keys(self) -> Int[Tensor, "batch keys"]:
@@ -50,13 +52,13 @@ class LayerColumns:
         """These columns with `count` new running columns from `first` on."""
         new = torch.arange(first, first + count, device=self.running.device)
         new = new.expand(self.running.shape[0], count)
-        return replace(self, running=torch.cat([self.running, new], dim=1))
+        running, fed = (torch.cat([old, new], dim=1) for old in (self.running, self.fed))
+        return replace(self, running=running, fed=fed)
 
     def repeated(self, times: int) -> LayerColumns:
         """These columns with every row repeated `times`."""
-        return LayerColumns(
-            self.memory.repeat_interleave(times, 0), self.running.repeat_interleave(times, 0)
-        )
+        each = (part.repeat_interleave(times, 0) for part in (self.memory, self.running, self.fed))
+        return LayerColumns(*each)
 
 
 @dataclass(frozen=True)
@@ -206,13 +208,21 @@ class TokenLayout:
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
-        runs = self.stream == TEXT
-        for name in route.streams_at(layer, Level.ATTEND, Level.FULL):
-            runs = runs | (self.stream == self.stream_index(name))
-        keys = torch.zeros_like(runs)
-        for name in route.streams_at(layer, Level.KEYS):
-            keys = keys | (self.stream == self.stream_index(name))
-        return LayerColumns(memory=_packed(keys), running=_packed(runs))
+        text = self.stream == TEXT
+        keys, attending, full = (
+            self._of(route.streams_at(layer, level))
+            for level in (Level.KEYS, Level.ATTEND, Level.FULL)
+        )
+        fed = _packed(text | full)
+        running = _packed(text | full | attending) if bool(attending.any()) else fed
+        return LayerColumns(_packed(keys), running, fed)
+
+    def _of(self, streams: Sequence[str]) -> Bool[Tensor, "batch columns"]:
+        """Where tokens of these streams stand."""
+        found = torch.zeros_like(self.stream, dtype=torch.bool)
+        for name in streams:
+            found |= self.stream == self.stream_index(name)
+        return found
 
     def stream_index(self, name: str) -> int:
         """Index in `streams` of the stream called `name`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from palscope.errors import PalscopeError, PromptError
-from palscope.interventions import Address, Sound, Text, resolve
-from palscope.routing import Route
+from palscope.interventions import Address, Sound, Text, capture, resolve
+from palscope.routing import ATTEND, FRAMES, Route
 from tests import tiny
 from tests.interventions.conftest import prompt, two_rows
 
@@ -175,3 +176,19 @@ def test_encoded_clips_have_no_encoder_to_address(pal: Any) -> None:
     for site in ("mel", "encoder_output", "connector_output"):
         with pytest.raises(PalscopeError, match="input_features"):
             resolve(pal, encoded, Address(site))
+
+
+def test_the_feed_forward_networks_output_is_found_where_some_tokens_skip_it(plits: Any) -> None:
+    attending = Route(tiny.LAYERS, ((FRAMES, (ATTEND,) * tiny.LAYERS),))
+    inputs = prompt(plits)
+    parts = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+    with plits.route(attending):
+        taken = capture(plits, inputs, *(Address(site, Text(), (2,)) for site in parts))
+        found = [
+            taken.at(plits, Address(site, Text("digit"), (2,))).values.popitem()[1]
+            for site in parts
+        ]
+        assert torch.allclose(found[0] + found[1] + found[2], found[3], atol=1e-5)
+        assert found[2].abs().max() > 0.01
+        with pytest.raises(PalscopeError, match="none of the addressed tokens"):
+            resolve(plits, inputs, Address("mlp_out", Sound(0.2, 0.5), (2,)))
