@@ -34,6 +34,7 @@ def script() -> None:
 @pytest.fixture
 def open_page(checkpoint: Path) -> Callable[..., AppTest]:
     st.cache_data.clear()
+    st.cache_resource.clear()
 
     def opened(folder: Path = checkpoint, **address: str) -> AppTest:
         page = AppTest.from_function(script, default_timeout=600)
@@ -51,7 +52,16 @@ def go(page: AppTest) -> AppTest:
 
 @pytest.mark.parametrize(
     ("experiment", "drawn"),
-    [("patching", 1), ("knockout", 1), ("logit lens", 1), ("attribution", 1), ("leakage", 2)],
+    [
+        ("patching", 1),
+        ("knockout", 1),
+        ("masking", 1),
+        ("injection depth", 1),
+        ("audio queries", 1),
+        ("logit lens", 1),
+        ("attribution", 1),
+        ("leakage", 2),
+    ],
 )
 def test_every_experiment_runs_when_asked_and_not_before(
     open_page: Callable[..., AppTest], experiment: str, drawn: int
