@@ -3,7 +3,7 @@
     python analyses/evaluate.py --model demo/pal --manifest clips.csv --out runs/pal
 
 The manifest is a CSV with columns path, domain, label (paths relative to it). Writes scores.json
-and, as they come, predictions.jsonl; run again, it goes on where it was stopped.
+and, as they come, predictions.jsonl. A run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument(
         "--temporal", action="store_true", help="also ask about clips joined from the manifest's"
     )
+    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     arguments = parser.parse_args()
     try:
         folder = find_checkpoint(arguments.model)
@@ -62,6 +63,7 @@ def main() -> int:
             wordings=arguments.wordings,
             limit=arguments.limit,
             temporal=arguments.temporal,
+            resume=arguments.resume,
         )
     except PalscopeError as error:
         print(f"error: {error}", file=sys.stderr)

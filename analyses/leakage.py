@@ -16,13 +16,11 @@ patches both, and reports them side by side.
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from palscope.audio import load_audio
-from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import AudioError
 from palscope.evaluation.items import take_evenly
 from palscope.measures import mean_band
@@ -42,14 +40,7 @@ STEP_S = 0.1
 
 def main() -> int:
     parser = commands.arguments(__doc__)
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        default=CLIPS_FOLDER / "clips.csv",
-        help="CSV with columns path, domain, label (default: the bundled clips)",
-    )
-    parser.add_argument("--split", help="only clips of this split, e.g. validation")
-    parser.add_argument("--clips", type=int, default=30, help="how many, evenly (default: 30)")
+    commands.add_clips(parser, 30)
     parser.add_argument("--windows", type=int, default=3, help="in each clip (default: 3)")
     parser.add_argument("--window-s", type=float, default=0.2, help="seconds (default: 0.2)")
     parser.add_argument("--how", choices=("noise", "silence"), default="noise")

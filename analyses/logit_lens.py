@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 
 from palscope.audio import load_audio
-from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.evaluation.items import take_evenly
 from palscope.measures import mean_band
 from palscope.measures.key_writes import written_by_pathway
@@ -43,14 +42,7 @@ QUESTION = "What is heard?"
 
 def main() -> int:
     parser = commands.arguments(__doc__)
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        default=CLIPS_FOLDER / "clips.csv",
-        help="CSV with columns path, domain, label (default: the bundled clips)",
-    )
-    parser.add_argument("--split", help="only clips of this split, e.g. validation")
-    parser.add_argument("--clips", type=int, default=60, help="how many, evenly (default: 60)")
+    commands.add_clips(parser, 60)
     parser.add_argument("--question", help="default: the domain's in the demo's training")
     return commands.call(run, parser.parse_args())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _experiments import Asked, Drawing, Experiment, Result
+from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address
@@ -31,6 +31,7 @@ def _options(model: HookedAudioModel) -> dict[str, Any]:
     return {"method": method}
 
 
+@on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair, model = asked.pair, asked.model
     clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))

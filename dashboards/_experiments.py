@@ -20,6 +20,7 @@ from palscope.measures import grids
 from palscope.measures.metrics import Answers
 from palscope.pairs import Pair
 from palscope.routing import Route, route_to_text
+from palscope.training.questions import LABELS
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Asked:
         """The token that decides between the pair's answers."""
         pair = self.pair
         return Answers.of(self.model.processor, pair.clean_answer, pair.corrupt_answer)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The labels of the demo's domain that has both answers; of other pairs, those two."""
+        pair = self.pair
+        both = tuple(each for each in (pair.clean_answer, pair.corrupt_answer) if each is not None)
+        return next((labels for labels in LABELS.values() if set(both) <= set(labels)), both)
 
     @property
     def places(self) -> dict[str, Sound]:
@@ -81,7 +89,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment is called and says, what it asks, and how it runs."""
+    """What an experiment is called and says, what it asks, and how it runs.
+
+    `measure` is called without the model's lock, and may draw how far it is.
+    """
 
     name: str
     about: str
@@ -94,11 +105,24 @@ class Experiment:
     def result(self, asked: Asked) -> Result:
         """The measured table, remembered for all visitors, drawn."""
         route = route_to_text(asked.route)
-        key = (self.name, asked.opened.version, route, asked.chosen.digest, asked.options)
-        return self.draw(_measured(key, self, asked), asked)
+        box = _box(self.name, asked.opened.version, route, asked.chosen.digest, asked.options)
+        if not box:
+            with st.spinner("Running: it takes some seconds on two cores …"):
+                box.append(self.measure(asked))
+        return self.draw(box[0].copy(), asked)
 
 
-@st.cache_data(max_entries=64, show_spinner="Running: it takes some seconds on two cores …")
-def _measured(key: tuple[Any, ...], _experiment: Experiment, _asked: Asked) -> pd.DataFrame:
-    with _asked.opened.lock, _asked.model.route(_asked.route):
-        return _experiment.measure(_asked)
+def on_route(measure: Callable[[Asked], pd.DataFrame]) -> Callable[[Asked], pd.DataFrame]:
+    """The model is this visitor's alone while it measures, on the route that is asked about."""
+
+    def held(asked: Asked) -> pd.DataFrame:
+        with asked.opened.lock, asked.model.route(asked.route):
+            return measure(asked)
+
+    return held
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _box(*key: Any) -> list[pd.DataFrame]:
+    """A place for one table: filled outside, because cached code cannot show how far it is."""
+    return []

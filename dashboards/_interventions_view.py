@@ -12,9 +12,11 @@ from _experiments import Asked, Experiment
 from _knockout import KNOCKOUT
 from _leakage import LEAKAGE
 from _lens import LENS
+from _masking import MASKING
 from _models import OpenModel, open_model
 from _pairs import ChosenPair, choose_pair
 from _patching import PATCHING
+from _placements import DEPTH, QUERIES
 from _setup import choose_model
 from plotly import graph_objects as go
 
@@ -24,7 +26,10 @@ from palscope.plots.attention import frequency_axis, spectrogram
 from palscope.plots.spectrogram import mel_image
 from palscope.routing import Route, route_to_text
 
-EXPERIMENTS = {each.name: each for each in (PATCHING, KNOCKOUT, LENS, ATTRIBUTION, LEAKAGE)}
+EXPERIMENTS = {
+    each.name: each
+    for each in (PATCHING, KNOCKOUT, MASKING, DEPTH, QUERIES, LENS, ATTRIBUTION, LEAKAGE)
+}
 
 
 def view() -> None:

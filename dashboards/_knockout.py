@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _experiments import Asked, Drawing, Experiment, Result
+from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.hooks import HookedAudioModel
 from palscope.measures.knockout import (
@@ -33,6 +33,7 @@ def _options(model: HookedAudioModel) -> dict[str, Any]:
     return {"width": width, "by stretch": cut != "all of the sound"}
 
 
+@on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair, model, width = asked.pair, asked.model, asked.option("width")
     by_stretch = asked.option("by stretch")

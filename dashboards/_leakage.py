@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _experiments import Asked, Drawing, Experiment, Result
+from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.hooks import HookedAudioModel
 from palscope.measures import mean_band
@@ -28,6 +28,7 @@ def _window(asked: Asked) -> tuple[float, float]:
     return sound.start, asked.pair.seconds if sound.end is None else sound.end
 
 
+@on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair = asked.pair
     start, end = _window(asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from _experiments import Asked, Drawing, Experiment, Result
+from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.measures import mean_band
 from palscope.measures.key_writes import written_by_pathway
@@ -14,6 +14,7 @@ from palscope.measures.vocabulary import spellings
 from palscope.plots import lens as figures
 
 
+@on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair, model = asked.pair, asked.model
     inputs: Any = model.inputs(pair.question, pair.clean)

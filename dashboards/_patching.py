@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _experiments import Asked, Drawing, Experiment, Result
+from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.hooks import HookedAudioModel
 from palscope.measures import grids
@@ -60,6 +60,7 @@ def _options(model: HookedAudioModel) -> dict[str, Any]:
     return {"grid": GRIDS[grid], "direction": direction, "layers": layers}
 
 
+@on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair, model = asked.pair, asked.model
     clips = pair.clean, pair.corrupt, control(pair, "other clip", seed=0).corrupt

@@ -23,18 +23,20 @@ def view() -> None:
     folder = choose_run()
     if folder is None:
         return
-    record = read_record(folder)
-    st.code(record.get("command", "(the command was not stored)"), language="bash")
-    with st.expander("The record: route, weights, versions"):
-        st.json(record, expanded=1)
+    for run in runs_of(folder):
+        record = read_record(run)
+        st.code(record.get("command", "(the command was not stored)"), language="bash")
+        name = "The record" if run == folder else f"The record of {run.name}"
+        with st.expander(f"{name}: route, weights, versions"):
+            st.json(record, expanded=1)
     if (folder / "attention_mass.parquet").is_file():
         show_attention(folder / "attention_mass.parquet")
     show_other_files(folder)
 
 
 def choose_run() -> Path | None:
-    """A folder with a `run.json`: one below `runs/`, or a typed one."""
-    found = sorted(path.parent for path in ROOT.glob("**/run.json"))
+    """The folder of a run, or of several: one below `runs/`, or a typed one."""
+    found = stored_runs()
     with st.sidebar:
         typed = st.text_input(
             "Folder of a run",
@@ -52,11 +54,32 @@ def choose_run() -> Path | None:
             "`python analyses/attention_mass.py --help`."
         )
         return None
-    if not (folder / "run.json").is_file():
+    if not runs_of(folder):
         raise PalscopeError(
             f"{folder} holds no run.json; give the folder that a script was given as --out."
         )
     return folder
+
+
+def stored_runs() -> list[Path]:
+    """What is below `runs/`: runs, and in place of those without figures the folder that has them.
+
+    A script that takes several models writes a run a model, and figures of all beside them.
+    """
+    found: set[Path] = set()
+    for run in {path.parent for path in ROOT.glob("**/run.json")}:
+        shared = list(run.parent.glob("*.png"))
+        if shared:
+            found.add(run.parent)
+        if not shared or list(run.glob("*.png")):
+            found.add(run)
+    return sorted(found)
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The run in a folder, or those of several models beside whose figures it is."""
+    inside = [path.parent for path in sorted(folder.glob("*/run.json"))]
+    return [folder] if (folder / "run.json").is_file() else inside
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -101,6 +124,8 @@ def show_other_files(folder: Path) -> None:
     """Pictures and tables that stand beside the record."""
     pictures = sorted(folder.glob("*.png"))
     tables = sorted(folder.glob("*.csv"))
+    if not pictures and list(folder.parent.glob("*.png")):
+        st.info(f"The figures, of all models of this run, are in {folder.parent}.")
     if pictures:
         st.subheader("Figures of the run")
         for start in range(0, len(pictures), 3):
@@ -108,7 +133,11 @@ def show_other_files(folder: Path) -> None:
                 column.image(str(path), caption=path.stem)
     for path in tables:
         with st.expander(f"Table {path.name}"):
-            table = pd.read_csv(path, nrows=SHOWN_ROWS)
+            try:
+                table = pd.read_csv(path, nrows=SHOWN_ROWS)
+            except pd.errors.EmptyDataError:  # contrasts of domains, say, where there is one
+                st.caption("Empty: this run had nothing to put there.")
+                continue
             st.dataframe(table)
             if len(table) == SHOWN_ROWS:
                 st.caption(f"The first {SHOWN_ROWS} rows.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ from palscope.evaluation.items import candidates, example_items, manifest_items,
 from palscope.evaluation.predictions import predict
 from palscope.evaluation.ranking import Answerer
 from palscope.evaluation.scores import summarise, summarise_composed
+from palscope.sweeps.store import hold, write_json
 from palscope.training.examples import COMPOSED, validation_examples
 from palscope.training.manifest import (
     Clip,
@@ -38,6 +37,7 @@ def evaluate_manifest(
     wordings: Wordings = "train",
     limit: int | None = None,
     temporal: bool = False,
+    resume: bool = False,
     seed: int = 0,
     batch_size: int = 8,
     progress: bool = True,
@@ -48,8 +48,8 @@ def evaluate_manifest(
     the demo does not know is asked about with a general question. `split` takes only those rows,
     `limit` only so many of them, spread over the labels. `audio="swapped"` lets every question
     hear another clip of its domain with a different label. `temporal` asks about composed clips
-    too (which digit is first, …; results under `"temporal"`). `model` names the weights: answers
-    of an interrupted run are taken up only when it and all else are equal.
+    too (which digit is first, …; results under `"temporal"`). `model` names the weights. `resume`
+    goes on with the run that `out` holds, if there is one and it and all else are equal.
 
     Returns:
         What `scores.json` holds, `accuracy`, `n`, `interval`, `exact_match`, … and `by_domain`
@@ -58,6 +58,8 @@ def evaluate_manifest(
     Raises:
         ManifestError: an unreadable manifest, no rows in the split, no audio file of any row, or,
             with `temporal`, a domain of the demo or one of its labels missing.
+        PalscopeError: `out` holds a run and `resume` is off, or that run's settings are others; or
+            another process is writing to it.
     """
     manifest, out = Path(manifest), Path(out)
     all_rows = read_manifest(manifest)
@@ -87,9 +89,14 @@ def evaluate_manifest(
         swapped=audio == "swapped",
         seed=seed,
     )
-    predictions = predict(
-        items, answerer, out, settings=settings, batch_size=batch_size, progress=progress
-    )
+    lock = hold(out)
+    asking: dict[str, Any] = {
+        "settings": settings,
+        "resume": resume,
+        "batch_size": batch_size,
+        "progress": progress,
+    }
+    predictions = predict(items, answerer, out, **asking)
     by_key = {item.key: clip for item, clip in zip(items, clips, strict=True)}
     broken = [each for each in predictions if "error" in each]
     scores = {
@@ -100,7 +107,7 @@ def evaluate_manifest(
         ],
         "settings": settings,
     }
-    _write(out / "scores.json", scores)
+    write_json(out / "scores.json", scores)
     if temporal:
         lost |= {by_key[each["key"]] for each in broken}
         corpus = Corpus(tuple(clip for clip in rows if clip not in lost), DecodedOnDemand())
@@ -114,23 +121,11 @@ def evaluate_manifest(
                 ),
             )
         ]
-        answers = predict(
-            composed,
-            answerer,
-            out / "temporal",
-            settings=settings,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        answers = predict(composed, answerer, out / "temporal", **asking)
         scores["temporal"] = summarise_composed(answers)
-        _write(out / "scores.json", scores)
+        write_json(out / "scores.json", scores)
+    lock.release(force=True)
     return scores
-
-
-def _write(path: Path, scores: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(scores, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _of_split(clips: list[Clip], split: str | None, manifest: Path) -> list[Clip]:

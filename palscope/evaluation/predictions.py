@@ -13,6 +13,7 @@ from tqdm import tqdm
 from palscope.errors import AudioError
 from palscope.evaluation.items import Item
 from palscope.evaluation.ranking import Answerer, Asked, rank
+from palscope.sweeps.store import check_same, taken, write_json
 
 Prediction = dict[str, Any]
 """One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
@@ -26,17 +27,21 @@ def predict(
     folder: str | Path,
     *,
     settings: dict[str, Any],
+    resume: bool = False,
     batch_size: int = 8,
     progress: bool = True,
 ) -> list[Prediction]:
     """Ask every item and return the predictions in the items' order.
 
     They are written to `predictions.jsonl` in `folder` batch by batch, and `settings` (what the
-    run depends on: JSON values) to `settings.json`. A later call with equal settings asks only
-    what is still unanswered; with others it starts afresh. An item whose audio cannot be read gets
-    a prediction with `error` instead of an answer.
+    run depends on: JSON values) to `settings.json`. With `resume`, only what is still unanswered in
+    `folder` is asked. An item whose audio cannot be read gets a prediction with `error` instead of
+    an answer.
+
+    Raises:
+        PalscopeError: `folder` holds a run and `resume` is off, or that run's settings are others.
     """
-    store = _Store(Path(folder), settings)
+    store = _Store(Path(folder), settings, resume)
     open_items = [item for item in items if item.key not in store.done]
     with tqdm(
         total=len(items),
@@ -82,20 +87,24 @@ def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
 class _Store:
     """The predictions so far, in memory and on disk."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "predictions.jsonl"
         self.done: dict[str, Prediction] = {}
         kept = folder / "settings.json"
-        plain = json.dumps(settings, indent=2, sort_keys=True)
-        if kept.is_file() and self.path.is_file() and kept.read_text(encoding="utf-8") == plain:
-            self.done = _read(self.path)
+        if kept.is_file():
+            if not resume:
+                raise taken(folder, "answers stand in it")
+            stored: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            check_same(folder, {"config": stored}, {"config": json.loads(json.dumps(settings))})
+            if self.path.is_file():
+                self.done = _read(self.path)
         # Written back whole: a kill may have torn the last line, and appending would join to it.
-        # First the old lines go, then the new settings come: never new settings over old lines.
+        # First the lines of no known settings go, then the settings come.
         part = self.path.with_suffix(".part")
         part.write_text("".join(map(_line, self.done.values())), encoding="utf-8")
         os.replace(part, self.path)
-        kept.write_text(plain, encoding="utf-8")
+        write_json(kept, settings)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from jaxtyping import Float
 
@@ -15,7 +16,9 @@ from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Knockout, Reroute
 from palscope.interventions.apply import Bound, bind, in_force
+from palscope.interventions.cells import with_encoded
 from palscope.models.scoring import answer_ids
+from palscope.routing.depths import Placement
 
 
 @torch.no_grad()
@@ -60,6 +63,52 @@ def choice_logprobs(
             logits = torch.cat([logits, rest.logits], 1)
     logp = logits.float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
     return (logp * real).sum(-1).double().cpu().numpy()
+
+
+def placed_choices(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[str],
+    placements: Sequence[Placement],
+) -> pd.DataFrame:
+    """How probable each choice is with audio in other layers, or at other levels.
+
+    Args:
+        model: rerouted to each placement in turn, whatever its current route.
+        inputs: of one prompt.
+        choices: the answers to rank.
+        placements: of `palscope.routing.depths`, made for this decoder.
+
+    Returns:
+        One row a placement and choice: `family, placement, layers, first_layer, choice`, and
+        `logprob` (nats) of the choice as the whole answer, its end included.
+
+    Raises:
+        PalscopeError: there are several prompts.
+        RouteError: the checkpoint has no weights for a placement.
+    """
+    given = with_encoded(model, inputs)
+    parts = [
+        choices_table(
+            {
+                "family": each.family,
+                "placement": each.name,
+                "layers": each.layers,
+                "first_layer": each.first_layer,
+            },
+            choices,
+            choice_logprobs(model, given, choices, [Reroute(each.route)]),
+        )
+        for each in placements
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def choices_table(
+    about: Mapping[str, Any], choices: Sequence[str], logprobs: Float[np.ndarray, " choices"]
+) -> pd.DataFrame:
+    """One row a choice: what is said of all of them, `choice` and `logprob` (nats)."""
+    return pd.DataFrame({**about, "choice": list(choices), "logprob": logprobs})
 
 
 def _of_later_tokens(bound: Bound) -> Bound:

@@ -30,7 +30,7 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Knockout, Reroute, Sound, Text
 from palscope.interventions.cells import with_encoded
 from palscope.measures.bands import bootstrap_interval
-from palscope.measures.choices import choice_logprobs
+from palscope.measures.choices import choice_logprobs, choices_table
 from palscope.routing import Route
 
 Way = Literal["knockout", "reroute"]
@@ -99,30 +99,60 @@ def pathway_masking(
     """
     if answer not in choices or len(choices) < 2:
         raise PalscopeError(f"the answer {answer!r} must be one of several choices, got {choices}.")
-    given = with_encoded(model, inputs)
     right = list(choices).index(answer)
-    plain = choice_logprobs(model, given, choices)
+    table: Any = masked_choices(model, inputs, choices, ways=ways)
     rows: list[dict[str, Any]] = []
-    for way in ways:
-        for name, streams in maskings(model.current_route).items():
-            logprobs = (
-                choice_logprobs(model, given, choices, masking(model, given, streams, way))
-                if streams
-                else plain
-            )
-            best = choices[int(np.argmax(logprobs))]
-            rows.append(
-                {
-                    "masked": name,
-                    "way": way,
-                    "best": best,
-                    "correct": best == answer,
-                    "logprob": logprobs[right],
-                    "margin": logprobs[right] - np.delete(logprobs, right).max(),
-                    "chance": 1 / len(choices),
-                }
-            )
+    for (way, name), group in table.groupby(["way", "masked"], sort=False):
+        logprobs = group["logprob"].to_numpy()
+        best = choices[int(np.argmax(logprobs))]
+        rows.append(
+            {
+                "masked": name,
+                "way": way,
+                "best": best,
+                "correct": best == answer,
+                "logprob": logprobs[right],
+                "margin": logprobs[right] - np.delete(logprobs, right).max(),
+                "chance": 1 / len(choices),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def masked_choices(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[str],
+    *,
+    ways: Sequence[Way] = WAYS,
+) -> pd.DataFrame:
+    """How probable each choice is with every stream masked in turn, on the model's current route.
+
+    Args:
+        inputs: of one prompt.
+        choices: the answers to rank.
+
+    Returns:
+        One row a way, masking (`maskings`, that of nothing included) and choice: `way, masked,
+        choice`, and `logprob` (nats) of the choice as the whole answer, its end included.
+
+    Raises:
+        PalscopeError: there are several prompts.
+    """
+    given = with_encoded(model, inputs)
+    plain = choice_logprobs(model, given, choices)
+    parts = [
+        choices_table(
+            {"way": way, "masked": name},
+            choices,
+            choice_logprobs(model, given, choices, masking(model, given, streams, way))
+            if streams
+            else plain,
+        )
+        for way in ways
+        for name, streams in maskings(model.current_route).items()
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def masking_scores(

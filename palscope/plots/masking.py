@@ -17,7 +17,7 @@ _COLOURS = ("#b0b0b0", "#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9")
 """Okabe and Ito's, grey first: what is masked, in the order of the table."""
 
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-_TITLES = {
+TITLES = {
     "knockout": "text does not read it (knockout)",
     "reroute": "absent: nothing reads it (reroute)",
 }
@@ -37,7 +37,7 @@ def accuracy_by_domain(scores: pd.DataFrame) -> go.Figure:
         rows=1,
         cols=len(ways),
         shared_yaxes=True,
-        subplot_titles=[_TITLES[way] for way in ways],
+        subplot_titles=[TITLES[way] for way in ways],
         horizontal_spacing=0.04,
     )
     for column, way in enumerate(ways, start=1):
@@ -120,7 +120,7 @@ def accuracy_by_domain_paper(scores: pd.DataFrame) -> Figure:
             label = "chance" if place == 0 else None
             axes.hlines(_chance(table, domain), *ends, color="black", ls=":", lw=1, label=label)
         axes.set_xticks(range(len(domains)), labels=_ticks(table, domains, "\n"))
-        axes.set_title(_TITLES[way], fontsize="medium")
+        axes.set_title(TITLES[way], fontsize="medium")
         axes.set_ylim(0, 103)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25, linewidth=0.5)

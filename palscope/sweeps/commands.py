@@ -28,6 +28,7 @@ from typing import Any
 from transformers import set_seed
 
 import palscope
+from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.routing import route_from_text
@@ -60,6 +61,20 @@ def arguments(doc: str | None, *, models: bool = False) -> ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     return parser
+
+
+def add_clips(parser: ArgumentParser, count: int) -> None:
+    """`--manifest, --split, --clips`: labelled clips, `count` of them by default."""
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        default=CLIPS_FOLDER / "clips.csv",
+        help="CSV with columns path, domain, label (default: the bundled clips)",
+    )
+    parser.add_argument("--split", help="only clips of this split, e.g. validation")
+    parser.add_argument(
+        "--clips", type=int, default=count, help=f"how many, evenly (default: {count})"
+    )
 
 
 def call(run: Callable[[Namespace], None], given: Namespace) -> int:

@@ -34,6 +34,17 @@ def wait() -> None:
         _state().wait_for_everyone()
 
 
+def said_by_first(text: str | None) -> str | None:
+    """What the first process says here; the others' `text` is not heard."""
+    if not together():
+        return text
+    from accelerate.utils import broadcast_object_list
+
+    _state()
+    heard: list[str | None] = [text]
+    return cast(Any, broadcast_object_list)(heard)[0]
+
+
 def _state() -> Any:
     """Accelerate's state. Imported late: with one process alone, tables need no torch."""
     import torch

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow as arrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
+from filelock import BaseFileLock, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from palscope.errors import PalscopeError
@@ -59,11 +60,15 @@ class StoredTable:
 
 
 class Run:
-    """A run's folder, open for writing. Made by `Run.open`."""
+    """A run's folder, open for writing. Made by `Run.open`.
 
-    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+    Other processes are kept out of the folder until `finish`, or until this one ends.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], lock: BaseFileLock | None) -> None:
         self.folder = folder
         self.record = record
+        self._lock = lock
         self._started = time.monotonic()
 
     @classmethod
@@ -77,22 +82,20 @@ class Run:
 
         Raises:
             PalscopeError: `folder` holds a run and `resume` is off, or that run's config, route,
-                weights, seed, dtype or kind of device is another. Nothing is lost.
+                weights, seed, dtype or kind of device is another; or another process is writing
+                to it. Nothing is lost.
         """
+        lock = _hold_together(folder)
         plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
         if (folder / "run.json").is_file():
             stored = read_record(folder)
             if not resume:
-                state = "finished" if stored.get("finished") else "unfinished"
-                raise PalscopeError(
-                    f"{folder} holds a run already ({state}); go on with it by --resume, or give "
-                    "another folder."
-                )
+                raise taken(folder, "finished" if stored.get("finished") else "unfinished")
             check_same(folder, stored, plain)
             again = {key: plain[key] for key in ("command", "versions") if key in plain}
             plain = stored | {"resumed": [*stored.get("resumed", []), again]}
         processes.wait()  # all have looked before one writes
-        run = cls(folder, plain | {"finished": False})
+        run = cls(folder, plain | {"finished": False}, lock)
         run._write_record()
         return run
 
@@ -114,6 +117,8 @@ class Run:
     ) -> StoredTable:
         """Measure every item that is not stored yet, and write the table of all.
 
+        A column that an item does not have is empty in its rows.
+
         Under `accelerate launch` the items are shared out over the processes; the table is the
         same whatever their number. Random numbers are seeded anew for each item (Python's, NumPy's
         and torch's), so that an item's rows do not depend on which were measured before it.
@@ -131,8 +136,8 @@ class Run:
 
         Raises:
             PalscopeError: no item could be measured.
-            ValueError: `keys` do not tell rows apart, or the measure gives a column named `item`
-                that holds something else.
+            ValueError: `keys` do not tell rows apart, the measure gives a column named `item` that
+                holds something else, or items differ in a column's type.
         """
         named = {key(each): each for each in reversed(items)}
         named = {name: named[name] for name in dict.fromkeys(map(key, items))}
@@ -179,6 +184,8 @@ class Run:
         seconds = round(time.monotonic() - self._started, 3)
         self.record |= {**facts, "finished": True, "seconds": seconds}
         self._write_record()
+        if self._lock is not None:
+            self._lock.release(force=True)
 
     def _write_record(self) -> None:
         if self.main:
@@ -228,6 +235,54 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def hold(folder: Path) -> BaseFileLock:
+    """This process's lock on a run's folder, held until it is released, or the process ends.
+
+    Taken again by this process it is the same lock: a cell of a notebook that failed may run again.
+
+    Args:
+        folder: made where there is none.
+
+    Raises:
+        PalscopeError: another process is writing to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / "run.lock", is_singleton=True, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+        return lock
+    except Timeout:
+        raise PalscopeError(
+            f"another process is writing to {folder}; wait until it has ended, or give another "
+            "folder."
+        ) from None
+
+
+def taken(folder: Path, state: str) -> PalscopeError:
+    """What is said where `folder` holds a run and going on with it was not asked for."""
+    return PalscopeError(
+        f"{folder} holds a run already ({state}); go on with it by --resume, or give another "
+        "folder."
+    )
+
+
+def _hold_together(folder: Path) -> BaseFileLock | None:
+    """The lock, held by the first of the processes that share a run; all of them hear of an error.
+
+    So none waits for one that has ended.
+    """
+    lock = refused = None
+    if processes.place()[0] == 0:
+        try:
+            lock = hold(folder)
+        except PalscopeError as error:
+            refused = str(error)
+    refused = processes.said_by_first(refused)
+    if refused is not None:
+        raise PalscopeError(refused)
+    return lock
 
 
 def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -322,11 +377,19 @@ def _whole(path: Path) -> bool:
 
 def _merge(shards: Sequence[Path], target: Path) -> None:
     """Write all shards to one file, a row group each, one at a time in memory."""
-    # A column that is empty in one item has no type there: the others' decide.
-    schemas = [_pq.read_schema(path) for path in shards]
-    schema = _pa.unify_schemas(schemas, promote_options="permissive")
+    # A column that is empty in one item has no type there, or is not there: the others' decide.
+    try:
+        schema = _pa.unify_schemas(
+            [_pq.read_schema(path) for path in shards], promote_options="permissive"
+        )
+    except (_pa.ArrowTypeError, _pa.ArrowInvalid) as error:
+        raise ValueError(f"items of {target.stem} differ in a column's type: {error}") from error
     part = target.with_name(f"{target.name}.part")
     with _pq.ParquetWriter(part, schema) as writer:
         for path in shards:
-            writer.write_table(_read_rows(path).cast(schema))
+            table = _read_rows(path)
+            for field in schema:
+                if field.name not in table.column_names:
+                    table = table.append_column(field, _pa.nulls(len(table), field.type))
+            writer.write_table(table.select(schema.names).cast(schema))
     os.replace(part, target)

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 import tests.tiny as tiny
+from palscope.connectors import ConnectorConfig
 from palscope.models import PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.routing import Route
@@ -20,11 +21,12 @@ DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
 OTHER = "another …"
 
 
-def saved(route: Route, folder: Path) -> Path:
+def saved(route: Route, folder: Path, connector: ConnectorConfig | None = None) -> Path:
+    """A tiny checkpoint; with every projector unless it is given a connector."""
     tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
     ratios = [stream.ratio for stream in route.streams]
     processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, ratios)
-    model = tiny.model(route, vocab_size=49152)
+    model = tiny.model(route, connector=connector, vocab_size=49152)
     model.config.audio_token_id = processor.audio_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from palscope.audio.bundled import bundled_clips
@@ -54,6 +55,70 @@ def test_a_stored_run_is_drawn(run: Path) -> None:
     expected = table.loc[table["pathway"] == "frames", "mean"]
     drawn = next(t for t in figures(page)[0]["data"] if t.get("name") == "frames")
     assert numbers(drawn["y"]) == pytest.approx(list(expected), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "figures_of_it", "table"),
+    [
+        ("pathway_masking", {"accuracy"}, "scores.csv"),
+        (
+            "injection_depth",
+            {"accuracy_by_layers", "accuracy_by_time", "accuracy_by_cache"},
+            "accuracy.csv",
+        ),
+        (
+            "audio_queries",
+            {"accuracy_by_layers", "accuracy_by_time", "accuracy_by_cache"},
+            "accuracy.csv",
+        ),
+    ],
+)
+def test_figures_of_masking_and_of_placements_are_shown(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    figures_of_it: set[str],
+    table: str,
+) -> None:
+    clips: Any = bundled_clips().iloc[:2]
+    manifest = tmp_path / "clips.csv"
+    clips.to_csv(manifest, index=False)
+    command = [sys.executable, str(DASHBOARDS.parent / "analyses" / f"{script}.py")]
+    command += ["--model", str(checkpoint), "--manifest", str(manifest)]
+    if script != "pathway_masking":
+        command += ["--seconds", "1", "--repeats", "1"]
+    command += ["--out", str(tmp_path / "runs" / script)]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    page = AppTest.from_function(globals()["script"], default_timeout=600).run()  # finds it itself
+    quiet(page)
+    assert f"analyses/{script}.py" in page.code[0].value
+    assert {name for each in page.get("image") for name in each.captions} == figures_of_it
+    names = [each.label for each in page.expander]
+    assert f"Table {table}" in names and any("route, weights" in name for name in names)
+    assert len(page.dataframe[names.index(f"Table {table}") - 1].value) > 1
+
+
+def test_a_run_of_several_models_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("depth/pal", "depth/lal", "mass/pal", "alone"):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"command": f"made {name}"}))
+    picture = Image.new("RGB", (4, 4))
+    for name in ("depth", "mass", "mass/pal"):
+        picture.save(tmp_path / "runs" / name / "figure.png")
+    monkeypatch.chdir(tmp_path)
+    page = AppTest.from_function(script, default_timeout=600).run()
+    quiet(page)
+    assert page.caption[0].value == "Below runs/: runs/alone, runs/depth, runs/mass, runs/mass/pal"
+    page = shown(Path("runs/depth"))
+    quiet(page)
+    assert [code.value for code in page.code] == ["made depth/lal", "made depth/pal"]
+    assert len(page.get("image")) == 1
+    page = shown(Path("runs/depth/pal"))
+    assert page.info[0].value.endswith("are in runs/depth.") and not page.get("image")
 
 
 def test_what_is_no_run_ends_in_a_sentence(tmp_path: Path, run: Path) -> None:

@@ -67,10 +67,14 @@ def test_scores_are_written_and_printed(
     printed = capsys.readouterr().out
     assert "all" in printed and "speech" in printed and "100.0 %" in printed
 
+    given = ("--model", checkpoint, "--manifest", manifest, "--out", out)
+    assert command(*given) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert command(*given, "--resume") == 0
+    assert json.loads((out / "scores.json").read_text(encoding="utf-8")) == scores
     (checkpoint / "model.safetensors").write_bytes(b"other weights")
-    before = scores["settings"]["model"]
-    assert command("--model", checkpoint, "--manifest", manifest, "--out", out) == 0
-    assert json.loads((out / "scores.json").read_text())["settings"]["model"] != before
+    assert command(*given, "--resume") == 2
+    assert "config.model: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", ["--model", "--manifest"])

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from palscope.errors import PalscopeError
+from palscope.evaluation import evaluate
 from palscope.evaluation.evaluate import evaluate_manifest
+from palscope.sweeps import store
 from palscope.training.manifest import ManifestError
 from palscope.training.questions import LABELS
 
@@ -66,20 +69,41 @@ def test_split_and_limit_choose_rows(make_manifest: Any, hearing: Any, tmp_path:
         hearing, manifest, tmp_path / "out", split="validation", progress=False
     )
     assert (scores["n"], list(scores["by_domain"])) == (2, ["sound", "music"])
-    scores = evaluate_manifest(hearing, manifest, tmp_path / "out", limit=3, progress=False)
+    scores = evaluate_manifest(hearing, manifest, tmp_path / "three", limit=3, progress=False)
     assert scores["n"] == 3
     with pytest.raises(ManifestError, match=r"no row has split 'test'.*train, validation"):
-        evaluate_manifest(hearing, manifest, tmp_path / "out", split="test", progress=False)
+        evaluate_manifest(hearing, manifest, tmp_path / "no", split="test", progress=False)
 
 
-def test_a_second_call_asks_nothing_again(make_manifest: Any, hearing: Any, tmp_path: Path) -> None:
-    manifest = make_manifest(ROWS)
-    first = evaluate_manifest(hearing, manifest, tmp_path / "out", progress=False)
+def test_a_resumed_call_asks_nothing_again(
+    make_manifest: Any, hearing: Any, tmp_path: Path
+) -> None:
+    manifest, out = make_manifest(ROWS), tmp_path / "out"
+    first = evaluate_manifest(hearing, manifest, out, progress=False)
     asked = len(hearing.asked)
-    assert evaluate_manifest(hearing, manifest, tmp_path / "out", progress=False) == first
+    assert evaluate_manifest(hearing, manifest, out, resume=True, progress=False) == first
     assert len(hearing.asked) == asked
-    evaluate_manifest(hearing, manifest, tmp_path / "out", wordings="heldout", progress=False)
-    assert len(hearing.asked) == 2 * asked
+    with pytest.raises(PalscopeError, match="holds a run already"):
+        evaluate_manifest(hearing, manifest, out, progress=False)
+    with pytest.raises(PalscopeError, match=r"config\.wordings: 'train', now 'heldout'"):
+        evaluate_manifest(hearing, manifest, out, wordings="heldout", resume=True, progress=False)
+    assert len(hearing.asked) == asked
+    assert json.loads((out / "scores.json").read_text(encoding="utf-8")) == first
+
+
+def test_one_process_at_a_time(
+    make_manifest: Any, hearing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Path] = []
+
+    def hold(folder: Path) -> Any:
+        held.append(folder)
+        return store.hold(folder)
+
+    monkeypatch.setattr(evaluate, "hold", hold)
+    evaluate_manifest(hearing, make_manifest(ROWS), tmp_path / "out", progress=False)
+    assert held == [tmp_path / "out"]
+    assert not store.hold(tmp_path / "out").lock_counter > 1  # it was released
 
 
 def test_time_questions_are_scored_by_kind(

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from palscope.errors import AudioError
+from palscope.errors import AudioError, PalscopeError
 from palscope.evaluation.items import Item
 from palscope.evaluation.predictions import predict
 from palscope.evaluation.ranking import Asked
@@ -65,16 +66,30 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) == 4
     file.write_bytes(file.read_bytes()[:-9])  # the kill came while writing
     rest = Counting()
-    predictions = predict(ITEMS, rest, tmp_path, settings={"a": 1}, batch_size=2, progress=False)
+    again: dict[str, Any] = {"settings": {"a": 1}, "batch_size": 2, "progress": False}
+    with pytest.raises(PalscopeError, match=r"holds a run already.*--resume"):
+        predict(ITEMS, rest, tmp_path, **again)
+    assert rest.questions == [] and len(file.read_text().splitlines()) == 4
+    predictions = predict(ITEMS, rest, tmp_path, resume=True, **again)
     assert rest.questions == ["q3", "q4", "q5", "q6"]
     assert [each["key"] for each in predictions] == [each.key for each in ITEMS]
     assert len([json.loads(line) for line in file.read_text().splitlines()]) == 7
 
 
-def test_other_settings_start_afresh(tmp_path: Path) -> None:
+def test_other_settings_are_another_run(tmp_path: Path) -> None:
     predict(ITEMS, Counting(), tmp_path, settings={"model": "a"}, progress=False)
+    before = (tmp_path / "predictions.jsonl").read_bytes()
     other = Counting()
-    predict(ITEMS[:2], other, tmp_path, settings={"model": "b"}, progress=False)
+    with pytest.raises(PalscopeError, match=r"other settings \(config\.model: 'a', now 'b'\)"):
+        predict(ITEMS[:2], other, tmp_path, settings={"model": "b"}, resume=True, progress=False)
+    assert other.questions == [] and (tmp_path / "predictions.jsonl").read_bytes() == before
+
+
+def test_lines_of_unknown_settings_do_not_count(tmp_path: Path) -> None:
+    predict(ITEMS, Counting(), tmp_path, settings={"model": "a"}, progress=False)
+    (tmp_path / "settings.json").unlink()
+    other = Counting()
+    predict(ITEMS[:2], other, tmp_path, settings={"model": "b"}, resume=True, progress=False)
     assert other.questions == ["q0", "q1"]
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 2
 

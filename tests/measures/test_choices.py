@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from palscope.errors import PalscopeError
+from palscope.errors import PalscopeError, RouteError
 from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import Address, Intervention, Knockout, Reroute, Sound, Text, intervene
-from palscope.measures.choices import choice_logprobs
+from palscope.measures.choices import choice_logprobs, placed_choices
 from palscope.models.scoring import answer_ids, continued
+from palscope.routing import Route
+from palscope.routing.depths import Placement, rerouted_depths
 from tests.measures.conftest import padded_batch
 
 CHOICES = ["dog", "sea waves", "crackling fire"]
@@ -83,3 +85,28 @@ def test_encoded_clips_give_the_same(pal: Any) -> None:
 def test_several_prompts_are_refused(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="inputs of one row"):
         choice_logprobs(pal, padded_batch(pal), CHOICES)
+
+
+def test_placements_are_those_of_the_evaluation(pal: Any) -> None:
+    """As `analyses/injection_depth.py` asks: the plain model on each route, without hooks."""
+    placements = rerouted_depths(pal.current_route)
+    before = pal.current_route
+    table = placed_choices(pal, pal.inputs("what?", SAMPLES), CHOICES, placements)
+    assert pal.current_route == before
+    assert len(table) == len(placements) * len(CHOICES)
+    answerer = ModelAnswerer(pal.model, pal.processor)
+    for placement in placements:
+        with pal.model.routed(placement.route):
+            (ranking,) = rank(answerer, [Asked([SAMPLES], "what?", CHOICES)])
+        rows = table[(table["placement"] == placement.name) & (table["family"] == placement.family)]
+        assert rows["choice"].tolist() == CHOICES
+        assert rows["logprob"].tolist() == pytest.approx(ranking.logprobs, abs=1e-4)
+        assert set(rows["layers"]) == {placement.layers}
+        assert set(rows["first_layer"]) == {placement.first_layer}
+    assert table.groupby("placement")["logprob"].first().round(3).nunique() > 4
+
+
+def test_a_placement_without_weights_is_refused(pal: Any) -> None:
+    wrong = Placement("x", "x", Route.plits(7), 7, 0)
+    with pytest.raises(RouteError):
+        placed_choices(pal, pal.inputs("what?", SAMPLES), CHOICES, [wrong])

@@ -13,9 +13,11 @@ from scipy import stats
 from palscope.errors import PalscopeError
 from palscope.evaluation.intervals import wilson
 from palscope.interventions import Address, Knockout, Sound, intervene
+from palscope.measures.choices import choice_logprobs
 from palscope.measures.masking import (
     NOTHING,
     domain_contrasts,
+    masked_choices,
     masking,
     masking_scores,
     maskings,
@@ -174,6 +176,25 @@ def test_masking_the_planted_stream_alone_loses_the_answer(pathway: Any, needed:
         # Knowing nothing, the model finds every word as likely: the answer, and the end.
         guessed = table.loc[~table["correct"], "logprob"]
         assert guessed.tolist() == pytest.approx([2 * np.log(1 / len(WORDS))] * len(guessed))
+
+
+def test_choices_are_those_that_are_ranked(pal: Any) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    choices = ["dog", "sea waves", "crackling fire"]
+    table = masked_choices(pal, inputs, choices)
+    whole = pathway_masking(pal, inputs, choices, "sea waves")
+    assert len(table) == len(choices) * len(whole)
+    for row in whole.to_dict("records"):
+        rows = table[(table["way"] == row["way"]) & (table["masked"] == row["masked"])]
+        logprobs = dict(zip(rows["choice"], rows["logprob"], strict=True))
+        assert list(logprobs) == choices
+        made = masking(pal, inputs, maskings(pal.current_route)[row["masked"]], row["way"])
+        wanted = choice_logprobs(pal, inputs, choices, made)
+        assert list(logprobs.values()) == pytest.approx(wanted.tolist(), abs=1e-4)
+        right = logprobs.pop("sea waves")
+        assert row["logprob"] == right
+        assert row["margin"] == pytest.approx(right - max(logprobs.values()))
+        assert row["correct"] == (row["best"] == "sea waves") == (row["margin"] > 0)
 
 
 def test_the_answer_must_be_a_choice() -> None:

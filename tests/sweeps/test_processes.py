@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from palscope.sweeps import processes
+from palscope.sweeps import processes, store
 from tests.sweeps import together
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +46,7 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     ]
     again = run(*TWO, folder="two")  # without --resume: both see it, neither waits for the other
     assert again.returncode != 0 and "holds a run already" in again.stderr
+    lock = store.hold(tmp_path / "two")  # a third process: both hear of it
+    third = run(*TWO, folder="two")
+    lock.release()
+    assert third.returncode != 0 and third.stderr.count("another process is writing to") >= 2

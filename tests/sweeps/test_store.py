@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 
 from palscope.errors import AudioError, PalscopeError
 from palscope.sweeps.store import Run, StoredTable, read_record
+
+ROOT = Path(__file__).parents[2]
 
 RECORD: dict[str, Any] = {
     "command": "python test.py",
@@ -103,6 +107,48 @@ def test_a_folder_that_holds_a_run_is_kept(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    holding = f"""
+import sys
+from palscope.sweeps.store import Run
+run = Run.open(__import__("pathlib").Path({str(folder)!r}), {RECORD!r}, resume=True)
+print("open", flush=True)
+sys.stdin.readline()
+run.finish()
+print("finished", flush=True)
+sys.stdin.readline()
+"""
+
+    def other() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", holding]
+        child = subprocess.Popen(
+            command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert child.stdout and child.stdout.readline() == "open\n"
+        return child
+
+    with other() as child:
+        for resume in (True, False):
+            with pytest.raises(PalscopeError, match=f"another process is writing to {folder}"):
+                begin(folder, resume)
+        over(begin(tmp_path / "another"), ["a"])
+        child.kill()
+    over(begin(folder, True), ["a"])  # a lock dies with who holds it
+    run = begin(folder, True)  # and this process may open it again
+    run.finish()
+    with other() as child:
+        with pytest.raises(PalscopeError, match="another process"):
+            begin(folder, True)
+        assert child.stdin and child.stdout
+        print("go on", file=child.stdin, flush=True)
+        assert child.stdout.readline() == "finished\n"
+        with pytest.raises(PalscopeError, match=r"holds a run already \(finished\)"):
+            begin(folder)
+        begin(folder, True)  # what is finished is let go of, though its process lives on
+        print("end", file=child.stdin, flush=True)
+
+
 def test_resumed_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     over(begin(tmp_path), ["a", "bad", "b"])
     measure = Counting()
@@ -164,6 +210,34 @@ def test_columns_that_an_item_leaves_empty_take_the_others_type(tmp_path: Path) 
     over(begin(tmp_path), ["a", "b"], measure, keys=[])
     answers = pd.read_parquet(tmp_path / "effects.parquet")["answer"]
     assert answers.isna().tolist() == [True, False] and answers[1] == "dog"
+
+
+def test_columns_that_an_item_lacks_are_empty_there(tmp_path: Path) -> None:
+    def measure(item: str) -> pd.DataFrame:
+        every = {"layer": [0, 1], "effect": [1.0, 2.0]}
+        own = {
+            "a": {"first": [3, 4]},
+            "b": {"effect": [5.0, 6.0], "answer": pd.Categorical(["dog", "cat"])},
+            "c": {},
+        }
+        return pd.DataFrame(every | own[item])
+
+    stored = over(begin(tmp_path), ["a", "b", "c"], measure)
+    table = stored.read()
+    assert list(table) == ["pair", "layer", "effect", "first", "answer"]
+    assert table["pair"].tolist() == ["a", "a", "b", "b", "c", "c"]
+    assert table["effect"].tolist() == [1, 2, 5, 6, 1, 2]
+    assert table["first"].fillna(-1).tolist() == [3, 4, -1, -1, -1, -1]
+    assert table["answer"].astype(object).fillna("").tolist() == ["", "", "dog", "cat", "", ""]
+    assert [list(rows) for _, rows in stored][2] == ["pair", "layer", "effect"]
+
+
+def test_columns_of_one_name_are_of_one_type(tmp_path: Path) -> None:
+    def measure(item: str) -> pd.DataFrame:
+        return pd.DataFrame({"layer": [0], "effect": [1.0 if item == "a" else "much"]})
+
+    with pytest.raises(ValueError, match=r"items of effects differ in a column's type.*effect"):
+        over(begin(tmp_path), ["a", "b"], measure)
 
 
 def test_rows_that_are_named_alike_are_refused(tmp_path: Path) -> None:
