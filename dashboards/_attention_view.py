@@ -23,7 +23,7 @@ from _setup import Setup, choose_setup
 
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
-from palscope.measures.attention_mass import HEAD
+from palscope.measures.columns import HEAD
 from palscope.plots import attention as screen
 from palscope.plots import paper
 from palscope.plots.tables import layer_means

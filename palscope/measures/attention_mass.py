@@ -21,10 +21,7 @@ from palscope.measures.attention_rows import (
     read_rows,
     sum_tolerance,
 )
-from palscope.measures.columns import TEXT_PATHWAY, Queries, column_labels
-
-HEAD = ["row", "query", "layer", "head"]
-"""Columns that name one softmax: its masses sum to 1."""
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, Queries, column_labels, head_columns
 
 _PADDING_TOLERANCE = 1e-6
 
@@ -155,12 +152,10 @@ def _table(parts: Mapping[tuple[int, int], _Part], labels: Sequence[pd.DataFrame
     columns: dict[str, list[Any]] = {name: [] for name in [*HEAD, "key", "place", "mass"]}
     width = len(labels[0])
     for (row, layer), (queries, keys, mass) in parts.items():
-        heads, _, n_keys = mass.shape
-        columns["row"].append(np.full(mass.size, row))
-        columns["query"].append(np.tile(np.repeat(queries, n_keys), heads))
-        columns["layer"].append(np.full(mass.size, layer))
-        columns["head"].append(np.repeat(np.arange(heads), len(queries) * n_keys))
-        columns["key"].append(np.tile(keys, heads * len(queries)))
+        heads, n_queries, n_keys = mass.shape
+        for name, values in head_columns(row, layer, queries, heads, n_keys).items():
+            columns[name].append(values)
+        columns["key"].append(np.tile(keys, heads * n_queries))
         columns["place"].append(columns["key"][-1] + row * width)
         columns["mass"].append(mass.reshape(-1))
     whole = {name: np.concatenate(values) for name, values in columns.items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Int
 from torch import Tensor
 
 from palscope.errors import PromptError
@@ -16,6 +18,12 @@ from palscope.routing.layout import TEXT
 TEXT_PATHWAY = "text"
 """Name of the pathway that is no stream."""
 
+HEAD = ["row", "query", "layer", "head"]
+"""Columns of a table that name one softmax: its masses sum to 1."""
+
+
+TOUCH_S = 1e-6
+"""Tokens that only touch a stretch do not overlap it, however their seconds were rounded."""
 
 Queries = Sequence[int] | Literal["text"]
 """Which tokens are asked: columns of `input_ids`, or "text", all text tokens of each row.
@@ -39,7 +47,7 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
         raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
     places: list[list[int]] = []
     for row in range(layout.stream.shape[0]):
-        real = [int(column) for column in layout.real[row].nonzero()[:, 0]]
+        real: list[int] = layout.real[row].nonzero()[:, 0].tolist()
         chosen: list[int] = []
         for query in queries:
             if query >= layout.width or query < -len(real):
@@ -63,22 +71,41 @@ def running_places(
     columns: LayerColumns, row: int, wanted: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Places in the layer's sequence, and their columns, of those of `wanted` that run there."""
-    running = {column: place for place, column in enumerate(columns.running[row].tolist())}
+    stands: list[int] = columns.running[row].tolist()
+    running = {column: place for place, column in enumerate(stands)}
     found = [column for column in wanted if column in running]
     return [running[column] for column in found], found
 
 
 def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence[int]) -> None:
     """Raise `PromptError` when one of `wanted` runs in none of the layers."""
-    layers = range(route.n_layers)
-    streams = {name for i in layers for name in route.streams_at(i, Level.ATTEND, Level.FULL)}
-    runs = {TEXT, *(layout.stream_index(name) for name in streams)}
+    streams = [
+        name
+        for layer in range(route.n_layers)
+        for name in route.streams_at(layer, Level.ATTEND, Level.FULL)
+    ]
+    runs = {TEXT, *map(layout.stream_index, streams)}
+    found: list[int] = layout.stream[row].tolist()
     for column in wanted:
-        if int(layout.stream[row, column]) not in runs:
+        if found[column] not in runs:
             raise PromptError(
                 f"query {column} of row {row} runs in no layer under this route (audio that is "
                 "keys only has no queries). Ask a text token, or route its stream to run."
             )
+
+
+def head_columns(
+    row: int, layer: int, queries: Sequence[int], heads: int, each: int
+) -> dict[str, Int[np.ndarray, " masses"]]:
+    """The columns `HEAD` of masses `[heads, queries, each]`, put one behind the other."""
+    asked, numbers = np.array(queries), np.array(range(heads))
+    size = heads * len(queries) * each
+    return {
+        "row": np.full(size, row),
+        "query": np.tile(asked.repeat(each), heads),
+        "layer": np.full(size, layer),
+        "head": numbers.repeat(len(queries) * each),
+    }
 
 
 def column_labels(

@@ -1,14 +1,14 @@
 """Attention mass of sets of keys: of pathways, clips, seconds, or any columns one names.
 
-The mass of a set is exp(logsumexp of its scores − logsumexp of all): the sum of a pattern's row over
-the set. Only these sums are kept, so that the masses of all text over an hour of sound are a small
-table.
+The mass of a set is exp(logsumexp of its scores − logsumexp of all scores): the sum of a pattern's
+row over the set. Only these sums are kept, so the masses of all text over an hour of sound are a
+small table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -25,15 +25,12 @@ from palscope.measures.attention_rows import (
     read_rows,
     sum_tolerance,
 )
-from palscope.measures.columns import TEXT_PATHWAY, Queries
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, TOUCH_S, Queries, head_columns
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
 
 KeySet = Bool[Tensor, "batch columns"]
 """Which columns of `input_ids` belong to a set, in each row of the batch."""
-
-_TOUCH = 1e-6
-"""Seconds: tokens that only touch a stretch do not overlap it, however seconds were rounded."""
 
 
 def pathway_mass(
@@ -47,7 +44,8 @@ def pathway_mass(
         `row, query, layer, head, pathway, mass`: a row a (row, query, layer, head, pathway). Every
         pathway has a row in every layer in which the query runs, 0 where the layer cannot see it.
     """
-    table = set_mass(model, inputs, pathway_sets(model.layout(inputs)), queries=queries)
+    layout = model.layout(inputs)
+    table = _set_mass(model, inputs, layout, pathway_sets(layout), queries)
     return table.rename(columns={"set": "pathway"})
 
 
@@ -75,21 +73,7 @@ def set_mass(
     """
     layout = model.layout(inputs)
     _check_sets(sets, layout)
-    asked = asked_columns(model, layout, queries)
-    # Beside the sets, all tokens: their mass must be 1.
-    chosen = torch.stack([*(each.to(layout.stream.device) for each in sets.values()), layout.real])
-    known: dict[tuple[int, int], Float[Tensor, "keys sets"]] = {}
-    found: list[tuple[Rows, Float[Tensor, "heads queries sets"]]] = []
-
-    def add(rows: Rows) -> None:
-        key = id(rows.columns), rows.row  # one object for all layers in which the same tokens meet
-        if key not in known:
-            keys = rows.columns.keys[rows.row]
-            known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).T.float()
-        found.append((rows.without_weights(), rows.weights @ known[key]))
-
-    read_rows(model, inputs, asked, add)
-    return _table(found, list(sets), sum_tolerance(model))
+    return _set_mass(model, inputs, layout, sets, queries)
 
 
 def pathway_sets(layout: TokenLayout) -> dict[str, KeySet]:
@@ -103,19 +87,15 @@ def clip_sets(layout: TokenLayout) -> dict[str, KeySet]:
 
     A row that has fewer clips has none of a set's keys.
     """
-    first = torch.tensor(
-        [
-            layout.clip_row.index(row) if row in layout.clip_row else 0
-            for row in range(len(layout.stream))
-        ],
-        device=layout.clip.device,
-    )
-    own = torch.where(layout.clip >= 0, layout.clip - first[:, None], -1)
+    rows = range(layout.stream.shape[0])
+    first = [layout.clip_row.index(row) if row in layout.clip_row else 0 for row in rows]
+    shift = torch.tensor(first, device=layout.clip.device)[:, None]
+    own = torch.where(layout.clip >= 0, layout.clip - shift, -1)
     return {f"clip {number}": own == number for number in range(int(own.max()) + 1)}
 
 
 def seconds_set(layout: TokenLayout, start_s: float, end_s: float, clip: int = 0) -> KeySet:
-    """The audio tokens, of all streams, that overlap a stretch of a clip, as `by_seconds` takes them.
+    """The audio tokens, of all streams, that overlap a stretch of a clip (as in `by_seconds`).
 
     Tokens are not cut: a stretch that begins or ends inside one takes it whole.
 
@@ -129,7 +109,7 @@ def seconds_set(layout: TokenLayout, start_s: float, end_s: float, clip: int = 0
     """
     clips = clip_sets(layout)
     starts, ends = layout.seconds.unbind(-1)
-    within = (starts < end_s - _TOUCH) & (ends > start_s + _TOUCH)  # NaN, for text, is not within
+    within = (starts < end_s - TOUCH_S) & (ends > start_s + TOUCH_S)  # NaN, for text, is not within
     within &= clips.get(f"clip {clip}", torch.zeros_like(within))
     if not bool(within.any()):
         raise PalscopeError(
@@ -137,6 +117,30 @@ def seconds_set(layout: TokenLayout, start_s: float, end_s: float, clip: int = 0
             f"{len(clips)} clip(s) in a row, of up to {ends.nan_to_num().max():.2f} s."
         )
     return within
+
+
+def _set_mass(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    layout: TokenLayout,
+    sets: Mapping[str, KeySet],
+    queries: Queries,
+) -> pd.DataFrame:
+    asked = asked_columns(model, layout, queries)
+    # Beside the sets, all tokens: their mass must be 1.
+    chosen = torch.stack([*(each.to(layout.stream.device) for each in sets.values()), layout.real])
+    known: dict[tuple[int, int], Float[Tensor, "keys sets"]] = {}
+    found: list[_Sums] = []
+
+    def add(rows: Rows) -> None:
+        key = id(rows.columns), rows.row  # one object for all layers in which the same tokens meet
+        if key not in known:
+            keys = rows.columns.keys[rows.row]
+            known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).T.float()
+        found.append(_Sums(rows.row, rows.layer, rows.queries, rows.weights @ known[key]))
+
+    read_rows(model, inputs, asked, add)
+    return _table(found, list(sets), sum_tolerance(model))
 
 
 def _check_sets(sets: Mapping[str, KeySet], layout: TokenLayout) -> None:
@@ -150,30 +154,27 @@ def _check_sets(sets: Mapping[str, KeySet], layout: TokenLayout) -> None:
             )
 
 
-def _table(
-    found: list[tuple[Rows, Float[Tensor, "heads queries sets"]]],
-    names: list[str],
-    tolerance: float,
-) -> pd.DataFrame:
-    parts: list[pd.DataFrame] = []
-    for rows, sums in found:
+class _Sums(NamedTuple):
+    """Masses of each set, and of all tokens behind them."""
+
+    row: int
+    layer: int
+    queries: list[int]
+    mass: Float[Tensor, "heads queries sets_and_all"]
+
+
+def _table(found: Sequence[_Sums], names: list[str], tolerance: float) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {name: [] for name in [*HEAD, "mass"]}
+    for row, layer, queries, sums in found:
         mass: Any = sums.cpu().numpy()
-        check_sums(mass[..., -1], rows.row, rows.layer, tolerance)
-        heads, queries, each = len(mass), len(rows.queries), len(names)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "row": rows.row,
-                    "query": np.tile(np.repeat(rows.queries, each), heads),
-                    "layer": rows.layer,
-                    "head": np.repeat(np.arange(heads), queries * each),
-                    "set": np.tile(np.arange(each), heads * queries),
-                    "mass": mass[..., :-1].reshape(-1),
-                }
-            )
-        )
-    whole = pd.concat(parts).sort_values(
-        ["row", "query", "layer", "head"], kind="stable", ignore_index=True
-    )
-    whole["set"] = pd.Categorical.from_codes(whole["set"], categories=names)
-    return whole
+        check_sums(mass[..., -1], row, layer, tolerance)
+        each = mass[..., :-1]
+        heads, _, n_sets = each.shape
+        for name, values in head_columns(row, layer, queries, heads, n_sets).items():
+            columns[name].append(values)
+        columns["mass"].append(each.reshape(-1))
+    whole: dict[str, Any] = {name: np.concatenate(values) for name, values in columns.items()}
+    mass = whole.pop("mass")
+    codes: Any = np.tile(range(len(names)), len(mass) // len(names))
+    whole |= {"set": pd.Categorical.from_codes(codes, categories=names), "mass": mass}
+    return pd.DataFrame(whole).sort_values(HEAD, kind="stable", ignore_index=True)

@@ -65,10 +65,10 @@ class Attending:
         query = self.query[row][:, places].float() * self.scaling
         key = self.key[row].float()
         # Heads that share keys are multiplied with them at once; the keys are not repeated.
-        shared = query.unflatten(0, (key.shape[0], -1)).flatten(1, 2) @ key.mT
-        scores = shared.view(query.shape[0], query.shape[1], -1)
+        grouped = query.reshape(key.shape[0], -1, query.shape[2])
+        scores = (grouped @ key.mT).view(query.shape[0], query.shape[1], -1)
         if self.softcap is not None:
-            scores = torch.tanh(scores / self.softcap).mul(self.softcap)
+            scores = self.softcap * torch.tanh(scores / self.softcap)
         return self._masked(scores, row, places).softmax(-1)
 
     def _masked(self, scores: Tensor, row: int, places: Tensor) -> Tensor:
