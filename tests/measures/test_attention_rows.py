@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from palscope import measures
+from palscope import load, measures
+from palscope.audio.bundled import bundled_clips
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Patch, Sound, Text, Zero, intervene
 from palscope.measures import attention_rows
@@ -35,10 +36,10 @@ def by_patterns(model: Any, measure: Any, *args: Any, **kwargs: Any) -> Any:
     def listen(pattern: Any, hook: Any) -> None:
         ran.add(hook.layer())
 
-    hooks = [(f"blocks.{i}.attn.hook_pattern", listen) for i in range(tiny.LAYERS)]
-    with model.hooks(fwd_hooks=hooks):
+    layers = range(model.current_route.n_layers)
+    with model.hooks(fwd_hooks=[(f"blocks.{i}.attn.hook_pattern", listen) for i in layers]):
         table = measure(model, *args, **kwargs)
-    assert ran == set(range(tiny.LAYERS))
+    assert ran == set(layers)
     return table
 
 
@@ -247,3 +248,11 @@ def test_half_precision_stays_near_its_patterns(make: Any) -> None:
     inputs = padded_batch(model)
     fused, slow = pathway_mass(model, inputs), by_patterns(model, pathway_mass, inputs)
     pd.testing.assert_frame_equal(fused, slow, atol=2e-2, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo/plits", "demo/lal", "demo/pal"])
+def test_trained_models_equal_their_patterns(name: str) -> None:
+    model = load(name)
+    inputs = model.inputs("What sound is this?", bundled_clips().path[0])
+    agree(model, inputs)
