@@ -15,7 +15,7 @@ made in the run. Timed, the repeats taking turns, and their peak memory taken:
 Without `--model` the decoder is random, of the demo's width and few layers. Prints, and writes as
 JSON with machine and versions: ratios to plain, the largest difference between masses, and how peak
 memory grows with the audio (a line through the lengths, and how far off it they lie). A way that
-would hold more than half of the memory that is free is left out, and the table says so.
+would fill the memory that is free is left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import transformers
 from nnsight import NNsight
@@ -53,7 +53,9 @@ DEMO = "demo/pal"
 """Gives the random decoder its widths, and every model its tokenizer."""
 PEERS = ("bridge", "nnsight")
 COPIES = 4
-"""Tensors as large as a pattern that eager attention holds at once."""
+"""Tensors as large as a pattern that eager attention holds at once, at most."""
+SHARE = 0.75
+"""Of the memory that is free: what patterns may fill."""
 
 
 def random_model(integration: str, layers: int, columns: int) -> PalscopeForConditionalGeneration:
@@ -134,7 +136,7 @@ class Case:
             "pathway of all text": lambda: pathway_mass(self.hooked, self.fresh(), queries="text"),
             "keys": lambda: attention_mass(self.hooked, self.fresh()),
         }
-        if COPIES * self.pattern_bytes < free_bytes() / 2:
+        if COPIES * self.pattern_bytes < SHARE * free_bytes():
             calls |= {"bridge": self.run_bridge, "nnsight": self.run_nnsight}
         return calls
 
@@ -192,7 +194,7 @@ def free_bytes() -> int:
     """Memory that is free on the device."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
@@ -263,7 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, default=4, help="of the random decoder")
     parser.add_argument("--tokens", type=int, nargs="+", default=[500, 2000, 8000])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/attention_mass.json"))
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -129,15 +129,17 @@ def _set_mass(
     asked = asked_columns(model, layout, queries)
     # Beside the sets, all tokens: their mass must be 1.
     chosen = torch.stack([*(each.to(layout.stream.device) for each in sets.values()), layout.real])
-    known: dict[tuple[int, int], Float[Tensor, "keys sets"]] = {}
+    known: dict[tuple[int, int], Float[Tensor, "sets keys"]] = {}
     found: list[_Sums] = []
 
     def add(rows: Rows) -> None:
         key = id(rows.columns), rows.row  # one object for all layers in which the same tokens meet
         if key not in known:
             keys = rows.columns.keys[rows.row]
-            known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).T.float()
-        found.append(_Sums(rows.row, rows.layer, rows.queries, rows.weights @ known[key]))
+            known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).float()
+        heads, queries, _ = rows.weights.shape
+        mass = (known[key] @ rows.weights.flatten(0, 1).T).view(-1, heads, queries)
+        found.append(_Sums(rows.row, rows.layer, rows.queries, mass))
 
     read_rows(model, inputs, asked, add)
     return _table(found, list(sets), sum_tolerance(model))
@@ -160,15 +162,15 @@ class _Sums(NamedTuple):
     row: int
     layer: int
     queries: list[int]
-    mass: Float[Tensor, "heads queries sets_and_all"]
+    mass: Float[Tensor, "sets_and_all heads queries"]
 
 
 def _table(found: Sequence[_Sums], names: list[str], tolerance: float) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {name: [] for name in [*HEAD, "mass"]}
     for row, layer, queries, sums in found:
         mass: Any = sums.cpu().numpy()
-        check_sums(mass[..., -1], row, layer, tolerance)
-        each = mass[..., :-1]
+        check_sums(mass[-1], row, layer, tolerance)
+        each = np.moveaxis(mass[:-1], 0, -1)
         heads, _, n_sets = each.shape
         for name, values in head_columns(row, layer, queries, heads, n_sets).items():
             columns[name].append(values)

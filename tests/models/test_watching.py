@@ -95,6 +95,8 @@ def test_one_clip_without_padding_needs_no_mask() -> None:
         seen = run(made, batch)[1]
         assert all(each.mask is None for each in seen)
         agree(seen, own_patterns(model("llama", "eager"), batch))
+    last = torch.tensor([seen[0].running.shape[1] - 1])
+    assert torch.equal(seen[0].weights(0, torch.tensor([-1])), seen[0].weights(0, last))
 
 
 # torch's compiler, which flex attention needs, warns of torch's own jit.
