@@ -14,7 +14,7 @@ import streamlit as st
 from _address import address_route, address_selection, remember_route, remember_selection
 from _downloads import offer
 from _figures import bars, clickable, steps_table
-from _listening import Ask, Heard, attended, listen, queries, ranked, token_grid, visible
+from _listening import Ask, Attended, Heard, attended, listen, queries, ranked, token_grid, visible
 from _models import OpenModel, open_model
 from _player import player
 from _presets import presets
@@ -23,7 +23,7 @@ from _setup import Setup, choose_setup
 
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
-from palscope.measures.attention_mass import HEAD
+from palscope.measures.columns import HEAD
 from palscope.plots import attention as screen
 from palscope.plots import paper
 from palscope.plots.tables import layer_means
@@ -41,7 +41,17 @@ class Side:
     name: str
     ask: Ask
     heard: Heard
-    mass: pd.DataFrame
+    attended: Attended
+
+    @property
+    def mass(self) -> pd.DataFrame:
+        """Mass of each key."""
+        return self.attended.keys
+
+    @property
+    def pathways(self) -> pd.DataFrame:
+        """Mass of each pathway."""
+        return self.attended.pathways
 
 
 def view() -> None:
@@ -258,7 +268,7 @@ def token_name(offset: int, tokens: dict[int, str]) -> str:
 
 def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
     """Layer and head to look at, None for the mean over all; a click on a map sets them."""
-    each: Any = by_pathway(sides[0].mass)
+    each: Any = sides[0].pathways
     sound = each[each["pathway"] != "text"]
     top = sound.loc[sound["mass"].idxmax()]
     layers = [ALL, *(str(i) for i in sorted(each["layer"].unique()))]
@@ -361,7 +371,7 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
         "Mean over all layers and heads. Text is everything that is no sound: question, chat "
         "marks, answer so far."
     )
-    shares: list[Any] = [pathway_shares(side.mass) for side in sides]
+    shares: list[Any] = [pathway_shares(side.pathways) for side in sides]
     if selection is not None:
         for side, share in zip(sides, shares, strict=True):
             share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = selected_mass(side, selection)[
@@ -384,9 +394,9 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
             say_what_was_covered(side, selection)
 
 
-def pathway_shares(mass: Any) -> pd.Series:
+def pathway_shares(pathways: Any) -> pd.Series:
     """Mass of each pathway, averaged over layers and heads."""
-    grouped: Any = by_pathway(mass).groupby("pathway", observed=False)
+    grouped: Any = pathways.groupby("pathway", observed=False)
     series = grouped["mass"].mean()
     return series.set_axis(series.index.astype(str))
 
@@ -425,13 +435,13 @@ def show_layers(sides: list[Side]) -> None:
     for column, side in zip(st.columns(len(sides)), sides, strict=True):
         with column:
             title(side, sides)
-            figure = screen.mass_by_layer(side.mass).update_yaxes(range=[0, 1.02])
+            figure = screen.mass_by_layer(side.pathways).update_yaxes(range=[0, 1.02])
             st.plotly_chart(figure, key=f"layers {side.name}")
             offer(
                 f"mass by layer {side.name}",
                 lambda figure=figure: figure,
-                partial(paper.mass_by_layer, side.mass),
-                partial(layer_means, side.mass),
+                partial(paper.mass_by_layer, side.pathways),
+                partial(layer_means, side.pathways),
             )
 
 

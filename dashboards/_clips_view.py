@@ -12,7 +12,7 @@ from _models import open_model
 from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
-from palscope.measures import by_pathway, over_time
+from palscope.measures import over_time
 from palscope.plots import attention as screen
 
 PICTURED = 12
@@ -50,7 +50,7 @@ def view() -> None:
         st.info("Nothing is measured yet: press *Listen*.")
         return
     st.subheader(f"Mean over {len(done)} clip{'s' if len(done) > 1 else ''}")
-    show_means([by_pathway(attended(ask, 0)) for ask in done], "mean")
+    show_means([attended(ask, 0).pathways for ask in done], "mean")
     show_multiples(done)
 
 
@@ -100,7 +100,7 @@ def show_multiples(asks: list[Ask]) -> None:
                 right = "" if not ask.sound.answer else f" (known: {ask.sound.answer})"
                 st.caption(f"{ask.sound.name}: “{answer}”{right}")
                 figure = screen.time_over_spectrogram(
-                    over_time(attended(ask, 0)), ask.sound.waveform
+                    over_time(attended(ask, 0).keys), ask.sound.waveform
                 )
                 figure.update_layout(height=260, margin={"l": 40, "r": 5, "t": 25, "b": 35})
                 st.plotly_chart(figure, key=f"clip {ask.sound.name}")

@@ -20,7 +20,7 @@ from _sounds import Sound
 from jaxtyping import Float
 from transformers.generation.streamers import BaseStreamer
 
-from palscope.measures import attention_mass
+from palscope.measures import attention_mass, by_pathway
 from palscope.models import AudioClips
 from palscope.models.scoring import choice_logprobs, continued
 from palscope.routing import Route, route_to_text
@@ -71,9 +71,17 @@ def _box(*key: str) -> dict[Any, Any]:
     return {}
 
 
+@dataclass(frozen=True)
+class Attended:
+    """Where a token's attention goes: `keys` from `attention_mass`, `pathways` its sums."""
+
+    keys: pd.DataFrame
+    pathways: pd.DataFrame
+
+
 @st.cache_resource(max_entries=96, show_spinner=False)
-def _table(offset: int, *key: str) -> list[pd.DataFrame]:
-    """A place for one table of attention; these are large (9 MB for 30 s), so only so many stay."""
+def _attended(offset: int, *key: str) -> list[Attended]:
+    """A place for the attention of one token; it is large (9 MB for 30 s), so only so many stay."""
     return []
 
 
@@ -85,24 +93,25 @@ def listen(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> Heard:
     return box["heard"]
 
 
-def attended(ask: Ask, offset: int) -> pd.DataFrame:
-    """The table of `attention_mass` of one token after the sound, the answer standing behind.
+def attended(ask: Ask, offset: int) -> Attended:
+    """Attention of one token after the sound, the answer standing behind.
 
     Args:
         offset: 0 is the prompt's last token, which predicts the first of the answer; 1 is the
             answer's first; -1 the prompt's last but one.
     """
-    table = _table(offset, *ask.key)
-    if not table:
+    place = _attended(offset, *ask.key)
+    if not place:
         inputs, prompt = _with_answer(ask)
         with ask.opened.lock, ask.opened.model.route(ask.route):
-            table.append(attention_mass(ask.opened.model, inputs, queries=[prompt - 1 + offset]))
-    return table[0]
+            keys = attention_mass(ask.opened.model, inputs, queries=[prompt - 1 + offset])
+        place.append(Attended(keys, by_pathway(keys)))
+    return place[0]
 
 
 def known(ask: Ask, offset: int) -> bool:
     """Whether `attended` is remembered."""
-    return bool(_table(offset, *ask.key))
+    return bool(_attended(offset, *ask.key))
 
 
 def queries(ask: Ask) -> dict[int, str]:

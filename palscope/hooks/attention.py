@@ -28,7 +28,7 @@ class AudioAttention(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Attention of one layer, on the fused path unless someone listens inside."""
-        if self._someone_listens_inside():
+        if self.someone_listens_inside():
             return super().forward(*args, **kwargs)
         component = cast(Any, self)
         if "hidden_states" in kwargs:
@@ -38,7 +38,8 @@ class AudioAttention(nn.Module):
         out: tuple[Any, ...] = component.original_component(*args, **kwargs)
         return (component.hook_out(out[0]), *out[1:])
 
-    def _someone_listens_inside(self) -> bool:
+    def someone_listens_inside(self) -> bool:
+        """Whether a hook or a flag asks for what only the slow path computes."""
         component = cast(Any, self)
         if any(
             getattr(component.config, flag, False)

@@ -109,7 +109,8 @@ class Engine:
 
         A hook of someone else's would see some rows, layers and tokens alone, and not know which.
         """
-        if model.model.current_cuts or int(layout.stream[0, -1]) != TEXT:
+        inner = model.model
+        if inner.current_cuts or inner.is_watched or int(layout.stream[0, -1]) != TEXT:
             return False
         everything = {*model.modules(), *model.model.modules()}
         return not any(_is_hooked(module) for module in everything)

@@ -2,13 +2,25 @@
 
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures.bands import mean_band
+from palscope.measures.pathway_mass import (
+    clip_sets,
+    pathway_mass,
+    pathway_sets,
+    seconds_set,
+    set_mass,
+)
 from palscope.measures.seconds import by_seconds, tokens_within
 
 __all__ = [
     "attention_mass",
     "by_pathway",
     "by_seconds",
+    "clip_sets",
     "mean_band",
     "over_time",
+    "pathway_mass",
+    "pathway_sets",
+    "seconds_set",
+    "set_mass",
     "tokens_within",
 ]

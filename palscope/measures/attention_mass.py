@@ -6,42 +6,39 @@ Source: the attention analysis of the PAL paper (arXiv 2506.10423), here for any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.measures.columns import (
-    TEXT_PATHWAY,
-    check_they_run,
-    column_labels,
-    query_columns,
-    running_places,
+from palscope.measures.attention_rows import (
+    Rows,
+    asked_columns,
+    check_sums,
+    read_rows,
+    sum_tolerance,
 )
-
-HEAD = ["row", "query", "layer", "head"]
-"""Columns that name one softmax: its masses sum to 1."""
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, Queries, column_labels, head_columns
 
 _PADDING_TOLERANCE = 1e-6
 
 
 def attention_mass(
-    model: HookedAudioModel, inputs: Mapping[str, Any], *, queries: Sequence[int] = (-1,)
+    model: HookedAudioModel, inputs: Mapping[str, Any], *, queries: Queries = (-1,)
 ) -> pd.DataFrame:
     """Attention of chosen query tokens to every key, under the model's current route.
 
-    Patterns are read layer by layer and only the queries' rows of them are kept. Hooks that are
-    already set on the model stay in effect, so an intervention can be measured.
+    Attention stays fused; only the queries' rows of patterns are computed. Hooks that are already
+    set on the model stay in effect, so an intervention can be measured. For sums alone,
+    `pathway_mass` makes a smaller table.
 
     Args:
         inputs: what `model.inputs` gives; encoded clips (`audio`) serve as well.
         queries: columns of `input_ids`; a negative one counts each row's real tokens from the
-            right: -1 is the last token, which predicts the answer.
+            right: -1 is the last token, which predicts the answer. "text" is every text token.
 
     Returns:
         One row a (row, query, layer, head, key), padding left out. The columns are `row` of the
@@ -57,43 +54,19 @@ def attention_mass(
         PalscopeError: the model gave masses that do not sum to 1 (NaN weights, for example).
     """
     layout = model.layout(inputs)
-    route = model.current_route
-    columns = [layout.layer_columns(route, layer) for layer in range(route.n_layers)]
-    places = query_columns(layout, queries)
-    for row, wanted in enumerate(places):
-        check_they_run(columns, row, wanted)
-    kept: dict[int, dict[int, Float[Tensor, "heads queries keys"]]] = {}
+    asked = asked_columns(model, layout, queries)
+    found: dict[tuple[int, int], list[_Part]] = {}
 
-    def keep(layer: int) -> Any:
-        chosen = [
-            running_places(columns[layer], row, wanted)[0] for row, wanted in enumerate(places)
-        ]
+    def keep(rows: Rows) -> None:
+        keys = rows.columns.keys[rows.row].cpu().numpy()
+        part = _Part(rows.queries, keys, rows.weights.cpu().numpy())
+        found.setdefault((rows.row, rows.layer), []).append(part)
 
-        def hook(pattern: Float[Tensor, "batch heads queries keys"], hook: Any) -> None:
-            kept[layer] = {
-                row: pattern[row][:, at].detach().float().cpu()
-                for row, at in enumerate(chosen)
-                if at
-            }
-
-        return hook
-
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", keep(layer)) for layer in range(route.n_layers)]
-    with torch.no_grad():
-        model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=1)
-
-    labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(places))]
-    tolerance = 1e-3 if model.model.dtype == torch.float32 else 2e-2
-    parts: list[pd.DataFrame] = []
-    for row, wanted in enumerate(places):
-        for layer in range(route.n_layers):
-            if row in kept[layer]:
-                asked = running_places(columns[layer], row, wanted)[1]
-                keys = columns[layer].keys[row].cpu()
-                parts.append(
-                    _table(kept[layer][row], keys, labels[row], row, layer, asked, tolerance)
-                )
-    return pd.concat(parts, ignore_index=True)
+    read_rows(model, inputs, asked, keep)
+    labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(asked))]
+    tolerance = sum_tolerance(model)
+    parts = {key: _checked(found[key], *key, tolerance) for key in sorted(found)}
+    return _table(parts, labels)
 
 
 def by_pathway(table: pd.DataFrame, pathways: Sequence[str] | None = None) -> pd.DataFrame:
@@ -150,37 +123,46 @@ def _pathways(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in found]
 
 
-def _table(
-    pattern: Float[Tensor, "heads queries keys"],
-    keys: Tensor,
-    labels: pd.DataFrame,
-    row: int,
-    layer: int,
-    queries: list[int],
-    tolerance: float,
-) -> pd.DataFrame:
-    """The rows of one layer of one row of the batch."""
-    where = f"layer {layer}, row {row}"
-    real = (keys >= 0).numpy()
-    mass: Any = pattern.numpy()
+class _Part(NamedTuple):
+    """Masses of some queries over one layer's keys; `queries` and `keys` are columns."""
+
+    queries: list[int]
+    keys: Int[np.ndarray, " keys"]
+    mass: Float[np.ndarray, "heads queries keys"]
+
+
+def _checked(blocks: Sequence[_Part], row: int, layer: int, tolerance: float) -> _Part:
+    """One layer's blocks in one, its keys in order of the columns, without padding."""
+    queries = [query for block in blocks for query in block.queries]
+    mass = np.concatenate([block.mass for block in blocks], axis=1)
+    keys: Any = blocks[0].keys
+    real = keys >= 0
     if np.abs(mass[..., ~real]).max(initial=0) > _PADDING_TOLERANCE:
-        raise PalscopeError(f"{where}: attention went to padding; this is a fault of palscope's.")
-    mass = mass[..., real]
-    sums = mass.sum(-1)
-    if not bool((np.abs(sums - 1) <= tolerance).all()):  # NaN fails too
         raise PalscopeError(
-            f"{where}: attention sums to {sums.min():.4g} … {sums.max():.4g}, not 1. Does a hook "
-            "change patterns, or do the weights hold NaN?"
+            f"layer {layer}, row {row}: attention went to padding; this is a fault of palscope's."
         )
-    at: Any = keys.numpy()[real]
-    order = at.argsort()  # the layer's keys are its audio memory first; the table goes by column
-    at, mass = at[order], mass[..., order]
-    heads, n_queries, n_keys = len(pattern), len(queries), int(real.sum())
-    each = labels.iloc[np.tile(at, heads * n_queries)].reset_index(drop=True)
-    each.insert(0, "row", row)
-    each.insert(1, "query", np.tile(np.repeat(queries, n_keys), heads))
-    each.insert(2, "layer", layer)
-    each.insert(3, "head", np.repeat(np.arange(heads), n_queries * n_keys))
-    each.insert(5, "key", np.tile(at, heads * n_queries))
-    each["mass"] = mass.reshape(-1)
+    check_sums(mass.sum(-1), row, layer, tolerance)
+    # The layer's keys are its audio memory first; the table goes by column.
+    order = np.argsort(keys)[int((~real).sum()) :]
+    return _Part(queries, keys[order], mass[..., order])
+
+
+def _table(parts: Mapping[tuple[int, int], _Part], labels: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All parts, by (row, layer), as one table; `labels` of each row's columns."""
+    columns: dict[str, list[Any]] = {name: [] for name in [*HEAD, "key", "place", "mass"]}
+    width = len(labels[0])
+    for (row, layer), (queries, keys, mass) in parts.items():
+        heads, n_queries, n_keys = mass.shape
+        for name, values in head_columns(row, layer, queries, heads, n_keys).items():
+            columns[name].append(values)
+        columns["key"].append(np.tile(keys, heads * n_queries))
+        columns["place"].append(columns["key"][-1] + row * width)
+        columns["mass"].append(mass.reshape(-1))
+    whole = {name: np.concatenate(values) for name, values in columns.items()}
+    each: Any = pd.concat(labels, ignore_index=True).iloc[whole.pop("place")]
+    each = each.reset_index(drop=True)
+    for at, name in enumerate([*HEAD, "pathway", "key"]):
+        if name != "pathway":
+            each.insert(at, name, whole[name])
+    each["mass"] = whole["mass"]
     return each

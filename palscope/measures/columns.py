@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Int
 from torch import Tensor
 
 from palscope.errors import PromptError
 from palscope.hooks import HookedAudioModel
-from palscope.routing import LayerColumns, TokenLayout
+from palscope.routing import LayerColumns, Level, Route, TokenLayout
+from palscope.routing.layout import TEXT
 
 TEXT_PATHWAY = "text"
 """Name of the pathway that is no stream."""
 
+HEAD = ["row", "query", "layer", "head"]
+"""Columns of a table that name one softmax: its masses sum to 1."""
 
-def query_columns(layout: TokenLayout, queries: Sequence[int]) -> list[list[int]]:
-    """The columns asked for in each row; negative ones count a row's real tokens from the right.
+
+TOUCH_S = 1e-6
+"""Tokens that only touch a stretch do not overlap it, however their seconds were rounded."""
+
+Queries = Sequence[int] | Literal["text"]
+"""Which tokens are asked: columns of `input_ids`, or "text", all text tokens of each row.
+
+A negative column counts each row's real tokens from the right: -1 is the last, which predicts the
+answer.
+"""
+
+
+def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
+    """The columns asked for in each row.
 
     Raises:
         PromptError: none is given, or one does not exist or is padding.
     """
+    if queries == "text":
+        return [row.nonzero()[:, 0].tolist() for row in (layout.stream == TEXT).cpu()]
+    if isinstance(queries, str):
+        raise PromptError(f"queries {queries!r} are unknown; give columns, or 'text' for all text.")
     if not queries:
         raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
     places: list[list[int]] = []
     for row in range(layout.stream.shape[0]):
-        real = [int(column) for column in layout.real[row].nonzero()[:, 0]]
+        real: list[int] = layout.real[row].nonzero()[:, 0].tolist()
         chosen: list[int] = []
         for query in queries:
             if query >= layout.width or query < -len(real):
@@ -50,20 +71,41 @@ def running_places(
     columns: LayerColumns, row: int, wanted: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Places in the layer's sequence, and their columns, of those of `wanted` that run there."""
-    running = columns.running[row].tolist()
+    stands: list[int] = columns.running[row].tolist()
+    running = {column: place for place, column in enumerate(stands)}
     found = [column for column in wanted if column in running]
-    return [running.index(column) for column in found], found
+    return [running[column] for column in found], found
 
 
-def check_they_run(columns: Sequence[LayerColumns], row: int, wanted: Sequence[int]) -> None:
+def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence[int]) -> None:
     """Raise `PromptError` when one of `wanted` runs in none of the layers."""
-    ran = {column for layer in columns for column in running_places(layer, row, wanted)[1]}
+    streams = [
+        name
+        for layer in range(route.n_layers)
+        for name in route.streams_at(layer, Level.ATTEND, Level.FULL)
+    ]
+    runs = {TEXT, *map(layout.stream_index, streams)}
+    found: list[int] = layout.stream[row].tolist()
     for column in wanted:
-        if column not in ran:
+        if found[column] not in runs:
             raise PromptError(
                 f"query {column} of row {row} runs in no layer under this route (audio that is "
                 "keys only has no queries). Ask a text token, or route its stream to run."
             )
+
+
+def head_columns(
+    row: int, layer: int, queries: Sequence[int], heads: int, each: int
+) -> dict[str, Int[np.ndarray, " masses"]]:
+    """The columns `HEAD` of masses `[heads, queries, each]`, put one behind the other."""
+    asked, numbers = np.array(queries), np.array(range(heads))
+    size = heads * len(queries) * each
+    return {
+        "row": np.full(size, row),
+        "query": np.tile(asked.repeat(each), heads),
+        "layer": np.full(size, layer),
+        "head": numbers.repeat(len(queries) * each),
+    }
 
 
 def column_labels(

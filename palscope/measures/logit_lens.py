@@ -81,7 +81,7 @@ def logit_lens(
     else:
         places = query_columns(layout, tokens)
         for row, wanted in enumerate(places):
-            check_they_run(columns, row, wanted)
+            check_they_run(layout, route, row, wanted)
     labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(places))]
     parts: list[pd.DataFrame] = []
 

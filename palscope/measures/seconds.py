@@ -7,11 +7,7 @@ from typing import Any
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
-from palscope.measures.attention_mass import HEAD
-from palscope.measures.columns import TEXT_PATHWAY
-
-_TOUCH = 1e-6
-"""Seconds: tokens that only touch a stretch do not overlap it, however seconds were rounded."""
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, TOUCH_S
 
 
 def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0) -> pd.DataFrame:
@@ -55,7 +51,7 @@ def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:
             f"{start_s:g} to {end_s:g} s is no stretch of time; its end must lie after its start."
         )
     sound = table[(table["pathway"] != TEXT_PATHWAY) & (table["clip"] == clip)]
-    found = sound[(sound["start_s"] < end_s - _TOUCH) & (sound["end_s"] > start_s + _TOUCH)]
+    found = sound[(sound["start_s"] < end_s - TOUCH_S) & (sound["end_s"] > start_s + TOUCH_S)]
     if not len(found):
         heard = (
             "no sound is seen in this table"

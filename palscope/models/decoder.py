@@ -30,6 +30,7 @@ from palscope.models.families import (
     rotate_keys,
     sliding_window,
 )
+from palscope.models.watching import Watch, watched
 from palscope.routing import LayerColumns, Level, Route, Source, TokenLayout
 
 EdgeCut = Callable[
@@ -80,6 +81,7 @@ class DecoderRun:
         new: how many of them are new in this pass.
         clips: the clips of the new columns; None when there is no audio, or a cache holds it.
         cuts: attention edges that are taken away (attention knockout).
+        watches: who is shown each layer's queries and keys.
     """
 
     model: Parts
@@ -91,6 +93,7 @@ class DecoderRun:
     checkpointing: bool = False
     hidden_states: list[Tensor] | None = None
     cuts: tuple[EdgeCut, ...] = ()
+    watches: tuple[Watch, ...] = ()
     _columns: dict[Any, LayerColumns] = field(default_factory=dict[Any, LayerColumns])
     _masks: dict[Any, Any] = field(default_factory=dict[Any, Any])
     _rotary: dict[str, tuple[Tensor, Tensor]] = field(
@@ -214,7 +217,11 @@ class DecoderRun:
             else:
                 past = PassingMemory(*memory)
         cos, sin = self._rotary_at(index, hidden, running)
-        with self._fed(layer.mlp, running, self.columns_of(index).fed):
+        columns = self.columns_of(index)
+        with (
+            self._fed(layer.mlp, running, columns.fed),
+            watched(layer.self_attn, index, columns, running, self.watches),
+        ):
             out = layer(
                 hidden,
                 attention_mask=self._mask(index, running, hidden),

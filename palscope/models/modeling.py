@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
@@ -21,13 +21,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palscope.connectors import Connector, ConnectorConfig
 from palscope.encoders import Encoder, build_encoder
-from palscope.errors import PalscopeError, PromptError, RouteError
+from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.checkpoints import load_checkpoint, own_state, read_config
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
 from palscope.models.families import family_of
+from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
 
@@ -85,6 +86,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self._route = route
         self.current_run: DecoderRun | None = None
         self._cuts: tuple[EdgeCut, ...] = ()
+        self._watches: tuple[Watch, ...] = ()
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -202,6 +204,38 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def current_cuts(self) -> tuple[EdgeCut, ...]:
         """The edges that attention does not use now."""
         return self._cuts
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether someone is being shown what attention is computed from."""
+        return bool(self._watches)
+
+    @contextmanager
+    def watching(
+        self, listener: Listener, layers: Collection[int] | None = None
+    ) -> Generator[None, None, None]:
+        """Within the block, `listener` is shown what each layer's attention was computed from.
+
+        Attention runs as it does unwatched, fused where it is fused, so no result changes.
+
+        Args:
+            layers: those to watch; all by default.
+
+        Raises:
+            HookError: nothing was called within the block, or attention of a layer is computed by
+                TransformerLens, because a hook listens inside it.
+        """
+        watch = Watch(listener, range(len(self.audio_taps)) if layers is None else layers)
+        self._watches = (*self._watches, watch)
+        try:
+            yield
+        finally:
+            self._watches = tuple(each for each in self._watches if each is not watch)
+        if not watch.heard:
+            raise HookError(
+                "the listener heard no layer: was the model called within the block, and is there "
+                f"a layer among {list(watch.layers)}?"
+            )
 
     # -- audio ------------------------------------------------------------------------------------
 
@@ -340,6 +374,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             checkpointing=self.gradient_checkpointing and self.training,
             hidden_states=[] if output_hidden_states else None,
             cuts=self._cuts,
+            watches=self._watches,
         )
         # Hooks ask it which tokens stand in the tensors that they get.
         self.current_run = run

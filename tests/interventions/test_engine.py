@@ -212,6 +212,9 @@ def test_cells_run_whole_where_someone_else_listens(
         assert not engine.Engine.serves(pal, pal.layout(inputs))
         listened = run_cells(pal, inputs, cell)
     assert seen and torch.equal(listened, plain)
+    with pal.model.watching(lambda each: seen.append(each.layer)):
+        assert not engine.Engine.serves(pal, pal.layout(inputs))
+        assert torch.equal(run_cells(pal, inputs, cell), plain)
     handle = pal.model.encoder.register_forward_hook(lambda *_: None)
     assert not engine.Engine.serves(pal, pal.layout(inputs))
     handle.remove()

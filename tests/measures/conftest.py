@@ -21,8 +21,8 @@ PAL = Route.pal(tiny.LAYERS, [0, 2])
 def make() -> Callable[..., HookedAudioModel]:
     tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
 
-    def hooked(route: Route = PAL, family: str = "llama") -> HookedAudioModel:
-        return make_hooked(tokenizer, route, family)
+    def hooked(route: Route = PAL, family: str = "llama", **changes: Any) -> HookedAudioModel:
+        return make_hooked(tokenizer, route, family, **changes)
 
     return hooked
 

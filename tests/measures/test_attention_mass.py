@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from palscope import measures
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures.attention_mass import HEAD
+from palscope.measures.columns import HEAD
 from palscope.models.families import FAMILIES
 from palscope.routing import Route
 from tests import tiny

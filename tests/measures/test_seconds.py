@@ -9,7 +9,7 @@ import pytest
 
 from palscope import measures
 from palscope.errors import PalscopeError
-from palscope.measures.attention_mass import HEAD
+from palscope.measures.columns import HEAD
 from tests.measures.conftest import padded_batch
 
 m: Any = measures
