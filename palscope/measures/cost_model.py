@@ -7,14 +7,14 @@ No weight is read, so a model on the meta device will do:
     layout = prompt_layout(model, frames=8192, text=128)
     forward_costs(model, layout).groupby("part")["flops"].sum()
 
-Counted are matrix products (a product of `[m, k]` and `[k, n]` is 2 m k n floating-point operations)
-of connector and decoder; norms, activations and rotary angles are a small rest, and the encoder is
-not counted. `tests/measures/test_cost_model.py` holds the numbers against PyTorch's counter.
+Counted are matrix products of connector and decoder (one of `[m, k]` and `[k, n]` is 2 m k n
+floating-point operations); norms, activations and rotary angles are a small rest, and the encoder
+is not counted. `tests/measures/test_cost_model.py` holds the numbers against PyTorch's counter.
 
-Every table has one row a product: `part`, `layer` (-1 outside of the layers), `direction` (forward or
-backward), `flops` (attention as whole rectangles of queries × keys, which is what kernels compute that
-are given a mask), `visible_flops` (attention of the pairs that a query sees, which is the least that
-any kernel must compute), `bytes` (weights, inputs and outputs, each moved once).
+Every table has one row a product: `part`, `layer` (-1 outside of the layers), `direction` (forward
+or backward), `flops` (attention as whole rectangles of queries × keys, which is what kernels
+compute that are given a mask), `visible_flops` (attention of the pairs that a query sees, which is
+the least that any kernel must compute), `bytes` (weights, inputs and outputs, each moved once).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def prompt_layout(
     before: int = 0,
     rows: int = 1,
 ) -> TokenLayout:
-    """The layout of `rows` prompts with one clip each, in columns that the checkpoint's streams ask for.
+    """The layout of `rows` prompts with one clip each, in the columns of the checkpoint's streams.
 
     Args:
         model: only its streams are read.
@@ -182,8 +182,10 @@ def least_seconds(
         flops_per_second: the machine's rate of large matrix products.
         bytes_per_second: and of copying memory, reading and writing counted.
     """
-    arithmetic = table["visible_flops"] / flops_per_second
-    return float(arithmetic.combine(table["bytes"] / bytes_per_second, max).sum())
+    columns: Any = table
+    arithmetic = columns["visible_flops"] / flops_per_second
+    moving = columns["bytes"] / bytes_per_second
+    return float(arithmetic.where(arithmetic > moving, moving).sum())
 
 
 class _Counted:

@@ -28,10 +28,6 @@ ROUTES = {
 }
 
 
-def _shape(shape: Any) -> Any:
-    return shape.shape if isinstance(shape, torch.Tensor) else shape
-
-
 def _fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
