@@ -111,6 +111,8 @@ class DecoderRun:
         running = columns.running[:, -self.new :] if self.is_decoding else columns.running
         names = self._running_streams(0)
         hidden, whole = self._embed(input_ids, running)
+        if not self._carries_past():
+            whole = None  # as long as the prompt, and nobody would read it again
         for index in range(self.route.n_layers):
             if whole is not None and self._running_streams(index) != names:
                 # What runs in some layers only is carried past the others.
@@ -187,6 +189,14 @@ class DecoderRun:
             for stream, cells in self.route.rows
             if any(c.level is not Level.ABSENT and c.source is Source.CARRIED for c in cells)
         ]
+
+    def _carries_past(self) -> bool:
+        """Whether a layer needs the state of tokens that did not run in the layer below."""
+        layers = range(self.route.n_layers)
+        return any(
+            self._carries_keys(i) or self._running_streams(i) != self._running_streams(0)
+            for i in layers
+        )
 
     def _carries_keys(self, layer: int) -> bool:
         return not self.is_decoding and any(
@@ -268,7 +278,7 @@ class DecoderRun:
         return self._pick(names, columns, parts)
 
     def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
-        """Unrotated keys and values of one stream of every clip; kept with the clips."""
+        """Unrotated keys and values of one stream of every clip; kept with clips used again."""
         assert self.clips is not None
         known = self.clips.keys_values.get((name, index))
         # What was kept has no gradient, so a pass that wants one makes its own.
@@ -276,7 +286,7 @@ class DecoderRun:
             return known
         state = self.model.connector.project_layer(name, index, self.clips.streams[name])
         made = self._keys_values(index, state.to(dtype))
-        if not torch.is_grad_enabled():
+        if self.clips.reused and not torch.is_grad_enabled():
             self.clips.keys_values[name, index] = made
         return made
 
@@ -317,6 +327,9 @@ class DecoderRun:
         key = (id(columns), window)
         if not self.cuts and key in self._masks:
             return self._masks[key]
+        if not self.cuts and self._needs_no_mask(running, columns, window):
+            self._masks[key] = None
+            return None
         visible = self.layout.visible(
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
@@ -327,6 +340,21 @@ class DecoderRun:
             return self._in_kind(_without(visible, whole, running, index), hidden.dtype)
         self._masks[key] = self._in_kind(visible[:, None], hidden.dtype)
         return self._masks[key]
+
+    def _needs_no_mask(
+        self, running: Int[Tensor, "batch running"], columns: LayerColumns, window: int | None
+    ) -> bool:
+        """Whether the layer is causal over its own sequence alone, without padding.
+
+        Known without building the mask, which in a long prompt is larger than all else.
+        """
+        return (
+            self.decoder.config._attn_implementation == "sdpa"
+            and columns.keys.shape == running.shape
+            and (window is None or window >= self.layout.width)
+            and self.route.frame_readers == "all"
+            and bool((running >= 0).all())
+        )
 
     def _in_kind(
         self, visible: Bool[Tensor, "batch heads queries keys"], dtype: torch.dtype
