@@ -172,6 +172,31 @@ def cache_bytes(model: PalscopeForConditionalGeneration, layout: TokenLayout) ->
     return pd.DataFrame(rows)
 
 
+def training_bytes(
+    model: PalscopeForConditionalGeneration, layout: TokenLayout, *, targets: int
+) -> pd.DataFrame:
+    """What a training step's forward pass keeps for its backward pass, beside the weights.
+
+    Counted as Hugging Face's Llama keeps it under fused attention, without gradient checkpointing:
+    norms in float32, keys and values repeated for all heads where there is a mask, the inputs of
+    linear maps only where their weights are trained. Other families differ by a few per cent.
+
+    Args:
+        model: on any device; what is trained is read from `requires_grad`, as in `training_costs`.
+        layout: of the prompts.
+        targets: words in the whole batch that have a loss.
+
+    Returns:
+        One row a part and layer: `part`, `layer` (-1 outside of the layers), `bytes`.
+
+    Raises:
+        ValueError: as `training_costs`.
+    """
+    counted = _Counted(model, layout, trained=True)
+    rows = [row for row in counted.kept(targets) if row[2]]
+    return pd.DataFrame(rows, columns=["part", "layer", "bytes"])
+
+
 def least_seconds(
     table: pd.DataFrame, *, flops_per_second: float, bytes_per_second: float
 ) -> float:
@@ -275,6 +300,66 @@ class _Counted:
                 yield row
             yield self._attention(layer, 1, keys, self.rows * seen)[1]
         yield self._unembedding(self.rows)[1]
+
+    # -- what is kept for the backward pass --------------------------------------------------------
+
+    def kept(self, targets: int) -> Iterator[tuple[str, int, int]]:
+        size, whole = self.itemsize, self.decoder_trained
+        # Trained weights need the normed states that they multiply; a norm keeps its own input.
+        trained_norm = 2 * self.width * size if whole else 0
+        norm = 4 * self.width + 4 + trained_norm
+        masks: set[tuple[int, int]] = set()
+        for stream in self.layout.streams:
+            connector = self.model.connector
+            pooled = connector.pool.width
+            if stream.name in connector.summaries:
+                pooled = connector.config.summary_width
+            yield "projectors", -1, self._clip_tokens(stream.name) * pooled * size
+        for name in self.carried:
+            projector = self.model.connector.input_projectors[name]
+            yield "projectors", -1, self._kept_by_projector(name, projector)
+        if self.carried:
+            yield "sequence", -1, self.layout.stream.numel() * self.width * size
+        for layer in range(self.route.n_layers):
+            columns = self.columns[layer]
+            tokens, memory = columns.running.numel(), columns.memory.numel()
+            if memory:
+                for name in self.route.streams_at(layer, Level.KEYS):
+                    if self.route.cell(name, layer).source is Source.PROJECTED:
+                        projectors = cast(Any, self.model.connector.layer_projectors[name])
+                        kept = self._kept_by_projector(name, projectors[f"layer_{layer}"])
+                        yield "projectors", layer, kept
+                yield "audio keys and values", layer, memory * norm
+            if self.gradient[layer]:
+                yield "norms", layer, tokens * norm
+            if not self.gradient[layer + 1]:
+                continue
+            keys = columns.keys.numel()
+            masked = memory > 0 or bool((columns.running < 0).any())
+            repeated = self.q_width if masked else self.kv_width
+            heads: int = self.config.num_attention_heads
+            attention = 2 * tokens * self.q_width + 2 * keys * repeated
+            yield "attention", layer, attention * size + tokens * heads * 4
+            shape = columns.running.shape[1], columns.keys.shape[1]
+            if masked and shape not in masks:
+                masks.add(shape)
+                yield "mask", layer, self.rows * shape[0] * shape[1] * size
+            yield "norms", layer, tokens * norm
+            # The gate before and after its nonlinearity, the other half, and their product.
+            wide: int = self.config.intermediate_size * (3 + whole)
+            yield "feed-forward", layer, self._fed(layer) * wide * size
+            if self.route.streams_at(layer, Level.ATTEND):
+                yield "feed-forward", layer, tokens * self.width * size  # from which it is picked
+        last = self.columns[-1].running.numel()
+        yield "norms", -1, last * (norm - trained_norm // 2)
+        logits = self.config.vocab_size * 4 + (self.width * size if whole else 0)
+        yield "logits", -1, targets * logits
+
+    def _kept_by_projector(self, stream: str, mlp: Any) -> int:
+        """Nonlinearities keep their input, and the linear map behind them theirs."""
+        linear = [part for part in mlp if isinstance(part, nn.Linear)]
+        wide = sum(part.out_features for part in linear[:-1])
+        return self._clip_tokens(stream) * 2 * wide * self.itemsize
 
     # -- parts ------------------------------------------------------------------------------------
 

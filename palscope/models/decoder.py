@@ -96,6 +96,9 @@ class DecoderRun:
     _rotary: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict[str, tuple[Tensor, Tensor]]
     )
+    _angles: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
+    )
 
     @property
     def decoder(self) -> Any:
@@ -317,8 +320,12 @@ class DecoderRun:
         kind = rotary_kind(self.decoder.config, index)
         if kind not in self._rotary:
             self._rotary[kind] = rotary(self.decoder, hidden, self.layout.position, index)
-        cos, sin = self._rotary[kind]
-        return _gathered(cos, columns), _gathered(sin, columns)
+        # Layers share their columns, by identity, and so their angles.
+        key = (kind, id(columns))
+        if key not in self._angles:
+            cos, sin = (_gathered(each, columns) for each in self._rotary[kind])
+            self._angles[key] = (columns, cos, sin)
+        return self._angles[key][1:]
 
     def _mask(self, index: int, running: Int[Tensor, "batch running"], hidden: Tensor) -> Any:
         """The layer's mask in the form that the decoder's attention implementation takes."""
@@ -363,7 +370,8 @@ class DecoderRun:
         if implementation == "sdpa":
             if visible.shape[1] == 1 and _is_causal(visible[:, 0]):
                 return None  # the fused kernels then need no mask
-            return visible
+            # A boolean mask would be made into this one, and kept for the gradient, in every layer.
+            return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
         if implementation == "eager":
             closed = torch.finfo(dtype).min
             return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)

@@ -119,6 +119,33 @@ def test_training_is_what_is_counted(name: str, whole: bool) -> None:
     assert set(table["direction"]) == {"forward", "backward"}
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["connector", "both"])
+@pytest.mark.parametrize("name", ROUTES)
+def test_what_training_keeps_is_what_autograd_saves(name: str, whole: bool) -> None:
+    """Up to masks of ids, angles and indices, which are small beside states; more in odd routes."""
+    model = tiny.model(ROUTES[name], hidden_size=128, head_dim=32, intermediate_size=512).train()
+    model.freeze_bases()
+    model.language_model.requires_grad_(whole)
+    ids, states = prompt(model, 2)
+    labels = torch.full_like(ids, -100)
+    labels[:, -4:] = 5
+    given = {t.untyped_storage().data_ptr() for t in (states, *model.state_dict().values())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model(input_ids=ids, audio=heard(model, states), labels=labels).loss
+    assert loss.requires_grad
+    kept = sum(storage.nbytes() for storage in saved.values())
+    counted = cost_model.training_bytes(model, layout_of(model, 2), targets=8)["bytes"].sum()
+    assert counted == pytest.approx(kept, rel=0.03 if name in ("plits", "lal", "pal") else 0.1)
+
+
 @pytest.mark.parametrize("name", ROUTES)
 @torch.no_grad()
 def test_a_decoding_step_and_its_cache_are_what_is_counted(name: str) -> None:
@@ -173,6 +200,7 @@ def test_no_weight_is_read() -> None:
         cost_model.decoding_costs,
         cost_model.cache_bytes,
         lambda model, layout: cost_model.training_costs(model, layout, targets=2),
+        lambda model, layout: cost_model.training_bytes(model, layout, targets=2),
     ):
         pd.testing.assert_frame_equal(count(real, layout_of(real)), count(shapes, layout_of(real)))
 
