@@ -105,9 +105,7 @@ class Case:
     def prefill(self) -> Any:
         """A new clip and its question."""
         self.model.eval()
-        return self.model(
-            input_ids=self.ids, audio=self.clips(), use_cache=True, logits_to_keep=1
-        )
+        return self.model(input_ids=self.ids, audio=self.clips(), use_cache=True, logits_to_keep=1)
 
     def decoder(self) -> Callable[[], Any]:
         """Decoding steps, each one word further."""

@@ -249,7 +249,7 @@ class DecoderRun:
             return None
         taps = cast(AudioTaps, self.model.audio_taps[index])
         carried = self._carries_keys(index)
-        if carried or _is_listened_to(taps.state):
+        if carried or is_listened_to(taps.state):
             state = self._memory_state(index, names, columns, hidden, whole)
             keys, values = self._keys_values(index, taps.state(state))
         else:
@@ -428,10 +428,16 @@ class DecoderRun:
                 handle.remove()
 
 
-def _is_listened_to(module: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    # nnsight sets no hook: it puts a forward of its own before the class's.
-    return "forward" in vars(module) or any(getattr(module, kind) for kind in kinds)
+def is_listened_to(module: nn.Module) -> bool:
+    """Whether anything but the class's own forward runs when `module` is called."""
+    parts = vars(module)
+    return bool(
+        parts["_forward_hooks"]
+        or parts["_forward_pre_hooks"]
+        or parts["_backward_hooks"]
+        or parts["_backward_pre_hooks"]
+        or "forward" in parts  # nnsight sets no hook: it puts its own forward there
+    )
 
 
 def _without(
