@@ -11,6 +11,7 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
 from palscope.hooks.attention import with_audio
+from palscope.hooks.quiet import quieten
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import family_of
 
@@ -38,6 +39,8 @@ def make_adapter(model: PalscopeForConditionalGeneration, name: str) -> Any:
         component.name = f"language_model.{component.name}"
     with_audio(adapter.component_mapping["blocks"].submodules["attn"])
     adapter.component_mapping.update(_audio_components(model))
+    for component in adapter.component_mapping.values():
+        quieten(component)
     return adapter
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 from torch import nn
@@ -46,14 +47,20 @@ class AudioAttention(nn.Module):
             for flag in ("use_attn_result", "use_split_qkv_input", "use_attn_in")
         ):
             return True
+        return any(point.fwd_hooks or point.bwd_hooks for point in self._points_inside)
+
+    @functools.cached_property
+    def _points_inside(self) -> tuple[HookPoint, ...]:
+        """The hook points that only the slow path fires."""
         # Joint projections fire their separate q, k and v on the slow path alone.
-        joint = "qkv" in component.submodules
+        joint = "qkv" in cast(Any, self).submodules
         outside = {"hook_in", "hook_out", *AUDIO_HOOKS} if joint else {*FUSED, *AUDIO_HOOKS}
-        return any(
-            isinstance(module, HookPoint) and (module.fwd_hooks or module.bwd_hooks)
+        return tuple(
+            module
             for name, child in self.named_children()
             if name not in outside and name != "_original_component"
             for module in child.modules()
+            if isinstance(module, HookPoint)
         )
 
 

@@ -26,13 +26,14 @@ def prefill(
 ) -> Prefill:
     """The prefill of a prompt on `route`, to be called for timing.
 
-    The encoder has run before, once; the projectors run at each call, as for a new clip.
+    The encoder has run before, once; the projectors run at each call, as for a new clip about which
+    nothing more will be asked.
     """
     with torch.no_grad():
         audio = model.encode_audio(inputs["input_features"], inputs["feature_lengths"])
+    audio.reused = False
 
     def run() -> Any:
-        audio.keys_values.clear()
         with torch.no_grad(), model.routed(route):
             return model(
                 input_ids=inputs["input_ids"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from palscope.errors import PalscopeError
 from palscope.routing import LayerColumns, Route, TokenLayout
@@ -22,6 +22,7 @@ class AudioCache(DynamicCache):
 
     def __init__(self) -> None:
         super().__init__()
+        self.layer_class_to_replicate = GrowingLayer
         self.layout: TokenLayout | None = None
         self.columns: list[LayerColumns] = []
         self.route: Route | None = None
@@ -50,6 +51,56 @@ class AudioCache(DynamicCache):
         if self.layout is not None:
             self.layout = self.layout.repeated(repeats)
             self.columns = [columns.repeated(repeats) for columns in self.columns]
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer whose keys and values stand in buffers with room for more.
+
+    Hugging Face's layer copies everything that it holds for every word that joins it; over long
+    audio that costs more than reading it. Here a word is written into the room behind, which a
+    sixteenth of what is held, or `_ROOM` words, is kept for once decoding begins.
+    """
+
+    _ROOM = 32
+
+    _rooms: dict[str, Tensor]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Begin empty."""
+        super().lazy_initialization(key_states, value_states)
+        self._rooms = {}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values held, with these behind them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        keys = self.keys = self._appended("keys", self.keys, key_states)
+        values = self.values = self._appended("values", self.values, value_states)
+        return keys, values
+
+    def _appended(self, name: str, held: Tensor, new: Tensor) -> Tensor:
+        if not held.numel():
+            return new
+        if torch.is_grad_enabled() and (held.requires_grad or new.requires_grad):
+            return torch.cat([held, new], 2)  # what was read must not change under a gradient
+        before, after = held.shape[2], held.shape[2] + new.shape[2]
+        room = self._rooms.get(name)
+        if room is None or not _holds(room, held) or room.shape[2] < after:
+            more = max(self._ROOM, after // 16) if new.shape[2] == 1 else 0
+            room = new.new_empty(*new.shape[:2], after + more, new.shape[3])
+            room[:, :, :before] = held
+            self._rooms[name] = room
+        room[:, :, before:after] = new
+        return room[:, :, :after]
+
+
+def _holds(room: Tensor, held: Tensor) -> bool:
+    """Whether `held` stands at the beginning of `room`, where more may be written."""
+    frozen = room.is_inference() and not torch.is_inference_mode_enabled()
+    return held.data_ptr() == room.data_ptr() and not frozen
 
 
 class PassingMemory:

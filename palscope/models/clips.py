@@ -25,6 +25,8 @@ class AudioClips:
         frames: frame tokens of each clip.
         seconds: duration of each clip.
         order: the stored clip that stands for each clip of the prompt.
+        reused: whether more questions may follow, for which the clips' keys and values are kept:
+            as much memory again as they take in a cache.
     """
 
     streams: dict[str, Float[Tensor, "clips tokens pooled"]]
@@ -34,6 +36,7 @@ class AudioClips:
     keys_values: dict[tuple[str, int], KeysValues] = field(
         default_factory=dict[tuple[str, int], KeysValues]
     )
+    reused: bool = True
 
     def __len__(self) -> int:
         return len(self.order)
@@ -46,6 +49,7 @@ class AudioClips:
             self.seconds,
             tuple(self.order[i] for i in order),
             self.keys_values,
+            self.reused,
         )
 
     def columns(
@@ -59,4 +63,6 @@ class AudioClips:
         at = columns.clamp(min=0)
         clip = order[layout.clip.gather(1, at).clamp(min=0)]
         token = layout.token.gather(1, at).clamp(min=0, max=values.shape[1] - 1)
-        return values[clip, token]
+        # Selected in one dimension: indices in two have a backward pass that sorts.
+        rows = values.flatten(0, 1).index_select(0, (clip * values.shape[1] + token).flatten())
+        return rows.unflatten(0, columns.shape)

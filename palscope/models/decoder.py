@@ -99,6 +99,9 @@ class DecoderRun:
     _rotary: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict[str, tuple[Tensor, Tensor]]
     )
+    _angles: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
+    )
 
     @property
     def decoder(self) -> Any:
@@ -114,6 +117,8 @@ class DecoderRun:
         running = columns.running[:, -self.new :] if self.is_decoding else columns.running
         names = self._running_streams(0)
         hidden, whole = self._embed(input_ids, running)
+        if not self._carries_past():
+            whole = None  # as long as the prompt, and nobody would read it again
         for index in range(self.route.n_layers):
             if whole is not None and self._running_streams(index) != names:
                 # What runs in some layers only is carried past the others.
@@ -193,6 +198,14 @@ class DecoderRun:
             if any(c.level is not Level.ABSENT and c.source is Source.CARRIED for c in cells)
         ]
 
+    def _carries_past(self) -> bool:
+        """Whether a layer needs the state of tokens that did not run in the layer below."""
+        layers = range(self.route.n_layers)
+        return any(
+            self._carries_keys(i) or self._running_streams(i) != self._running_streams(0)
+            for i in layers
+        )
+
     def _carries_keys(self, layer: int) -> bool:
         return not self.is_decoding and any(
             self.route.cell(name, layer).source is Source.CARRIED
@@ -244,7 +257,7 @@ class DecoderRun:
             return None
         taps = cast(AudioTaps, self.model.audio_taps[index])
         carried = self._carries_keys(index)
-        if carried or _is_listened_to(taps.state):
+        if carried or is_listened_to(taps.state):
             state = self._memory_state(index, names, columns, hidden, whole)
             keys, values = self._keys_values(index, taps.state(state))
         else:
@@ -276,7 +289,7 @@ class DecoderRun:
         return self._pick(names, columns, parts)
 
     def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
-        """Unrotated keys and values of one stream of every clip; kept with the clips."""
+        """Unrotated keys and values of one stream of every clip; kept with clips used again."""
         assert self.clips is not None
         known = self.clips.keys_values.get((name, index))
         # What was kept has no gradient, so a pass that wants one makes its own.
@@ -284,7 +297,7 @@ class DecoderRun:
             return known
         state = self.model.connector.project_layer(name, index, self.clips.streams[name])
         made = self._keys_values(index, state.to(dtype))
-        if not torch.is_grad_enabled():
+        if self.clips.reused and not torch.is_grad_enabled():
             self.clips.keys_values[name, index] = made
         return made
 
@@ -315,8 +328,12 @@ class DecoderRun:
         kind = rotary_kind(self.decoder.config, index)
         if kind not in self._rotary:
             self._rotary[kind] = rotary(self.decoder, hidden, self.layout.position, index)
-        cos, sin = self._rotary[kind]
-        return gathered(cos, columns), gathered(sin, columns)
+        # Layers share their columns, by identity, and so their angles.
+        key = (kind, id(columns))
+        if key not in self._angles:
+            cos, sin = (gathered(each, columns) for each in self._rotary[kind])
+            self._angles[key] = (columns, cos, sin)
+        return self._angles[key][1:]
 
     def _mask(self, index: int, running: Int[Tensor, "batch running"], hidden: Tensor) -> Any:
         """The layer's mask in the form that the decoder's attention implementation takes."""
@@ -325,6 +342,9 @@ class DecoderRun:
         key = (id(columns), window)
         if not self.cuts and key in self._masks:
             return self._masks[key]
+        if not self.cuts and self._needs_no_mask(running, columns, window):
+            self._masks[key] = None
+            return None
         visible = self.layout.visible(
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
@@ -336,6 +356,21 @@ class DecoderRun:
         self._masks[key] = self._in_kind(visible[:, None], hidden.dtype)
         return self._masks[key]
 
+    def _needs_no_mask(
+        self, running: Int[Tensor, "batch running"], columns: LayerColumns, window: int | None
+    ) -> bool:
+        """Whether the layer is causal over its own sequence alone, without padding.
+
+        Known without building the mask, which in a long prompt is larger than all else.
+        """
+        return (
+            self.decoder.config._attn_implementation == "sdpa"
+            and columns.keys.shape == running.shape
+            and (window is None or window >= self.layout.width)
+            and self.route.frame_readers == "all"
+            and bool((running >= 0).all())
+        )
+
     def _in_kind(
         self, visible: Bool[Tensor, "batch heads queries keys"], dtype: torch.dtype
     ) -> Any:
@@ -343,7 +378,8 @@ class DecoderRun:
         if implementation == "sdpa":
             if visible.shape[1] == 1 and _is_causal(visible[:, 0]):
                 return None  # the fused kernels then need no mask
-            return visible
+            # A boolean mask would be made into this one, and kept for the gradient, in every layer.
+            return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
         if implementation == "eager":
             closed = torch.finfo(dtype).min
             return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)
@@ -396,10 +432,16 @@ class DecoderRun:
                 handle.remove()
 
 
-def _is_listened_to(module: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    # nnsight sets no hook: it puts a forward of its own before the class's.
-    return "forward" in vars(module) or any(getattr(module, kind) for kind in kinds)
+def is_listened_to(module: nn.Module) -> bool:
+    """Whether anything but the class's own forward runs when `module` is called."""
+    parts = vars(module)
+    return bool(
+        parts["_forward_hooks"]
+        or parts["_forward_pre_hooks"]
+        or parts["_backward_hooks"]
+        or parts["_backward_pre_hooks"]
+        or "forward" in parts  # nnsight sets no hook: it puts its own forward there
+    )
 
 
 def _without(

@@ -363,6 +363,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 )
                 assert feature_lengths is not None
                 audio = self.encode_audio(input_features, feature_lengths)
+                audio.reused = False  # nobody else gets them
         self._check_positions(layout, position_ids, new)
         run = DecoderRun(
             model=cast(Any, self),
@@ -384,14 +385,16 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.current_run = None
         if run.hidden_states is not None:
             run.hidden_states.append(hidden)
-        hidden = _at_columns(hidden, columns - (layout.width - new), new)
+        at = columns - (layout.width - new)
         loss = logits = None
-        if labels is not None and self.training:
-            loss = self._loss(hidden, labels, layout, num_items_in_batch)
-        else:
-            logits = self.unembed(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-            if labels is not None:
-                loss = self._loss(hidden, labels, layout, num_items_in_batch)
+        if labels is not None:
+            states = _at_columns(hidden, at, new)
+            loss = self._loss(states, labels, layout, num_items_in_batch)
+        if labels is None or not self.training:
+            # Of the tokens that run alone: the vocabulary is wide, and audio's columns are many.
+            kept = min(logits_to_keep, new) or new
+            logits = self.unembed(hidden[:, -kept:])
+            logits = _at_columns(logits, at[:, -kept:] - (new - kept), kept)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=cast(Any, logits),
@@ -509,6 +512,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 layout = self._layout_of_features(ids, mask, features, lengths, audio)
                 with torch.no_grad():
                     kwargs["audio"] = self.encode_audio(features, lengths)
+                kwargs["audio"].reused = False  # decoding reads the cache's copy
             if bool((layout.stream[:, -1] != TEXT).any()):
                 raise PromptError(
                     "a row ends in a clip or in padding, but generation goes on from the last "
@@ -644,7 +648,10 @@ def _at_columns(
     columns: Int[Tensor, "batch running"],
     width: int,
 ) -> Float[Tensor, "batch columns d_model"]:
-    """`hidden` spread over `width` columns, zeros where none of it stands."""
+    """`hidden` spread over `width` columns, zeros where none of it stands.
+
+    What stands left of the first column is dropped.
+    """
     if columns.shape[1] == width and bool((columns >= 0).all()):
         return hidden
     spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])

@@ -223,7 +223,8 @@ class ResumedRun(DecoderRun):
             hidden, whole = self._embed(
                 input_ids.expand(rows, -1), self.plain.cache.columns[0].running.expand(rows, -1)
             )
-            return hidden[:, runs], None if whole is None else whole[:rows]
+            kept = whole is not None and self.plain.carried[0] is not None
+            return hidden[:, runs], whole[:rows] if kept else None
         carried = self.plain.carried[layer]
         return (
             self.plain.hidden[layer][:, runs].expand(rows, -1, -1),

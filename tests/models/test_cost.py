@@ -98,9 +98,9 @@ def test_lals_operations_are_those_of_text_and_two_projections() -> None:
     audio = made.encode_audio(batch.pop("input_features"), batch.pop("feature_lengths"))
     text = batch["input_ids"][batch["input_ids"] != tiny.AUDIO_ID][None]
 
-    def operations(**inputs: Any) -> int:
+    def operations(keep: int = 1, **inputs: Any) -> int:
         with FlopCounterMode(display=False) as counter:
-            made(**inputs, logits_to_keep=1)
+            made(**inputs, logits_to_keep=keep)
         return counter.get_total_flops()
 
     plain = operations(input_ids=text)
@@ -112,6 +112,9 @@ def test_lals_operations_are_those_of_text_and_two_projections() -> None:
     reading = 2 * 2 * text.shape[1] * frames * d  # scores and mixing
     assert again - plain == 4 * reading
     assert first - again == 4 * (projector + keys_values)
+    # Logits of all columns are those of text: no audio place is unembedded.
+    unembedding = 2 * d * tiny.VOCABULARY
+    assert operations(0, **batch, audio=audio) - again == unembedding * (text.shape[1] - 1)
 
 
 def test_the_attending_skip_the_feed_forward_network_and_nothing_else() -> None:
