@@ -3,11 +3,12 @@
     python -m benchmarks.hooks --models tiny demo/plits demo/lal demo/pal --out runs/hooks.json
 
 Every ratio is to the plain Hugging Face model's forward pass of the same turn, the clip encoded and
-logits of every column computed. `tiny` is a random decoder of the demo's depth, 64 wide, unembedded at the last column alone:
-its arithmetic is next to nothing, and what remains is Python's cost. On models that run as PLITS, TransformerLens's own bridge takes part:
-it wraps the decoder alone and is given the sequence of states that palscope puts into it
-(`inputs_embeds`), so it does the same arithmetic, and so is the decoder in plain transformers that
-its ratios are to. Largest differences of logits are printed beside the ratios.
+logits of every column computed. `tiny` is a random decoder of the demo's depth, 64 wide, unembedded
+at the last column alone: its arithmetic is next to nothing, and what remains is Python's cost. On
+models that run as PLITS, TransformerLens's own bridge takes part: it wraps the decoder alone and is
+given the sequence of states that palscope puts into it (`inputs_embeds`), so it does the same
+arithmetic, and so does the decoder in plain transformers that its ratios are to. The largest
+differences of logits are printed beside the ratios.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def residual(name: str) -> bool:
 def measure(name: str, samples: np.ndarray, repeats: int, device: str) -> dict[str, Any]:
     """All ways on one model: seconds, ratios to plain, and largest differences of logits."""
     plain, processor = load(name, device)
-    inputs = prompt_batch(processor, [([samples], QUESTION)], device)
+    inputs: dict[str, Any] = {}
+    inputs |= prompt_batch(processor, [([samples], QUESTION)], device)
     inputs["logits_to_keep"] = 1 if name == "tiny" else 0
     hooked = HookedAudioModel(copy.deepcopy(plain), processor)
     view = NNsight(copy.deepcopy(plain))

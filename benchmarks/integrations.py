@@ -1,15 +1,15 @@
-"""PLITS, LAL and PAL side by side: training step, prefill, decoding; time, memory, what is possible.
+"""PLITS, LAL and PAL side by side: training step, prefill and decoding, against the cost model.
 
     python -m benchmarks.integrations --shape small --out runs/integrations.json
     python -m benchmarks.integrations --shape llama-3.2-1b --rows 4 --out runs/integrations.json
 
-Random weights, N_t words and a clip of N_a frame tokens a row; the encoder's states are given. LAL is
-in all layers, PAL is LAL in the first third and a summary (r = 3) through all. A training step is
-forward, backward and AdamW of the connector, the decoder frozen, a loss on every word behind the
-clip. Every number stands beside PLITS's of the same turn, and beside what the cost model
-(`palscope.measures.cost_model`) says is the least: of time, at the rates of large matrix products
-and of copying that the same run measures; of memory, what the backward pass must find again. The
-report is written after every N_a.
+Random weights, N_t words and a clip of N_a frame tokens a row; the encoder's states are given. LAL
+is in all layers, PAL is LAL in the first third and a summary (r = 3) through all. A training step
+is forward, backward and AdamW of the connector, the decoder frozen, a loss on every word behind the
+clip. Every number stands beside PLITS's of the same turns, and beside the least that the cost model
+(`palscope.measures.cost_model`) says is possible: of time, at the rates of large matrix products
+and of copying that the same run measures; of memory, what the backward pass must find again, or the
+cache. The report is written after every N_a.
 """
 
 from __future__ import annotations
@@ -251,8 +251,9 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['phase']:>8} N_a {row['frames']:>5} {row['integration']:>5}: "
             f"{row['seconds']:8.4f} s, throughput × {row['throughput_ratio']:5.2f} "
             f"(possible {row['possible_ratio']:5.2f}, share {row['share_of_possible']:4.2f}; "
-            f"of the machine {row['share_of_machine']:4.2f}), peak {row['peak_bytes'] / 2**20:8.1f} "
-            f"MiB × {row['memory_ratio']:4.2f}, with weights × {row['total_memory_ratio']:4.2f}; "
+            f"of the machine {row['share_of_machine']:4.2f}), "
+            f"peak {row['peak_bytes'] / 2**20:8.1f} MiB × {row['memory_ratio']:4.2f}, "
+            f"with weights × {row['total_memory_ratio']:4.2f}; "
             f"least {row['least_bytes'] / 2**20:8.1f} MiB",
             flush=True,
         )

@@ -155,4 +155,5 @@ def rotate_keys(
     half = torch.cat([-second, first], dim=-1)
     turned = turned * cos.unsqueeze(1) + half * sin.unsqueeze(1)
     # OLMo 2 keeps cos and sin in float32, and turns back to the model's type.
-    return torch.cat([turned.to(keys.dtype), passed], dim=-1)
+    turned = turned.to(keys.dtype)
+    return torch.cat([turned, passed], dim=-1) if passed.shape[-1] else turned

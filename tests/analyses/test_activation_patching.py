@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +15,21 @@ from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.interventions import Resample
 from palscope.measures import grids
 from palscope.pairs import bundled_pairs
+from tests.analyses.conftest import call, open_script
 
-SCRIPT = Path(__file__).parents[2] / "analyses" / "activation_patching.py"
 SITES = {"waveform", "encoder_output", "connector_output", "audio_state"}
 PLACES = ["first digit", "silence", "second digit"]
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("activation_patching_command", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return open_script("activation_patching")
 
 
 @pytest.fixture
 def command(script: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: object) -> int:
-        words = ["activation_patching.py", "--model", str(checkpoint), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        return script.main()
+        return call(script, monkeypatch, "--model", checkpoint, *arguments)
 
     return run
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,18 @@ import soundfile
 
 from palscope.routing import Route
 from tests import tiny
-
-SCRIPT = Path(__file__).parents[2] / "analyses" / "attention_mass.py"
+from tests.analyses.conftest import call, open_script
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("attention_mass_command", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return open_script("attention_mass")
 
 
 @pytest.fixture
 def command(script: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["attention_mass.py", *map(str, arguments)])
-        return script.main()
+        return call(script, monkeypatch, *arguments)
 
     return run
 

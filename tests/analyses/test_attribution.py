@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,18 @@ import pandas as pd
 import pytest
 import soundfile
 
-SCRIPT = Path(__file__).parents[2] / "analyses" / "attribution.py"
+from tests.analyses.conftest import call, open_script
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("attribution_command", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return open_script("attribution")
 
 
 @pytest.fixture
 def command(script: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["attribution.py", *map(str, arguments)])
-        return script.main()
+        return call(script, monkeypatch, *arguments)
 
     return run
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,12 @@ import pandas as pd
 import pytest
 
 from palscope.sweeps.store import Run
-
-SCRIPT = Path(__file__).parents[2] / "analyses" / "compare.py"
+from tests.analyses.conftest import call, open_script
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("compare_command", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-        return module.main()
-
-    return run
+    return lambda *arguments: call(open_script("compare"), monkeypatch, *arguments)
 
 
 def make(folder: Path, shift: float, items: list[str], table: str = "effects") -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +13,24 @@ import soundfile
 
 from palscope.audio import load_audio
 from palscope.interventions import Sound
+from tests.analyses.conftest import call, open_script
 
-SCRIPTS = Path(__file__).parents[2] / "analyses"
 QUICK = ("--width", 2, "--step", 2)
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks for it there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def knockout() -> Any:
-    return load("attention_knockout")
+    return open_script("attention_knockout")
 
 
 @pytest.fixture(scope="module")
 def masking() -> Any:
-    return load("pathway_masking")
+    return open_script("pathway_masking")
 
 
 @pytest.fixture
 def command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(script: Any, *arguments: object) -> int:
-        monkeypatch.setattr(
-            sys, "argv", ["script.py", "--model", str(checkpoint), *map(str, arguments)]
-        )
-        return script.main()
-
-    return run
+    return lambda script, *arguments: call(script, monkeypatch, "--model", checkpoint, *arguments)
 
 
 @pytest.fixture

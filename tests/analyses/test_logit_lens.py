@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,11 @@ import pytest
 import soundfile
 
 from tests import tiny
-
-ANALYSES = Path(__file__).parents[2] / "analyses"
+from tests.analyses.conftest import call, open_script
 
 
 def command(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    spec = importlib.util.spec_from_file_location(f"{name}_command", ANALYSES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    return module.main()
+    return call(open_script(name), monkeypatch, *arguments)
 
 
 @pytest.fixture

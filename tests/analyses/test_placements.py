@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from palscope.routing import Route, route_from_text
 from palscope.routing.depths import rerouted_depths, trained_depths, trained_queries
 from palscope.training.placements import Schedule
 from tests import tiny
+from tests.analyses.conftest import call, open_script
 
-SCRIPTS = Path(__file__).parents[2] / "analyses"
 QUICK = ("--seconds", 1, "--repeats", 1)
 
 
@@ -66,13 +64,9 @@ def manifest(tmp_path: Path) -> Path:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(name: str, *arguments: object) -> int:
-        spec = importlib.util.spec_from_file_location(f"{name}_command", SCRIPTS / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.LAYERS = tiny.LAYERS
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        return module.main()
+        script = open_script(name)
+        script.LAYERS = tiny.LAYERS
+        return call(script, monkeypatch, *arguments)
 
     return run
 

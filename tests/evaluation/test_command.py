@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "analyses" / "evaluate.py"
+from tests.analyses.conftest import call, open_script
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
-    spec = importlib.util.spec_from_file_location("evaluate_command", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    script = open_script("evaluate")
 
     class Anything:
         @classmethod
@@ -31,15 +26,11 @@ def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
         def to(self, device: str) -> Anything:
             return self
 
-    monkeypatch.setattr(module, "PalscopeForConditionalGeneration", Anything)
-    monkeypatch.setattr(module, "PalscopeProcessor", Anything)
-    monkeypatch.setattr(module, "ModelAnswerer", lambda model, processor: hearing)
+    monkeypatch.setattr(script, "PalscopeForConditionalGeneration", Anything)
+    monkeypatch.setattr(script, "PalscopeProcessor", Anything)
+    monkeypatch.setattr(script, "ModelAnswerer", lambda model, processor: hearing)
 
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        return module.main()
-
-    return run
+    return lambda *arguments: call(script, monkeypatch, *arguments)
 
 
 @pytest.fixture
