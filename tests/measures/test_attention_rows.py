@@ -109,11 +109,12 @@ def test_patterns_that_someone_edits_are_read_as_edited(pal: Any) -> None:
     ).all()
     below = edited["layer"] == 0
     pd.testing.assert_frame_equal(edited[below], free[below])
-    with (
-        intervene(pal, inputs, [cut]),
-        pytest.raises(PalscopeError, match=r"layer 2.*attention sums to 0"),
-    ):
-        attention_mass(pal, inputs)
+    for measure in (attention_mass, pathway_mass):
+        with (
+            intervene(pal, inputs, [cut]),
+            pytest.raises(PalscopeError, match=r"layer 2.*attention sums to 0"),
+        ):
+            measure(pal, inputs)
 
 
 def test_edits_outside_of_attention_are_seen_in_the_fused_path(pal: Any) -> None:

@@ -203,6 +203,24 @@ def test_blocks_may_end_in_any_order() -> None:
     assert unchanged(made)
 
 
+def test_other_threads_find_the_layer_as_it_is() -> None:
+    made, found = model(), list[str]()
+    attention = made.language_model.model.layers[0].self_attn
+
+    def look() -> None:
+        found.append(attention.config._attn_implementation)
+
+    def listen(attending: Attending) -> None:
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        look()
+
+    with torch.no_grad(), made.watching(listen, layers=[0]):
+        made(**tiny.batch(CLIPS))
+    assert found == ["sdpa", "palscope_watched"]
+
+
 def test_threads_do_not_disturb_one_another() -> None:
     made, batch = model(), tiny.batch(CLIPS)
     with torch.no_grad():
