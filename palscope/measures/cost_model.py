@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.families import sliding_window
+from palscope.models.families import raw, sliding_window
 from palscope.routing import Level, Route, Source, TokenLayout
 
 _ATTENTION = 2
@@ -277,7 +277,7 @@ class _Counted:
         """Each forward product, and the backward pass's as a multiple of it."""
         for stream in self.layout.streams if not self.known else ():
             if stream.name in self.model.connector.summaries:
-                conv = cast(Any, self.model.connector.summaries[stream.name]).conv
+                conv = raw(self.model.connector.summaries[stream.name]).conv
                 sizes = conv.in_channels * stream.ratio, conv.out_channels
                 used = bool(self.route.layers(stream.name))
                 tokens = self._clip_tokens(stream.name)
@@ -311,7 +311,7 @@ class _Counted:
         masks: set[tuple[int, int]] = set()
         for stream in self.layout.streams:
             connector = self.model.connector
-            pooled = connector.pool.width
+            pooled = raw(connector.pool).width
             if stream.name in connector.summaries:
                 pooled = connector.config.summary_width
             yield "projectors", -1, self._clip_tokens(stream.name) * pooled * size
@@ -357,7 +357,7 @@ class _Counted:
 
     def _kept_by_projector(self, stream: str, mlp: Any) -> int:
         """Nonlinearities keep their input, and the linear map behind them theirs."""
-        linear = [part for part in mlp if isinstance(part, nn.Linear)]
+        linear = [part for part in raw(mlp) if isinstance(part, nn.Linear)]
         wide = sum(part.out_features for part in linear[:-1])
         return self._clip_tokens(stream) * 2 * wide * self.itemsize
 
@@ -416,7 +416,7 @@ class _Counted:
     def _projector(self, stream: str, layer: int, mlp: Any) -> Iterator[tuple[float, _Row]]:
         # Frames come from a frozen encoder, summaries from a convolution that is trained.
         gradient = stream in self.model.connector.summaries
-        for linear in (part for part in mlp if isinstance(part, nn.Linear)):
+        for linear in (part for part in raw(mlp) if isinstance(part, nn.Linear)):
             tokens = self._clip_tokens(stream)
             sizes = linear.in_features, linear.out_features
             yield self._linear("projectors", layer, tokens, *sizes, gradient, True)

@@ -205,6 +205,20 @@ def test_no_weight_is_read() -> None:
         pd.testing.assert_frame_equal(count(real, layout_of(real)), count(shapes, layout_of(real)))
 
 
+def test_a_hooked_model_is_counted_alike(pal: Any) -> None:
+    plain = tiny.model(pal.model.route, vocab_size=49152)
+    for model in (plain, pal.model):
+        model.freeze_bases()
+    for count in (
+        cost_model.forward_costs,
+        lambda model, layout: cost_model.training_bytes(model, layout, targets=2),
+    ):
+        pd.testing.assert_frame_equal(
+            count(plain, layout_of(plain)), count(pal.model, layout_of(plain))
+        )
+    pal.model.requires_grad_(True)
+
+
 def test_bytes_are_of_weights_inputs_and_outputs() -> None:
     model = made(Route.lal(4))
     table = cost_model.forward_costs(model, layout_of(model)).set_index(["part", "layer"])
