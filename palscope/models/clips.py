@@ -25,6 +25,7 @@ class AudioClips:
         frames: frame tokens of each clip.
         seconds: duration of each clip.
         order: the stored clip that stands for each clip of the prompt.
+        goes_on: the first clip is the next piece of the last one in the cached prompt.
     """
 
     streams: dict[str, Float[Tensor, "clips tokens pooled"]]
@@ -34,6 +35,7 @@ class AudioClips:
     keys_values: dict[tuple[str, int], KeysValues] = field(
         default_factory=dict[tuple[str, int], KeysValues]
     )
+    goes_on: bool = False
 
     def __len__(self) -> int:
         return len(self.order)
@@ -46,6 +48,7 @@ class AudioClips:
             self.seconds,
             tuple(self.order[i] for i in order),
             self.keys_values,
+            self.goes_on,
         )
 
     def columns(
