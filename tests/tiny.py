@@ -82,6 +82,7 @@ def model(
     family: str = "llama",
     seed: int = 0,
     connector: ConnectorConfig | None = None,
+    encoder_positions: int = 1500,
     **changes: Any,
 ) -> PalscopeForConditionalGeneration:
     """A tiny palscope model with every projector, on `route` (PAL by default)."""
@@ -95,7 +96,7 @@ def model(
             encoder_attention_heads=2,
             encoder_ffn_dim=24,
             num_mel_bins=8,
-            max_source_positions=1500,
+            max_source_positions=encoder_positions,
             layers=(1, 2),
         )
     )

@@ -21,6 +21,7 @@ from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
 from palscope.models import (
     AudioClips,
+    AudioStream,
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
@@ -86,6 +87,18 @@ class HookedAudioModel(TransformerBridge):
         """The greedy answer to a question about `clips`."""
         return answer(self.model, self.processor, [(clips, question)], max_new_tokens)[0]
 
+    def listen(self, *, offload: bool = False) -> AudioStream:
+        """A clip that goes on: sound is heard in chunks, and asked about meanwhile.
+
+        Args:
+            offload: keep audio's keys and values in the CPU's memory, layer by layer brought to the
+                model's device.
+
+        Raises:
+            PalscopeError: the decoder's rotary angles depend on the prompt's length.
+        """
+        return AudioStream(self.model, self.processor, offload=offload)
+
     def layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
         """What stands in each column of `inputs`; its `layer_columns` give those of a layer."""
         return self.model.layout(
@@ -93,6 +106,7 @@ class HookedAudioModel(TransformerBridge):
             inputs.get("attention_mask"),
             inputs.get("audio"),
             inputs.get("feature_lengths"),
+            inputs.get("past_key_values"),
         )
 
     @contextmanager

@@ -96,20 +96,15 @@ class Places:
         if row >= tensor.shape[0]:
             raise HookError(f"{part.hook} fired before row {row} had joined the run.")
         layer = run.columns_of(part.layer)
-        running = layer.running[:, -run.new :] if run.is_decoding else layer.running
         if part.axis == "pattern":
             keys = self._places(layer.keys[row], part.columns, part.onwards)
             assert part.queries is not None
-            queries = self._places(running[row], part.queries, part.queries_onwards)
+            queries = self._places(layer.running[row], part.queries, part.queries_onwards)
             if not len(keys) or not len(queries):
                 return None
             heads = self._heads(part, tensor.shape[1], tensor.device)
             return Found((row, heads[:, None, None], queries[None, :, None], keys[None, None, :]))
-        if part.axis == "memory" and run.is_decoding:
-            return None
-        columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, running)
-        if run.is_decoding:
-            columns = columns[:, -run.new :]
+        columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, layer.running)
         places = self._places(columns[row], part.columns, part.onwards)
         if not len(places):
             return None

@@ -11,6 +11,7 @@ from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.modeling import PalscopeForConditionalGeneration
 from palscope.models.processor import AUDIO_TOKEN, PalscopeProcessor
+from palscope.models.streaming import AudioStream
 
 _auto: Any
 AutoConfig.register(PalscopeConfig.model_type, PalscopeConfig, exist_ok=True)
@@ -22,6 +23,7 @@ __all__ = [
     "AUDIO_TOKEN",
     "AudioCache",
     "AudioClips",
+    "AudioStream",
     "PalscopeConfig",
     "PalscopeForConditionalGeneration",
     "PalscopeProcessor",

@@ -35,7 +35,8 @@ class AudioCache(DynamicCache):
     def nbytes(self) -> int:
         """Bytes of the keys and values held, those of audio included."""
         layers: Any = self.layers
-        return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values))
+        held = [layer for layer in layers if layer.is_initialized]
+        return sum(x.nbytes for layer in held for x in (layer.keys, layer.values))
 
     def crop(self, *args: Any, **kwargs: Any) -> None:
         """Not supported: the layout does not go back."""

@@ -27,6 +27,7 @@ class AudioClips:
         order: the stored clip that stands for each clip of the prompt.
         reused: whether more questions may follow, for which the clips' keys and values are kept:
             as much memory again as they take in a cache.
+        goes_on: the first clip is the next piece of the last one in the cached prompt.
     """
 
     streams: dict[str, Float[Tensor, "clips tokens pooled"]]
@@ -37,6 +38,7 @@ class AudioClips:
         default_factory=dict[tuple[str, int], KeysValues]
     )
     reused: bool = True
+    goes_on: bool = False
 
     def __len__(self) -> int:
         return len(self.order)
@@ -50,6 +52,7 @@ class AudioClips:
             tuple(self.order[i] for i in order),
             self.keys_values,
             self.reused,
+            self.goes_on,
         )
 
     def columns(

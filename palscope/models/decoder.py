@@ -79,6 +79,8 @@ class DecoderRun:
     Attributes:
         layout: all columns so far, those of a cached prefix included.
         new: how many of them are new in this pass.
+        piece: the layout of these alone, which counts clips and tokens as `clips` does; needed
+            after a cached prefix.
         clips: the clips of the new columns; None when there is no audio, or a cache holds it.
         cuts: attention edges that are taken away (attention knockout).
         watches: who is shown each layer's queries and keys.
@@ -90,6 +92,7 @@ class DecoderRun:
     new: int
     clips: AudioClips | None
     cache: AudioCache | None
+    piece: TokenLayout | None = None
     checkpointing: bool = False
     hidden_states: list[Tensor] | None = None
     cuts: tuple[EdgeCut, ...] = ()
@@ -113,8 +116,7 @@ class DecoderRun:
     ) -> tuple[Float[Tensor, "batch running d_model"], Int[Tensor, "batch running"]]:
         """Normed output of the last layer, and the column of the layout at each of its places."""
         decoder = self.decoder
-        columns = self.columns_of(0)
-        running = columns.running[:, -self.new :] if self.is_decoding else columns.running
+        running = self.columns_of(0).running
         names = self._running_streams(0)
         hidden, whole = self._embed(input_ids, running)
         if not self._carries_past():
@@ -123,9 +125,9 @@ class DecoderRun:
             if whole is not None and self._running_streams(index) != names:
                 # What runs in some layers only is carried past the others.
                 names = self._running_streams(index)
-                whole = scattered(whole, running, hidden)
+                whole = scattered(whole, self._places(running), hidden)
                 running = self.columns_of(index).running
-                hidden = gathered(whole, running)
+                hidden = gathered(whole, self._places(running))
             if self.hidden_states is not None:
                 self.hidden_states.append(hidden)
             if self.checkpointing:
@@ -143,23 +145,29 @@ class DecoderRun:
     # -- columns ----------------------------------------------------------------------------------
 
     @property
-    def is_decoding(self) -> bool:
-        """Whether a cache holds a prefix already."""
-        return self.cache is not None and self.cache.layout is not None
+    def held(self) -> int:
+        """How many columns a cached prefix holds."""
+        return self.layout.width - self.new
 
     def columns_of(self, layer: int) -> LayerColumns:
-        """The columns that meet in `layer`; one object for layers that let the same streams in."""
+        """The columns that meet in `layer`; one object for layers that let the same streams in.
+
+        `memory` and `running` are the new ones; the keys are the cached prefix's too.
+        """
         key = tuple(
             self.route.streams_at(layer, level) for level in (Level.KEYS, Level.ATTEND, Level.FULL)
         )
         if key not in self._columns:
-            if self.is_decoding:
+            columns = self._piece.layer_columns(self.route, layer)
+            if self.held:
                 assert self.cache is not None
-                old = self.cache.columns[layer]
-                self._columns[key] = old.extended(self.layout.width - self.new, self.new)
-            else:
-                self._columns[key] = self.layout.layer_columns(self.route, layer)
+                columns = columns.behind(self.cache.columns[layer], self.held)
+            self._columns[key] = columns
         return self._columns[key]
+
+    def _places(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "batch columns"]:
+        """Where `columns` of the layout stand among the new ones."""
+        return torch.where(columns < 0, -1, columns - self.held) if self.held else columns
 
     def _running_streams(self, layer: int) -> tuple[str, ...]:
         return self.route.streams_at(layer, Level.ATTEND, Level.FULL)
@@ -170,26 +178,27 @@ class DecoderRun:
         self, input_ids: Int[Tensor, "batch new"], running: Int[Tensor, "batch running"]
     ) -> tuple[Tensor, Tensor | None]:
         """The first layer's sequence; and, where a stream is carried, all columns' states."""
-        first = self.layout.width - self.new
-        at = (running - first).clamp(min=0)
-        ids = input_ids.gather(1, at)
+        at = self._places(running)
+        ids = input_ids.gather(1, at.clamp(min=0))
         stream = self.layout.stream.gather(1, running.clamp(min=0))
         # An audio place's id is no word: it may lie outside the vocabulary, and is replaced below.
         hidden = self.decoder.embed_tokens(ids.masked_fill(stream >= 0, 0))
-        carried = [] if self.is_decoding else self._carried_streams()
+        carried = self._carried_streams()
         if not carried or self.clips is None:
             return hidden, None
-        whole = hidden.new_zeros(*self.layout.stream.shape, hidden.shape[-1])
-        whole = scattered(whole, running, hidden)
-        everywhere = torch.arange(self.layout.width, device=hidden.device).expand(
-            whole.shape[0], -1
-        )
+        piece = self._piece
+        whole = scattered(hidden.new_zeros(*piece.stream.shape, hidden.shape[-1]), at, hidden)
+        everywhere = torch.arange(piece.width, device=hidden.device).expand(whole.shape[0], -1)
         for name in carried:
             states = self.model.connector.project_input(name, self.clips.streams[name])
-            rows = self.clips.columns(states.to(hidden.dtype), self.layout, everywhere)
-            mine = self.layout.stream == self.layout.stream_index(name)
+            rows = self.clips.columns(states.to(hidden.dtype), piece, everywhere)
+            mine = piece.stream == piece.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
-        return gathered(whole, running), whole
+        return gathered(whole, at), whole
+
+    @property
+    def _piece(self) -> TokenLayout:
+        return self.layout if self.piece is None else self.piece
 
     def _carried_streams(self) -> list[str]:
         return [
@@ -207,7 +216,7 @@ class DecoderRun:
         )
 
     def _carries_keys(self, layer: int) -> bool:
-        return not self.is_decoding and any(
+        return any(
             self.route.cell(name, layer).source is Source.CARRIED
             for name in self.route.streams_at(layer, Level.KEYS)
         )
@@ -229,6 +238,8 @@ class DecoderRun:
                 self.cache.update(*memory, index)
             else:
                 past = PassingMemory(*memory)
+        if not running.shape[1]:  # a piece of a clip that is keys only
+            return hidden
         cos, sin = self._rotary_at(index, hidden, running)
         columns = self.columns_of(index)
         with (
@@ -250,7 +261,7 @@ class DecoderRun:
     ) -> tuple[Tensor, Tensor] | None:
         """Rotated keys and values `[batch, kv_heads, audio, head_dim]` of `keys` tokens."""
         names = self.route.streams_at(index, Level.KEYS)
-        if not names or self.is_decoding or self.clips is None:
+        if not names or self.clips is None:
             return None
         columns = self.columns_of(index).memory
         if columns.shape[1] == 0:
@@ -282,10 +293,10 @@ class DecoderRun:
         for name in names:
             if self.route.cell(name, index).source is Source.CARRIED:
                 assert whole is not None
-                parts.append(gathered(whole, columns))
+                parts.append(gathered(whole, self._places(columns)))
             else:
                 state = self.model.connector.project_layer(name, index, self.clips.streams[name])
-                parts.append(self.clips.columns(state.to(hidden.dtype), self.layout, columns))
+                parts.append(self._of_clips(state.to(hidden.dtype), columns))
         return self._pick(names, columns, parts)
 
     def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
@@ -307,9 +318,12 @@ class DecoderRun:
     def _merged(
         self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], parts: list[Tensor]
     ) -> Tensor:
+        return self._pick(names, columns, [self._of_clips(part, columns) for part in parts])
+
+    def _of_clips(self, values: Tensor, columns: Int[Tensor, "batch audio"]) -> Tensor:
+        """A stream's values, made for the stored clips, at the new `columns`."""
         assert self.clips is not None
-        rows = [self.clips.columns(part, self.layout, columns) for part in parts]
-        return self._pick(names, columns, rows)
+        return self.clips.columns(values, self._piece, self._places(columns))
 
     def _pick(
         self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], rows: list[Tensor]
@@ -327,11 +341,13 @@ class DecoderRun:
     ) -> tuple[Tensor, Tensor]:
         kind = rotary_kind(self.decoder.config, index)
         if kind not in self._rotary:
-            self._rotary[kind] = rotary(self.decoder, hidden, self.layout.position, index)
+            new = self.layout.position[:, self.held :]
+            self._rotary[kind] = rotary(self.decoder, hidden, new, index)
         # Layers share their columns, by identity, and so their angles.
         key = (kind, id(columns))
         if key not in self._angles:
-            cos, sin = (gathered(each, columns) for each in self._rotary[kind])
+            at = self._places(columns)
+            cos, sin = (gathered(each, at) for each in self._rotary[kind])
             self._angles[key] = (columns, cos, sin)
         return self._angles[key][1:]
 
@@ -411,7 +427,7 @@ class DecoderRun:
 
         Zero is what leaves the residual stream unchanged in every family, post-norms included.
         """
-        if self.is_decoding or torch.equal(fed, running):
+        if torch.equal(fed, running):
             yield
             return
         # Both are in order, so a column's place is how many stand before it.

@@ -11,12 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationMixin,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palscope.connectors import Connector, ConnectorConfig
@@ -28,6 +23,7 @@ from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
 from palscope.models.families import family_of
+from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
@@ -36,7 +32,8 @@ SECONDS_PER_FEATURE = 0.01
 """Log-mel frames come every 10 ms."""
 
 
-class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
+# GenerationMixin by its own name: transformers looks for it among the bases.
+class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
     """An audio language model whose audio takes the `route` through the decoder.
 
     Built from a config with random weights, from pretrained parts by `from_parts`, or from a
@@ -264,14 +261,60 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def layout(
         self,
         input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch columns"] | None = None,
+        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
         audio: AudioClips | None = None,
         feature_lengths: Int[Tensor, "clips"] | None = None,
+        past_key_values: AudioCache | None = None,
     ) -> TokenLayout:
         """What stands in every column of a batch with these clips, or clips of these lengths.
 
-        Raises `PromptError` when prompt and clips do not fit together.
+        Args:
+            past_key_values: a cached prefix, whose columns come first.
+
+        Raises:
+            PromptError: prompt and clips do not fit together.
         """
+        return self._layouts(input_ids, attention_mask, audio, feature_lengths, past_key_values)[0]
+
+    def read_prompt(
+        self,
+        input_ids: Int[Tensor, "batch columns"],
+        attention_mask: Int[Tensor, "batch all_columns"] | None,
+        input_features: Float[Tensor, "clips bins frames"] | None,
+        feature_lengths: Int[Tensor, "clips"] | None,
+        audio: AudioClips | None,
+        past_key_values: AudioCache | None,
+    ) -> tuple[TokenLayout, TokenLayout, AudioClips | None]:
+        """The layout of all columns, that of `input_ids` alone, and their clips, encoded.
+
+        Takes what `forward` takes. Raises `PromptError` when prompt and clips do not fit together.
+        """
+        if input_features is None:
+            layouts = self._layouts(input_ids, attention_mask, audio, None, past_key_values)
+            return *layouts, audio
+        if audio is not None:
+            raise PromptError("give either input_features or audio, not both.")
+        if feature_lengths is None or len(feature_lengths) != len(input_features):
+            raise PromptError(
+                f"{len(input_features)} clip(s) of input_features need as many feature_lengths, in "
+                f"feature frames; got {feature_lengths}."
+            )
+        # The layout first: a clip that has no room in the prompt is not worth encoding.
+        layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, past_key_values)
+        audio = self.encode_audio(input_features, feature_lengths)
+        audio.reused = False  # nobody else gets them; decoding reads the cache's copy
+        return *layouts, audio
+
+    def _layouts(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        audio: AudioClips | None,
+        feature_lengths: Tensor | None,
+        cache: AudioCache | None,
+    ) -> tuple[TokenLayout, TokenLayout]:
+        """The layout of all columns, and that of `input_ids` alone."""
+        before = None if cache is None else cache.layout
         if audio is not None:
             frames = [audio.frames[i] for i in audio.order]
             seconds = [audio.seconds[i] for i in audio.order]
@@ -281,17 +324,32 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 lengths = cast(Any, feature_lengths).tolist()
             frames = [self._frame_tokens(length) for length in lengths]
             seconds = [length * SECONDS_PER_FEATURE for length in lengths]
-        layout = TokenLayout.build(
+        new = TokenLayout.build(
             input_ids,
-            attention_mask,
+            attention_mask if before is None else None,
             audio_token_id=self.config.audio_token_id,
             streams=self.config.parsed_route().streams,
             frames=frames,
             frame_seconds=self.frame_seconds,
             durations=seconds,
         )
+        goes_on = audio is not None and audio.goes_on
+        if before is None:
+            if goes_on:
+                raise PromptError(
+                    "these clips go on from a clip that was heard before; give the cache that "
+                    "holds its beginning."
+                )
+            layout = new
+        else:
+            layout = before.followed_by(new, self.frame_seconds, goes_on=goes_on)
+            if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
+                raise PromptError(
+                    "after a cached prefix, attention_mask must hold the prefix's own values and "
+                    "then ones: what continues a cached prompt cannot be padded. Leave it out."
+                )
         self._check_context(layout)
-        return layout
+        return layout, new
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.config.text_config, "max_position_embeddings", None)
@@ -327,7 +385,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: the processor's, with a column for each audio token. After a cached prefix,
-                the new columns only.
+                the new columns only; clips among them are given as in a first call.
             attention_mask: over all columns, a cached prefix's included.
             input_features: log-mel features of the clips, in reading order.
             feature_lengths: frames of each clip's features.
@@ -350,26 +408,16 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise PalscopeError("give input_ids: the layout of audio and text is read from them.")
         cache = self._usable_cache(past_key_values, use_cache)
         new = input_ids.shape[1]
-        if cache is not None and cache.layout is not None:
-            layout = self._continued(cache, input_ids, attention_mask, audio, input_features)
-            audio = None
-        else:
-            if input_features is None:
-                layout = self.layout(input_ids, attention_mask, audio)
-            else:
-                # The layout first: a clip that has no room in the prompt is not worth encoding.
-                layout = self._layout_of_features(
-                    input_ids, attention_mask, input_features, feature_lengths, audio
-                )
-                assert feature_lengths is not None
-                audio = self.encode_audio(input_features, feature_lengths)
-                audio.reused = False  # nobody else gets them
+        layout, piece, audio = self.read_prompt(
+            input_ids, attention_mask, input_features, feature_lengths, audio, cache
+        )
         self._check_positions(layout, position_ids, new)
         run = DecoderRun(
             model=cast(Any, self),
             route=self._route,
             layout=layout,
             new=new,
+            piece=piece,
             clips=audio,
             cache=cache,
             checkpointing=self.gradient_checkpointing and self.training,
@@ -420,33 +468,6 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         return cache
 
-    def _continued(
-        self,
-        cache: AudioCache,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        audio: AudioClips | None,
-        input_features: Tensor | None,
-    ) -> TokenLayout:
-        if (
-            audio is not None
-            or input_features is not None
-            or bool((input_ids == self.config.audio_token_id).any())
-        ):
-            raise PromptError(
-                "a cached prompt can be continued with text only; start without the cache to add a "
-                "clip."
-            )
-        assert cache.layout is not None
-        layout = cache.layout.extended(input_ids.shape[1])
-        if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
-            raise PromptError(
-                "after a cached prefix, attention_mask must hold the prefix's own values and then "
-                "ones: what continues a cached prompt cannot be padded. Leave it out."
-            )
-        self._check_context(layout)
-        return layout
-
     @staticmethod
     def _check_positions(layout: TokenLayout, given: Tensor | None, new: int) -> None:
         if given is None:
@@ -491,106 +512,6 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
         total = functional.cross_entropy(logits, targets[wanted], reduction="sum")
         return total / num_items_in_batch
 
-    # -- generation -------------------------------------------------------------------------------
-
-    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, inputs: Tensor | None = None, **kwargs: Any
-    ) -> Any:
-        """Hugging Face's `generate`; clips are encoded once, also for several beams.
-
-        Raises:
-            PromptError: clips and places do not fit together, or a row does not end in text.
-        """
-        features, lengths = kwargs.pop("input_features", None), kwargs.pop("feature_lengths", None)
-        cache, audio = kwargs.get("past_key_values"), kwargs.get("audio")
-        ids = kwargs.get("input_ids") if inputs is None else inputs
-        if ids is not None and (cache is None or cache.get_seq_length() == 0):
-            mask = kwargs.get("attention_mask")
-            if features is None:
-                layout = self.layout(ids, mask, audio)
-            else:
-                layout = self._layout_of_features(ids, mask, features, lengths, audio)
-                with torch.no_grad():
-                    kwargs["audio"] = self.encode_audio(features, lengths)
-                kwargs["audio"].reused = False  # decoding reads the cache's copy
-            if bool((layout.stream[:, -1] != TEXT).any()):
-                raise PromptError(
-                    "a row ends in a clip or in padding, but generation goes on from the last "
-                    "column. Pad on the left, and put text behind the clip."
-                )
-        return cast(Any, super()).generate(inputs, **kwargs)
-
-    def _layout_of_features(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        input_features: Tensor,
-        feature_lengths: Tensor | None,
-        audio: AudioClips | None,
-    ) -> TokenLayout:
-        """The layout of a prompt whose clips are yet to be encoded."""
-        if audio is not None:
-            raise PromptError("give either input_features or audio, not both.")
-        if feature_lengths is None or len(feature_lengths) != len(input_features):
-            raise PromptError(
-                f"{len(input_features)} clip(s) of input_features need as many feature_lengths, in "
-                f"feature frames; got {feature_lengths}."
-            )
-        return self.layout(input_ids, attention_mask, feature_lengths=feature_lengths)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What `forward` takes at one decoding step: the clips at the first only."""
-        kwargs.pop("position_ids", None)
-        prepared = cast(Any, super()).prepare_inputs_for_generation(input_ids, **kwargs)
-        prepared.pop("position_ids", None)
-        cache = prepared.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            prepared.pop("audio", None)
-        return prepared
-
-    def _prepare_cache_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        if generation_config.cache_implementation is not None:
-            raise PalscopeError(
-                f"cache_implementation={generation_config.cache_implementation!r} is not "
-                "supported: palscope decodes with its AudioCache. Leave it out."
-            )
-        if generation_config.use_cache is not False:
-            model_kwargs.setdefault("past_key_values", AudioCache())
-
-    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
-        made: Any = cast(Any, super())._get_logits_processor(*args, **kwargs)
-        return _OfText(made, self.config.audio_token_id)
-
-    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise PalscopeError(
-            "assisted decoding (assistant_model, prompt_lookup_num_tokens) is not supported: the "
-            "layout of audio and text does not go back. Leave it out."
-        )
-
-    def _expand_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, expand_size: int = 1, input_ids: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor | None, dict[str, Any]]:
-        """Repeat each row, and with it the clips that it holds."""
-        audio: AudioClips | None = kwargs.get("audio")
-        if expand_size > 1 and audio is not None and input_ids is not None:
-            rows = self.layout(input_ids, kwargs.get("attention_mask"), audio).clip_row
-            order = [
-                clip
-                for row in range(input_ids.shape[0])
-                for _ in range(expand_size)
-                for clip in range(len(rows))
-                if rows[clip] == row
-            ]
-            kwargs["audio"] = audio.picked(order)
-        return super()._expand_inputs_for_generation(  # pyright: ignore
-            expand_size=expand_size,
-            is_encoder_decoder=False,
-            input_ids=input_ids,
-            **{k: v for k, v in kwargs.items() if k != "is_encoder_decoder"},
-        )
-
     # -- training ---------------------------------------------------------------------------------
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
@@ -624,23 +545,6 @@ class PalscopeForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         """The decoder's unembedding."""
         return self.language_model.get_output_embeddings()
-
-
-class _OfText(LogitsProcessorList):
-    """Logits processors that do not see audio places, whose id may lie outside the vocabulary.
-
-    A repetition penalty would look its logit up. At its place they see the row's first text id.
-    """
-
-    def __init__(self, processors: LogitsProcessorList, audio_token_id: int) -> None:
-        super().__init__(processors)
-        self._audio = audio_token_id
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        audio = input_ids == self._audio
-        first = input_ids.gather(1, (~audio).int().argmax(1, keepdim=True))
-        ids = cast(Any, torch.where(audio, first, input_ids))
-        return super().__call__(ids, cast(Any, scores), **kwargs)
 
 
 def _at_columns(

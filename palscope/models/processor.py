@@ -143,14 +143,7 @@ class PalscopeProcessor(ProcessorMixin):
             )
             for prompt in texts
         ]
-        bos = self.tokenizer.bos_token
-        has_bos = bos is not None and all(prompt.startswith(bos) for prompt in texts)
-        data: dict[str, Any] = dict(
-            self.tokenizer(
-                expanded, padding=True, return_tensors="pt", add_special_tokens=not has_bos
-            )
-        )
-        data.pop("token_type_ids", None)
+        data = self.tokenise(expanded)
         if features:
             lengths = torch.tensor([mel.shape[1] for mel in features])
             batch = torch.zeros(len(features), features[0].shape[0], int(lengths.max()))
@@ -158,6 +151,21 @@ class PalscopeProcessor(ProcessorMixin):
                 row[:, : mel.shape[1]] = mel
             data |= {"input_features": batch, "feature_lengths": lengths}
         return BatchFeature(data)
+
+    def tokenise(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` `[batch, columns]` of whole prompts, padded on the left.
+
+        Each `<|audio|>` is one column. A start mark is put first unless the prompts have it.
+        """
+        bos = self.tokenizer.bos_token
+        has_bos = bos is not None and all(prompt.startswith(bos) for prompt in prompts)
+        data: dict[str, Any] = dict(
+            self.tokenizer(
+                list(prompts), padding=True, return_tensors="pt", add_special_tokens=not has_bos
+            )
+        )
+        data.pop("token_type_ids", None)
+        return data
 
     @property
     def model_input_names(self) -> list[str]:

@@ -48,17 +48,39 @@ class LayerColumns:
         """Columns of the layer's keys: the axis of its attention pattern."""
         return torch.cat([self.memory, self.running], dim=1)
 
-    def extended(self, first: int, count: int) -> LayerColumns:
-        """These columns with `count` new running columns from `first` on."""
-        new = torch.arange(first, first + count, device=self.running.device)
-        new = new.expand(self.running.shape[0], count)
-        running, fed = (torch.cat([old, new], dim=1) for old in (self.running, self.fed))
-        return replace(self, running=running, fed=fed)
+    def behind(self, held: LayerColumns, width: int) -> ContinuedColumns:
+        """These columns, counted from a cached prefix's end on, behind those that it holds.
+
+        Args:
+            held: the layer's columns in the prefix.
+            width: all of the prefix's columns.
+        """
+        memory, running, fed = (
+            torch.where(c < 0, -1, c + width) for c in (self.memory, self.running, self.fed)
+        )
+        return ContinuedColumns(memory, running, fed, held.keys)
 
     def repeated(self, times: int) -> LayerColumns:
         """These columns with every row repeated `times`."""
         each = (part.repeat_interleave(times, 0) for part in (self.memory, self.running, self.fed))
         return LayerColumns(*each)
+
+
+@dataclass(frozen=True)
+class ContinuedColumns(LayerColumns):
+    """The new columns of a layer that goes on from a cached prefix, whose keys `past` are."""
+
+    past: Int[Tensor, "batch past"]
+
+    @property
+    def keys(self) -> Int[Tensor, "batch keys"]:
+        """Columns of the layer's keys: the prefix's, then the new memory and sequence."""
+        return torch.cat([self.past, self.memory, self.running], dim=1)
+
+    def repeated(self, times: int) -> ContinuedColumns:
+        """These columns with every row repeated `times`."""
+        new = (self.memory, self.running, self.fed, self.past)
+        return ContinuedColumns(*(columns.repeat_interleave(times, 0) for columns in new))
 
 
 @dataclass(frozen=True)
@@ -131,24 +153,23 @@ class TokenLayout:
                         "audio place; the processor does this."
                     )
                 which = len(clip_row)
-                order = _clip_order(frames[which], streams)
-                span = places[used : used + len(order)]
-                if len(span) < len(order):
+                kinds, tokens = _clip_order(frames[which], streams)
+                span = places[used : used + len(tokens)]
+                if len(span) < len(tokens):
                     raise PromptError(
-                        f"clip {which} needs {len(order)} audio tokens, but row {row} has "
+                        f"clip {which} needs {len(tokens)} audio tokens, but row {row} has "
                         f"{len(span)} left. Was the prompt cut, or made for another checkpoint?"
                     )
                 end = frames[which] * frame_seconds if durations is None else durations[which]
-                tokens = torch.tensor([t for _, t in order])
-                ratio = torch.tensor([streams[s].ratio for s, _ in order])
-                stream[row, span] = torch.tensor([s for s, _ in order])
+                ratio = torch.tensor([s.ratio for s in streams])[kinds]
+                stream[row, span] = kinds
                 clip[row, span] = which
                 token[row, span] = tokens
                 starts = (tokens * ratio * frame_seconds).clamp(max=end)
                 ends = ((tokens + 1) * ratio * frame_seconds).clamp(max=end)
                 seconds[row, span] = torch.stack([starts, ends], dim=1)
                 clip_row.append(row)
-                used += len(order)
+                used += len(tokens)
         if len(clip_row) < len(frames):
             raise PromptError(
                 f"{len(frames)} clip(s) were given, but the prompt has places for "
@@ -175,20 +196,65 @@ class TokenLayout:
         """True where a token stands, False for padding."""
         return self.stream != PADDING
 
-    def extended(self, count: int) -> TokenLayout:
-        """This layout with `count` text columns more, as decoding adds them."""
-        batch = self.stream.shape[0]
-        ones = torch.ones(batch, count, dtype=torch.long, device=self.stream.device)
-        first = self.real.sum(1, keepdim=True)
-        nans = torch.full((batch, count, 2), float("nan"), device=self.stream.device)
+    def followed_by(
+        self, more: TokenLayout, frame_seconds: float, *, goes_on: bool = False
+    ) -> TokenLayout:
+        """This layout with the columns of `more` behind it, as decoding and streaming add them.
+
+        Args:
+            more: their own layout, without padding.
+            frame_seconds: seconds that one frame token covers.
+            goes_on: the first clip of `more` is the next piece of this layout's last clip.
+
+        Raises:
+            PromptError: there is no clip to go on, or its last token is not complete.
+        """
+        clip, added, token, seconds = self.clip, more.clip, more.token, more.seconds
+        rows = [*self.clip_row, *more.clip_row]
+        if goes_on:
+            heard = self._frames_heard(frame_seconds)
+            del rows[len(self.clip_row)]
+            ratio = torch.tensor([s.ratio for s in self.streams], device=token.device)
+            first = more.clip == 0
+            token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
+            seconds = seconds + first[..., None] * heard * frame_seconds
+        if more.clip_row:
+            # Clips are counted row by row, so what joins a row moves the clips of the rows below.
+            number = torch.tensor(rows, device=clip.device).argsort(stable=True).argsort()
+            base = len(rows) - len(more.clip_row)
+            clip = torch.where(clip < 0, -1, number[clip.clamp(min=0)])
+            added = torch.where(added < 0, -1, number[base + added.clamp(min=0)])
+        position = self.real.sum(1, keepdim=True) + more.position
         return replace(
             self,
-            stream=torch.cat([self.stream, TEXT * ones], 1),
-            clip=torch.cat([self.clip, -ones], 1),
-            token=torch.cat([self.token, -ones], 1),
-            position=torch.cat([self.position, first + ones.cumsum(1) - 1], 1),
-            seconds=torch.cat([self.seconds, nans], 1),
+            stream=torch.cat([self.stream, more.stream], 1),
+            clip=torch.cat([clip, added], 1),
+            token=torch.cat([self.token, token], 1),
+            position=torch.cat([self.position, position], 1),
+            seconds=torch.cat([self.seconds, seconds], 1),
+            clip_row=tuple(sorted(rows)),
         )
+
+    def _frames_heard(self, frame_seconds: float) -> int:
+        """Frame tokens of the last clip of the only row, if it can go on behind them."""
+        if self.stream.shape[0] != 1 or not self.clip_row:
+            raise PromptError(
+                f"a clip can go on in a prompt of one row that holds one; this one has "
+                f"{self.stream.shape[0]} row(s) and {len(self.clip_row)} clip(s)."
+            )
+        last = self.clip[0] == len(self.clip_row) - 1
+        ends = {
+            int(self.token[0][last & (self.stream[0] == index)].max()) * stream.ratio + stream.ratio
+            for index, stream in enumerate(self.streams)
+        }
+        # A token over less sound than its share would have been another one, had it waited.
+        short = max(ends) * frame_seconds - float(self.seconds[0][last].max())
+        if len(ends) > 1 or short > 0.05 * frame_seconds:
+            raise PromptError(
+                "the clip ends within a token, which more sound would change, so it cannot go on. "
+                "Add whole tokens only (AudioStream does), or start again without the cache."
+            )
+        return ends.pop()
 
     def repeated(self, times: int) -> TokenLayout:
         """This layout with every row, and the clips in it, repeated `times`."""
@@ -245,13 +311,14 @@ class TokenLayout:
         A place without a token reads everything, so that no softmax runs over nothing; what it
         computes is never read, because no token may see it.
         """
-        q_pos, k_pos = self._at(self.position, queries), self._at(self.position, keys)
-        distance = q_pos[:, :, None] - k_pos[:, None, :]
+        q_pos = self._at(self.position, queries)[:, :, None]
+        k_pos = self._at(self.position, keys)[:, None, :]
         k_real = (keys >= 0) & self._at(self.real, keys)
         q_real = (queries >= 0) & self._at(self.real, queries)
-        seen = (distance >= 0) & k_real[:, None, :]
+        # Compared, not subtracted: differences would take eight bytes an edge, and masks are long.
+        seen = (k_pos <= q_pos) & k_real[:, None, :]
         if window is not None:
-            seen &= distance < window
+            seen &= k_pos > q_pos - window
         if frame_readers == "text":
             frames = [i for i, s in enumerate(self.streams) if s.name == "frames"]
             q_stream, k_stream = self._at(self.stream, queries), self._at(self.stream, keys)
@@ -297,17 +364,18 @@ class TokenLayout:
         return values.gather(1, columns.clamp(min=0))
 
 
-def _clip_order(frames: int, streams: Sequence[Stream]) -> list[tuple[int, int]]:
-    """(stream, token) of one clip in order of position (paper, Eq. 5).
+def _clip_order(
+    frames: int, streams: Sequence[Stream]
+) -> tuple[Int[Tensor, "tokens"], Int[Tensor, "tokens"]]:
+    """Stream and token of one clip's tokens in order of position (paper, Eq. 5).
 
     A token that pools several frames stands right behind the last of them.
     """
-    places = [
-        (min((token + 1) * stream.ratio, frames), index, token)
-        for index, stream in enumerate(streams)
-        for token in range(stream.tokens(frames))
-    ]
-    return [(index, token) for _, index, token in sorted(places)]
+    tokens = [torch.arange(stream.tokens(frames)) for stream in streams]
+    ends = [(t + 1).mul(s.ratio).clamp(max=frames) for t, s in zip(tokens, streams, strict=True)]
+    order = torch.cat(ends).argsort(stable=True)  # of one end, in the order of the streams
+    index = torch.cat([torch.full_like(t, i) for i, t in enumerate(tokens)])
+    return index[order], torch.cat(tokens)[order]
 
 
 def _packed(chosen: Bool[Tensor, "batch columns"]) -> Int[Tensor, "batch packed"]:

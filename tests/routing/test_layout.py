@@ -147,7 +147,8 @@ def test_visibility_is_the_one_rule(
 ) -> None:
     counts = data.draw(st.lists(st.lists(st.integers(1, 5), max_size=2), min_size=1, max_size=3))
     rows = [[5, *(i for n in row for i in [*places(n), 6]), 7] for row in counts]
-    layout = build(rows, [n for row in counts for n in row], left=left).extended(2)
+    layout = build(rows, [n for row in counts for n in row], left=left)
+    layout = layout.followed_by(build([[3, 4]] * len(rows), []), 0.1)
     columns = layout.layer_columns(route, data.draw(st.integers(0, 3)))
     seen = layout.visible(
         columns.running, columns.keys, window=window, frame_readers=route.frame_readers
@@ -158,13 +159,78 @@ def test_visibility_is_the_one_rule(
 
 
 def test_decoding_goes_on_behind_the_last_real_token() -> None:
-    layout = build([[5, *places(2), 6], [5, 6]], [2]).extended(2)
+    rows = [[5, *places(2), 6], [5, 6]]
+    held, new = build(rows, [2]), build([[7, 8], [7, 8]], [])
+    layout = held.followed_by(new, 0.1)
     assert layout.width == 7
     assert layout.position[:, -2:].tolist() == [[5, 6], [2, 3]]
     assert (layout.stream[:, -2:] == TEXT).all()
     route = Route.lal(1)
-    before = build([[5, *places(2), 6], [5, 6]], [2]).layer_columns(route, 0).extended(5, 2)
-    assert torch.equal(before.keys, layout.layer_columns(route, 0).keys)
+    columns = new.layer_columns(route, 0).behind(held.layer_columns(route, 0), held.width)
+    assert columns.running.tolist() == [[5, 6], [5, 6]]
+    assert torch.equal(columns.keys, layout.layer_columns(route, 0).keys)
+    assert torch.equal(columns.repeated(2).keys, columns.keys.repeat_interleave(2, 0))
+
+
+def same(got: TokenLayout, wanted: TokenLayout) -> None:
+    assert got.clip_row == wanted.clip_row
+    for name in ("stream", "clip", "token", "position"):
+        assert torch.equal(getattr(got, name), getattr(wanted, name)), name
+    torch.testing.assert_close(got.seconds, wanted.seconds, atol=1e-5, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("streams", [BOTH, (FRAMES,), (SUMMARY,), (FRAMES, Stream("pooled", 4))])
+def test_a_clip_that_goes_on_is_the_whole_clip(streams: tuple[Stream, ...]) -> None:
+    whole = build([[5, 5, *places(31, streams), 6, 7]], [31], streams)
+    pieces = [
+        build([[5, 5, *places(12, streams)]], [12], streams),
+        build([places(12, streams)], [12], streams),
+        build([[*places(7, streams), 6]], [7], streams),
+    ]
+    layout = pieces[0]
+    for piece in pieces[1:]:
+        layout = layout.followed_by(piece, 0.1, goes_on=True)
+    same(layout.followed_by(build([[7]], [], streams), 0.1), whole)
+
+
+def test_clips_that_join_rows_are_counted_row_by_row() -> None:
+    rows = [[5, *places(4), 6], [5, *places(2), *places(1)], [5, 6]]
+    more = [[*places(2), 7], [7, *places(2)], [7, 7, 7, 8]]
+    held = build(rows, [4, 2, 1])
+    assert held.width == 8 and all(len(row) == 4 for row in more)
+    fill = [[0] * (held.width - len(row)) for row in rows]
+    ids = torch.tensor([f + r + m for f, r, m in zip(fill, rows, more, strict=True)])
+    wanted = TokenLayout.build(
+        ids,
+        (ids != 0).long(),
+        audio_token_id=A,
+        streams=BOTH,
+        frames=[4, 2, 2, 1, 2],
+        frame_seconds=0.1,
+    )
+    same(held.followed_by(build(more, [2, 2]), 0.1), wanted)
+
+
+@pytest.mark.parametrize(("frames", "seconds"), [(7, 0.7), (6, 0.58)])
+def test_a_clip_cannot_go_on_within_a_token(frames: int, seconds: float) -> None:
+    held = TokenLayout.build(
+        torch.tensor([[5, *places(frames)]]),
+        None,
+        audio_token_id=A,
+        streams=BOTH,
+        frames=[frames],
+        frame_seconds=0.1,
+        durations=[seconds],
+    )
+    with pytest.raises(PromptError, match="ends within a token"):
+        held.followed_by(build([places(3)], [3]), 0.1, goes_on=True)
+
+
+@pytest.mark.parametrize("rows", [[[5, 6]], [[5, *places(3)], [5, *places(3)]]])
+def test_only_one_row_with_a_clip_goes_on(rows: list[list[int]]) -> None:
+    held = build(rows, [3] * (len(rows) - (len(rows) == 1)))
+    with pytest.raises(PromptError, match="can go on in a prompt of one row"):
+        held.followed_by(build([places(3)], [3]), 0.1, goes_on=True)
 
 
 def test_repeated_rows_have_clips_of_their_own() -> None:
