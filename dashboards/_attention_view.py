@@ -189,7 +189,7 @@ def show_answer(caption: str, ask: Ask) -> Heard:
 
 
 COST_HELP = (
-    "Timed once, on this machine, while it may have been busy: `benchmarks/integrations.py` measures. "
+    "Timed once, on this machine, which may have been busy: `benchmarks/integrations.py` measures. "
     "Prefill runs the prompt with the sound already encoded; the cache holds keys and values of "
     "prompt and answer, those of sound included."
 )

@@ -26,6 +26,7 @@ from palscope.interventions import (
     capture,
     cells,
     engine,
+    intervene,
 )
 from palscope.interventions.cells import run_cells, run_cells_plainly
 from palscope.interventions.resolve import resolve
@@ -215,6 +216,13 @@ def test_cells_run_whole_where_someone_else_listens(
     with pal.model.watching(lambda each: seen.append(each.layer)):
         assert not engine.Engine.serves(pal, pal.layout(inputs))
         assert torch.equal(run_cells(pal, inputs, cell), plain)
+    cut = Knockout(Address("pattern", Sound(0.2, 0.5), layers=(0, 1)))
+    with intervene(pal, inputs, [cut]):
+        assert not engine.Engine.serves(pal, pal.layout(inputs))
+        both_at_once = run_cells(pal, inputs, cell, batch_size=1)
+    with torch.no_grad(), intervene(pal, inputs, [cut, *cell[0]]):
+        assert (pal(dict(inputs))[0, -1] - both_at_once[0]).abs().max() < 1e-5
+    assert (both_at_once - plain).abs().max() > 1e-3
     handle = pal.model.encoder.register_forward_hook(lambda *_: None)
     assert not engine.Engine.serves(pal, pal.layout(inputs))
     handle.remove()
