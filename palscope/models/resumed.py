@@ -223,8 +223,9 @@ class ResumedRun(DecoderRun):
             hidden, whole = self._embed(
                 input_ids.expand(rows, -1), self.plain.cache.columns[0].running.expand(rows, -1)
             )
-            kept = whole is not None and self.plain.carried[0] is not None
-            return hidden[:, runs], whole[:rows] if kept else None
+            if whole is None or self.plain.carried[0] is None:
+                return hidden[:, runs], None
+            return hidden[:, runs], whole[:rows]
         carried = self.plain.carried[layer]
         return (
             self.plain.hidden[layer][:, runs].expand(rows, -1, -1),
