@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,10 +29,9 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-import transformers
 from nnsight import NNsight
 
-from benchmarks.core import medians
+from benchmarks.core import default_device, header, medians, write
 from palscope.connectors import ConnectorConfig
 from palscope.hooks import HookedAudioModel
 from palscope.measures import attention_mass, by_pathway, pathway_mass, pathway_sets
@@ -268,16 +265,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/attention_mass.json"))
     args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    report: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "text_tokens": TEXT,
-        "models": {},
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    device = default_device()
+    report = header(device) | {"text_tokens": TEXT, "models": {}}
     for name in [args.model] if args.model else args.integrations:
         model: Any = (
             PalscopeForConditionalGeneration.from_pretrained(name)
@@ -293,7 +282,7 @@ def main() -> None:
                 "tokens": by_tokens,
                 "memory": growth(by_tokens),
             }
-            args.out.write_text(json.dumps(report, indent=2))
+            write(report, args.out)
         print("  memory:", report["models"][name]["memory"])
 
 

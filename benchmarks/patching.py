@@ -16,9 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ import torch
 from torch import Tensor
 from transformer_lens import patching
 
+from benchmarks.core import default_device, header, medians, write
 from palscope.hooks import HookedAudioModel, load
 from palscope.interventions import Patch, Resample, capture, resolve
 from palscope.interventions.cells import run_cells, run_cells_plainly, with_encoded
@@ -210,20 +208,6 @@ class Sweep:
         )
 
 
-def seconds_of(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, all taking turns; a first turn of the fast ones warms up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
-            print(f"    {name}: {times[name][-1]:.2f} s", flush=True)
-    return times
-
-
 def measure(name: str, seconds: float, step: float, stride: int, repeats: int) -> dict[str, Any]:
     """One model's table. Raises `AssertionError` when two ways give different logits."""
     sweep = Sweep(name, seconds, step, stride)
@@ -238,18 +222,14 @@ def measure(name: str, seconds: float, step: float, stride: int, repeats: int) -
     moved = (expected - expected.mean(0)).abs().amax(-1)
     assert bool((moved > 1e-3).any()), "the patches do nothing"
     bare = sweep.bare()
-    bare()
-    times = seconds_of(
+    seconds_each = medians(
         {"engine": sweep.engine, "plain_loop": sweep.plain_loop, "bare": bare, **loops}, repeats
     )
-    ratios = {
-        way: statistics.median(a / b for a, b in zip(times[way], times["engine"], strict=True))
-        for way in times
-    }
+    ratios = {way: took / seconds_each["engine"] for way, took in seconds_each.items()}
     return {
         "cells": len(sweep.cells),
         "columns": int(sweep.corrupt["input_ids"].shape[1]),
-        "seconds_per_cell": {w: statistics.median(t) / len(sweep.cells) for w, t in times.items()},
+        "seconds_per_cell": {w: took / len(sweep.cells) for w, took in seconds_each.items()},
         "times_the_engine": ratios,
         "share_of_bare_rate": ratios["bare"],
         "largest_relative_difference": apart,
@@ -266,24 +246,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/patching.json"))
     args = parser.parse_args()
-    report: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("torch", "transformers", "transformer-lens", "nnsight")
-        },
-        "sizes": {"seconds": args.seconds, "step": args.step, "stride": args.stride},
-        "models": {},
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    report = header(default_device())
+    for peer in ("transformer-lens", "nnsight"):
+        report["versions"][peer] = importlib.metadata.version(peer)
+    report["sizes"] = {"seconds": args.seconds, "step": args.step, "stride": args.stride}
+    report["models"] = {}
     for name in args.models:
         print(name, flush=True)
         found = measure(name, args.seconds, args.step, args.stride, args.repeats)
         report["models"][name] = found
         print(json.dumps(found, indent=2), flush=True)
-        args.out.write_text(json.dumps(report, indent=2))
+        write(report, args.out)
 
 
 if __name__ == "__main__":
