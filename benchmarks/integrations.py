@@ -139,7 +139,9 @@ class Case:
         return sum(seen.values())
 
 
-def build(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Any]:
+def build(
+    shape: Shape, device: str, dtype: torch.dtype, frames_per_token: int = 1
+) -> dict[str, Any]:
     """The three integrations, around one decoder and one encoder."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -175,7 +177,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Any]:
             route,
             inputs=projector,
             layers=projector,
-            frames_per_token=1,
+            frames_per_token=frames_per_token,
             summary_width=shape.encoder,
         )
         made: Any = PalscopeForConditionalGeneration.from_parts(

@@ -88,8 +88,7 @@ def read_rows(
     def hand_on(
         layer: int, columns: LayerColumns, heads: int, weights: Callable[[int, Tensor], Tensor]
     ) -> None:
-        keys = columns.memory.shape[1] + columns.running.shape[1]
-        size = max(1, _BLOCK // (heads * keys))
+        size = max(1, _BLOCK // (heads * columns.keys.shape[1]))
         for row in range(len(asked)):
             where, queries = places(columns, row)
             for first in range(0, len(queries), size):

@@ -114,15 +114,18 @@ def column_labels(
     """What each column of a row is: `pathway, token, clip, start_s, end_s`, a row a column.
 
     `pathway` is a categorical of "text" and the checkpoint's streams, missing for padding; `token`
-    the text of a text token, else ""; `clip` the clip's number in its row, -1 for text; `start_s`
-    and `end_s` are seconds from the clip's start, NaN for text.
+    the text of a text token, else "" (also where it is in a cache, and not in `input_ids`); `clip`
+    the clip's number in its row, -1 for text; `start_s` and `end_s` are seconds from the clip's
+    start, NaN for text.
     """
     labels: Any = layout.table(row)
     names = [TEXT_PATHWAY, *(stream.name for stream in layout.streams)]
     tokenizer: Any = model.tokenizer
-    ids: list[int] = input_ids[row].tolist()
+    cached: list[int | None] = [None] * (layout.width - input_ids.shape[1])
+    given: list[int] = input_ids[row].tolist()
+    ids = [*cached, *given]
     labels["token"] = [
-        tokenizer.decode([token]) if stream == TEXT_PATHWAY else ""
+        tokenizer.decode([token]) if stream == TEXT_PATHWAY and token is not None else ""
         for token, stream in zip(ids, labels["stream"], strict=True)
     ]
     known = labels["stream"].isin(names)  # padding has no pathway

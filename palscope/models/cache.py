@@ -90,12 +90,16 @@ class GrowingLayer(DynamicLayer):
         before, after = held.shape[2], held.shape[2] + new.shape[2]
         room = self._rooms.get(name)
         if room is None or not _holds(room, held) or room.shape[2] < after:
-            more = max(self._ROOM, after // 16) if new.shape[2] == 1 else 0
-            room = new.new_empty(*new.shape[:2], after + more, new.shape[3])
+            length = after + self._spare(new.shape[2], after)
+            room = new.new_empty(*new.shape[:2], length, new.shape[3])
             room[:, :, :before] = held
             self._rooms[name] = room
         room[:, :, before:after] = new
         return room[:, :, :after]
+
+    def _spare(self, new: int, after: int) -> int:
+        """Room behind `after` tokens, of which `new` were the last to come."""
+        return max(self._ROOM, after // 16) if new == 1 else 0
 
 
 def _holds(room: Tensor, held: Tensor) -> bool:

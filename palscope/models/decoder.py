@@ -427,7 +427,7 @@ class DecoderRun:
 
         Zero is what leaves the residual stream unchanged in every family, post-norms included.
         """
-        if torch.equal(fed, running):
+        if fed is running or torch.equal(fed, running):
             yield
             return
         # Both are in order, so a column's place is how many stand before it.

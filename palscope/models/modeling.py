@@ -359,7 +359,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
                 f"has positions for {longest}. One frame token is {self.frame_seconds:g} s: use "
-                "shorter clips."
+                "shorter clips, or, for positions that it was not trained on, raise "
+                "model.config.text_config.max_position_embeddings."
             )
 
     # -- forward ----------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ from palscope.audio import Waveform, load_audio
 from palscope.audio.mel import log_mel
 from palscope.errors import AudioError, PalscopeError, PromptError
 from palscope.models.clips import AudioClips
-from palscope.models.growing import GrowingCache
 from palscope.models.modeling import PalscopeForConditionalGeneration
 from palscope.models.processor import PalscopeProcessor
 from palscope.models.scoring import greedy_tokens
+from palscope.models.stream_cache import StreamCache
 from palscope.routing import TokenLayout
 
 
@@ -73,7 +73,7 @@ class AudioStream:
         self._latest: AudioClips | None = None
         self._asking = False
         self._begun = False  # whether the cache holds a piece of the clip
-        self._cache: GrowingCache | None = GrowingCache(torch.device("cpu") if offload else None)
+        self._cache: StreamCache | None = StreamCache(torch.device("cpu") if offload else None)
         self._before = self._around("?")[0]
         if len(self._before):
             with torch.no_grad():
@@ -164,7 +164,7 @@ class AudioStream:
         """Within, inputs for the model: the latest sound and the question, behind what is held.
 
         They serve one call: `model(**inputs)`, or a hooked model's `run_with_cache(inputs)`. What
-        that adds to the cache is taken off at the end of the block.
+        that adds to the cache is taken off at the end of the block. Within, there are no gradients.
 
         Yields:
             `input_ids` of the new columns alone, `attention_mask` of all, `past_key_values`, and
@@ -183,19 +183,19 @@ class AudioStream:
             )
         if self.seconds == 0:
             raise PromptError("nothing was heard yet; hear() some sound, then ask.")
-        with torch.no_grad():
-            latest = self._latest_sound()
         mark, self._asking = cache.mark(), True
         try:
-            ids = torch.cat([self._places(latest), after])[None]
-            yield {
-                "input_ids": ids.to(self._model.device),
-                "attention_mask": torch.ones(
-                    1, cache.get_seq_length() + ids.shape[1], dtype=torch.long
-                ).to(self._model.device),
-                "past_key_values": cache,
-                **({} if latest is None else {"audio": latest}),
-            }
+            # No gradients: they would keep what was asked, and copy what is held.
+            with torch.no_grad():
+                latest = self._latest_sound()
+                ids = torch.cat([self._places(latest), after])[None].to(self._model.device)
+                columns = cache.get_seq_length() + ids.shape[1]
+                yield {
+                    "input_ids": ids,
+                    "attention_mask": ids.new_ones(1, columns),
+                    "past_key_values": cache,
+                    **({} if latest is None else {"audio": latest}),
+                }
         finally:
             self._asking = False
             cache.back_to(mark)
@@ -291,7 +291,7 @@ class AudioStream:
         (place,) = (ids == self._processor.audio_token_id).nonzero()[:, 0].tolist()
         return ids[:place], ids[place + 1 :]
 
-    def _open(self) -> GrowingCache:
+    def _open(self) -> StreamCache:
         if self._cache is None:
             raise PalscopeError("the stream is closed; start another with listen().")
         if self._asking:

@@ -56,8 +56,10 @@ class LayerColumns:
             width: all of the prefix's columns.
         """
         memory, running, fed = (
-            torch.where(c < 0, -1, c + width) for c in (self.memory, self.running, self.fed)
+            torch.where(columns < 0, -1, columns + width)
+            for columns in (self.memory, self.running, self.fed)
         )
+        fed = running if self.fed is self.running else fed
         return ContinuedColumns(memory, running, fed, held.keys)
 
     def repeated(self, times: int) -> LayerColumns:
@@ -79,8 +81,8 @@ class ContinuedColumns(LayerColumns):
 
     def repeated(self, times: int) -> ContinuedColumns:
         """These columns with every row repeated `times`."""
-        new = (self.memory, self.running, self.fed, self.past)
-        return ContinuedColumns(*(columns.repeat_interleave(times, 0) for columns in new))
+        parts = (self.memory, self.running, self.fed, self.past)
+        return ContinuedColumns(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,12 @@ class TokenLayout:
             first = more.clip == 0
             token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
             seconds = seconds + first[..., None] * heard * frame_seconds
-        if more.clip_row:
+        base = len(rows) - len(more.clip_row)
+        added = torch.where(added < 0, -1, added + base)
+        if rows != sorted(rows):
             # Clips are counted row by row, so what joins a row moves the clips of the rows below.
             number = torch.tensor(rows, device=clip.device).argsort(stable=True).argsort()
-            base = len(rows) - len(more.clip_row)
-            clip = torch.where(clip < 0, -1, number[clip.clamp(min=0)])
-            added = torch.where(added < 0, -1, number[base + added.clamp(min=0)])
+            clip, added = (torch.where(c < 0, -1, number[c.clamp(min=0)]) for c in (clip, added))
         position = self.real.sum(1, keepdim=True) + more.position
         return replace(
             self,
@@ -345,7 +347,7 @@ class TokenLayout:
         return pd.DataFrame(
             {
                 "column": chosen.numpy(),
-                "stream": [names[int(s)] for s in stream],
+                "stream": [names[s] for s in stream.tolist()],
                 "clip": torch.where(clip >= 0, clip - first, -1).numpy(),
                 "token": self.token[row].cpu()[at].numpy(),
                 "position": self.position[row].cpu()[at].numpy(),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
 from palscope.hooks.listening import listening
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, intervene
+from palscope.measures import attention_mass, pathway_mass
 from palscope.models import PalscopeProcessor
 from palscope.routing import Route
 from tests import tiny
@@ -58,6 +60,24 @@ def test_patterns_of_a_question_fit_the_streams_columns(hearing: Any) -> None:
         torch.testing.assert_close(
             pattern[:, by_column], wanted[:, at_once.keys[0].argsort()], atol=1e-5, rtol=0
         )
+
+
+def test_attention_mass_of_a_question_is_that_of_the_whole_prompt(hearing: Any) -> None:
+    wanted: Any = attention_mass(hearing, hearing.inputs(QUESTION, SAMPLES))
+    sums: Any = pathway_mass(hearing, hearing.inputs(QUESTION, SAMPLES))
+    with hearing.listen() as stream:
+        stream.hear(SAMPLES)
+        with stream.asking(QUESTION) as asked:
+            got: Any = attention_mass(hearing, asked)
+        with stream.asking(QUESTION) as asked:
+            got_sums: Any = pathway_mass(hearing, asked)
+    # Words that were run before the sound are in the cache; their ids are not given again.
+    sound = wanted["key"].isin(got.loc[got["pathway"] != "text", "key"])
+    held = wanted["key"] < wanted.loc[sound, "key"].min()
+    assert held.any() and (got.loc[held, "token"] == "").all()
+    wanted.loc[held, "token"] = ""
+    pd.testing.assert_frame_equal(got, wanted, atol=1e-5, rtol=0)
+    pd.testing.assert_frame_equal(got_sums, sums, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -80,7 +80,6 @@ def at_once(made: Any, processor: Any, samples: np.ndarray, question: str = QUES
     return made(**batch).logits[:, last:]
 
 
-@torch.no_grad()
 def asked(made: Any, stream: AudioStream, question: str = QUESTION) -> Tensor:
     with stream.asking(question) as inputs:
         logits = made(**inputs).logits
@@ -171,7 +170,7 @@ def test_offloaded_keys_and_values_give_the_same() -> None:
         stream.hear(sound(2.5))
     assert torch.equal(asked(made, streams[0]), asked(made, streams[1]))
     kept: Any = streams[1]._cache
-    assert {layer._store for layer in kept.layers} == {torch.device("cpu")}
+    assert {layer.store for layer in kept.layers} == {torch.device("cpu")}
 
 
 def test_the_layout_is_the_whole_prompts() -> None:
