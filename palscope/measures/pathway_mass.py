@@ -61,7 +61,8 @@ def set_mass(
     Args:
         sets: by name, from `pathway_sets`, `clip_sets`, `seconds_set`, or made of what the layout
             says of its columns: `{"beginning": layout.token < 5}`. They may overlap.
-        inputs, queries: as in `attention_mass`.
+        inputs: as in `attention_mass`.
+        queries: as in `attention_mass`.
 
     Returns:
         `row, query, layer, head, set, mass`: a row a (row, query, layer, head, set), in layers in

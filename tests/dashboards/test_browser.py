@@ -93,6 +93,7 @@ def test_a_click_on_a_head_opens_it(page: Page) -> None:
 
 
 def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
+    settled(page)  # from the click before
     before = metrics(page)
     page.get_by_test_id("brush-.").click()
     first = page.get_by_test_id("route-cell-summary-5").bounding_box()
