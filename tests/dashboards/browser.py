@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -88,15 +87,23 @@ def idle(page: Page, seconds: float = 120) -> None:
         page.wait_for_timeout(150)
 
 
-def metrics(page: Page) -> dict[str, str]:
-    """The numbers of the page, by their label."""
-    found: list[Any] = page.get_by_test_id("stMetric").all()
-    return {
-        each.get_by_test_id("stMetricLabel").inner_text().strip(): each.get_by_test_id(
-            "stMetricValue"
-        ).inner_text()
-        for each in found
-    }
+def metrics(page: Page, seconds: float = 30) -> dict[str, str]:
+    """The numbers of the page, by their label, once they stand still.
+
+    The browser draws them one by one, on a busy machine well after the script has ended.
+    """
+    before: list[list[str]] = []
+    for _ in range(int(seconds / 0.3)):
+        now: list[list[str]] = page.evaluate(
+            "[...document.querySelectorAll('[data-testid=stMetric]')].map(each =>"
+            " ['stMetricLabel', 'stMetricValue'].map(part =>"
+            " each.querySelector(`[data-testid=${part}]`).innerText.trim()))"
+        )
+        if now and now == before:
+            return dict(now)
+        before = now
+        page.wait_for_timeout(300)
+    raise AssertionError(f"the page's numbers do not stand still; last {before}")
 
 
 def click_head(page: Page, key: str, layer: int, head: int) -> None:
