@@ -18,6 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.resolve import Part
+from palscope.models.decoder import is_listened_to
 from palscope.models.resumed import PlainRun, resume, run_plainly
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
@@ -166,9 +167,9 @@ def _together(starts: Sequence[Start]) -> frozenset[int]:
 
 
 def _is_hooked(module: nn.Module) -> bool:
+    if isinstance(module, HookPoint):
+        return is_listened_to(module)
+    # TransformerLens's own components watch each other.
     kinds = ("_forward_hooks", "_forward_pre_hooks")
     hooks: list[Any] = [hook for kind in kinds for hook in getattr(module, kind).values()]
-    if isinstance(module, HookPoint):
-        return bool(hooks)
-    # TransformerLens's own components watch each other.
     return any(not hook.__module__.startswith("transformer_lens.") for hook in hooks)

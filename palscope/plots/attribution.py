@@ -15,6 +15,7 @@ from palscope.audio import Waveform
 from palscope.models.modeling import SECONDS_PER_FEATURE
 from palscope.plots import style
 from palscope.plots.spectrogram import mel_image
+from palscope.plots.style import legend_above
 
 ATTRIBUTION = "attribution (nats)"
 EFFECT = "effect of exact patching (nats)"
@@ -419,14 +420,7 @@ def curves_paper(bands: pd.DataFrame) -> Figure:
         axis.set_xlabel(_SHARE[kind])
         _plain(axis)
     axes[0].set_ylabel(LOGPROB)
-    figure.legend(
-        list(lines.values()),
-        list(lines),
-        frameon=False,
-        ncols=2,
-        fontsize="small",
-        loc="outside upper left",
-    )
+    legend_above(figure, lines, 2)
     return figure
 
 

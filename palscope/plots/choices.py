@@ -9,6 +9,7 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
+from palscope.plots.style import legend_above
 from palscope.routing.depths import NO_AUDIO
 
 RIGHT, OTHER, REST = "right answer", "the other clip's answer", "other candidates"
@@ -132,14 +133,7 @@ def choices_against_paper(table: pd.DataFrame) -> Figure:
         axis.set_title(panel, fontsize="small")
     for axis, title in zip(axes[-1], panels.values(), strict=True):
         axis.set_xlabel(title, fontsize="small")
-    figure.legend(
-        list(drawn.values()),
-        list(drawn),
-        frameon=False,
-        ncols=2,
-        fontsize="small",
-        loc="outside upper left",
-    )
+    legend_above(figure, drawn, 2)
     return figure
 
 

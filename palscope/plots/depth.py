@@ -9,6 +9,7 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
+from palscope.plots.style import legend_above
 from palscope.routing.depths import NO_AUDIO
 
 Against = Literal["layers", "first_layer", "prefill_ratio", "cache_ratio"]
@@ -152,14 +153,7 @@ def accuracy_against_paper(table: pd.DataFrame, x: Against) -> Figure:
         axis.set_ylabel(ACCURACY)
     for axis in axes[-1]:
         axis.set_xlabel(LABELS[x])
-    figure.legend(
-        list(drawn.values()),
-        list(drawn),
-        frameon=False,
-        ncols=2,
-        fontsize="small",
-        loc="outside upper left",
-    )
+    legend_above(figure, drawn, 2)
     return figure
 
 

@@ -17,6 +17,7 @@ from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeSt
 
 from palscope.measures.knockout import ALL_AUDIO
 from palscope.plots import style
+from palscope.plots.style import legend_above
 
 EFFECT_NAMES = {
     "logprob_change": ("change of the answer's", "log-probability (nats)"),
@@ -144,14 +145,7 @@ def effect_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change")
     for axes in panels[-1]:
         axes.set_xlabel(_WINDOW)
     lines[_EVERYWHERE] = Line2D([], [], color="black", linestyle=":", linewidth=1)
-    figure.legend(
-        list(lines.values()),
-        list(lines),
-        frameon=False,
-        ncols=3,
-        fontsize="small",
-        loc="outside upper left",
-    )
+    legend_above(figure, lines, 3)
     return figure
 
 

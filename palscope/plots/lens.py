@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.plots import style
+from palscope.plots.style import legend_above
 
 PASSED = "layers passed"
 LEADS = "share in which the answer leads"
@@ -99,14 +100,7 @@ def readable_by_depth_paper(bands: pd.DataFrame) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, linewidth=0.5)
     axes[0].set_ylabel(LEADS)
-    figure.legend(
-        list(lines.values()),
-        list(lines),
-        frameon=False,
-        ncols=2 * len(domains),
-        fontsize="small",
-        loc="outside upper left",
-    )
+    legend_above(figure, lines, 2 * len(domains))
     return figure
 
 

@@ -28,6 +28,7 @@ from palscope.interventions import (
     engine,
     intervene,
 )
+from palscope.interventions.address import SITES
 from palscope.interventions.cells import run_cells, run_cells_plainly
 from palscope.interventions.resolve import resolve
 from palscope.models.families import FAMILIES
@@ -39,15 +40,7 @@ from tests.interventions.conftest import prompt
 from tests.routing.strategies import CELLS
 
 DECODER_SITES: list[Any] = [
-    "connector_output",
-    "audio_state",
-    "audio_k",
-    "audio_v",
-    "resid_pre",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "head_output",
+    name for name, site in SITES.items() if site.layers == "decoder" and name != "pattern"
 ]
 LAST = Text(-1)
 
@@ -63,10 +56,9 @@ def possible(model: HookedAudioModel, inputs: Any, address: Address) -> bool:
 def some_cells(model: HookedAudioModel, inputs: Any, other: Any) -> list[list[Any]]:
     """A cell at every place of the decoder that the model's route has; and some of several."""
     layers = range(tiny.LAYERS)
-    by_layer = [s for s in DECODER_SITES if s != "connector_output"]
     places = [
         Address(site, tokens, (layer,))
-        for site in by_layer
+        for site in DECODER_SITES
         for tokens in (Sound(0.3, 0.6), Sound(0.1, 0.3, clip=1), Text("louder"), LAST)
         for layer in layers
         if not (site.startswith("audio") and isinstance(tokens, Text))
