@@ -461,16 +461,15 @@ class DecoderRun:
                 handle.remove()
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Where a module keeps its hooks, by kind."""
+
+
 def is_listened_to(module: nn.Module) -> bool:
     """Whether anything but the class's own forward runs when `module` is called."""
     parts = vars(module)
-    return bool(
-        parts["_forward_hooks"]
-        or parts["_forward_pre_hooks"]
-        or parts["_backward_hooks"]
-        or parts["_backward_pre_hooks"]
-        or "forward" in parts  # nnsight sets no hook: it puts its own forward there
-    )
+    # nnsight sets no hook: it puts its own forward there.
+    return any(parts[kind] for kind in HOOKS) or "forward" in parts
 
 
 def _without(
