@@ -8,15 +8,18 @@ trained with; a route that needs others is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from palscope.audio.timegrid import TimeGrid
 from palscope.connectors.mlp import MLP, FramePool, Pool
 from palscope.connectors.summary import StridedSummary
+from palscope.encoders.base import EncoderOutput, EncoderTokens
 from palscope.errors import RouteError
 from palscope.routing import Level, Route, Source, Stream
 
@@ -55,6 +58,13 @@ class ConnectorConfig:
     layers: dict[str, ProjectorConfig] = field(default_factory=dict[str, ProjectorConfig])
     projected_layers: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     summary_width: int = 512
+
+    def frame_grid(self, encoders: Sequence[EncoderTokens]) -> TimeGrid:
+        """The time grid of the frame tokens made of these encoders' tokens.
+
+        Raises `AudioError` when `frames_per_token` does not fit an encoder's steps.
+        """
+        return encoders[0].grid.coarsen(self.frames_per_token)
 
     @classmethod
     def for_route(
@@ -100,15 +110,25 @@ class ConnectorConfig:
 
 
 class Connector(nn.Module):
-    """Encoder tokens to stream states, for `streams` of a decoder of width `outputs`."""
+    """Encoder tokens to stream states, for `streams` of a decoder of width `outputs`.
+
+    Args:
+        encoders: what the encoder emits (`Encoder.emits`).
+    """
 
     def __init__(
-        self, config: ConnectorConfig, encoder_width: int, outputs: int, streams: tuple[Stream, ...]
+        self,
+        config: ConnectorConfig,
+        encoders: Sequence[EncoderTokens],
+        outputs: int,
+        streams: tuple[Stream, ...],
     ) -> None:
         super().__init__()
         self.config = config
         self.streams = streams
-        self.pool = FramePool(encoder_width, config.frames_per_token, config.pool)
+        self.grid = config.frame_grid(encoders)
+        (encoder,) = encoders
+        self.pool = FramePool(encoder.width, config.frames_per_token, config.pool)
         self.summaries = nn.ModuleDict(
             {
                 stream.name: StridedSummary(self.pool.width, config.summary_width, stream.ratio)
@@ -137,10 +157,11 @@ class Connector(nn.Module):
         )
 
     def forward(
-        self, states: Float[Tensor, "clips tokens width"], lengths: Int[Tensor, "clips"]
+        self, outputs: Sequence[EncoderOutput]
     ) -> dict[str, Float[Tensor, "clips stream_tokens pooled"]]:
-        """The tokens of each stream, before any projector. `lengths` are in encoder tokens."""
-        frames = self.pool(states, lengths)
+        """The tokens of each stream, before any projector, of the encoder's `outputs`."""
+        ((states, lengths),) = outputs
+        frames = self.pool(states.to(self.pool.mean.dtype), lengths)
         return {
             stream.name: self.summaries[stream.name](frames) if stream.ratio > 1 else frames
             for stream in self.streams
