@@ -27,6 +27,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor, nn
 
+from palscope.audio import TimeGrid
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import raw, sliding_window
 from palscope.routing import Level, Route, Source, TokenLayout
@@ -82,7 +83,7 @@ def prompt_layout(
         audio_token_id=1,
         streams=streams,
         frames=[frames] * rows if frames else [],
-        frame_seconds=1.0,
+        grid=TimeGrid(1.0),
     )
 
 

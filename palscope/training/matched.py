@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import torch
 
+from palscope.audio import TimeGrid
 from palscope.connectors import Connector, ConnectorConfig, ProjectorConfig
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 
 WIDEST = 1 << 14
@@ -21,8 +23,9 @@ def connector_parameters(
     config: ConnectorConfig, route: Route, encoder_width: int, width: int
 ) -> int:
     """Number of parameters of a connector into a decoder of `width` channels, without making it."""
+    encoder = EncoderTokens(encoder_width, TimeGrid(1.0))  # any grid: it has no parameters
     with torch.device("meta"):
-        connector = Connector(config, encoder_width, width, route.streams)
+        connector = Connector(config, [encoder], width, route.streams)
     return sum(parameter.numel() for parameter in connector.parameters())
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from palscope.encoders import EncoderOutput
 from palscope.measures import cost_model
 from palscope.models import AudioClips, PalscopeForConditionalGeneration
 from palscope.routing import KEYS, Route
@@ -68,7 +69,7 @@ def prompt(model: Any, rows: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 def heard(model: Any, states: torch.Tensor) -> AudioClips:
     rows, tokens = states.shape[:2]
-    streams = model.connector(states, torch.full((rows,), tokens))
+    streams = model.connector([EncoderOutput(states, torch.full((rows,), tokens))])
     return AudioClips(streams, (FRAMES,) * rows, (4.0,) * rows, tuple(range(rows)))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from palscope.audio import TimeGrid
 from palscope.connectors import Connector, ProjectorConfig
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 from palscope.routing.depths import Placement, trained_depths, trained_queries
 from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
@@ -31,7 +33,7 @@ def test_parameters_are_counted_as_made() -> None:
     config = matched_connector(
         route, 5000, encoder_width=12, width=10, inputs=shape, layers=shape, summary_width=6
     )
-    made = Connector(config, 12, 10, route.streams)
+    made = Connector(config, [EncoderTokens(12, TimeGrid(0.02))], 10, route.streams)
     counted = connector_parameters(config, route, 12, 10)
     assert counted == sum(parameter.numel() for parameter in made.parameters())
     assert config.inputs["summary"].hidden == 7
