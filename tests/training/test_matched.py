@@ -13,6 +13,7 @@ from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
 from palscope.training.matched import connector_parameters, matched_connector
 from palscope.training.placements import PARAMETERS, connector_for
 
+
 def tokens(width: int) -> EncoderTokens:
     return EncoderTokens(width, TimeGrid(0.02))
 
