@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
 from palscope.encoders import Several
@@ -17,18 +16,12 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene
 from palscope.measures import connector_attention
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import find_base
 from palscope.routing import Route
 from tests import tiny
 from tests.connectors.systems import SMALL, PatchConfig, Patches, made, noise, whisper
 
 QUESTION = "What is heard?"
 KEYS = ["row", "clip", "layer", "head", "latent"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
 
 
 def burst(seconds: float, start: float, hertz: float) -> np.ndarray:
