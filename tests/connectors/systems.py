@@ -85,8 +85,8 @@ if PatchConfig.kind not in encoder_kinds():
     register_encoder(PatchConfig, Patches)
 
 
-def whisper() -> Encoder:
-    """As in `tiny`."""
+def whisper(positions: int = 1500) -> Encoder:
+    """As in `tiny`; `positions` of 20 ms make a window."""
     return build_encoder(
         WhisperEncoderConfig(
             d_model=16,
@@ -94,13 +94,15 @@ def whisper() -> Encoder:
             encoder_attention_heads=2,
             encoder_ffn_dim=24,
             num_mel_bins=BINS,
+            max_source_positions=positions,
             layers=(1, 2),
         )
     )
 
 
-def one() -> Encoder:
-    return whisper()
+def brief() -> Encoder:
+    """A window is a second."""
+    return whisper(50)
 
 
 def two() -> Encoder:
@@ -109,10 +111,10 @@ def two() -> Encoder:
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "feed_forward": 24}
 SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
-    "pool": (one, None),
+    "pool": (whisper, None),
     "pool of two": (two, None),
-    "Q-Former": (one, QFormerConfig(latents=4, **SMALL)),
-    "Q-Former in windows": (one, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
+    "Q-Former": (whisper, QFormerConfig(latents=4, **SMALL)),
+    "Q-Former in windows": (brief, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
     "Q-Former of two": (two, QFormerConfig(latents=2, window_s=0.32, **SMALL)),
     "LFST": (two, LFSTConfig(**SMALL)),
 }

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import WhisperFeatureExtractor
 
+from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
@@ -145,3 +147,45 @@ def test_each_encoders_output_is_addressed_in_seconds(tokenizer: Any) -> None:
     places = (after[names[1]] - before[names[1]]).abs().amax((1, 2)).nonzero()[:, 0].tolist()
     # Before the second layer, places know the first encoder's tokens: 0.48 to 1.12 s, ± 0.48 s.
     assert places == [0, 1, 2, 3, 4]
+
+
+@torch.no_grad()
+def test_a_windowed_q_former_hears_sound_as_it_comes(tokenizer: Any) -> None:
+    """Windows of 0.4 s over an encoder's of 1 s: what is left of one begins with the next."""
+    model, processor = made("Q-Former in windows", ROUTES["pal"], tokenizer)
+    processor.feature_extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    hooked = HookedAudioModel(model, processor)
+    samples = noise(3.3)
+    wanted = hooked(hooked.inputs(QUESTION, samples))[:, -1]
+    for chunk in (5_000, 20_000, 52_800):
+        with hooked.listen() as stream:
+            for first in range(0, len(samples), chunk):
+                stream.hear(samples[first : first + chunk])
+            with stream.asking(QUESTION) as asked:
+                table = hooked.layout(asked).table(0)
+                got = hooked(asked)[:, -1]
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+        whole = hooked.layout(hooked.inputs(QUESTION, samples)).table(0)
+        np.testing.assert_allclose(table["end_s"].dropna(), whole["end_s"].dropna(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pool of two", "Q-Former", "Q-Former of two", "LFST"])
+def test_latents_that_read_further_cannot_hear_sound_as_it_comes(name: str, tokenizer: Any) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"], tokenizer))
+    with pytest.raises(PalscopeError, match="Give it the clip at once"):
+        hooked.listen()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@torch.no_grad()
+def test_decoding_with_a_cache_writes_what_the_whole_prompt_gives(
+    name: str, tokenizer: Any
+) -> None:
+    model, processor = made(name, ROUTES["pal"], tokenizer)
+    inputs = inputs_of(processor, CLIPS)
+    first = model(**inputs, use_cache=True)
+    word = first.logits[:, -1:].argmax(-1)
+    step = model(input_ids=word, past_key_values=first.past_key_values).logits[:, -1]
+    longer = {**inputs, "input_ids": torch.cat([inputs["input_ids"], word], 1)}
+    longer["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    torch.testing.assert_close(step, model(**longer).logits[:, -1], atol=1e-4, rtol=1e-4)
