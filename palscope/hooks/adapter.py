@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import LinearBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
@@ -16,6 +17,9 @@ from palscope.hooks.attention import with_audio
 from palscope.hooks.quiet import quieten
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import family_of
+
+PATTERN_HOOK = "hook_pattern"
+"""Of a connector's cross-attention: which encoder tokens each of its latents reads."""
 
 
 class EncoderLayer(GeneralizedComponent):
@@ -46,14 +50,28 @@ def make_adapter(model: PalscopeForConditionalGeneration, name: str) -> Any:
     return adapter
 
 
+def entries(model: PalscopeForConditionalGeneration) -> list[str]:
+    """The component at which each encoder's output enters the connector, by its name."""
+    return ["audio_pool", *(f"audio_standard_{i + 1}" for i in range(len(model.connector.others)))]
+
+
 def _audio_components(model: PalscopeForConditionalGeneration) -> dict[str, GeneralizedComponent]:
     encoder = model.encoder
     parts = {
         f"audio_{name}": _component(encoder, each, "encoder.")
         for name, each in encoder.components().items()
     }
-    parts["audio_pool"] = GeneralizedComponent(name="connector.pool")
     connector = model.connector
+    path_of = {module: name for name, module in connector.named_modules()}
+    # What stands inside of the resampler first: wrapping that hides the way to them.
+    for number, attention in enumerate(connector.pool.attentions):
+        component = GeneralizedComponent(name=f"connector.{path_of[attention]}")
+        component.add_module(PATTERN_HOOK, HookPoint())
+        parts[f"audio_attn_{number}"] = component
+    first, *others = entries(model)
+    parts[first] = GeneralizedComponent(name="connector.pool")
+    for number, name in enumerate(others):
+        parts[name] = GeneralizedComponent(name=f"connector.others.{number}")
     for stream in connector.summaries:
         parts[f"audio_{stream}"] = GeneralizedComponent(name=f"connector.summaries.{stream}")
     for stream in connector.input_projectors:

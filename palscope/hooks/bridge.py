@@ -16,7 +16,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import configure_toke
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks.adapter import make_adapter
+from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
 from palscope.models import (
@@ -67,6 +67,9 @@ class HookedAudioModel(TransformerBridge):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
+        for number in range(len(model.connector.pool.attentions)):
+            reading: Any = getattr(self, f"audio_attn_{number}")
+            reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
         self._silent = self._find_silent()
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
+from palscope.hooks.adapter import entries
 from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
@@ -399,7 +400,10 @@ def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Par
     encoder = model.model.encoder
     none = torch.empty(0, dtype=torch.long)
     if address.site == "encoder_output":
-        parts = [Part("audio_pool.hook_in", "clip_tokens", 0, none)]
+        parts = [
+            Part(f"{name}.hook_in", "clip_tokens", 0, none, encoder=number)
+            for number, name in enumerate(entries(model.model))
+        ]
     elif address.site == "mel":
         for each in encoder.parts:
             if each.mel_hook is None:

@@ -48,7 +48,8 @@ class AudioStream:
 
     Raises:
         PalscopeError: the decoder's rotary angles depend on the prompt's length, so that what was
-            heard would have to be computed again as it goes on.
+            heard would have to be computed again as it goes on; or frame tokens read more than
+            their own stretch of sound.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class AudioStream:
     ) -> None:
         _check_rotary(model.config.text_config)
         self._model, self._processor = model, processor
-        connector = model.connector
-        if len(model.encoder.parts) > 1 or model.frame_grid.whole_clip:
+        pool, streams = model.connector.pool, model.connector.streams
+        if pool.group is None or not pool.local:
             raise PalscopeError(
-                "sound can be heard as it comes by one encoder whose tokens stand for a stretch of "
-                "the clip each; give this model the clip at once."
+                "sound can be heard as it comes where each frame token reads its own stretch of "
+                "one encoder's tokens alone; this model's read the whole clip, regions that reach "
+                "further, or several encoders. Give it the clip at once."
             )
         self._rate = processor.sample_rate
         self._hop = round(self._rate * SECONDS_PER_FEATURE)
@@ -72,9 +74,8 @@ class AudioStream:
         # most; and of the tokens they give, whole groups of every stream.
         own = int(getattr(processor.feature_extractor, "n_samples", self._hop))
         self._window = math.lcm(own, model.encoder.window * self._hop)
-        self._group = connector.config.frames_per_token * math.lcm(
-            *(stream.ratio for stream in connector.streams)
-        )
+        frames = math.lcm(pool.per_step, *(stream.ratio for stream in streams))
+        self._group = pool.group * frames // pool.per_step
         self._sound = np.empty(self._window, dtype=np.float32)
         self._filled = 0
         self._windows = 0
