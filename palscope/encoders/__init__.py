@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from palscope.encoders.af_whisper import AFWhisperConfig, AFWhisperEncoder
+from palscope.encoders.ast import ASTConfig, ASTEncoder
 from palscope.encoders.base import (
     Block,
     ClipFeatures,
@@ -12,6 +14,8 @@ from palscope.encoders.base import (
     EncoderTokens,
     WindowedEncoder,
 )
+from palscope.encoders.clap import ClapConfig, ClapEncoder
+from palscope.encoders.eat import EATConfig, EATEncoder, SSLAMConfig
 from palscope.encoders.front_end import EncoderFeatureExtractor
 from palscope.encoders.registry import (
     build_encoder,
@@ -23,18 +27,35 @@ from palscope.encoders.several import Several, SeveralConfig
 from palscope.encoders.weights import load_whisper_encoder
 from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
 
-register_encoder(WhisperEncoderConfig, WhisperEncoder)
-register_encoder(SeveralConfig, Several)
+for _config, _encoder in (
+    (WhisperEncoderConfig, WhisperEncoder),
+    (AFWhisperConfig, AFWhisperEncoder),
+    (ClapConfig, ClapEncoder),
+    (SSLAMConfig, EATEncoder),
+    (EATConfig, EATEncoder),
+    (ASTConfig, ASTEncoder),
+    (SeveralConfig, Several),
+):
+    register_encoder(_config, _encoder)
 
 __all__ = [
+    "AFWhisperConfig",
+    "AFWhisperEncoder",
+    "ASTConfig",
+    "ASTEncoder",
     "Block",
+    "ClapConfig",
+    "ClapEncoder",
     "ClipFeatures",
     "Component",
+    "EATConfig",
+    "EATEncoder",
     "Encoder",
     "EncoderConfig",
     "EncoderFeatureExtractor",
     "EncoderOutput",
     "EncoderTokens",
+    "SSLAMConfig",
     "Several",
     "SeveralConfig",
     "WhisperEncoder",

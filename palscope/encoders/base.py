@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio.waveform import load_audio
 from palscope.errors import AudioError, CheckpointError
 
 Samples = Float[np.ndarray, " samples"]
@@ -27,6 +28,29 @@ class ClipFeatures(NamedTuple):
 
     values: Float[Tensor, "bins columns"]
     frames: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as it was given, before it is known at which rate it is heard.
+
+    Attributes:
+        given: a file, bytes, `Waveform` or array.
+        native_rate: Hz of an array.
+        max_seconds: longest sound allowed.
+    """
+
+    given: Any
+    native_rate: int | None = None
+    max_seconds: float | None = None
+
+    def samples(self, rate: int) -> Samples:
+        """Mono samples at `rate` Hz. Raises `AudioError` when it is no sound that can be used."""
+        given: Any = self.given
+        native = self.native_rate if isinstance(given, np.ndarray) else None
+        return load_audio(
+            cast(Any, given), sample_rate=rate, native_rate=native, max_seconds=self.max_seconds
+        ).samples
 
 
 class EncoderOutput(NamedTuple):
@@ -94,9 +118,13 @@ class EncoderConfig(ABC):
         Raises `AudioError` for samples that are empty, not mono or not finite.
         """
 
-    def hear(self, load: Callable[[int], Samples]) -> ClipFeatures:
-        """The features of a clip, of which `load(rate)` gives the samples at a rate in Hz."""
-        return self.features(load(self.sample_rate))
+    def hear(self, clip: Clip) -> ClipFeatures:
+        """The features of a clip. Raises `AudioError` when it cannot be used."""
+        return self.features(clip.samples(self.sample_rate))
+
+    def blank(self) -> np.ndarray:
+        """A short clip of nothing, as the processor takes it."""
+        return np.zeros(self.sample_rate // 10, dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON knows them, with `kind`, the encoder's registered name."""
@@ -282,3 +310,31 @@ class WindowedEncoder(Encoder):
 def within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
     """Tell, for each clip, the places up to its length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def filled(
+    features: Float[Tensor, "clips bins columns"],
+    lengths: Int[Tensor, " clips"],
+    width: int,
+    value: float,
+) -> Float[Tensor, "clips bins width"]:
+    """Features cut or filled up to `width` columns, those past each clip's length with `value`."""
+    columns = min(features.shape[-1], width)
+    inside = within(lengths, columns)[:, None]
+    kept = features[..., :columns].masked_fill(~inside, value)
+    return nn.functional.pad(kept, (0, width - columns), value=value)
+
+
+def check_layers(kind: str, layers: Sequence[int], count: int) -> tuple[int, ...]:
+    """`layers` as a tuple, if they are hidden states of an encoder of `count` layers.
+
+    Raises `CheckpointError` for a number that is none, for none at all and for one given twice.
+    """
+    layers = tuple(layers)
+    wrong = [layer for layer in layers if not 0 <= layer <= count]
+    if wrong or not layers or len(set(layers)) < len(layers):
+        raise CheckpointError(
+            f"layers={layers} of a {kind} encoder with {count} layers; "
+            f"expected one or more different numbers from 0 to {count}."
+        )
+    return layers

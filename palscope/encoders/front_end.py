@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from transformers import WhisperFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from palscope.audio.mel import log_mel
-from palscope.encoders.base import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders.base import Clip, ClipFeatures, EncoderConfig
 from palscope.encoders.registry import encoder_config
 
 
@@ -35,18 +34,17 @@ class EncoderFeatureExtractor(FeatureExtractionMixin):
         return self.encoder_config.sample_rate
 
 
-def hear(extractor: Any, load: Callable[[int], Samples]) -> ClipFeatures:
+def hear(extractor: Any, clip: Clip) -> ClipFeatures:
     """Features of one clip, by a feature extractor of ours or by Whisper's of `transformers`.
 
     Args:
         extractor: the processor's.
-        load: the clip's mono samples at a rate in Hz.
 
     Raises:
-        AudioError: the samples are empty, not mono or not finite.
+        AudioError: the clip cannot be used.
     """
     if isinstance(extractor, WhisperFeatureExtractor):
         rate: Any = extractor.sampling_rate
-        mel = log_mel(load(rate), extractor)
+        mel = log_mel(clip.samples(rate), extractor)
         return ClipFeatures(mel, mel.shape[1])
-    return extractor.encoder_config.hear(load)
+    return extractor.encoder_config.hear(clip)

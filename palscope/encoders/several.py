@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders.base import (
+    Clip,
     ClipFeatures,
     Component,
     Encoder,
@@ -55,13 +55,13 @@ class SeveralConfig(EncoderConfig):
         """Refused: the parts may hear at different rates; `hear` gives each its own."""
         raise NotImplementedError("ask hear() for the features of several encoders")
 
-    def hear(self, load: Callable[[int], Samples]) -> ClipFeatures:
+    def hear(self, clip: Clip) -> ClipFeatures:
         """The parts' features stacked on one another, each of the clip at its own rate.
 
         Resampled, a clip may be a frame longer for one part than for another: the frames are those
         that all have.
         """
-        made = [config.hear(load) for config in self.configs]
+        made = [config.hear(clip) for config in self.configs]
         widest = max(values.shape[1] for values, _ in made)
         filled = [nn.functional.pad(values, (0, widest - values.shape[1])) for values, _ in made]
         return ClipFeatures(torch.cat(filled), min(frames for _, frames in made))

@@ -21,9 +21,9 @@ from palscope.encoders.base import (
     EncoderConfig,
     Samples,
     WindowedEncoder,
+    check_layers,
     within,
 )
-from palscope.errors import CheckpointError
 
 # 10 ms a mel frame, and the second convolution halves their number.
 _SECONDS_PER_TOKEN = 0.02
@@ -67,13 +67,8 @@ class WhisperEncoderConfig(EncoderConfig):
     pad_to_window: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))  # JSON has lists only
-        wrong = [layer for layer in self.layers if not 0 <= layer <= self.encoder_layers]
-        if wrong or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise CheckpointError(
-                f"layers={self.layers} of a Whisper encoder with {self.encoder_layers} layers; "
-                f"expected one or more different numbers from 0 to {self.encoder_layers}."
-            )
+        layers = check_layers(self.kind, self.layers, self.encoder_layers)
+        object.__setattr__(self, "layers", layers)
 
     def feature_extractor(self) -> WhisperFeatureExtractor:
         """Whisper's log-mel extractor with this number of bins."""

@@ -316,7 +316,7 @@ class HookedAudioModel(TransformerBridge):
         def open_to_all(name: str) -> bool:
             return self._gated_hook_reason(self.hook_dict[name].name or name) is None
 
-        silence = torch.zeros(1600).numpy()
+        silence = self.model.encoder.config.blank()
         with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
             self(self.inputs("?", silence), return_type=None)
         points = {point.name or name: point for name, point in self.hook_dict.items()}

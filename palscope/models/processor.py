@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +12,9 @@ import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from palscope.audio import Waveform, load_audio
+from palscope.audio import Waveform
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.encoders.base import Clip
 from palscope.encoders.front_end import hear
 from palscope.errors import PromptError
 from palscope.routing import Stream
@@ -160,8 +160,7 @@ class PalscopeProcessor(ProcessorMixin):
         clips = self._clips(audio)
         self._check(texts, len(clips))
         features = [
-            hear(self.feature_extractor, partial(self._samples, clip, sampling_rate, max_seconds))
-            for clip in clips
+            hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
         ]
         counts = iter([self.audio_tokens(frames) for _, frames in features])
         expanded = [
@@ -200,15 +199,6 @@ class PalscopeProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """What the model takes of `__call__`'s tensors."""
         return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
-
-    @staticmethod
-    def _samples(
-        clip: AudioInput, native_rate: int | None, max_seconds: float | None, rate: int
-    ) -> np.ndarray:
-        native = native_rate if isinstance(clip, np.ndarray) else None
-        return load_audio(
-            clip, sample_rate=rate, native_rate=native, max_seconds=max_seconds
-        ).samples
 
     @staticmethod
     def _clips(audio: AudioInput | Sequence[AudioInput] | None) -> list[AudioInput]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from palscope.audio import Waveform, load_audio
 from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import EncoderOutput
+from palscope.encoders.base import Clip
 from palscope.encoders.front_end import hear
 from palscope.errors import AudioError, PalscopeError, PromptError
 from palscope.models.clips import AudioClips
@@ -257,7 +258,9 @@ class AudioStream:
         self, samples: Float[np.ndarray, " samples"]
     ) -> tuple[Float[Tensor, "1 tokens width"], float]:
         """The encoder's states of what was left over and of `samples`, and their seconds."""
-        values, frames = hear(self._processor.feature_extractor, lambda rate: samples)
+        values, frames = hear(
+            self._processor.feature_extractor, Clip(Waveform(samples, self._rate, "the stream"))
+        )
         features = values[None].to(self._model.device)
         states, _ = self._model.encoder(features, torch.tensor([frames], device=features.device))
         seconds = frames * self._hop / self._rate
