@@ -17,7 +17,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import configure_toke
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks.adapter import make_adapter
+from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
 from palscope.models import (
@@ -68,6 +68,9 @@ class HookedAudioModel(TransformerBridge):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
+        for number in range(len(model.connector.pool.attentions)):
+            reading: Any = getattr(self, f"audio_attn_{number}")
+            reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
         self._silent = self._find_silent()
 
     @property
@@ -320,7 +323,7 @@ class HookedAudioModel(TransformerBridge):
         def open_to_all(name: str) -> bool:
             return self._gated_hook_reason(self.hook_dict[name].name or name) is None
 
-        silence = torch.zeros(1600).numpy()
+        silence = self.model.encoder.config.blank()
         with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
             self(self.inputs("?", silence), return_type=None)
         points = {point.name or name: point for name, point in self.hook_dict.items()}

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from palscope.connectors import Connector
 from palscope.errors import HookError, PalscopeError
+from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory
 from palscope.models.clips import AudioClips
 from palscope.models.families import (
@@ -459,17 +460,6 @@ class DecoderRun:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Where a module keeps its hooks, by kind."""
-
-
-def is_listened_to(module: nn.Module) -> bool:
-    """Whether anything but the class's own forward runs when `module` is called."""
-    parts = vars(module)
-    # nnsight sets no hook: it puts its own forward there.
-    return any(parts[kind] for kind in HOOKS) or "forward" in parts
 
 
 def _without(

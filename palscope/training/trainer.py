@@ -41,11 +41,11 @@ def build(
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     encoder = load_whisper_encoder(bases.encoder, bases.encoder_layers)
-    processor = PalscopeProcessor(
+    processor = PalscopeProcessor.for_grid(
         encoder.feature_extractor(),
         AutoTokenizer.from_pretrained(folder),
-        features_per_frame=2 * connector.frames_per_token,
-        stream_ratios=[stream.ratio for stream in route.streams],
+        connector.frame_grid(encoder.emits),
+        route.streams,
         system=bases.system,
     )
     model = PalscopeForConditionalGeneration.from_parts(
