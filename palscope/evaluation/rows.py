@@ -108,9 +108,11 @@ def compare_runs(a: Path, b: Path) -> pd.DataFrame:
 
 def _compared(one: Any, other: Any) -> dict[str, Any]:
     # A label that one run alone predicted is nothing got of nothing in the other.
-    sums = [half.groupby(["id", "clip"])[["got", "of"]].sum() for half in (one, other)]
-    both: Any = sums[0].join(sums[1], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
-    both = both.reset_index()
+    sums = [
+        half.groupby(["id", "clip"])[["got", "of"]].sum().add_suffix(suffix)
+        for half, suffix in ((one, "_a"), (other, "_b"))
+    ]
+    both: Any = sums[0].join(sums[1], how="outer").fillna(0.0).reset_index()
     row: dict[str, Any] = {"n": len(both)}
     for side in "ab":
         of = both[f"of_{side}"].sum()

@@ -33,7 +33,8 @@ def rules(sheet: Sheet, embedder: Embedder | None = None) -> Rules:
     )
     found: Rules = {name: _rule(name, sheet, captioned, scores, strict=False) for name in METRICS}
     return found | {
-        f"strict_{name}": _rule(name, sheet, captioned, scores, strict=True) for name in METRICS
+        f"strict_{name}": _rule(name, sheet, captioned, scores, strict=True)
+        for name in scores.values
     }
 
 
