@@ -64,11 +64,12 @@ def reference() -> dict[str, str]:
 
 def room_modules(room: str) -> list[str]:
     """The room's public modules: first those that it re-exports from, in its own order."""
-    found = [
-        f"palscope.{room}.{name}"
-        for _, name, _ in pkgutil.iter_modules([str(PACKAGE / room)])
-        if not name.startswith("_")
-    ]
+    found: list[str] = []
+    for _, name, is_package in pkgutil.iter_modules([str(PACKAGE / room)]):
+        if is_package:
+            found += room_modules(f"{room}/{name}")
+        elif not name.startswith("_"):
+            found.append(f"palscope.{room.replace('/', '.')}.{name}")
     front = re.findall(
         r"^from (\S+) import", (PACKAGE / room / "__init__.py").read_text("utf-8"), re.MULTILINE
     )

@@ -25,3 +25,7 @@ class CheckpointError(PalscopeError):
 
 class HookError(PalscopeError):
     """A hook name that does not exist or cannot fire under the current route."""
+
+
+class BenchmarkError(PalscopeError):
+    """A benchmark's questions or predictions that cannot be read, or do not fit together."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.analyses.conftest import call, open_script
+from tests.evaluation.benchmarks.samples import json_file, mmau
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
 
     monkeypatch.setattr(script, "PalscopeForConditionalGeneration", Anything)
     monkeypatch.setattr(script, "PalscopeProcessor", Anything)
-    monkeypatch.setattr(script, "ModelAnswerer", lambda model, processor: hearing)
+    monkeypatch.setattr(script, "ModelAnswerer", lambda model, processor, **_: hearing)
 
     return lambda *arguments: call(script, monkeypatch, *arguments)
 
@@ -88,3 +89,65 @@ def test_wrong_input_ends_in_one_line(
 def test_a_limit_below_one_is_refused(command: Any, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         command("--model", checkpoint, "--manifest", "m.csv", "--out", tmp_path, "--limit", 0)
+
+
+def test_stored_predictions_are_scored_without_a_model(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [mmau("a", model_output="Man"), mmau("b", model_output="Woman"), mmau("c")]
+    stored = json_file(tmp_path / "p.json", rows)
+    out = tmp_path / "out"
+    assert command("--benchmark", "mmau", "--predictions", stored, "--out", out) == 0
+    scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert (scores["accuracy"], scores["n"]) == (0.5, 2)
+    assert scores["by_category"]["task"]["speech"]["n"] == 2
+    assert (scores["strict"]["accuracy"], scores["strict"]["n"]) == (pytest.approx(1 / 3), 3)
+    printed = capsys.readouterr().out
+    assert "official: accuracy  50.0 %" in printed and "strict: accuracy  33.3 %" in printed
+    assert "1 questions have no prediction" in printed and "version unknown" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--benchmark", "mmau"), "needs --questions: a JSON list"),
+        (("--benchmark", "mmau", "--questions", "q.json"), "give a checkpoint by --model"),
+        (("--benchmark", "mmau", "--predictions", "gone.json"), "gone.json: no such file"),
+        (("--benchmark", "mmau", "--predictions", "p", "--model", "m"), "--model does not go with"),
+        (("--benchmark", "mmau", "--temporal"), "--temporal does not go with --benchmark"),
+        (("--manifest", "m.csv", "--embedder", "e"), "--embedder does not go with --manifest"),
+        (("--manifest", "m.csv", "--audio", "folder"), "with --manifest give own or swapped"),
+    ],
+)
+def test_options_that_do_not_fit_end_in_one_line(
+    command: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, ...],
+    message: str,
+) -> None:
+    assert command(*given, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+
+
+def test_manifest_runs_can_be_compared(
+    command: Any,
+    checkpoint: Path,
+    make_manifest: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    manifest = make_manifest([("sound", "dog"), ("sound", "rain"), ("sound", "rain")])
+    for name, audio in (("a", "own"), ("b", "swapped")):
+        given = ("--model", checkpoint, "--manifest", manifest, "--audio", audio)
+        assert command(*given, "--out", tmp_path / name) == 0
+    compare = open_script("compare_scores")
+    capsys.readouterr()
+    given = (tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both")
+    assert call(compare, monkeypatch, *given) == 0
+    printed = capsys.readouterr().out
+    assert "ranking: A 1.0000, B 0.0000" in printed and "A alone 3, B alone 0" in printed
+    assert (tmp_path / "both" / "comparison.csv").read_text().startswith("rule,by,at,n,a,b")
+    assert call(compare, monkeypatch, tmp_path / "a", tmp_path) == 2
