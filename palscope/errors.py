@@ -25,3 +25,11 @@ class CheckpointError(PalscopeError):
 
 class HookError(PalscopeError):
     """A hook name that does not exist or cannot fire under the current route."""
+
+
+class RecipeError(PalscopeError):
+    """A training recipe that cannot be read, or whose values make no training."""
+
+
+class DataError(PalscopeError):
+    """Training data that cannot be found or read, or too much of which is unusable."""
