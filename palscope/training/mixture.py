@@ -30,6 +30,9 @@ class QuestionRows(Dataset[Example]):
             rows alike.
         seed: of the draws.
 
+    Attributes:
+        epoch: number of rows that fit the mix.
+
     Raises:
         DataError: a pattern fits no row.
     """
@@ -46,6 +49,7 @@ class QuestionRows(Dataset[Example]):
         self.table: Any = table
         self.waveforms = waveforms
         kinds = pools(table, mix)
+        self.epoch = sum(map(len, kinds.values()))
         self.rows = drawn(list(kinds.values()), list(mix.values()) or [1.0], size, seed)
 
     def __len__(self) -> int:
@@ -86,7 +90,8 @@ def pools(table: pd.DataFrame, mix: Mapping[str, float]) -> dict[str, Int[np.nda
     """
     if not mix:
         return {"*": np.arange(len(table))}
-    pairs: list[Any] = list(zip(table["domain"], table["task"], strict=True))
+    columns: Any = table
+    pairs: list[Any] = list(zip(columns["domain"], columns["task"], strict=True))
     pattern = {(domain, task): pattern_of(domain, task, mix) for domain, task in set(pairs)}
     of_row = np.array([pattern[pair] for pair in pairs])
     found = {each: np.flatnonzero(of_row == each) for each in mix}

@@ -62,7 +62,8 @@ class Rows:
                 len(cache),
                 data.max_seconds,
             )
-        self.good["seconds"] = [cache.seconds(file) for file in self.good["audio"]]
+        good: Any = self.good
+        good["seconds"] = [cache.seconds(file) for file in good["audio"]]
         return cache
 
     def _leave_out(self, files: Mapping[str, tuple[str, str]]) -> None:
