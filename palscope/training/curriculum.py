@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoConfig, set_seed
@@ -119,10 +120,10 @@ def _train_stage(
     stage = list(recipe.stages.values())[index]
     set_seed(seed)
     if before is None:
-        text: Any = AutoConfig.from_pretrained(find_base(recipe.bases.text))
+        text = cast(Any, AutoConfig).from_pretrained(find_base(recipe.bases.text))
         model, processor = build(
             recipe.bases,
-            recipe.route_for(int(text.num_hidden_layers)),
+            recipe.route_for(text.num_hidden_layers),
             recipe.connector,
             recipe.prompt,
         )
@@ -244,7 +245,7 @@ def _rows(
         steps = max(1, int(stage.epochs * fit / stage.batch))
     examples = QuestionRows(chosen, waveforms, size=steps * stage.batch, mix=stage.mix, seed=seed)
     entries: list[Any] = cast(Any, held).to_dict("records")
-    asked = [row_example(row, waveforms[str(row["audio"])].copy()) for row in entries]
+    asked = [row_example(row, np.array(waveforms[str(row["audio"])])) for row in entries]
     return _Made(examples, steps, asked)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -131,7 +132,7 @@ def measure_features(
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
         batch = prompt_batch(processor, [(example.waveforms, "?")], model.device)
         states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
-        counts: list[int] = cast(Any, lengths).tolist()
+        counts: list[int] = lengths.tolist()
         for row, length in zip(states.cpu(), counts, strict=True):
             real = row[:length].double()
             total += real.sum(0)
@@ -144,8 +145,8 @@ def measure_features(
 
 def _first(examples: Any, count: int) -> Any:
     """The first so many examples; of fewer, all."""
-    if isinstance(examples, IterableDataset):
-        return (example for example, _ in zip(examples, range(count), strict=False))
+    if not hasattr(examples, "__len__"):
+        return islice(examples, count)
     return (examples[index] for index in range(min(count, len(examples))))
 
 
