@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Where a module keeps its hooks, by kind."""
 

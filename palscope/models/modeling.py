@@ -147,7 +147,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             CheckpointError: the bases would be referred to, but may have been trained.
         """
         if not self.config.store_base:
-            kwargs["state_dict"] = own_state(self)
+            kwargs["state_dict"] = own_state(self, kwargs.get("state_dict"))
         super().save_pretrained(save_directory, **kwargs)
 
     def freeze_bases(self) -> None:
