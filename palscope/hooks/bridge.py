@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -293,12 +294,18 @@ class HookedAudioModel(TransformerBridge):
             )
 
     def _refuse_encoder_hooks(self) -> None:
-        for name, point in self.hook_dict.items():
-            if name.startswith(ENCODER_HOOKS) and point.has_hooks(dir="both"):
+        for name, point in self._encoder_points.items():
+            if point.has_hooks(dir="both"):
                 raise HookError(
                     f"{name} has a hook, but the clips were given encoded (audio=), so it cannot "
                     "fire. Give input_features instead."
                 )
+
+    @functools.cached_property
+    def _encoder_points(self) -> dict[str, HookPoint]:
+        # Asked on every call; TransformerLens makes hook_dict anew each time.
+        points = self.hook_dict.items()
+        return {name: point for name, point in points if name.startswith(ENCODER_HOOKS)}
 
     def _find_silent(self) -> frozenset[str]:
         """Names of hook points that a forward pass never reaches, found by one.

@@ -93,9 +93,11 @@ class Places:
                 "supported."
             )
         assert part.layer is not None
-        if row >= tensor.shape[0]:
-            raise HookError(f"{part.hook} fired before row {row} had joined the run.")
         layer = run.columns_of(part.layer)
+        first = run.first_memory_row(part.layer) if part.axis == "memory" else 0
+        here = row - first
+        if not 0 <= here < tensor.shape[0]:
+            raise HookError(f"{part.hook} fired without row {row}, which stands elsewhere.")
         if part.axis == "pattern":
             keys = self._places(layer.keys[row], part.columns, part.onwards)
             assert part.queries is not None
@@ -109,9 +111,9 @@ class Places:
         if not len(places):
             return None
         if part.heads is None:
-            return Found((row, places))
+            return Found((here, places))
         heads = self._heads(part, tensor.shape[2], tensor.device)
-        return Found((row, places[:, None], heads[None, :]))
+        return Found((here, places[:, None], heads[None, :]))
 
     def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
         found = torch.isin(axis, wanted.to(axis.device))
