@@ -33,3 +33,7 @@ class RecipeError(PalscopeError):
 
 class DataError(PalscopeError):
     """Training data that cannot be found or read, or too much of which is unusable."""
+
+
+class BenchmarkError(PalscopeError):
+    """A benchmark's questions or predictions that cannot be read, or do not fit together."""

@@ -6,9 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
 from palscope.evaluation.items import candidates, example_items, manifest_items, take_evenly
-from palscope.evaluation.predictions import predict
+from palscope.evaluation.predictions import Prediction, predict
 from palscope.evaluation.ranking import Answerer
+from palscope.evaluation.rows import write_rows
 from palscope.evaluation.scores import summarise, summarise_composed
 from palscope.sweeps.store import hold, write_json
 from palscope.training.examples import COMPOSED, validation_examples
@@ -42,7 +45,7 @@ def evaluate_manifest(
     batch_size: int = 8,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score a manifest's clips and write `scores.json` to the folder `out`.
+    """Score a manifest's clips and write `scores.json` and `rows.parquet` to the folder `out`.
 
     Answers are ranked among the domain's known labels and those the manifest adds; a domain that
     the demo does not know is asked about with a general question. `split` takes only those rows,
@@ -107,6 +110,7 @@ def evaluate_manifest(
         ],
         "settings": settings,
     }
+    write_rows(out, {"ranking": _rows(predictions, by_key)})
     write_json(out / "scores.json", scores)
     if temporal:
         lost |= {by_key[each["key"]] for each in broken}
@@ -126,6 +130,17 @@ def evaluate_manifest(
         write_json(out / "scores.json", scores)
     lock.release(force=True)
     return scores
+
+
+def _rows(predictions: list[Prediction], clips: dict[str, Clip]) -> pd.DataFrame:
+    """What each clip got, as `palscope.evaluation.rows` compares it."""
+    rows: list[dict[str, Any]] = []
+    for each in predictions:
+        if "error" not in each:
+            right = float(each["best"] == each["answer"])
+            row = {"id": each["key"], "clip": clips[each["key"]].name, "domain": each["domain"]}
+            rows.append({**row, "label": each["answer"], "got": right, "of": 1.0})
+    return pd.DataFrame(rows)
 
 
 def _of_split(clips: list[Clip], split: str | None, manifest: Path) -> list[Clip]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -147,8 +148,25 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
     return heard
 
 
-def take_evenly(clips: Sequence[Clip], n: int) -> list[Clip]:
-    """`n` of the clips, spread over domains and in each over labels, in the manifest's order."""
+class Labelled(Protocol):
+    """What has a domain and in it a label."""
+
+    @property
+    def domain(self) -> str:
+        """The domain."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The label in it."""
+        ...
+
+
+L = TypeVar("L", bound=Labelled)
+
+
+def take_evenly(clips: Sequence[L], n: int) -> list[L]:
+    """`n` of the clips, spread over domains and in each over labels, in their order."""
     turns: list[tuple[int, int]] = []
     for domain in dict.fromkeys(clip.domain for clip in clips):
         taken: dict[str, int] = {}

@@ -17,8 +17,8 @@ from palscope.sweeps.store import check_same, taken, write_json
 
 Prediction = dict[str, Any]
 """One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
-then `best` (the likeliest choice), `logprobs` (nats, by choice) and `greedy` (the text the model
-writes), or `error` where the audio could not be read."""
+then `best` (the likeliest choice) and `logprobs` (nats, by choice) where there are choices, and
+`greedy` (the text the model writes), or `error` where the audio could not be read."""
 
 
 def predict(
@@ -76,35 +76,47 @@ def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
         except AudioError as error:
             prediction["error"] = str(error)
     if asked:
-        rankings, greedy = rank(answerer, asked), answerer.answer(asked)
-        for prediction, ranking, text in zip(readable, rankings, greedy, strict=True):
-            prediction["best"] = ranking.best
-            prediction["logprobs"] = dict(zip(ranking.choices, ranking.logprobs, strict=True))
+        closed = [n for n, each in enumerate(asked) if each.choices]
+        if closed:
+            for n, ranking in zip(closed, rank(answerer, [asked[n] for n in closed]), strict=True):
+                readable[n]["best"] = ranking.best
+                readable[n]["logprobs"] = dict(zip(ranking.choices, ranking.logprobs, strict=True))
+        for prediction, text in zip(readable, answerer.answer(asked), strict=True):
             prediction["greedy"] = text.strip()
     return predictions
+
+
+def goes_on(folder: Path, settings: dict[str, Any], *, resume: bool) -> bool:
+    """Whether `folder`, which is made where there is none, holds a run with these settings.
+
+    Raises:
+        PalscopeError: it holds a run and `resume` is off, or that run's settings are others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "settings.json"
+    if not kept.is_file():
+        return False
+    if not resume:
+        raise taken(folder, "answers stand in it")
+    stored: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    check_same(folder, {"config": stored}, {"config": json.loads(json.dumps(settings))})
+    return True
 
 
 class _Store:
     """The predictions so far, in memory and on disk."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "predictions.jsonl"
         self.done: dict[str, Prediction] = {}
-        kept = folder / "settings.json"
-        if kept.is_file():
-            if not resume:
-                raise taken(folder, "answers stand in it")
-            stored: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-            check_same(folder, {"config": stored}, {"config": json.loads(json.dumps(settings))})
-            if self.path.is_file():
-                self.done = _read(self.path)
+        if goes_on(folder, settings, resume=resume) and self.path.is_file():
+            self.done = _read(self.path)
         # Written back whole: a kill may have torn the last line, and appending would join to it.
         # First the lines of no known settings go, then the settings come.
         part = self.path.with_suffix(".part")
         part.write_text("".join(map(_line, self.done.values())), encoding="utf-8")
         os.replace(part, self.path)
-        write_json(kept, settings)
+        write_json(folder / "settings.json", settings)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

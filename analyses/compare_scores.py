@@ -1,0 +1,48 @@
+"""Compare two runs of evaluate.py on the same questions, question by question.
+
+    python analyses/compare_scores.py runs/pal runs/lal --out runs/pal-lal
+
+A and B are folders that evaluate.py was given as --out. For every rule that both were scored by, in
+all and by category, the difference B less A with its paired bootstrap interval over clips (95 %)
+and, where answers are right or wrong, McNemar's exact test. Writes comparison.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from palscope.evaluation.rows import compare_runs
+from palscope.sweeps import commands
+
+
+def main() -> int:
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="folder of a run")
+    parser.add_argument("b", type=Path, metavar="B", help="folder of another")
+    parser.add_argument("--out", type=Path, help="folder for comparison.csv (default: none)")
+    return commands.call(run, parser.parse_args())
+
+
+def run(given: Namespace) -> None:
+    """Compare, print what differs in all, and store the rest."""
+    table = compare_runs(given.a, given.b)
+    print(f"A: {given.a}\nB: {given.b}")
+    for row in table[table["by"] == "all"].itertuples():
+        print(
+            f"{row.rule}: A {row.a:.4f}, B {row.b:.4f}, B less A {row.difference:+.4f} "
+            f"[{row.low:+.4f}, {row.high:+.4f}] over {row.n} questions"
+        )
+        if row.p == row.p:  # not for micro F1 or captions
+            alone = f"A alone {row.only_a:.0f}, B alone {row.only_b:.0f}"
+            print(f"    right: {alone}; McNemar p = {row.p:.4g}")
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(given.out / "comparison.csv", index=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Public benchmarks: how each one's questions are read, asked and scored; one file a benchmark."""

@@ -1,0 +1,149 @@
+"""A run's scored rows: stored, summed up by category, and compared with another run's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
+from palscope.errors import PalscopeError
+from palscope.evaluation.intervals import difference_interval, mcnemar, ratio_interval
+
+ROWS = "rows.parquet"
+NOT_CATEGORIES = ("rule", "id", "clip", "got", "of")
+
+
+def write_rows(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Store each rule's rows in one table, `rule, id, clip, CATEGORIES…, got, of`."""
+    kept = [cast(Any, table).assign(rule=name) for name, table in tables.items() if len(table)]
+    part = folder / f"{ROWS}.part"
+    whole: Any = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame({"rule": []})
+    whole.to_parquet(part, index=False)
+    os.replace(part, folder / ROWS)
+
+
+def score(rows: pd.DataFrame, measure: str) -> dict[str, Any]:
+    """A score with its interval, in all and by every category.
+
+    Args:
+        rows: `id, clip, CATEGORIES…, got, of`.
+        measure: the score's name.
+
+    Returns:
+        `MEASURE` (`got` over `of`, summed), `n` (how many ids), `interval` and `by_category`:
+        field, then value, then the same three. Of no rows the score is None.
+    """
+    table: Any = rows
+    fields = [name for name in table if name not in NOT_CATEGORIES]
+    return {
+        **_score(table, measure),
+        "by_category": {
+            field: {
+                str(value): _score(group, measure)
+                for value, group in table.groupby(field, sort=True)
+                if value != ""
+            }
+            for field in fields
+        },
+    }
+
+
+def _score(rows: Any, measure: str) -> dict[str, Any]:
+    if not len(rows):
+        return {measure: None, "n": 0, "interval": None}
+    interval = ratio_interval(rows, share=measure in ("accuracy", "micro_f1"))
+    return {
+        measure: float(rows["got"].sum() / rows["of"].sum()),
+        "n": int(rows["id"].nunique()),
+        "interval": None if interval is None else list(interval),
+    }
+
+
+def compare_runs(a: Path, b: Path) -> pd.DataFrame:
+    """What two runs on the same questions got, question by question.
+
+    Args:
+        a: folder of a run.
+        b: folder of another.
+
+    Returns:
+        One row a rule and category: `rule, by, at, n` (questions that both have), `a`, `b`
+        (scores), `difference` (B less A) with its paired 95 % bootstrap interval over clips,
+        `low`, `high`; `only_a`, `only_b` (questions that one alone answers right) and `p`, of
+        McNemar's exact test, where answers are right or wrong, else NaN.
+
+    Raises:
+        PalscopeError: a folder holds no scored rows, the questions differ, or no rule or question
+            is in both.
+    """
+    _same_questions(a, b)
+    one, other = (_read(folder) for folder in (a, b))
+    rules = [name for name in one["rule"].unique() if name in set(other["rule"])]
+    if not rules:
+        raise PalscopeError(f"{a} and {b} were scored by no rule alike; score both the same way.")
+    out: list[dict[str, Any]] = []
+    for rule in rules:
+        halves = [table[table["rule"] == rule] for table in (one, other)]
+        answered = set(halves[0]["id"]) & set(halves[1]["id"])
+        halves = [half[half["id"].isin(answered)] for half in halves]
+        if not answered:
+            continue
+        out.append({"rule": rule, "by": "all", "at": "", **_compared(*halves)})
+        fields = [name for name in halves[0] if name not in NOT_CATEGORIES]
+        for field in fields:
+            values = {str(value) for half in halves for value in half[field].dropna()} - {""}
+            out += [
+                {"rule": rule, "by": field, "at": value}
+                | _compared(*(half[half[field] == value] for half in halves))
+                for value in sorted(values)
+            ]
+    if not out:
+        raise PalscopeError(f"no question is scored in both {a} and {b}.")
+    return pd.DataFrame(out)
+
+
+def _compared(one: Any, other: Any) -> dict[str, Any]:
+    # A label that one run alone predicted is nothing got of nothing in the other.
+    sums = [half.groupby(["id", "clip"])[["got", "of"]].sum() for half in (one, other)]
+    both: Any = sums[0].join(sums[1], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
+    both = both.reset_index()
+    row: dict[str, Any] = {"n": len(both)}
+    for side in "ab":
+        of = both[f"of_{side}"].sum()
+        row[side] = float(both[f"got_{side}"].sum() / of) if of else float("nan")
+    interval = difference_interval(both) or (float("nan"), float("nan"))
+    row |= {"difference": row["b"] - row["a"], "low": interval[0], "high": interval[1]}
+    single = both[["of_a", "of_b"]].eq(1).all(axis=None)
+    if not (single and both[["got_a", "got_b"]].isin((0, 1)).all(axis=None)):
+        return row | {"only_a": float("nan"), "only_b": float("nan"), "p": float("nan")}
+    only_a = int((both["got_a"] > both["got_b"]).sum())
+    only_b = int((both["got_b"] > both["got_a"]).sum())
+    return row | {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
+
+
+def _read(folder: Path) -> Any:
+    path = folder / ROWS
+    if not path.is_file():
+        raise PalscopeError(f"{folder} holds no {ROWS}; give a folder that evaluate.py wrote.")
+    return pd.read_parquet(path)
+
+
+def _same_questions(a: Path, b: Path) -> None:
+    asked: list[Any] = []
+    for folder in (a, b):
+        path = folder / "scores.json"
+        if not path.is_file():
+            raise PalscopeError(f"{path} is missing; give a folder that evaluate.py wrote.")
+        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version: dict[str, Any] = scores.get("version", {})
+        settings: dict[str, Any] = scores.get("settings", {})
+        asked.append(version.get("digest") or settings.get("manifest_sha256"))
+    if asked[0] != asked[1]:
+        raise PalscopeError(
+            f"{a} and {b} answered different questions (digests {asked[0]}, {asked[1]}): another "
+            "benchmark, version or manifest; score both against the same file by --questions."
+        )
