@@ -6,7 +6,6 @@ Each is a YAML file beside this one (`paper/`), with a claim of the paper and on
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,14 +98,6 @@ class System:
     name: str
     recipe: Recipe
     under: Mapping[str, Route]
-
-    @property
-    def folder_name(self) -> str:
-        """The same for equal recipes, so that experiments share their trainings."""
-        plain = json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True)
-        digest = hashlib.sha256(plain.encode()).hexdigest()[:10]
-        route = "".join(c if c.isalnum() else "-" for c in self.recipe.route)
-        return f"{route}-{digest}"
 
 
 def experiment_names() -> list[str]:
