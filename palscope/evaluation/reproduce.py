@@ -290,6 +290,9 @@ def summary(marks: pd.DataFrame, costs: pd.DataFrame, baseline: str) -> pd.DataF
         all its seeds), the least and the greatest score of a seed, `seed_low, seed_high`; and
         `difference` from the baseline with its paired interval `difference_low, difference_high`
         (the same clips and seeds). What an interval is not known of is NaN. Then the costs.
+
+    Raises:
+        ValueError: a variant shares no clip and seed with the baseline.
     """
     everything: Any = marks
     everything = pd.concat([everything, everything.assign(set=ALL)], ignore_index=True)
@@ -320,8 +323,11 @@ def summary(marks: pd.DataFrame, costs: pd.DataFrame, baseline: str) -> pd.DataF
 
 
 def _difference(base: Any, group: Any) -> dict[str, float]:
-    sums = [each.groupby(["seed", "clip"])[["got", "of"]].sum() for each in (base, group)]
-    both: Any = sums[0].join(sums[1], how="inner", lsuffix="_a", rsuffix="_b").reset_index()
+    same = ["seed", "clip"]
+    sums = [each.groupby(same)[["got", "of"]].sum().reset_index() for each in (base, group)]
+    both: Any = sums[0].merge(sums[1], on=same, suffixes=("_a", "_b"))
+    if not len(both):
+        raise ValueError("a system and the baseline have no clip and seed in common.")
     low, high = difference_interval(both) or (np.nan, np.nan)
     a, b = (both[f"got_{side}"].sum() / both[f"of_{side}"].sum() for side in "ab")
     return {"difference": b - a, "difference_low": low, "difference_high": high}

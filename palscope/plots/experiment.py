@@ -82,7 +82,7 @@ def scores_by_system_paper(table: pd.DataFrame) -> Figure:
         panel.set(title=title.replace("<br>", "\n"), xlabel=SCORE, xlim=(-0.03, 1.03))
         panel.set_yticks(heights, variants)
         panel.grid(axis="x", alpha=0.3)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(variants) - 0.5, -0.5)
     return figure
 
 
@@ -127,7 +127,7 @@ def score_against_cost_paper(table: pd.DataFrame, cost: Cost) -> Figure:
             fontsize=7,
         )
     panel.set(xlabel=COST_LABELS[cost], ylabel=SCORE, ylim=(-0.03, 1.08))
-    panel.set_xlim(left=0)
+    panel.set_xlim(0, 1.3 * rows[cost].max())  # room for the names
     panel.grid(alpha=0.3)
     return figure
 
