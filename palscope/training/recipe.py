@@ -324,12 +324,13 @@ class Recipe(_Strict):
         return route
 
 
-def read_recipe(name: str) -> Recipe:
+def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe of that name.
 
     Args:
         name: pieces joined by `+`. The first is a YAML file, or the name of one that comes with
             palscope (`demo/stages`); the others lie in the same folder.
+        changes: laid over them, like one more piece.
 
     Raises:
         RecipeError: a piece is missing or no YAML, or a key is unknown, missing or has a value of
@@ -337,7 +338,7 @@ def read_recipe(name: str) -> Recipe:
     """
     pieces = [(file, _read_piece(file)) for file in _files(name)]
     merged: dict[str, Any] = {}
-    for _, piece in pieces:
+    for piece in (*(piece for _, piece in pieces), changes or {}):
         merged = _over(merged, piece)
     shared = merged.pop(EVERY_STAGE, {})
     stages = merged.get("stages")

@@ -27,7 +27,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders import EncoderOutput, load_whisper_encoder
 from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import find_base
@@ -124,23 +124,42 @@ def measure_features(
     examples: Dataset[Example],
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone."""
-    total = torch.zeros(model.encoder.width, dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    tokens = 0
+    """Mean and deviation of the encoders' features, a value a dimension, over real tokens alone."""
+    sums: list[_Sums] | None = None
     taken: Any = _first(examples, count)
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
         batch = prompt_batch(processor, [(example.waveforms, "?")], model.device)
-        states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
-        counts: list[int] = lengths.tolist()
-        for row, length in zip(states.cpu(), counts, strict=True):
+        outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
+        sums = sums or [_Sums(output.states.shape[-1]) for output in outputs]
+        for each, output in zip(sums, outputs, strict=True):
+            each.add(output)
+    assert sums is not None
+    mean, deviation = zip(*(each.statistics() for each in sums), strict=True)
+    return torch.cat(mean), torch.cat(deviation)
+
+
+class _Sums:
+    """Of one encoder's features: how many tokens, their sum and that of their squares."""
+
+    def __init__(self, width: int) -> None:
+        self.tokens = 0
+        self.total = torch.zeros(width, dtype=torch.float64)
+        self.squares = torch.zeros(width, dtype=torch.float64)
+
+    def add(self, output: EncoderOutput) -> None:
+        """Take in the tokens of some clips."""
+        counts: list[int] = output.lengths.tolist()
+        for row, length in zip(output.states.cpu(), counts, strict=True):
             real = row[:length].double()
-            total += real.sum(0)
-            squares += real.square().sum(0)
-            tokens += length
-    mean = total / tokens
-    deviation = (squares / tokens - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), deviation.float()
+            self.total += real.sum(0)
+            self.squares += real.square().sum(0)
+            self.tokens += length
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each dimension."""
+        mean = self.total / self.tokens
+        deviation = (self.squares / self.tokens - mean.square()).clamp(min=0).sqrt()
+        return mean.float(), deviation.float()
 
 
 def _first(examples: Any, count: int) -> Any:

@@ -156,7 +156,9 @@ def test_the_order_hangs_on_the_seed(trial: Trial) -> None:
             read_recipe(
                 str(small.write_recipe(trial.folder / "seed.yaml", small.recipe(trial.bases)))
             ),
-            Place([str(trial.questions)], trial.folder / f"s{seed}", trial.folder / "cache", None, 0),
+            Place(
+                [str(trial.questions)], trial.folder / f"s{seed}", trial.folder / "cache", None, 0
+            ),
             seed=seed,
         )[0]
         for seed in (0, 1)
