@@ -24,6 +24,7 @@ from palscope.encoders.registry import (
     register_encoder,
 )
 from palscope.encoders.several import Several, SeveralConfig
+from palscope.encoders.vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
 from palscope.encoders.weights import load_whisper_encoder
 from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
 
@@ -34,6 +35,8 @@ for _config, _encoder in (
     (SSLAMConfig, EATEncoder),
     (EATConfig, EATEncoder),
     (ASTConfig, ASTEncoder),
+    (ClipVisionConfig, VisionEncoder),
+    (SiglipVisionConfig, VisionEncoder),
     (SeveralConfig, Several),
 ):
     register_encoder(_config, _encoder)
@@ -47,6 +50,7 @@ __all__ = [
     "ClapConfig",
     "ClapEncoder",
     "ClipFeatures",
+    "ClipVisionConfig",
     "Component",
     "EATConfig",
     "EATEncoder",
@@ -58,6 +62,8 @@ __all__ = [
     "SSLAMConfig",
     "Several",
     "SeveralConfig",
+    "SiglipVisionConfig",
+    "VisionEncoder",
     "WhisperEncoder",
     "WhisperEncoderConfig",
     "WindowedEncoder",
