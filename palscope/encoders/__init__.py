@@ -25,7 +25,7 @@ from palscope.encoders.registry import (
 )
 from palscope.encoders.several import Several, SeveralConfig
 from palscope.encoders.vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
-from palscope.encoders.weights import load_whisper_encoder
+from palscope.encoders.weights import load_encoder, load_whisper_encoder, save_encoder
 from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
 
 for _config, _encoder in (
@@ -70,6 +70,8 @@ __all__ = [
     "build_encoder",
     "encoder_config",
     "encoder_kinds",
+    "load_encoder",
     "load_whisper_encoder",
     "register_encoder",
+    "save_encoder",
 ]

@@ -270,10 +270,11 @@ def read_image(given: Any) -> Image.Image:
             return Image.open(io.BytesIO(given)).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise PalscopeError(f"this is no image that can be read: {error}.") from error
-    shape = getattr(given, "shape", None)
-    if not isinstance(given, np.ndarray) or given.dtype != np.uint8 or given.shape[2:] != (3,):
+    array: Any = given
+    shape = getattr(array, "shape", None)
+    if shape is None or array.dtype != np.uint8 or array.shape[2:] != (3,):
         raise PalscopeError(
-            f"a {type(given).__name__} of shape {shape} is no image; expected a file, its bytes, "
+            f"a {type(array).__name__} of shape {shape} is no image; expected a file, its bytes, "
             "or an array [height, width, 3] of bytes."
         )
-    return Image.fromarray(given)
+    return Image.fromarray(array)
