@@ -27,6 +27,7 @@ from palscope.encoders import (
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
 from tests import tiny
+from tests.encoders import small
 
 STEP, ROWS, BINS = 16, 2, 8
 """Feature frames, tokens and mel bins of a step of the tiny patch encoder."""
@@ -109,6 +110,11 @@ def two() -> Encoder:
     return Several.of(Patches(PatchConfig()), whisper())
 
 
+def sslam_and_clap() -> Encoder:
+    """The paper's pair, tiny."""
+    return Several.of(small.encoder("sslam"), small.encoder("clap"))
+
+
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "feed_forward": 24}
 SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
     "pool": (whisper, None),
@@ -117,6 +123,7 @@ SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
     "Q-Former in windows": (brief, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
     "Q-Former of two": (two, QFormerConfig(latents=2, window_s=0.32, **SMALL)),
     "LFST": (two, LFSTConfig(**SMALL)),
+    "LFST of SSLAM and CLAP": (sslam_and_clap, LFSTConfig(**SMALL)),
 }
 """Encoder and resampler by name."""
 
@@ -131,6 +138,8 @@ def encoder_of(name: str) -> Encoder:
     """The system's encoder; weights are larger than usual, so that sounds differ."""
     torch.manual_seed(1)
     encoder = SYSTEMS[name][0]()
+    if SYSTEMS[name][0] is sslam_and_clap:
+        return encoder
     with torch.no_grad():
         for weight_name, weight in encoder.named_parameters():
             if weight.ndim > 1 and "embed_positions" not in weight_name:

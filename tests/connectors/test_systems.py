@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
+from palscope.audio import Waveform
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
@@ -19,7 +20,13 @@ from tests.connectors.systems import ROUTES, SYSTEMS, made, noise
 
 CLIPS = [noise(1.3), noise(0.37, 1), noise(2.05, 2)]
 QUESTION = "What is heard here?"
-LAYERS = {"Q-Former": 2, "Q-Former in windows": 2, "Q-Former of two": 2, "LFST": 3}
+LAYERS = {
+    "Q-Former": 2,
+    "Q-Former in windows": 2,
+    "Q-Former of two": 2,
+    "LFST": 3,
+    "LFST of SSLAM and CLAP": 3,
+}
 """Cross-attentions."""
 
 
@@ -59,6 +66,8 @@ def test_a_batch_gives_each_clips_logits_and_padding_is_never_read(
     alone = [model(**inputs_of(processor, [clip])).logits[0, -1] for clip in CLIPS]
     torch.testing.assert_close(together, torch.stack(alone), atol=2e-4, rtol=1e-4)
     assert (together[0] - together[2]).abs().max() > 1e-3
+    if "SSLAM" in name:
+        return  # each clip is filled up to a window, as these encoders were trained
     for row, length in zip(inputs["input_features"], inputs["feature_lengths"], strict=True):
         row[:, int(length) :] = 7.0
     assert torch.equal(model(**inputs).logits[:, -1], together)
@@ -114,7 +123,7 @@ def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str, token
 @torch.no_grad()
 def test_seconds_address_the_latents_that_stand_for_them(name: str, tokenizer: Any) -> None:
     hooked = HookedAudioModel(*made(name, ROUTES["lal"], tokenizer))
-    inputs = hooked.inputs(QUESTION, CLIPS[2])
+    inputs = hooked.inputs(QUESTION, Waveform(CLIPS[2], 16_000, "noise"))
     grid = hooked.model.frame_grid
     address = Address("connector_output", Sound(0.5, 1.0, "frames"))
     (covered,) = resolve(hooked, inputs, address).covered.to_dict("records")
