@@ -26,7 +26,7 @@ from palscope.encoders import (
 )
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
-from tests import tiny
+from tests import planted, tiny
 from tests.encoders import small
 
 STEP, ROWS, BINS = 16, 2, 8
@@ -161,24 +161,31 @@ def connector_of(name: str, route: Route) -> ConnectorConfig:
     )
 
 
-def made(
-    name: str, route: Route, tokenizer: Any, connector: ConnectorConfig | None = None
+def put_together(
+    encoder: Encoder, route: Route, connector: ConnectorConfig
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
-    """The system's model on `route`, and its processor."""
-    encoder = encoder_of(name)
-    connector = connector or connector_of(name, route)
+    """A tiny decoder with this encoder and a fresh connector, and the processor."""
     processor = PalscopeProcessor.for_grid(
-        encoder.feature_extractor(), tokenizer, connector.frame_grid(encoder.emits), route.streams
+        encoder.feature_extractor(),
+        planted.small_tokenizer(),
+        connector.frame_grid(encoder.emits),
+        route.streams,
     )
-    language_model = tiny.decoder(vocab_size=49152)
+    language_model = tiny.decoder(vocab_size=len(planted.WORDS))
     torch.manual_seed(2)
     model = PalscopeForConditionalGeneration.from_parts(
         language_model, encoder, route, connector, audio_token_id=processor.audio_token_id
     )
+    return model.eval(), processor
+
+
+def made(name: str, route: Route) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
+    """The system's model on `route`, and its processor."""
+    model, processor = put_together(encoder_of(name), route, connector_of(name, route))
     with torch.no_grad():  # attention far from uniform
         for weight in model.connector.pool.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
-    return model.eval(), processor
+    return model, processor
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
