@@ -77,4 +77,5 @@ class FramePool(Resampler):
         regions = find_regions(encoder.grid, spans, states.shape[1], states.device)
         weights = regions.of_clips(lengths) * regions.seconds
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
-        return torch.einsum("cfp,cfpw->cfw", weights.to(states.dtype), states[:, regions.index])
+        # No matrix product, which would be a small one for each frame.
+        return (weights[..., None].to(states.dtype) * states[:, regions.index]).sum(2)

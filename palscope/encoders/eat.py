@@ -217,7 +217,7 @@ class _Patches(nn.Module):
         patches: Tensor = cast(nn.Module, self.local_encoder.proj)(spectrogram)
         tokens = patches.flatten(2).transpose(1, 2)
         positions = cast(Tensor, self.fixed_positional_encoder.positions)
-        tokens = tokens + positions[:, : tokens.shape[1]]
+        tokens = tokens + positions[:, : tokens.shape[1]].to(tokens.dtype)
         tokens = torch.cat([self.extra_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
         return cast(nn.Module, self.context_encoder.norm)(tokens)
 

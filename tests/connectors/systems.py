@@ -26,7 +26,8 @@ from palscope.encoders import (
 )
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
-from tests import tiny
+from tests import planted, tiny
+from tests.encoders import small
 
 STEP, ROWS, BINS = 16, 2, 8
 """Feature frames, tokens and mel bins of a step of the tiny patch encoder."""
@@ -85,8 +86,8 @@ if PatchConfig.kind not in encoder_kinds():
     register_encoder(PatchConfig, Patches)
 
 
-def whisper() -> Encoder:
-    """As in `tiny`."""
+def whisper(positions: int = 1500) -> Encoder:
+    """As in `tiny`; `positions` of 20 ms make a window."""
     return build_encoder(
         WhisperEncoderConfig(
             d_model=16,
@@ -94,27 +95,35 @@ def whisper() -> Encoder:
             encoder_attention_heads=2,
             encoder_ffn_dim=24,
             num_mel_bins=BINS,
+            max_source_positions=positions,
             layers=(1, 2),
         )
     )
 
 
-def one() -> Encoder:
-    return whisper()
+def brief() -> Encoder:
+    """A window is a second."""
+    return whisper(50)
 
 
 def two() -> Encoder:
     return Several.of(Patches(PatchConfig()), whisper())
 
 
+def sslam_and_clap() -> Encoder:
+    """The paper's pair, tiny."""
+    return Several.of(small.encoder("sslam"), small.encoder("clap"))
+
+
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "feed_forward": 24}
 SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
-    "pool": (one, None),
+    "pool": (whisper, None),
     "pool of two": (two, None),
-    "Q-Former": (one, QFormerConfig(latents=4, **SMALL)),
-    "Q-Former in windows": (one, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
+    "Q-Former": (whisper, QFormerConfig(latents=4, **SMALL)),
+    "Q-Former in windows": (brief, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
     "Q-Former of two": (two, QFormerConfig(latents=2, window_s=0.32, **SMALL)),
     "LFST": (two, LFSTConfig(**SMALL)),
+    "LFST of SSLAM and CLAP": (sslam_and_clap, LFSTConfig(**SMALL)),
 }
 """Encoder and resampler by name."""
 
@@ -129,6 +138,8 @@ def encoder_of(name: str) -> Encoder:
     """The system's encoder; weights are larger than usual, so that sounds differ."""
     torch.manual_seed(1)
     encoder = SYSTEMS[name][0]()
+    if SYSTEMS[name][0] is sslam_and_clap:
+        return encoder
     with torch.no_grad():
         for weight_name, weight in encoder.named_parameters():
             if weight.ndim > 1 and "embed_positions" not in weight_name:
@@ -150,24 +161,31 @@ def connector_of(name: str, route: Route) -> ConnectorConfig:
     )
 
 
-def made(
-    name: str, route: Route, tokenizer: Any, connector: ConnectorConfig | None = None
+def put_together(
+    encoder: Encoder, route: Route, connector: ConnectorConfig
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
-    """The system's model on `route`, and its processor."""
-    encoder = encoder_of(name)
-    connector = connector or connector_of(name, route)
+    """A tiny decoder with this encoder and a fresh connector, and the processor."""
     processor = PalscopeProcessor.for_grid(
-        encoder.feature_extractor(), tokenizer, connector.frame_grid(encoder.emits), route.streams
+        encoder.feature_extractor(),
+        planted.small_tokenizer(),
+        connector.frame_grid(encoder.emits),
+        route.streams,
     )
-    language_model = tiny.decoder(vocab_size=49152)
+    language_model = tiny.decoder(vocab_size=len(planted.WORDS))
     torch.manual_seed(2)
     model = PalscopeForConditionalGeneration.from_parts(
         language_model, encoder, route, connector, audio_token_id=processor.audio_token_id
     )
+    return model.eval(), processor
+
+
+def made(name: str, route: Route) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
+    """The system's model on `route`, and its processor."""
+    model, processor = put_together(encoder_of(name), route, connector_of(name, route))
     with torch.no_grad():  # attention far from uniform
         for weight in model.connector.pool.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
-    return model.eval(), processor
+    return model, processor
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
