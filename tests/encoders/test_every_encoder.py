@@ -30,6 +30,8 @@ from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from tests.encoders import small
 
 every = pytest.mark.parametrize("name", list(small.CONFIGS))
+SOUND = [name for name in small.CONFIGS if "vision" not in name]
+hearing = pytest.mark.parametrize("name", SOUND)
 RATE = 48_000
 BUILT_IN = encoder_kinds()  # other tests register more
 
@@ -40,6 +42,13 @@ def sound(seconds: float, seed: int = 0) -> Waveform:
     noise = 0.01 * np.random.default_rng(seed).normal(size=round(seconds * RATE))
     clean = np.resize(clip.samples[10_000 * seed :], round(seconds * RATE))
     return Waveform((clean + noise).astype(np.float32), RATE, f"sound {seed}")
+
+
+def clip(name: str, seconds: float, seed: int = 0) -> Any:
+    """A sound; for those that see, an image."""
+    if name in SOUND:
+        return sound(seconds, seed)
+    return np.random.default_rng(seed).integers(0, 255, (40, 50, 3)).astype(np.uint8)
 
 
 def batch_of(made: Encoder, features: list[ClipFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +65,7 @@ def test_there_is_a_small_one_of_every_kind() -> None:
     assert set(BUILT_IN) == small_ones | {"several"}
 
 
-@every
+@hearing
 @torch.inference_mode()
 def test_a_batch_gives_each_clip_what_it_gets_alone(name: str) -> None:
     made = small.encoder(name)
@@ -76,7 +85,7 @@ def test_a_batch_gives_each_clip_what_it_gets_alone(name: str) -> None:
 
 
 # Whisper's windows of 30 s: tests/encoders/test_whisper.py.
-@pytest.mark.parametrize("name", [name for name in small.CONFIGS if name != "whisper"])
+@pytest.mark.parametrize("name", [name for name in SOUND if name != "whisper"])
 @torch.inference_mode()
 def test_windows_are_encoded_one_by_one(name: str) -> None:
     made = small.encoder(name)
@@ -96,7 +105,7 @@ def test_settings_survive_json(name: str) -> None:
     assert encoder_config(json.loads(json.dumps(config.to_dict()))) == config
 
 
-@every
+@hearing
 def test_sound_that_cannot_be_used(name: str) -> None:
     config = small.CONFIGS[name]
     for samples in (np.zeros(0, np.float32), np.full(900, np.nan, np.float32)):
@@ -109,8 +118,8 @@ def test_sound_that_cannot_be_used(name: str) -> None:
 @every
 def test_a_model_of_it_hears_is_saved_and_loaded(name: str, tmp_path: Any) -> None:
     hooked = small.hooked(small.encoder(name))
-    clips = [sound(0.5, 1), sound(0.9, 2)]
-    inputs = [hooked.inputs("what was it", clip) for clip in clips]
+    clips = [clip(name, 0.5, 1), clip(name, 0.9, 2)]
+    inputs = [hooked.inputs("what was it", each) for each in clips]
     with torch.no_grad():
         alone = [hooked(each)[0, -1] for each in inputs]
         prompts = [hooked.processor.chat("what was it")] * 2
@@ -132,7 +141,7 @@ def test_a_model_of_it_hears_is_saved_and_loaded(name: str, tmp_path: Any) -> No
 @every
 def test_every_hook_point_of_the_encoder_fires(name: str) -> None:
     hooked = small.hooked(small.encoder(name))
-    inputs = hooked.inputs("what was it", sound(0.5))
+    inputs = hooked.inputs("what was it", clip(name, 0.5))
     inside = [
         point
         for point in hooked.hook_dict
@@ -154,11 +163,8 @@ def test_layers_are_addressed_in_seconds(name: str) -> None:
     """Every token of the last layer set to another run's makes the answer the other run's."""
     hooked = small.hooked(small.encoder(name))
     encoder = hooked.model.encoder
-    if name in ("eat",):  # its states hold what enters the first layer, too
-        encoder = small.randomised(small.encoder("sslam"))
-        hooked = small.hooked(encoder)
     last = len(encoder.blocks) - 1
-    inputs, other = (hooked.inputs("what was it", sound(0.5, seed)) for seed in (1, 2))
+    inputs, other = (hooked.inputs("what was it", clip(name, 0.5, seed)) for seed in (1, 2))
     spans = encoder.blocks[last].grid.spans(4)
     some = resolve(
         hooked, inputs, Address("encoder_block", Sound(0.0, spans[0, 1]), layers=(last,))
@@ -173,8 +179,8 @@ def test_layers_are_addressed_in_seconds(name: str) -> None:
             patch = Patch(address, Resample(capture(hooked, other, address)))
             with intervene(hooked, inputs, [patch]):
                 changed = hooked(inputs)[0, -1]
-            if layer == last and name not in ("whisper", "ast"):
-                # All of the window's tokens that the clip has; those of the filling stay.
+            if layer == last and getattr(encoder.config, "layers", (0,)) in ((0,), (last + 1,)):
+                # Nothing but this layer's states is read by the connector.
                 torch.testing.assert_close(changed, wanted, atol=1e-5, rtol=1e-4)
             assert (changed - plain).abs().max() > 1e-4
 
@@ -182,16 +188,16 @@ def test_layers_are_addressed_in_seconds(name: str) -> None:
 @every
 def test_features_are_addressed_in_seconds_or_refused(name: str) -> None:
     hooked = small.hooked(small.encoder(name))
-    inputs = hooked.inputs("what was it", sound(0.6, 1))
-    address = Address("mel", Sound(0.2, 0.4))
+    inputs = hooked.inputs("what was it", clip(name, 0.6, 1))
+    address = Address("mel", Sound(0.08, 0.2))
     if hooked.model.encoder.mel_hook is None:
         with pytest.raises(PalscopeError, match="edit the sound itself"):
             resolve(hooked, inputs, address)
         return
-    assert resolve(hooked, inputs, address).covered[["first", "last"]].values.tolist() == [[20, 39]]
+    assert resolve(hooked, inputs, address).covered[["first", "last"]].values.tolist() == [[8, 19]]
     edited = dict(inputs)
     edited["input_features"] = inputs["input_features"].clone()
-    edited["input_features"][:, :, 20:40] = 0
+    edited["input_features"][:, :, 8:20] = 0
     with torch.no_grad(), intervene(hooked, inputs, [Patch(address, Zero())]):
         changed = hooked(inputs)
     with torch.no_grad():
@@ -202,8 +208,11 @@ def test_features_are_addressed_in_seconds_or_refused(name: str) -> None:
 @every
 def test_it_can_be_trained_or_frozen(name: str) -> None:
     made = small.encoder(name)
-    features = made.config.hear(Clip(sound(0.5)))
+    features = made.config.hear(Clip(clip(name, 0.5)))
     made(features.values[None], torch.tensor([features.frames])).states.square().sum().backward()
     silent = [key for key, weight in made.named_parameters() if weight.grad is None]
-    unused = ("positions", "fusion_model", "mel_conv2d", "pooler")
+    # Fixed; for sound over 10 s, which CLAP gets in windows; for CLIP's pooled CLS token.
+    unused = ["positions", "fusion_model", "mel_conv2d"] + ["post_layernorm"] * (
+        name == "clip-vision"
+    )
     assert not [key for key in silent if not any(part in key for part in unused)], silent
