@@ -41,11 +41,15 @@ Format = Literal["labelled", "openaqa", "csv", "datasets"]
 
 @dataclass(frozen=True)
 class Bases:
-    """The pretrained parts: hub ids or folders, and the encoder layers that the connector reads."""
+    """The pretrained parts: hub ids or folders, and the encoder layers that the connector reads.
+
+    `encoder` may be a folder that `python -m palscope.encoders.convert` wrote; without
+    `encoder_layers` the layers are those that its settings name.
+    """
 
     text: str
     encoder: str
-    encoder_layers: tuple[int, ...]
+    encoder_layers: tuple[int, ...] | None = None
     system: str | None = None
 
 

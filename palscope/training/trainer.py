@@ -27,7 +27,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
-from palscope.encoders import EncoderOutput, load_whisper_encoder
+from palscope.encoders import EncoderOutput, load_encoder
 from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import find_base
@@ -62,7 +62,8 @@ def build(
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    encoder = load_whisper_encoder(bases.encoder, bases.encoder_layers)
+    layers = {} if bases.encoder_layers is None else {"layers": bases.encoder_layers}
+    encoder = load_encoder(bases.encoder, **layers)
     if isinstance(connector, ConnectorShape):
         connector = connector_for(connector, route, language_model)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -116,6 +116,22 @@ def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str) -> No
     assert torch.equal(hooked(inputs), wanted)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_an_edited_pattern_is_what_the_latents_read_by(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
+    inputs = inputs_of(hooked.processor, CLIPS)
+    before = hooked(inputs)
+    hook = f"audio_attn_{LAYERS[name] - 1}.hook_pattern"
+    same = hooked.run_with_hooks(inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern)])
+    torch.testing.assert_close(same, before, atol=1e-4, rtol=1e-4)
+    other = hooked.run_with_hooks(
+        inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern.flip(-1))]
+    )
+    assert (other - before)[:, -1].abs().max() > 1e-3
+    assert torch.equal(hooked(inputs), before)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
 def test_seconds_address_the_latents_that_stand_for_them(name: str) -> None:
