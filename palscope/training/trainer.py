@@ -62,8 +62,9 @@ def build(
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    layers = {} if bases.encoder_layers is None else {"layers": bases.encoder_layers}
-    encoder = load_encoder(bases.encoder, **layers)
+    layers = bases.encoder_layers
+    choices: dict[str, Any] = {} if layers is None else {"layers": layers}
+    encoder = load_encoder(bases.encoder, **choices)
     if isinstance(connector, ConnectorShape):
         connector = connector_for(connector, route, language_model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
