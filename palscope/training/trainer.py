@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -130,7 +131,8 @@ def measure_features(
     tokens = 0
     taken: Any = _first(examples, count)
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
-        batch = prompt_batch(processor, [(example.waveforms, "?")], model.device)
+        device = next(model.encoder.parameters()).device
+        batch = prompt_batch(processor, [(example.waveforms, "?")], device)
         states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
         counts: list[int] = lengths.tolist()
         for row, length in zip(states.cpu(), counts, strict=True):
@@ -254,7 +256,7 @@ def train(
         samples: how often; never by default.
 
     Raises:
-        PalscopeError: the loss is no number.
+        PalscopeError: the loss is no number, or FSDP was asked for and is not to be had.
     """
     out = Path(str(arguments.output_dir))
     last = max((int(each.name[11:]) for each in out.glob("checkpoint-*")), default=0)
@@ -276,6 +278,11 @@ def train(
         callbacks=callbacks,
         stage=stage,
     )
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
+        raise PalscopeError(
+            "FSDP was asked for, but accelerate shards weights on GPUs alone and would train "
+            "without; leave --use_fsdp out."
+        )
     trainer.train(resume_from_checkpoint=last > 0)
     state = cast("dict[str, Tensor]", trainer.accelerator.get_state_dict(trainer.model_wrapped))
     if arguments.process_index == 0:
