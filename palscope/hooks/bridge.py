@@ -16,7 +16,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import configure_toke
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks.adapter import make_adapter
+from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
 from palscope.models import (
@@ -45,7 +45,9 @@ class HookedAudioModel(TransformerBridge):
     `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
     `[batch, audio, kv_heads, d_head]`; in the encoder `audio_conv1`, `audio_conv2`,
     `audio_blocks.L.…`, `audio_ln_final`; in the connector `audio_pool`, `audio_summary`,
-    `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with `.hook_in` and `.hook_out`.
+    `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with `.hook_in` and `.hook_out`; of a
+    Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`, which is computed only when someone
+    listens.
     `layout(inputs)` says what stands in the columns of any of them.
     """
 
@@ -67,6 +69,9 @@ class HookedAudioModel(TransformerBridge):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
+        for number in range(len(model.connector.pool.attentions)):
+            reading: Any = getattr(self, f"audio_attn_{number}")
+            reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
         self._silent = self._find_silent()
 
     @property
@@ -313,7 +318,7 @@ class HookedAudioModel(TransformerBridge):
         def open_to_all(name: str) -> bool:
             return self._gated_hook_reason(self.hook_dict[name].name or name) is None
 
-        silence = torch.zeros(1600).numpy()
+        silence = self.model.encoder.config.blank()
         with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
             self(self.inputs("?", silence), return_type=None)
         points = {point.name or name: point for name, point in self.hook_dict.items()}

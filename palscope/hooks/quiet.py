@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-from palscope.models.decoder import is_listened_to
+from palscope.listened import is_listened_to
 
 
 class Quiet(nn.Module):

@@ -18,7 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.resolve import Part
-from palscope.models.decoder import is_listened_to
+from palscope.listened import is_listened_to
 from palscope.models.resumed import PlainRun, resume, run_plainly
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT

@@ -27,6 +27,8 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor, nn
 
+from palscope.connectors import Resampler
+from palscope.measures.resampler_costs import resampler_products
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import raw, sliding_window
 from palscope.routing import Level, Route, Source, TokenLayout
@@ -55,6 +57,7 @@ def prompt_layout(
     text: int,
     before: int = 0,
     rows: int = 1,
+    seconds: float | None = None,
 ) -> TokenLayout:
     """The layout of `rows` prompts with one clip each, in the columns of the checkpoint's streams.
 
@@ -64,14 +67,27 @@ def prompt_layout(
         text: words of each prompt (N_t).
         before: how many of them stand before the clip.
         rows: prompts in the batch.
+        seconds: duration of each clip. By default so long as the frame tokens reach; to be given
+            where each of them stands for the whole clip.
 
     Raises:
-        ValueError: fewer words than stand before the clip, or no row.
+        ValueError: fewer words than stand before the clip, or no row; or a clip of `seconds` has
+            another number of frame tokens, or they cannot be told from the frame tokens.
     """
     if not 0 <= before <= text or rows < 1:
         raise ValueError(
             f"a prompt of {text} words, {before} of them before the clip, in {rows} rows; expected "
             "at least one row and no more words before the clip than there are."
+        )
+    grid = model.frame_grid
+    if seconds is None and grid.whole_clip and frames:
+        raise ValueError("frame tokens stand for the whole clip here; give its seconds.")
+    if seconds is None:
+        seconds = frames // grid.per_step * grid.seconds_per_step if frames else 0.0
+    if frames and grid.tokens(seconds) != frames:
+        raise ValueError(
+            f"a clip of {seconds:g} s has {grid.tokens(seconds)} frame tokens, not {frames}: there "
+            f"are {grid.per_step} in each step of {grid.seconds_per_step:g} s."
         )
     streams = model.config.parsed_route().streams
     audio = sum(stream.tokens(frames) for stream in streams)
@@ -82,7 +98,8 @@ def prompt_layout(
         audio_token_id=1,
         streams=streams,
         frames=[frames] * rows if frames else [],
-        frame_seconds=1.0,
+        grid=grid,
+        durations=[seconds] * rows if frames else [],
     )
 
 
@@ -190,9 +207,15 @@ def training_bytes(
         One row a part and layer: `part`, `layer` (-1 outside of the layers), `bytes`.
 
     Raises:
-        ValueError: as `training_costs`.
+        ValueError: as `training_costs`; or the connector has a Q-Former or LFST, for which this is
+            not counted.
     """
     counted = _Counted(model, layout, trained=True)
+    if counted.frames_trained:
+        raise ValueError(
+            "what a trained resampler keeps for its backward pass is not counted; its operations "
+            "are (training_costs)."
+        )
     rows = [row for row in counted.kept(targets) if row[2]]
     return pd.DataFrame(rows, columns=["part", "layer", "bytes"])
 
@@ -236,6 +259,9 @@ class _Counted:
         self.rows = layout.stream.shape[0]
         self.columns = [layout.layer_columns(self.route, i) for i in range(self.route.n_layers)]
         self.decoder_trained = trained and _trained(model)
+        self.pool: Resampler = raw(model.connector.pool)
+        # A pool has nothing to train, and its frames need no gradient.
+        self.frames_trained = any(True for _ in self.pool.parameters())
         self.carried = [
             stream.name
             for stream, cells in self.route.rows
@@ -275,13 +301,16 @@ class _Counted:
 
     def _passes(self, logits: int) -> Iterator[tuple[float, _Row]]:
         """Each forward product, and the backward pass's as a multiple of it."""
+        if not self.known:
+            yield from self._resampler()
         for stream in self.layout.streams if not self.known else ():
             if stream.name in self.model.connector.summaries:
                 conv = raw(self.model.connector.summaries[stream.name]).conv
                 sizes = conv.in_channels * stream.ratio, conv.out_channels
                 used = bool(self.route.layers(stream.name))
                 tokens = self._clip_tokens(stream.name)
-                yield self._linear("summary", -1, tokens, *sizes, False, used)
+                gradient = used and self.frames_trained
+                yield self._linear("summary", -1, tokens, *sizes, gradient, used)
         for name in self.carried:
             projector = self.model.connector.input_projectors[name]
             yield from self._projector(name, -1, projector)
@@ -363,6 +392,17 @@ class _Counted:
 
     # -- parts ------------------------------------------------------------------------------------
 
+    def _resampler(self) -> Iterator[tuple[float, _Row]]:
+        """What makes frame tokens of encoder tokens: of clips all as long as the longest."""
+        if not self.layout.clip_row:
+            return
+        longest = float(self.layout.seconds[..., 1].nan_to_num().max())
+        tokens = [each.grid.tokens(longest) for each in self.model.encoder.emits]
+        for product in resampler_products(self.pool, len(self.layout.clip_row), tokens):
+            moved = product.moved * self.itemsize
+            row = _Row("resampler", -1, "forward", product.flops, product.flops, moved)
+            yield product.gradients, row
+
     def _audio(self, layer: int) -> Iterator[tuple[float, _Row]]:
         """What makes keys and values of the tokens that the layer only reads."""
         names = self.route.streams_at(layer, Level.KEYS)
@@ -414,8 +454,8 @@ class _Counted:
         return gradient * _ATTENTION_BACKWARD / _ATTENTION, row
 
     def _projector(self, stream: str, layer: int, mlp: Any) -> Iterator[tuple[float, _Row]]:
-        # Frames come from a frozen encoder, summaries from a convolution that is trained.
-        gradient = stream in self.model.connector.summaries
+        # Pooled frames come from a frozen encoder, summaries from a convolution that is trained.
+        gradient = self.frames_trained or stream in self.model.connector.summaries
         for linear in (part for part in raw(mlp) if isinstance(part, nn.Linear)):
             tokens = self._clip_tokens(stream)
             sizes = linear.in_features, linear.out_features

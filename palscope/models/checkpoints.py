@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders import EncoderConfig, load_encoder
 from palscope.errors import CheckpointError
 from palscope.models.base_weights import find_base
 from palscope.models.config import PalscopeConfig
@@ -111,10 +112,13 @@ def load_checkpoint(
         **({} if attention is None else {"attn_implementation": attention}),
     )
     dtype = language_model.dtype  # where it was "auto" or a name
-    sound: Any = config.parsed_encoder()
-    encoder = load_whisper_encoder(
-        config.encoder_base, sound.layers, pad_to_window=sound.pad_to_window, dtype=dtype
-    )
+    wanted_encoder = config.parsed_encoder()
+    encoder = load_encoder(config.encoder_base, dtype=dtype, **_choices(wanted_encoder))
+    if encoder.config != wanted_encoder:
+        raise CheckpointError(
+            f"{config.encoder_base} holds a {encoder.config.kind} encoder; {folder}/config.json "
+            f"asks for {wanted_encoder.kind}."
+        )
     config.text_config = language_model.config
     model = cls(config, language_model, encoder)
     state = _read(folder)
@@ -131,6 +135,10 @@ def load_checkpoint(
     model.encoder.to(device)
     model.connector.to(device)
     return model.eval()
+
+
+def _choices(encoder: EncoderConfig) -> dict[str, Any]:
+    return {each.name: getattr(encoder, each.name) for each in fields(encoder)}
 
 
 def own_state(

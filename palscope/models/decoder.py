@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from palscope.connectors import Connector
 from palscope.errors import HookError, PalscopeError
+from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.clips import AudioClips
 from palscope.models.families import (
@@ -448,18 +449,6 @@ class DecoderRun:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def is_listened_to(module: nn.Module) -> bool:
-    """Whether anything but the class's own forward runs when `module` is called."""
-    parts = vars(module)
-    return bool(
-        parts["_forward_hooks"]
-        or parts["_forward_pre_hooks"]
-        or parts["_backward_hooks"]
-        or parts["_backward_pre_hooks"]
-        or "forward" in parts  # nnsight sets no hook: it puts its own forward there
-    )
 
 
 def _without(

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
+from palscope.audio import TimeGrid
 from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 from palscope.routing.depths import Placement
 from palscope.routing.notation import route_to_text
@@ -132,7 +134,7 @@ def connector_for(route: Route, parameters: int) -> ConnectorConfig:
     return matched_connector(
         route,
         parameters,
-        encoder_width=ENCODER_WIDTH,
+        encoders=[EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))],
         width=WIDTH,
         inputs=INPUTS if projected else DEEP_INPUTS,
         layers=LAYER_PROJECTORS,

@@ -28,7 +28,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import find_base
@@ -63,17 +63,20 @@ def build(
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    encoder = load_whisper_encoder(bases.encoder, bases.encoder_layers)
+    chosen: dict[str, Any] = (
+        {} if bases.encoder_layers is None else {"layers": bases.encoder_layers}
+    )
+    encoder = load_encoder(bases.encoder, **chosen)
     if isinstance(connector, ConnectorShape):
         connector = connector_for(connector, route, language_model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if prompt == "instruction":
         tokenizer.chat_template = INSTRUCTION
-    processor = PalscopeProcessor(
+    processor = PalscopeProcessor.for_grid(
         encoder.feature_extractor(),
         tokenizer,
-        features_per_frame=2 * connector.frames_per_token,
-        stream_ratios=[stream.ratio for stream in route.streams],
+        connector.frame_grid(encoder.emits),
+        route.streams,
         system=bases.system,
     )
     model = PalscopeForConditionalGeneration.from_parts(
@@ -125,24 +128,29 @@ def measure_features(
     examples: Dataset[Example],
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone."""
-    total = torch.zeros(model.encoder.width, dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    tokens = 0
+    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone.
+
+    Those of several encoders stand side by side, as `Connector.standardise` takes them.
+    """
+    widths = [each.width for each in model.encoder.emits]
+    totals, squares = ([torch.zeros(w, dtype=torch.float64) for w in widths] for _ in range(2))
+    tokens = [0] * len(widths)
     taken: Any = _first(examples, count)
+    device = next(model.encoder.parameters()).device
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
-        device = next(model.encoder.parameters()).device
         batch = prompt_batch(processor, [(example.waveforms, "?")], device)
-        states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
-        counts: list[int] = lengths.tolist()
-        for row, length in zip(states.cpu(), counts, strict=True):
-            real = row[:length].double()
-            total += real.sum(0)
-            squares += real.square().sum(0)
-            tokens += length
-    mean = total / tokens
-    deviation = (squares / tokens - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), deviation.float()
+        outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
+        for part, (states, lengths) in enumerate(outputs):
+            counts: list[int] = lengths.tolist()
+            for row, length in zip(states.cpu(), counts, strict=True):
+                real = row[:length].double()
+                totals[part] += real.sum(0)
+                squares[part] += real.square().sum(0)
+                tokens[part] += length
+    means = [total / n for total, n in zip(totals, tokens, strict=True)]
+    squared = [square / n for square, n in zip(squares, tokens, strict=True)]
+    mean, square = torch.cat(means), torch.cat(squared)
+    return mean.float(), (square - mean.square()).clamp(min=0).sqrt().float()
 
 
 def _first(examples: Any, count: int) -> Any:
