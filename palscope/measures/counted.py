@@ -226,6 +226,17 @@ class Counted:
         last = self.columns[-1].running.numel() * d * (size + 8)
         yield "logits", -1, always + last + logits * self.config.vocab_size * size
 
+    def backward_states(self, layer: int) -> int:
+        """Bytes of the gradients of states that stand at once in a layer's backward pass."""
+        columns = self.columns[layer]
+        tokens, keys = columns.running.numel(), columns.keys.numel()
+        fed = self._fed(layer) * 3 * self.config.intermediate_size + tokens * 2 * self.width
+        masked = columns.memory.numel() > 0 or bool((columns.running < 0).any())
+        # Those of keys and values, for all query heads and then for each key head.
+        mixed = 2 * keys * ((self.q_width if masked else 0) + self.kv_width)
+        attention = mixed + tokens * (2 * self.q_width + 2 * self.width)
+        return max(fed, attention) * self.itemsize
+
     def _widest(self, stream: str, layer: int) -> int:
         """The widest state within the projector of a stream that a layer reads; 0 where none."""
         if self.route.cell(stream, layer).source is not Source.PROJECTED:
