@@ -132,6 +132,8 @@ def show(plan: Plan, rates: Rates | None, trained: str) -> None:
         print(f"\n{names[phase]}: {rows['bytes'].sum() / 2**30:.2f} GiB")
         for row in rows.itertuples():
             print(f"    {row.part:28} {row.bytes / 2**20:10.1f} MiB")
+    if "training" not in set(memory["phase"]):
+        print("\ntraining: memory is not counted where a resampler (Q-Former, LFST) is trained")
     print()
     if rates is not None:
         print(

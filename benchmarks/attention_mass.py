@@ -33,6 +33,7 @@ from nnsight import NNsight
 
 from benchmarks.core import default_device, header, medians, write
 from palscope.connectors import ConnectorConfig
+from palscope.encoders import EncoderOutput
 from palscope.hooks import HookedAudioModel
 from palscope.measures import attention_mass, by_pathway, pathway_mass, pathway_sets
 from palscope.measures.cost import peak_bytes
@@ -87,8 +88,10 @@ def prompt(model: PalscopeForConditionalGeneration, tokens: int) -> dict[str, An
     length = torch.tensor([tokens * model.connector.config.frames_per_token])
     states = torch.randn(1, int(length), model.encoder.width, generator=generator)
     with torch.no_grad():
-        streams = model.connector(states.to(model.device, model.dtype), length.to(model.device))
-    seconds = tokens * model.frame_seconds
+        streams = model.connector(
+            [EncoderOutput(states.to(model.device, model.dtype), length.to(model.device))]
+        )
+    seconds = tokens * model.frame_grid.seconds_per_token
     columns = sum(stream.tokens(tokens) for stream in model.route.streams)
     words = torch.randint(100, 1000, (TEXT,), generator=generator)
     audio = torch.full((columns,), model.config.audio_token_id)

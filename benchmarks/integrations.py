@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.core import default_device, header, medians, rates, write
 from palscope.connectors import ConnectorConfig, ProjectorConfig
-from palscope.encoders import WhisperEncoderConfig, build_encoder
+from palscope.encoders import EncoderOutput, WhisperEncoderConfig, build_encoder
 from palscope.measures.cost import peak_bytes
 from palscope.measures.cost_model import (
     cache_bytes,
@@ -89,7 +89,7 @@ class Case:
     def clips(self) -> AudioClips:
         """New clips, as the encoder has just left them."""
         lengths = torch.full((self.rows,), self.frames, device=self.states.device)
-        streams = self.model.connector(self.states, lengths)
+        streams = self.model.connector([EncoderOutput(self.states, lengths)])
         order = tuple(range(self.rows))
         frames, seconds = (self.frames,) * self.rows, (0.1 * self.frames,) * self.rows
         return AudioClips(streams, frames, seconds, order, reused=False)

@@ -7,13 +7,15 @@ The same cells, with the same answers (checked), by
 - TransformerLens: `patching.generic_activation_patch` on the hooked model, a forward pass a cell;
 - nnsight: a loop of traces on the plain Hugging Face model, a forward pass a cell;
 - bare: the plain decoder's layers on as many rows and tokens as the engine runs, without hooks,
-  patches or bookkeeping: the arithmetic alone.
+  patches or bookkeeping: the arithmetic alone; with `--compiled` also by the one graph that
+  torch.compile makes of a layer: what an engine of compiled cells could gain at most.
 All hear the clip encoded once. Each timing is the median of interleaved repeats.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.metadata
 import json
 from collections.abc import Callable
@@ -51,6 +53,7 @@ class Sweep:
         folder = find_checkpoint(name)
         self.plain: Any = PalscopeForConditionalGeneration.from_pretrained(folder)
         self.plain.to(self.model.model.device)
+        self.bare_layers: Any = copy.deepcopy(self.plain.language_model)  # nnsight never wraps it
         route = self.model.current_route
         # The stream of which each layer holds a state: LAL's frames are keys, the others' run.
         self.stream = route.streams[-1].name
@@ -156,7 +159,7 @@ class Sweep:
             found.append(logits[0, -1].float())
         return torch.stack(found)
 
-    def bare(self) -> Callable[[], None]:
+    def bare(self, compiled: bool = False) -> Callable[[], None]:
         """The engine's arithmetic: its layers on as many rows, tokens and keys."""
         ran: list[tuple[int, int, int, int]] = []
         original = ResumedRun._layer
@@ -171,19 +174,25 @@ class Sweep:
             self.engine()
         finally:
             ResumedRun._layer = original  # type: ignore[method-assign]
-        language_model = self.plain.language_model
+        language_model = self.bare_layers
         config = language_model.config
         inputs = [self._layer_arguments(*each) for each in ran]
 
+        def layer_of(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:
+            mask, turned = rest
+            return layer(
+                hidden,
+                attention_mask=mask,
+                past_key_values=PassingMemory(keys, values),
+                position_embeddings=turned,
+            )
+
+        called: Any = torch.compile(layer_of, dynamic=True) if compiled else layer_of
+
         @torch.no_grad()
         def run() -> None:
-            for (index, *_), (hidden, keys, values, mask, turned) in zip(ran, inputs, strict=True):
-                out = language_model.model.layers[index](
-                    hidden,
-                    attention_mask=mask,
-                    past_key_values=PassingMemory(keys, values),
-                    position_embeddings=turned,
-                )
+            for (index, *_), arguments in zip(ran, inputs, strict=True):
+                out = called(language_model.model.layers[index], *arguments)
                 if index == config.num_hidden_layers - 1:
                     out = out[0] if isinstance(out, tuple) else out
                     language_model.lm_head(language_model.model.norm(out[:, -1]))
@@ -208,7 +217,9 @@ class Sweep:
         )
 
 
-def measure(name: str, seconds: float, step: float, stride: int, repeats: int) -> dict[str, Any]:
+def measure(
+    name: str, seconds: float, step: float, stride: int, repeats: int, compiled: bool
+) -> dict[str, Any]:
     """One model's table. Raises `AssertionError` when two ways give different logits."""
     sweep = Sweep(name, seconds, step, stride)
     expected = sweep.plain_loop()
@@ -221,9 +232,12 @@ def measure(name: str, seconds: float, step: float, stride: int, repeats: int) -
     assert max(apart.values()) < 1e-5, apart
     moved = (expected - expected.mean(0)).abs().amax(-1)
     assert bool((moved > 1e-3).any()), "the patches do nothing"
-    bare = sweep.bare()
+    bare = {"bare": sweep.bare()}
+    if compiled:
+        bare["bare_compiled"] = sweep.bare(compiled=True)
+        bare["bare_compiled"]()  # compiles
     seconds_each = medians(
-        {"engine": sweep.engine, "plain_loop": sweep.plain_loop, "bare": bare, **loops}, repeats
+        {"engine": sweep.engine, "plain_loop": sweep.plain_loop, **bare, **loops}, repeats
     )
     ratios = {way: took / seconds_each["engine"] for way, took in seconds_each.items()}
     return {
@@ -244,6 +258,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=0.5, help="seconds a stretch")
     parser.add_argument("--stride", type=int, default=1, help="of the cells, each so many-th")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compiled", action="store_true", help="bare layers by torch.compile too")
     parser.add_argument("--out", type=Path, default=Path("runs/patching.json"))
     args = parser.parse_args()
     report = header(default_device())
@@ -253,7 +268,7 @@ def main() -> None:
     report["models"] = {}
     for name in args.models:
         print(name, flush=True)
-        found = measure(name, args.seconds, args.step, args.stride, args.repeats)
+        found = measure(name, args.seconds, args.step, args.stride, args.repeats, args.compiled)
         report["models"][name] = found
         print(json.dumps(found, indent=2), flush=True)
         write(report, args.out)

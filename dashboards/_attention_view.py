@@ -21,6 +21,7 @@ from _presets import presets
 from _route_table import allowed_symbols, route_table
 from _setup import Setup, choose_setup
 
+from palscope.audio import TimeGrid
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
 from palscope.measures.columns import HEAD
@@ -570,13 +571,20 @@ def title(side: Side, sides: list[Side]) -> None:
 
 def describe(opened: OpenModel, route: Route) -> None:
     """What the model is, in a line."""
-    seconds = opened.model.model.frame_seconds
+    grid = opened.model.model.frame_grid
     streams = ", ".join(
-        f"**{stream.name}** (a token every {stream.ratio * seconds:g} s)"
+        f"**{stream.name}** ({_pace(grid.coarsen(stream.ratio))})"
         for stream in opened.route.streams
     )
     changed = "" if route == opened.route else " Its route is changed."
     st.markdown(f"**{plain(opened.name)}** hears {streams}.{changed}")
+
+
+def _pace(grid: TimeGrid) -> str:
+    if grid.whole_clip:
+        return f"{grid.per_step} for the whole clip"
+    tokens = "a token" if grid.per_step == 1 else f"{grid.per_step} tokens"
+    return f"{tokens} every {grid.seconds_per_step:g} s"
 
 
 def headline(text: str) -> str:

@@ -29,3 +29,11 @@ class HookError(PalscopeError):
 
 class BenchmarkError(PalscopeError):
     """A benchmark's questions or predictions that cannot be read, or do not fit together."""
+
+
+class RecipeError(PalscopeError):
+    """A training recipe that cannot be read, or whose values make no training."""
+
+
+class DataError(PalscopeError):
+    """Training data that cannot be found or read, or too much of which is unusable."""

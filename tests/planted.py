@@ -208,13 +208,18 @@ def planted_ear() -> HookedAudioModel:
 
 def small_processor(mel_bins: int, ratios: list[int]) -> PalscopeProcessor:
     """A processor whose vocabulary is `WORDS`."""
+    extractor = WhisperFeatureExtractor(feature_size=mel_bins)
+    return PalscopeProcessor(extractor, small_tokenizer(), 10, ratios)
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer whose vocabulary is `WORDS`."""
     words = {word: number for number, word in enumerate(WORDS)}
     whole = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
     whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=whole, unk_token="<unknown>", pad_token="<pad>", eos_token="<end>"
     )
-    return PalscopeProcessor(WhisperFeatureExtractor(feature_size=mel_bins), tokenizer, 10, ratios)
 
 
 def _encoder() -> Any:

@@ -1,6 +1,7 @@
 """The connector: from encoder tokens to the states of each audio stream.
 
-`FramePool` gives frame tokens, `StridedSummary` summary tokens. Of these, an *input projector*
+A resampler (`FramePool`, `QFormer` or `LFST`) gives frame tokens, `StridedSummary` summary tokens
+of these. Of both, an *input projector*
 makes the state that a stream carries from the bottom of the decoder upwards (PLITS), and a *layer
 projector* the state that a layer reads as keys and values (LAL). A checkpoint has those it was
 trained with; a route that needs others is refused.
@@ -8,16 +9,24 @@ trained with; a route that needs others is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from palscope.connectors.mlp import MLP, FramePool, Pool
+from palscope.audio.timegrid import TimeGrid
+from palscope.connectors.features import Standard
+from palscope.connectors.lfst import LFST, LFSTConfig
+from palscope.connectors.mlp import MLP
+from palscope.connectors.pool import FramePool, Pool
+from palscope.connectors.qformer import QFormer, QFormerConfig
+from palscope.connectors.resampler import Resampler
 from palscope.connectors.summary import StridedSummary
-from palscope.errors import RouteError
+from palscope.encoders.base import EncoderOutput, EncoderTokens
+from palscope.errors import CheckpointError, RouteError
 from palscope.routing import Level, Route, Source, Stream
 
 
@@ -41,8 +50,9 @@ class ConnectorConfig:
     """What the connector consists of.
 
     Attributes:
-        frames_per_token: encoder tokens in one frame token.
+        frames_per_token: tokens of the first encoder in one frame token.
         pool: average them, or stack them side by side.
+        resampler: in place of these two, a Q-Former's or LFST's settings.
         inputs: input projector of each stream that has one, by the stream's name.
         layers: layer projectors of each stream that has some, by the stream's name.
         projected_layers: the decoder layers that those stand for.
@@ -55,6 +65,25 @@ class ConnectorConfig:
     layers: dict[str, ProjectorConfig] = field(default_factory=dict[str, ProjectorConfig])
     projected_layers: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     summary_width: int = 512
+    resampler: QFormerConfig | LFSTConfig | None = None
+
+    def __post_init__(self) -> None:
+        pooled = (self.frames_per_token, self.pool) != (5, "mean")
+        if self.resampler is not None and pooled:
+            raise CheckpointError(
+                f"frames_per_token={self.frames_per_token} and pool={self.pool!r} would do nothing "
+                f"beside the resampler {self.resampler.kind!r}; leave them out."
+            )
+
+    def frame_grid(self, encoders: Sequence[EncoderTokens]) -> TimeGrid:
+        """The time grid of the frame tokens made of these encoders' tokens.
+
+        Raises:
+            PalscopeError: steps of time do not fit those of the first encoder.
+        """
+        if self.resampler is None:
+            return encoders[0].grid.coarsen(self.frames_per_token)
+        return self.resampler.frame_grid(encoders)
 
     @classmethod
     def for_route(
@@ -85,12 +114,20 @@ class ConnectorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON config."""
-        return asdict(self)
+        data = asdict(self)
+        if self.resampler is not None:
+            data["resampler"] = {"kind": self.resampler.kind, **asdict(self.resampler)}
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ConnectorConfig:
-        """A config from what `to_dict` gave."""
+        """A config from what `to_dict` gave.
+
+        Raises:
+            CheckpointError: the resampler is of no known kind, or has settings that it does not.
+        """
         data = dict(data)
+        data["resampler"] = _resampler_config(data.get("resampler"))
         for key in ("inputs", "layers"):
             data[key] = {name: ProjectorConfig(**value) for name, value in data[key].items()}
         data["projected_layers"] = {
@@ -99,16 +136,69 @@ class ConnectorConfig:
         return cls(**data)
 
 
+_RESAMPLERS = {config.kind: config for config in (QFormerConfig, LFSTConfig)}
+
+
+def _resampler_config(data: dict[str, Any] | None) -> QFormerConfig | LFSTConfig | None:
+    if data is None:
+        return None
+    settings = dict(data)
+    kind = settings.pop("kind", None)
+    if kind not in _RESAMPLERS:
+        raise CheckpointError(
+            f"there is no resampler of kind {kind!r}; expected one of {', '.join(_RESAMPLERS)}, or "
+            "none for pooling."
+        )
+    known = _RESAMPLERS[kind].__dataclass_fields__
+    if unknown := sorted(settings.keys() - known):
+        raise CheckpointError(
+            f"settings of the {kind} resampler hold {', '.join(unknown)}; expected only "
+            f"{', '.join(known)}."
+        )
+    return _RESAMPLERS[kind](**settings)
+
+
+def _build_resampler(config: ConnectorConfig, encoders: Sequence[EncoderTokens]) -> Resampler:
+    if config.resampler is None:
+        return FramePool(encoders, config.frames_per_token, config.pool)
+    if isinstance(config.resampler, QFormerConfig):
+        return QFormer(encoders, config.resampler)
+    return LFST(encoders, config.resampler)
+
+
 class Connector(nn.Module):
-    """Encoder tokens to stream states, for `streams` of a decoder of width `outputs`."""
+    """Encoder tokens to stream states.
+
+    Attributes:
+        pool: the resampler: a pool, a Q-Former or LFST. It standardises the first encoder's tokens.
+        grid: that of the frame tokens.
+        others: what standardises the tokens of each further encoder.
+    """
 
     def __init__(
-        self, config: ConnectorConfig, encoder_width: int, outputs: int, streams: tuple[Stream, ...]
+        self,
+        config: ConnectorConfig,
+        encoders: Sequence[EncoderTokens],
+        outputs: int,
+        streams: tuple[Stream, ...],
     ) -> None:
+        """Random weights.
+
+        Args:
+            config: the settings.
+            encoders: what the encoder emits (`Encoder.emits`).
+            outputs: channels of the decoder.
+            streams: those to make tokens of.
+
+        Raises:
+            PalscopeError: the resampler does not fit the encoders.
+        """
         super().__init__()
         self.config = config
         self.streams = streams
-        self.pool = FramePool(encoder_width, config.frames_per_token, config.pool)
+        self.pool = _build_resampler(config, encoders)
+        self.grid = self.pool.grid
+        self.others = nn.ModuleList(Standard(encoder.width) for encoder in encoders[1:])
         self.summaries = nn.ModuleDict(
             {
                 stream.name: StridedSummary(self.pool.width, config.summary_width, stream.ratio)
@@ -137,10 +227,17 @@ class Connector(nn.Module):
         )
 
     def forward(
-        self, states: Float[Tensor, "clips tokens width"], lengths: Int[Tensor, "clips"]
-    ) -> dict[str, Float[Tensor, "clips stream_tokens pooled"]]:
-        """The tokens of each stream, before any projector. `lengths` are in encoder tokens."""
-        frames = self.pool(states, lengths)
+        self,
+        outputs: Sequence[EncoderOutput],
+    ) -> dict[str, Float[Tensor, "clips stream_tokens resampled"]]:
+        """The tokens of each stream, before any projector, of each encoder's output."""
+        dtype = self.pool.mean.dtype
+        (states, lengths), *rest = outputs
+        others = [
+            EncoderOutput(standard(given.to(dtype), counts), counts)
+            for standard, (given, counts) in zip(self.others, rest, strict=True)
+        ]
+        frames = self.pool(states.to(dtype), lengths, others)
         return {
             stream.name: self.summaries[stream.name](frames) if stream.ratio > 1 else frames
             for stream in self.streams
@@ -191,8 +288,17 @@ class Connector(nn.Module):
                     f"own: {list(projected) or 'none'}."
                 )
 
-    @torch.no_grad()
-    def standardise(self, mean: Float[Tensor, "width"], deviation: Float[Tensor, "width"]) -> None:
-        """Set the features' mean and deviation, measured over a training set."""
-        self.pool.mean.copy_(mean)
-        self.pool.deviation.copy_(deviation.clamp(min=1e-5))
+    def standardise(
+        self, mean: Float[Tensor, " widths"], deviation: Float[Tensor, " widths"]
+    ) -> None:
+        """Set the features' mean and deviation, measured over a training set.
+
+        Args:
+            mean: of each dimension, all encoders' side by side.
+            deviation: likewise.
+        """
+        standards: list[Any] = [self.pool, *self.others]
+        widths = [len(standard.mean) for standard in standards]
+        means, deviations = torch.split(mean, widths), torch.split(deviation, widths)
+        for standard, *statistics in zip(standards, means, deviations, strict=True):
+            standard.set_statistics(*statistics)

@@ -1,16 +1,11 @@
-"""Multi-layer perceptrons, and the pooling of encoder tokens into frame tokens."""
+"""Multi-layer perceptrons."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
-Pool = Literal["mean", "stack"]
+from torch import nn
 
 GELU_RMS = 0.65
 """Root mean square of gelu(x) for x ~ N(0, 1)."""
@@ -39,44 +34,3 @@ class MLP(nn.Sequential):
             if not last:
                 parts.append(nn.GELU())
         super().__init__(*parts)
-
-
-class FramePool(nn.Module):
-    """Standardises encoder features and pools `frames_per_token` of them into a frame token.
-
-    `mean` and `deviation` are buffers measured over the training set, a value a dimension: without
-    them (or with a per-token norm) a small frozen decoder learnt far worse in trials. Pooling
-    averages over a clip's own tokens alone, or stacks them, a missing one as zeros.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, width: int, frames_per_token: int, pool: Pool) -> None:
-        super().__init__()
-        self.frames_per_token = frames_per_token
-        self.pool: Pool = pool
-        self.width = width * (frames_per_token if pool == "stack" else 1)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-
-    def tokens(self, encoder_tokens: int) -> int:
-        """Number of frame tokens of a clip with `encoder_tokens` encoder tokens."""
-        return -(-encoder_tokens // self.frames_per_token)
-
-    def forward(
-        self, states: Float[Tensor, "clips tokens width"], lengths: Int[Tensor, "clips"]
-    ) -> Float[Tensor, "clips frames pooled"]:
-        """Frame tokens of clips of `lengths` encoder tokens; zeros past a clip's end."""
-        clips, tokens, width = states.shape
-        k = self.frames_per_token
-        real = torch.arange(tokens, device=states.device) < lengths[:, None]
-        standard = (states - self.mean) / self.deviation
-        # where, not a product: padding may hold anything, NaN too.
-        standard = torch.where(real[..., None], standard, 0.0)
-        fill = -tokens % k
-        standard = nn.functional.pad(standard, (0, 0, 0, fill)).view(clips, -1, k, width)
-        if self.pool == "stack":
-            return standard.flatten(2)
-        counts = nn.functional.pad(real, (0, fill)).view(clips, -1, k).sum(-1).clamp(min=1)
-        return standard.sum(2) / counts[..., None]

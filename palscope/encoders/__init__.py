@@ -1,19 +1,69 @@
-"""Audio encoders: one file each, one registry."""
+"""Encoders: one file each, one registry."""
 
 from __future__ import annotations
 
-from palscope.encoders.base import Encoder, EncoderConfig, EncoderOutput
-from palscope.encoders.registry import build_encoder, encoder_config
+from palscope.encoders.af_whisper import AFWhisperConfig, AFWhisperEncoder
+from palscope.encoders.ast import ASTConfig, ASTEncoder
+from palscope.encoders.base import (
+    Block,
+    ClipFeatures,
+    Component,
+    Encoder,
+    EncoderConfig,
+    EncoderOutput,
+    EncoderTokens,
+    WindowedEncoder,
+)
+from palscope.encoders.clap import ClapConfig, ClapEncoder
+from palscope.encoders.eat import EATConfig, EATEncoder, SSLAMConfig
+from palscope.encoders.front_end import EncoderFeatureExtractor
+from palscope.encoders.registry import (
+    build_encoder,
+    encoder_config,
+    encoder_kinds,
+    register_encoder,
+)
+from palscope.encoders.several import Several, SeveralConfig
 from palscope.encoders.weights import load_whisper_encoder
 from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
 
+for _config, _encoder in (
+    (WhisperEncoderConfig, WhisperEncoder),
+    (AFWhisperConfig, AFWhisperEncoder),
+    (ClapConfig, ClapEncoder),
+    (SSLAMConfig, EATEncoder),
+    (EATConfig, EATEncoder),
+    (ASTConfig, ASTEncoder),
+    (SeveralConfig, Several),
+):
+    register_encoder(_config, _encoder)
+
 __all__ = [
+    "AFWhisperConfig",
+    "AFWhisperEncoder",
+    "ASTConfig",
+    "ASTEncoder",
+    "Block",
+    "ClapConfig",
+    "ClapEncoder",
+    "ClipFeatures",
+    "Component",
+    "EATConfig",
+    "EATEncoder",
     "Encoder",
     "EncoderConfig",
+    "EncoderFeatureExtractor",
     "EncoderOutput",
+    "EncoderTokens",
+    "SSLAMConfig",
+    "Several",
+    "SeveralConfig",
     "WhisperEncoder",
     "WhisperEncoderConfig",
+    "WindowedEncoder",
     "build_encoder",
     "encoder_config",
+    "encoder_kinds",
     "load_whisper_encoder",
+    "register_encoder",
 ]

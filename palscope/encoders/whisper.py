@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 
+from palscope.audio.mel import log_mel
 from palscope.audio.timegrid import TimeGrid
-from palscope.encoders.base import Encoder, EncoderConfig, EncoderOutput
-from palscope.errors import AudioError, CheckpointError
+from palscope.encoders.base import (
+    Block,
+    ClipFeatures,
+    Component,
+    EncoderConfig,
+    Samples,
+    WindowedEncoder,
+    check_layers,
+    within,
+)
 
 # 10 ms a mel frame, and the second convolution halves their number.
 _SECONDS_PER_TOKEN = 0.02
@@ -58,20 +67,24 @@ class WhisperEncoderConfig(EncoderConfig):
     pad_to_window: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))  # JSON has lists only
-        wrong = [layer for layer in self.layers if not 0 <= layer <= self.encoder_layers]
-        if wrong or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise CheckpointError(
-                f"layers={self.layers} of a Whisper encoder with {self.encoder_layers} layers; "
-                f"expected one or more different numbers from 0 to {self.encoder_layers}."
-            )
+        layers = check_layers(self.kind, self.layers, self.encoder_layers)
+        object.__setattr__(self, "layers", layers)
+
+    def feature_extractor(self) -> WhisperFeatureExtractor:
+        """Whisper's log-mel extractor with this number of bins."""
+        return WhisperFeatureExtractor(feature_size=self.num_mel_bins)
+
+    def features(self, samples: Samples) -> ClipFeatures:
+        """Whisper's log-mel (`palscope.audio.log_mel`)."""
+        mel = log_mel(samples, self.feature_extractor())
+        return ClipFeatures(mel, mel.shape[1])
 
     def transformers_config(self) -> WhisperConfig:
         """Return the same sizes for `transformers`."""
         return WhisperConfig(**{name: getattr(self, name) for name in SIZES})
 
 
-class WhisperEncoder(Encoder):
+class WhisperEncoder(WindowedEncoder):
     """Whisper's encoder of any size. `model` is that of `transformers`, and keeps its names.
 
     A clip is encoded as long as it is: positions are cut to its length, and neither other clips
@@ -107,50 +120,53 @@ class WhisperEncoder(Encoder):
         """Mel frames of the longest sound encoded at once (30 s)."""
         return self.config.max_source_positions * _FRAMES_PER_TOKEN
 
-    def tokens(self, frames: int) -> int:
-        """One token for every two mel frames; the last may cover one."""
-        return -(-frames // _FRAMES_PER_TOKEN)
+    @property
+    def bins(self) -> int:
+        """Mel bins."""
+        return self.config.num_mel_bins
 
     def feature_extractor(self) -> WhisperFeatureExtractor:
         """Whisper's log-mel extractor with this encoder's number of bins."""
-        return WhisperFeatureExtractor(feature_size=self.config.num_mel_bins)
+        return self.config.feature_extractor()
 
-    def forward(
-        self,
-        features: Float[Tensor, "clips mel frames"],
-        lengths: Int[Tensor, " clips"],
-    ) -> EncoderOutput:
-        """States of clips of `lengths` mel frames (`palscope.audio.log_mel`), padded at the end.
-
-        Each clip's states are those it has alone, to rounding. Raises `AudioError` when features
-        and lengths do not fit together or a clip is empty.
-        """
-        self._check(features, lengths)
-        features = features.to(self.model.conv1.weight.dtype)
-        total = self.tokens(int(lengths.max()))
-        states = features.new_zeros(len(features), total, self.width)
-        # One window at a time bounds the memory by the batch, not by the length of the sound.
-        for start in range(0, int(lengths.max()), self.window):
-            rows = (lengths > start).nonzero()[:, 0]
-            left = (lengths[rows] - start).clamp(max=self.window)
-            piece = features[rows, :, start : start + int(left.max())]
-            encoded = self._encode_window(piece, left)
-            first = start // _FRAMES_PER_TOKEN
-            states[rows, first : first + encoded.shape[1]] = encoded
-        return EncoderOutput(states, _token_lengths(lengths))
-
-    def _encode_window(
+    def encode_window(
         self, features: Float[Tensor, "clips mel frames"], lengths: Int[Tensor, " clips"]
     ) -> Float[Tensor, "clips tokens width"]:
-        """At most one window of sound, each clip by itself; zero past its length."""
+        """At most one window of sound, each clip by itself."""
         if self.config.pad_to_window:
             features = self._silence_to_window(features, lengths)
-            states = self._run(features, torch.full_like(lengths, self.window))
-        else:
-            states = self._run(features, lengths)
-        tokens = _token_lengths(lengths)
-        states = states[:, : int(tokens.max())]
-        return states.masked_fill(~_within(tokens, states.shape[1])[:, :, None], 0)
+            return self._run(features, torch.full_like(lengths, self.window))
+        return self._run(features, lengths)
+
+    def components(self) -> dict[str, Component]:
+        """Convolutions, layers with their attention and MLP, final norm."""
+        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v")}
+        layer = {
+            "ln1": Component("self_attn_layer_norm"),
+            "attn": Component("self_attn", parts=attention | {"o": Component("out_proj")}),
+            "ln2": Component("final_layer_norm"),
+            "mlp_in": Component("fc1"),
+            "mlp_out": Component("fc2"),
+        }
+        return {
+            "conv1": Component("model.conv1"),
+            "conv2": Component("model.conv2"),
+            "blocks": Component("model.layers", each=True, parts=layer),
+            "ln_final": Component("model.layer_norm"),
+        }
+
+    @property
+    def mel_hook(self) -> str:
+        """What the first convolution reads."""
+        return "conv1.hook_in"
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The layers, all on the grid of the output."""
+        order = torch.arange(self.tokens(self.window))
+        return tuple(
+            Block(f"blocks.{i}", self.grid, order) for i in range(self.config.encoder_layers)
+        )
 
     def _run(
         self, features: Float[Tensor, "clips mel frames"], lengths: Int[Tensor, " clips"]
@@ -159,12 +175,12 @@ class WhisperEncoder(Encoder):
         model = cast(Any, self.model)
         # A convolution pads a single clip with zeros, so the next clip's end must be zero too,
         # before each of the two.
-        frames = _within(lengths, features.shape[-1])
+        frames = within(lengths, features.shape[-1])
         hidden = features.masked_fill(~frames[:, None], 0)
         hidden = nn.functional.gelu(model.conv1(hidden)).masked_fill(~frames[:, None], 0)
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
 
-        tokens = _within(_token_lengths(lengths), hidden.shape[1])
+        tokens = within(self.token_lengths(lengths), hidden.shape[1])
         hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         mask = create_bidirectional_mask(model.config, hidden, tokens)  # None if all are heard
         chosen = {0: hidden}
@@ -183,33 +199,10 @@ class WhisperEncoder(Encoder):
         Exact when a clip ends in 25 ms of silence; else the two frames after its end, which
         would hear its last samples, are silent here.
         """
-        inside = _within(lengths, features.shape[-1])[:, None]
+        inside = within(lengths, features.shape[-1])[:, None]
         loudest = features.masked_fill(~inside, -torch.inf).amax(dim=(1, 2), keepdim=True)
         # (log10 + 4) / 4 of the smallest power, 1e-10, and of 8 decades below the loudest bin.
         silence = (loudest - 2.0).clamp(min=-1.5)
         padded = silence.expand(-1, features.shape[1], self.window).clone()
         padded[..., : features.shape[-1]] = torch.where(inside, features, silence)
         return padded
-
-    def _check(self, features: Tensor, lengths: Tensor) -> None:
-        bins = self.config.num_mel_bins
-        if features.ndim != 3 or features.shape[1] != bins or lengths.shape != features.shape[:1]:
-            raise AudioError(
-                f"Features {tuple(features.shape)} with lengths {tuple(lengths.shape)}; "
-                f"expected [clips, {bins} mel bins, frames] and [clips]. "
-                "Use the feature extractor of this encoder."
-            )
-        if int(lengths.min()) < 1 or int(lengths.max()) > features.shape[-1]:
-            raise AudioError(
-                f"Lengths {lengths.tolist()} in mel frames; "
-                f"expected 1 to {features.shape[-1]}, the frames given."
-            )
-
-
-def _token_lengths(lengths: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:
-    return (lengths + _FRAMES_PER_TOKEN - 1) // _FRAMES_PER_TOKEN
-
-
-def _within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
-    """Tell, for each clip, the places up to its length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import configure_toke
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks.adapter import make_adapter
+from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
 from palscope.models import (
@@ -67,6 +68,9 @@ class HookedAudioModel(TransformerBridge):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
+        for number in range(len(model.connector.pool.attentions)):
+            reading: Any = getattr(self, f"audio_attn_{number}")
+            reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
         self._silent = self._find_silent()
 
     @property
@@ -293,12 +297,18 @@ class HookedAudioModel(TransformerBridge):
             )
 
     def _refuse_encoder_hooks(self) -> None:
-        for name, point in self.hook_dict.items():
-            if name.startswith(ENCODER_HOOKS) and point.has_hooks(dir="both"):
+        for name, point in self._encoder_points.items():
+            if point.has_hooks(dir="both"):
                 raise HookError(
                     f"{name} has a hook, but the clips were given encoded (audio=), so it cannot "
                     "fire. Give input_features instead."
                 )
+
+    @functools.cached_property
+    def _encoder_points(self) -> dict[str, HookPoint]:
+        # Asked on every call; TransformerLens makes hook_dict anew each time.
+        points = self.hook_dict.items()
+        return {name: point for name, point in points if name.startswith(ENCODER_HOOKS)}
 
     def _find_silent(self) -> frozenset[str]:
         """Names of hook points that a forward pass never reaches, found by one.
@@ -313,7 +323,7 @@ class HookedAudioModel(TransformerBridge):
         def open_to_all(name: str) -> bool:
             return self._gated_hook_reason(self.hook_dict[name].name or name) is None
 
-        silence = torch.zeros(1600).numpy()
+        silence = self.model.encoder.config.blank()
         with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
             self(self.inputs("?", silence), return_type=None)
         points = {point.name or name: point for name, point in self.hook_dict.items()}

@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-from palscope.models.decoder import is_listened_to
+from palscope.listened import HOOKS, is_listened_to
 
 
 class Quiet(nn.Module):
@@ -40,11 +40,16 @@ class Quiet(nn.Module):
         # A component around this one may have fired its hook_in for it, and says so by a flag.
         if self.__dict__.get("_suppress_next_hook_in"):
             return False
-        return not any(map(is_listened_to, self._points))
+        return not any(self._hooks) and not any("forward" in parts for parts in self._parts)
 
     @functools.cached_property
-    def _points(self) -> tuple[HookPoint, ...]:
-        return tuple(child for child in self.children() if isinstance(child, HookPoint))
+    def _parts(self) -> tuple[dict[str, Any], ...]:
+        """What each hook point holds; asked on every call, so it is looked up once."""
+        return tuple(vars(child) for child in self.children() if isinstance(child, HookPoint))
+
+    @functools.cached_property
+    def _hooks(self) -> tuple[dict[int, Any], ...]:
+        return tuple(parts[kind] for parts in self._parts for kind in HOOKS)
 
 
 class QuietBlock(nn.Module):

@@ -156,7 +156,7 @@ def in_force(
         def edit(tensor: Tensor, hook: Any) -> Tensor | None:
             del hook
             inside = found[0].part.axis in ("window", "mel")
-            window = places.next_window(found[0].part.hook) if inside else None
+            window = places.next_window(found[0].part) if inside else None
             return _edited(tensor, found, places, window, done)
 
         return edit

@@ -121,7 +121,7 @@ def capture_parts(
         def listen(tensor: Tensor, hook: Any) -> None:
             del hook
             inside = found[0].axis in ("window", "mel")
-            window = places.next_window(found[0].hook) if inside else None
+            window = places.next_window(found[0]) if inside else None
             for part in found:
                 take(part, tensor, window)
 

@@ -18,7 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.resolve import Part
-from palscope.models.decoder import is_listened_to
+from palscope.listened import is_listened_to
 from palscope.models.resumed import PlainRun, resume, run_plainly
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
@@ -59,7 +59,7 @@ def start_of(bound: Sequence[Bound], layout: TokenLayout) -> Start | None:
     return Start(
         min(start.layer for start in starts),
         min(start.column for start in starts),
-        _together(starts),
+        frozenset(layer for start in starts for layer in start.anew),
         any(start.in_projectors for start in starts),
     )
 
@@ -146,7 +146,7 @@ class Engine:
                 self.plain,
                 [start.layer for start in starts],
                 min(start.column for start in starts),
-                anew=_together(starts),
+                anew=_first_rows(starts),
                 own_clips=any(start.in_projectors for start in starts),
             )
         return logits, cuts.counted
@@ -162,8 +162,10 @@ class Engine:
         return max(1, budget // (per_row * self._model.model.dtype.itemsize))
 
 
-def _together(starts: Sequence[Start]) -> frozenset[int]:
-    return frozenset(layer for start in starts for layer in start.anew)
+def _first_rows(starts: Sequence[Start]) -> dict[int, int]:
+    """Each layer whose audio memory is changed, and the first row in which it is."""
+    rows = reversed(list(enumerate(starts)))
+    return {layer: row for row, start in rows for layer in start.anew}
 
 
 def _is_hooked(module: nn.Module) -> bool:

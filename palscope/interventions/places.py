@@ -39,9 +39,10 @@ class Places:
         self._frames = [] if lengths is None else [int(n) for n in lengths] * copies
         self._fired: dict[str, int] = {}
 
-    def next_window(self, hook: str) -> int:
-        """Number of the encoder's window that fires `hook` now."""
-        window = self._model.model.encoder.window
+    def next_window(self, part: Part) -> int:
+        """Number of the encoder's window that fires the part's hook now."""
+        hook = part.hook
+        window = self._model.model.encoder.parts[part.encoder].window
         windows = -(-max(self._frames) // window)
         count = self._fired.get(hook, 0)
         self._fired[hook] = count + 1
@@ -61,7 +62,8 @@ class Places:
         return self._in_decoder(part, row, tensor)
 
     def _in_window(self, part: Part, clip: int, tensor: Tensor, window: int) -> Found | None:
-        frames = self._model.model.encoder.window
+        encoder = self._model.model.encoder.parts[part.encoder]
+        frames = encoder.window
         first = window * frames
         here = [i for i, n in enumerate(self._frames) if n > first]
         if len(here) != tensor.shape[0]:
@@ -71,12 +73,15 @@ class Places:
             )
         if clip not in here:
             return None
-        per = frames if part.axis == "mel" else self._model.model.encoder.tokens(frames)
+        per = frames if part.order is None else len(part.order)
         inside = (part.columns >= window * per) & (part.columns < (window + 1) * per)
         which = inside.nonzero()[:, 0]
         if not len(which):
             return None
-        at = (part.columns[which] - window * per).to(tensor.device)
+        at = part.columns[which] - window * per
+        if part.order is not None:
+            at = part.order[at]
+        at = at.to(tensor.device)
         place = here.index(clip)
         # With the clip as a tensor too, the tokens' axis comes first: [tokens, bins].
         clips = torch.full_like(at, place)
@@ -93,9 +98,11 @@ class Places:
                 "supported."
             )
         assert part.layer is not None
-        if row >= tensor.shape[0]:
-            raise HookError(f"{part.hook} fired before row {row} had joined the run.")
         layer = run.columns_of(part.layer)
+        first = run.first_memory_row(part.layer) if part.axis == "memory" else 0
+        here = row - first
+        if not 0 <= here < tensor.shape[0]:
+            raise HookError(f"{part.hook} fired without row {row}, which stands elsewhere.")
         if part.axis == "pattern":
             keys = self._places(layer.keys[row], part.columns, part.onwards)
             assert part.queries is not None
@@ -109,9 +116,9 @@ class Places:
         if not len(places):
             return None
         if part.heads is None:
-            return Found((row, places))
+            return Found((here, places))
         heads = self._heads(part, tensor.shape[2], tensor.device)
-        return Found((row, places[:, None], heads[None, :]))
+        return Found((here, places[:, None], heads[None, :]))
 
     def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
         found = torch.isin(axis, wanted.to(axis.device))

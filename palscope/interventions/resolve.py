@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
+from palscope.hooks.adapter import entries
 from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
-from palscope.models.modeling import SECONDS_PER_FEATURE
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
 
@@ -49,6 +49,8 @@ class Part:
         layer: None at a site without layers.
         heads: places on the tensor's head axis, None for all.
         queries: at `pattern`, the columns that read; `columns` are the keys.
+        encoder: before the decoder, which of the encoder's parts.
+        order: inside an encoder's layer, places of a window's tokens in its tensor.
     """
 
     hook: str
@@ -60,6 +62,8 @@ class Part:
     heads: tuple[int, ...] | None = None
     queries: Int[Tensor, "queries"] | None = None
     queries_onwards: bool = False
+    encoder: int = 0
+    order: Int[Tensor, "window_tokens"] | None = None
 
 
 @dataclass(frozen=True)
@@ -340,9 +344,7 @@ def _kv_heads(model: HookedAudioModel, address: Address) -> tuple[int, ...] | No
 def _before_the_decoder(
     model: HookedAudioModel, inputs: Mapping[str, Any], address: Address, layout: TokenLayout
 ) -> Resolved:
-    encoder = model.model.encoder
-    seconds = SECONDS_PER_FEATURE if address.site == "mel" else encoder.grid.seconds_per_token
-    hooks = _encoder_hooks(model, address)
+    places = _encoder_places(model, address)
     parts: list[Part] = []
     covered: list[dict[str, Any]] = []
     sound = address.key_tokens
@@ -357,7 +359,6 @@ def _before_the_decoder(
                 f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
             )
         clip = owned[sound.clip]
-        count = lengths[clip] if address.site == "mel" else encoder.tokens(lengths[clip])
         length = lengths[clip] * SECONDS_PER_FEATURE
         end = length if sound.end is None else sound.end
         if end > length + 0.1:
@@ -365,33 +366,81 @@ def _before_the_decoder(
                 f"{sound.start:.2f} to {end:.2f} s lies outside of clip {sound.clip}, which is "
                 f"{length:.2f} s long."
             )
-        tokens = TimeGrid(seconds).tokens_between(sound.start, end, count)
-        columns = torch.tensor(list(tokens))
-        parts += [Part(hook, axis, clip, columns, layer=layer) for hook, axis, layer in hooks]
-        covered.append(
-            {
-                "row": row,
-                "stream": "mel frames" if address.site == "mel" else "encoder tokens",
-                "tokens": len(tokens),
-                "first": tokens[0],
-                "last": tokens[-1],
-                "start_s": tokens[0] * seconds,
-                "end_s": min((tokens[-1] + 1) * seconds, length),
-            }
-        )
+        told: set[tuple[int, TimeGrid]] = set()
+        for part, grid in places:
+            tokens = grid.tokens_between(sound.start, end, grid.tokens(length))
+            parts.append(replace(part, row=clip, columns=torch.tensor(list(tokens))))
+            if (part.encoder, grid) in told:
+                continue  # another layer of the same encoder
+            told.add((part.encoder, grid))
+            covered.append(
+                {
+                    "row": row,
+                    "stream": "mel frames" if address.site == "mel" else "encoder tokens",
+                    "tokens": len(tokens),
+                    "first": tokens[0],
+                    "last": tokens[-1],
+                    "start_s": grid.span(tokens[0])[0],
+                    "end_s": min(grid.span(tokens[-1])[1], length),
+                }
+            )
     return Resolved(address, tuple(parts), lambda: pd.DataFrame(covered))
 
 
-def _encoder_hooks(model: HookedAudioModel, address: Address) -> list[tuple[str, Axis, int | None]]:
-    if address.site == "mel":
-        return [("audio_conv1.hook_in", "mel", None)]
+def encoder_grid(model: HookedAudioModel, part: Part) -> TimeGrid:
+    """The time grid of a part before the decoder, whose columns are tokens of the clip."""
+    if part.axis == "mel":
+        return TimeGrid(SECONDS_PER_FEATURE)
+    encoder = model.model.encoder.parts[part.encoder]
+    return encoder.grid if part.layer is None else encoder.blocks[part.layer].grid
+
+
+def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Part, TimeGrid]]:
+    """Hook points of the address in each of the encoders, still without row and columns."""
+    encoder = model.model.encoder
+    none = torch.empty(0, dtype=torch.long)
     if address.site == "encoder_output":
-        return [("audio_pool.hook_in", "clip_tokens", None)]
-    layers = _checked("encoder layer", address.layers, len(model.audio_blocks))
-    names = [(f"audio_blocks.{layer}.hook_out", layer) for layer in layers]
-    # The layers above the last that the connector reads do not run.
-    wanted = names if address.layers else [(n, layer) for n, layer in names if model.can_fire(n)]
-    return [(name, "window", layer) for name, layer in wanted]
+        parts = [
+            Part(f"{name}.hook_in", "clip_tokens", 0, none, encoder=number)
+            for number, name in enumerate(entries(model.model))
+        ]
+    elif address.site == "mel":
+        for each in encoder.parts:
+            if each.mel_hook is None:
+                raise PalscopeError(
+                    f"the encoder {each.config.kind} hears a short clip several times over, or is "
+                    "not hooked where its features enter, so they cannot be addressed: edit the "
+                    "sound itself (edit_waveform)."
+                )
+        parts = [
+            Part(f"audio_{prefix}{each.mel_hook}", "mel", 0, none, encoder=number)
+            for number, (prefix, each) in enumerate(
+                zip(encoder.prefixes, encoder.parts, strict=True)
+            )
+        ]
+    else:
+        parts = _encoder_blocks(model, address)
+    return [(part, encoder_grid(model, part)) for part in parts]
+
+
+def _encoder_blocks(model: HookedAudioModel, address: Address) -> list[Part]:
+    """The layers of every encoder; a number names that layer of each encoder that has it."""
+    encoder = model.model.encoder
+    deepest = max(len(each.blocks) for each in encoder.parts)
+    if not deepest:
+        raise PalscopeError(f"the encoder {encoder.config.kind} names no layers of its own.")
+    wanted = _checked("encoder layer", address.layers, deepest)
+    none = torch.empty(0, dtype=torch.long)
+    parts: list[Part] = []
+    for number, (prefix, each) in enumerate(zip(encoder.prefixes, encoder.parts, strict=True)):
+        for layer, block in enumerate(each.blocks):
+            hook = f"audio_{prefix}{block.name}.hook_out"
+            # The layers above the last that the connector reads do not run.
+            if layer in wanted and (address.layers or model.can_fire(hook)):
+                parts.append(
+                    Part(hook, "window", 0, none, layer=layer, encoder=number, order=block.order)
+                )
+    return parts
 
 
 def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:

@@ -2,6 +2,7 @@
 
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures.bands import mean_band
+from palscope.measures.connector_attention import connector_attention
 from palscope.measures.pathway_mass import (
     clip_sets,
     pathway_mass,
@@ -16,6 +17,7 @@ __all__ = [
     "by_pathway",
     "by_seconds",
     "clip_sets",
+    "connector_attention",
     "mean_band",
     "over_time",
     "pathway_mass",

@@ -22,17 +22,17 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
+from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import SITES, Address, Captured, Change, Resolved, Sound, capture
 from palscope.interventions import resolve as resolved_at
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.cells import copies_of
-from palscope.interventions.resolve import Part
+from palscope.interventions.resolve import Part, encoder_grid
 from palscope.measures.columns import TEXT_PATHWAY
 from palscope.measures.metrics import Answers
 from palscope.measures.patching import Direction, source_and_target
-from palscope.models.modeling import SECONDS_PER_FEATURE
 
 Metric = Literal["logit_diff", "logprob"]
 
@@ -401,15 +401,15 @@ def _column_labels(model: HookedAudioModel, inputs: Mapping[str, Any]) -> Any:
 def _encoder_labels(model: HookedAudioModel, inputs: Mapping[str, Any], part: Part) -> pd.DataFrame:
     """The same of a part before the decoder, whose row is the clip."""
     mel = part.axis == "mel"
-    seconds = SECONDS_PER_FEATURE if mel else model.model.encoder.grid.seconds_per_token
     tokens = part.columns.numpy()
     length = int(inputs["feature_lengths"][part.row]) * SECONDS_PER_FEATURE
+    spans = encoder_grid(model, part).spans(int(tokens.max()) + 1)[tokens]
     return pd.DataFrame(
         {
             "stream": "mel frames" if mel else "encoder tokens",
             "clip": part.row,
             "token": tokens,
-            "start_s": (tokens * seconds).round(6),
-            "end_s": np.minimum((tokens + 1) * seconds, length).round(6),
+            "start_s": spans[:, 0].round(6),
+            "end_s": np.minimum(spans[:, 1], length).round(6),
         }
     )

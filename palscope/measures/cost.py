@@ -1,4 +1,4 @@
-"""What routes cost: time and memory of prefill, and the cache it leaves, side by side in one run.
+"""What routes cost: time and memory of prefill and of training, side by side in one run.
 
 Prefill is what generation does first: the whole prompt, audio encoded before, logits of the last
 position alone, keys and values kept. A machine's own speed drops out of the ratios.
@@ -68,32 +68,80 @@ def prefill_costs(
     Raises:
         ValueError: `repeats` is below 1, or no prefill is called `baseline`.
     """
-    if repeats < 1 or baseline not in prefills:
+    table = _side_by_side(prefills, baseline, repeats, "prefill")
+    caches = [int(call().past_key_values.nbytes) for call in prefills.values()]
+    table.insert(5, "cache_bytes", caches)
+    table.insert(6, "cache_ratio", np.divide(caches, caches[list(prefills).index(baseline)]))
+    return table
+
+
+def training_step(
+    model: PalscopeForConditionalGeneration, batch: Mapping[str, Any]
+) -> Callable[[], Any]:
+    """Forward and backward pass of a training step; the gradients are dropped.
+
+    Args:
+        model: what is to be trained requires gradients.
+        batch: with clips (`input_features`, which the encoder runs on) and `labels`.
+    """
+
+    def run() -> None:
+        model.train()
+        model(**batch).loss.backward()
+        model.zero_grad(set_to_none=True)
+        model.eval()
+
+    return run
+
+
+def training_costs(
+    steps: Mapping[str, Callable[[], Any]], baseline: str, *, repeats: int = 5
+) -> pd.DataFrame:
+    """Time and memory of each training step, as ratios to one of them, measured in turns.
+
+    Args:
+        steps: by name, from `training_step`.
+        baseline: the name of the one that the ratios are to.
+        repeats: turns that count.
+
+    Returns:
+        One row a step: `placement` (its name), `step_s`, `step_ratio`, `step_ratio_low`,
+        `step_ratio_high`, `step_peak_bytes`, `step_peak_ratio`, as in `prefill_costs`.
+
+    Raises:
+        ValueError: `repeats` is below 1, or no step is called `baseline`.
+    """
+    table: Any = _side_by_side(steps, baseline, repeats, "step")
+    return table.rename(columns={name: f"step_{name}" for name in ("peak_bytes", "peak_ratio")})
+
+
+def _side_by_side(
+    calls: Mapping[str, Callable[[], Any]], baseline: str, repeats: int, what: str
+) -> pd.DataFrame:
+    """Seconds and peak bytes of each call, and their ratios; seconds are named after `what`."""
+    if repeats < 1 or baseline not in calls:
         raise ValueError(
             f"repeats is {repeats} and the baseline {baseline!r}; expected at least one turn and "
-            f"one of {', '.join(prefills)}."
+            f"one of {', '.join(calls)}."
         )
-    seconds: dict[str, list[float]] = {name: [] for name in prefills}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
-        for name, call in prefills.items():
+        for name, call in calls.items():
             took = _seconds(call)
             if turn:
                 seconds[name].append(took)
-    caches = {name: int(call().past_key_values.nbytes) for name, call in prefills.items()}
-    peaks = {name: peak_bytes(call) for name, call in prefills.items()}
+    peaks = {name: peak_bytes(call) for name, call in calls.items()}
     rows: list[dict[str, Any]] = []
-    for name in prefills:
+    for name in calls:
         ratios = np.divide(seconds[name], seconds[baseline])
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         rows.append(
             {
                 "placement": name,
-                "prefill_s": float(np.median(seconds[name])),
-                "prefill_ratio": float(middle),
-                "prefill_ratio_low": float(low),
-                "prefill_ratio_high": float(high),
-                "cache_bytes": caches[name],
-                "cache_ratio": caches[name] / caches[baseline],
+                f"{what}_s": float(np.median(seconds[name])),
+                f"{what}_ratio": float(middle),
+                f"{what}_ratio_low": float(low),
+                f"{what}_ratio_high": float(high),
                 "peak_bytes": peaks[name],
                 "peak_ratio": peaks[name] / peaks[baseline],
             }

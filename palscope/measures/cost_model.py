@@ -38,6 +38,7 @@ def prompt_layout(
     text: int,
     before: int = 0,
     rows: int = 1,
+    seconds: float | None = None,
 ) -> TokenLayout:
     """The layout of `rows` prompts with one clip each, in the columns of the checkpoint's streams.
 
@@ -47,14 +48,27 @@ def prompt_layout(
         text: words of each prompt (N_t).
         before: how many of them stand before the clip.
         rows: prompts in the batch.
+        seconds: duration of each clip. By default so long as the frame tokens reach; to be given
+            where each of them stands for the whole clip.
 
     Raises:
-        ValueError: fewer words than stand before the clip, or no row.
+        ValueError: fewer words than stand before the clip, or no row; or a clip of `seconds` has
+            another number of frame tokens, or they cannot be told from the frame tokens.
     """
     if not 0 <= before <= text or rows < 1:
         raise ValueError(
             f"a prompt of {text} words, {before} of them before the clip, in {rows} rows; expected "
             "at least one row and no more words before the clip than there are."
+        )
+    grid = model.frame_grid
+    if seconds is None and grid.whole_clip and frames:
+        raise ValueError("frame tokens stand for the whole clip here; give its seconds.")
+    if seconds is None:
+        seconds = frames // grid.per_step * grid.seconds_per_step if frames else 0.0
+    if frames and grid.tokens(seconds) != frames:
+        raise ValueError(
+            f"a clip of {seconds:g} s has {grid.tokens(seconds)} frame tokens, not {frames}: there "
+            f"are {grid.per_step} in each step of {grid.seconds_per_step:g} s."
         )
     streams = model.config.parsed_route().streams
     audio = sum(stream.tokens(frames) for stream in streams)
@@ -65,7 +79,8 @@ def prompt_layout(
         audio_token_id=1,
         streams=streams,
         frames=[frames] * rows if frames else [],
-        frame_seconds=1.0,
+        grid=grid,
+        durations=[seconds] * rows if frames else [],
     )
 
 
@@ -173,9 +188,15 @@ def training_bytes(
         One row a part and layer: `part`, `layer` (-1 outside of the layers), `bytes`.
 
     Raises:
-        ValueError: as `training_costs`.
+        ValueError: as `training_costs`; or the connector has a Q-Former or LFST, for which this is
+            not counted.
     """
     counted = Counted(model, layout, trained=True)
+    if counted.frames_trained:
+        raise ValueError(
+            "what a trained resampler keeps for its backward pass is not counted; its operations "
+            "are (training_costs)."
+        )
     rows = [row for row in counted.kept(targets) if row[2]]
     return pd.DataFrame(rows, columns=["part", "layer", "bytes"])
 

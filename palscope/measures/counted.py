@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from palscope.connectors import Resampler
+from palscope.measures.resampler_costs import resampler_products
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import raw, sliding_window
 from palscope.routing import Level, Route, Source, TokenLayout
@@ -55,6 +57,9 @@ class Counted:
         self.rows = layout.stream.shape[0]
         self.columns = [layout.layer_columns(self.route, i) for i in range(self.route.n_layers)]
         self.decoder_trained = trained and _trained(model)
+        self.pool: Resampler = raw(model.connector.pool)
+        # A pool has nothing to train, and its frames need no gradient.
+        self.frames_trained = any(True for _ in self.pool.parameters())
         self.carried = [
             stream.name
             for stream, cells in self.route.rows
@@ -96,13 +101,16 @@ class Counted:
 
     def _passes(self, logits: int) -> Iterator[tuple[float, Row]]:
         """Each forward product, and the backward pass's as a multiple of it."""
+        if not self.known:
+            yield from self._resampler()
         for stream in self.layout.streams if not self.known else ():
             if stream.name in self.model.connector.summaries:
                 conv = raw(self.model.connector.summaries[stream.name]).conv
                 sizes = conv.in_channels * stream.ratio, conv.out_channels
                 used = bool(self.route.layers(stream.name))
                 tokens = self._clip_tokens(stream.name)
-                yield self._linear("summary", -1, tokens, *sizes, False, used)
+                gradient = used and self.frames_trained
+                yield self._linear("summary", -1, tokens, *sizes, gradient, used)
         for name in self.carried:
             projector = self.model.connector.input_projectors[name]
             yield from self._projector(name, -1, projector)
@@ -253,6 +261,17 @@ class Counted:
 
     # -- parts ------------------------------------------------------------------------------------
 
+    def _resampler(self) -> Iterator[tuple[float, Row]]:
+        """What makes frame tokens of encoder tokens: of clips all as long as the longest."""
+        if not self.layout.clip_row:
+            return
+        longest = float(self.layout.seconds[..., 1].nan_to_num().max())
+        tokens = [each.grid.tokens(longest) for each in self.model.encoder.emits]
+        for product in resampler_products(self.pool, len(self.layout.clip_row), tokens):
+            moved = product.moved * self.itemsize
+            row = Row("resampler", -1, "forward", product.flops, product.flops, moved)
+            yield product.gradients, row
+
     def _audio(self, layer: int) -> Iterator[tuple[float, Row]]:
         """What makes keys and values of the tokens that the layer only reads."""
         names = self.route.streams_at(layer, Level.KEYS)
@@ -304,8 +323,8 @@ class Counted:
         return gradient * _ATTENTION_BACKWARD / _ATTENTION, row
 
     def _projector(self, stream: str, layer: int, mlp: Any) -> Iterator[tuple[float, Row]]:
-        # Frames come from a frozen encoder, summaries from a convolution that is trained.
-        gradient = stream in self.model.connector.summaries
+        # Pooled frames come from a frozen encoder, summaries from a convolution that is trained.
+        gradient = self.frames_trained or stream in self.model.connector.summaries
         for linear in (part for part in raw(mlp) if isinstance(part, nn.Linear)):
             tokens = self._clip_tokens(stream)
             sizes = linear.in_features, linear.out_features

@@ -18,11 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.timegrid import TimeGrid
-from palscope.errors import AudioError
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.errors import AudioError, PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound, edit_waveform
-from palscope.models.modeling import SECONDS_PER_FEATURE
 from palscope.routing import Level, TokenLayout
 
 How = Literal["noise", "silence"]
@@ -106,8 +105,14 @@ def leakage(
 
     Raises:
         AudioError: as `changed_window`; or the clip is longer than the encoder's window.
+        PalscopeError: the model has several encoders.
     """
-    encoder: Any = model.model.encoder
+    encoder = model.model.encoder
+    if len(encoder.parts) > 1:
+        raise PalscopeError(
+            "leakage follows one encoder's tokens; this model has several. Measure a model with "
+            "each of them alone."
+        )
     heard = load_audio(waveform, sample_rate=model.processor.sample_rate)
     longest = encoder.window * SECONDS_PER_FEATURE
     if heard.seconds > longest:
@@ -231,17 +236,22 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
     with torch.no_grad():
         _, cache = model.run_with_cache(inputs, names_filter=names, logits_to_keep=1)
     layout = model.layout(inputs)
-    mel = inputs["input_features"][0].T
+    mel = inputs["input_features"][0, :, : int(inputs["feature_lengths"][0])].T
     seconds = waveform.seconds
     found = [_Depth("mel", -1, "", mel, TimeGrid(SECONDS_PER_FEATURE).spans(len(mel)))]
-    grid = model.model.encoder.grid
+    encoder = model.model.encoder
     for name, site, layer, stream in _places(model):
-        if site.startswith("encoder"):
-            state = cache[name][0]
-            spans = grid.spans(len(state))
+        state = cache[name][0]
+        if site in ("encoder_input", "encoder_block"):
+            block = encoder.blocks[max(layer, 0)]
+            tokens = block.grid.tokens(len(mel) * SECONDS_PER_FEATURE)
+            state = state[block.order[:tokens]]
+            spans = block.grid.spans(tokens)
+        elif site == "encoder_output":
+            spans = encoder.grid.spans(len(state))
         else:
             at, spans = _tokens(model, layout, site, layer, stream)
-            state = cache[name][0][at]
+            state = state[at]
         spans = cast(Any, np.minimum(spans, seconds)).round(6)  # a layout's seconds are float32
         found.append(_Depth(site, layer, stream, state.float(), spans))
     return found
@@ -249,11 +259,11 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
 
 def _places(model: HookedAudioModel) -> Iterator[tuple[str, str, int, str]]:
     """Hook point, site, layer and stream of every depth above the mel spectrogram."""
-    yield "audio_blocks.0.hook_in", "encoder_input", -1, ""
-    layers = 0
-    while model.can_fire(f"audio_blocks.{layers}.hook_out"):
-        yield f"audio_blocks.{layers}.hook_out", "encoder_block", layers, ""
-        layers += 1
+    for layer, block in enumerate(model.model.encoder.blocks):
+        if layer == 0:
+            yield f"audio_{block.name}.hook_in", "encoder_input", -1, ""
+        if model.can_fire(f"audio_{block.name}.hook_out"):
+            yield f"audio_{block.name}.hook_out", "encoder_block", layer, ""
     yield "audio_pool.hook_in", "encoder_output", -1, ""
     route = model.current_route
     for stream in route.streams:

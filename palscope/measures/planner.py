@@ -38,7 +38,6 @@ from palscope.models import PalscopeForConditionalGeneration
 Bits = Literal[4, 8]
 Trained = Literal["connector", "connector and decoder"]
 
-FEATURES_PER_SECOND = 100
 _BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit form."""
 
@@ -76,9 +75,12 @@ class Plan:
     """What a load needs.
 
     `memory` has one row a `phase` (inference, training) and `part`, `bytes`; the rows of a phase
-    add up to its peak. `work` has one row a step: `phase` (prefill, decoding, training), `flops`,
-    `bytes` (weights, inputs and outputs, each moved once) and, where rates were given, `seconds`:
-    the least time at these rates, else NaN.
+    add up to its peak. Training's are left out where a resampler (Q-Former, LFST) is trained: what
+    it keeps is not counted.
+
+    `work` has one row a step: `phase` (prefill, decoding, training), `flops`, `bytes` (weights,
+    inputs and outputs, each moved once) and, where rates were given, `seconds`: the least time at
+    these rates, else NaN.
     """
 
     memory: pd.DataFrame
@@ -119,10 +121,13 @@ def plan_for(
     model.freeze_bases()
     model.connector.requires_grad_(True)
     model.language_model.requires_grad_(trained == "connector and decoder")
-    features = round(load.seconds * FEATURES_PER_SECOND)
-    frames = model.connector.pool.tokens(model.encoder.tokens(features))
-    prompt = prompt_layout(model, frames=frames, text=load.text, rows=load.rows)
-    whole = prompt_layout(model, frames=frames, text=load.text + load.answer, rows=load.rows)
+    clip: dict[str, Any] = {
+        "frames": model.frame_grid.tokens(load.seconds),
+        "seconds": load.seconds,
+        "rows": load.rows,
+    }
+    prompt = prompt_layout(model, text=load.text, **clip)
+    whole = prompt_layout(model, text=load.text + load.answer, **clip)
     targets = load.rows * load.answer
     weights = _weights(model, bits)
 
@@ -135,14 +140,15 @@ def plan_for(
         ("inference", "cache of the answer", last - first),
         ("inference", "states of the prefill", max(prefill - last, 0)),
     ]
-    weight_bytes = sum(p.numel() * p.itemsize for p in _trained(model))
-    peak = _training_peak(Counted(model, whole, trained=True), targets)
-    memory += [
-        *(("training", part, size) for part, size in weights.items()),
-        ("training", "AdamW's moments", 2 * weight_bytes),
-        ("training", "gradients and kept states", peak),
-    ]
-    encoder = _encoder_flops(model, load, features)
+    counted = Counted(model, whole, trained=True)
+    if not counted.frames_trained:
+        weight_bytes = sum(weight.numel() * weight.itemsize for weight in _trained(model))
+        memory += [
+            *(("training", part, size) for part, size in weights.items()),
+            ("training", "AdamW's moments", 2 * weight_bytes),
+            ("training", "gradients and kept states", _training_peak(counted, targets)),
+        ]
+    encoder = _encoder_flops(model, load)
     # The prefill gives the first word; the middle step stands for each of the others.
     step = decoding_costs(model, prompt, written=load.answer // 2)
     work = [
@@ -252,10 +258,11 @@ def _gradients_by_layer(counted: Counted) -> dict[int, int]:
     return made
 
 
-def _encoder_flops(model: PalscopeForConditionalGeneration, load: Load, features: int) -> int:
+def _encoder_flops(model: PalscopeForConditionalGeneration, load: Load) -> int:
     """About: two operations a weight and token; attention is left out."""
     weights = sum(weight.numel() for weight in model.encoder.parameters())
-    return 2 * weights * model.encoder.tokens(features) * load.rows
+    tokens = max(each.grid.tokens(load.seconds) for each in model.encoder.emits)
+    return 2 * weights * tokens * load.rows
 
 
 def _work(

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+)
 
+from palscope.encoders import EncoderFeatureExtractor
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
@@ -17,6 +24,7 @@ _auto: Any
 AutoConfig.register(PalscopeConfig.model_type, PalscopeConfig, exist_ok=True)
 for _auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
     _auto.register(PalscopeConfig, PalscopeForConditionalGeneration, exist_ok=True)
+AutoFeatureExtractor.register(PalscopeConfig, EncoderFeatureExtractor, exist_ok=True)
 AutoProcessor.register(PalscopeConfig, PalscopeProcessor, exist_ok=True)
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +133,10 @@ def load_checkpoint(
     return model.eval()
 
 
-def own_state(model: PalscopeForConditionalGeneration) -> dict[str, Tensor]:
-    """The tensors that do not belong to the bases.
+def own_state(
+    model: PalscopeForConditionalGeneration, state: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The tensors that do not belong to the bases: of `state`, by default the model's.
 
     Raises:
         CheckpointError: a base may have been trained: it would be lost.
@@ -145,7 +147,8 @@ def own_state(model: PalscopeForConditionalGeneration) -> dict[str, Tensor]:
                 f"{name} can be trained, but config.store_base is False, so it would not be saved. "
                 "Call freeze_bases(), or set config.store_base = True."
             )
-    return {k: v for k, v in model.state_dict().items() if not k.startswith(BASES)}
+    state = model.state_dict() if state is None else state
+    return {k: v for k, v in state.items() if not k.startswith(BASES)}
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from palscope.connectors import Connector
 from palscope.errors import HookError, PalscopeError
+from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory
 from palscope.models.clips import AudioClips
 from palscope.models.families import (
@@ -165,6 +166,11 @@ class DecoderRun:
             self._columns[key] = columns
         return self._columns[key]
 
+    def first_memory_row(self, layer: int) -> int:
+        """The row of the batch that comes first where `layer`'s audio memory is made."""
+        del layer
+        return 0
+
     def _places(self, columns: Int[Tensor, "batch columns"]) -> Int[Tensor, "batch columns"]:
         """Where `columns` of the layout stand among the new ones."""
         return torch.where(columns < 0, -1, columns - self.held) if self.held else columns
@@ -260,12 +266,20 @@ class DecoderRun:
         self, index: int, hidden: Tensor, whole: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
         """Rotated keys and values `[batch, kv_heads, audio, head_dim]` of `keys` tokens."""
-        names = self.route.streams_at(index, Level.KEYS)
-        if not names or self.clips is None:
-            return None
         columns = self.columns_of(index).memory
-        if columns.shape[1] == 0:
+        if self.clips is None or columns.shape[1] == 0:
             return None
+        return self._memory_at(index, columns, hidden, whole)
+
+    def _memory_at(
+        self,
+        index: int,
+        columns: Int[Tensor, "batch audio"],
+        hidden: Tensor,
+        whole: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """That of the tokens in `columns`."""
+        names = self.route.streams_at(index, Level.KEYS)
         taps = cast(AudioTaps, self.model.audio_taps[index])
         carried = self._carries_keys(index)
         if carried or is_listened_to(taps.state):
@@ -446,18 +460,6 @@ class DecoderRun:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def is_listened_to(module: nn.Module) -> bool:
-    """Whether anything but the class's own forward runs when `module` is called."""
-    parts = vars(module)
-    return bool(
-        parts["_forward_hooks"]
-        or parts["_forward_pre_hooks"]
-        or parts["_backward_hooks"]
-        or parts["_backward_pre_hooks"]
-        or "forward" in parts  # nnsight sets no hook: it puts its own forward there
-    )
 
 
 def _without(

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.connectors import Connector, ConnectorConfig
 from palscope.encoders import Encoder, build_encoder
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
@@ -27,9 +28,6 @@ from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
-
-SECONDS_PER_FEATURE = 0.01
-"""Log-mel frames come every 10 ms."""
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
@@ -76,7 +74,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         self.language_model: Any = language_model
         self.encoder = build_encoder(config.parsed_encoder()) if encoder is None else encoder
         self.connector = Connector(
-            config.parsed_connector(), self.encoder.width, text_config.hidden_size, route.streams
+            config.parsed_connector(), self.encoder.emits, text_config.hidden_size, route.streams
         )
         self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
         self.connector.check_serves(route)
@@ -149,7 +147,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             CheckpointError: the bases would be referred to, but may have been trained.
         """
         if not self.config.store_base:
-            kwargs["state_dict"] = own_state(self)
+            kwargs["state_dict"] = own_state(self, kwargs.get("state_dict"))
         super().save_pretrained(save_directory, **kwargs)
 
     def freeze_bases(self) -> None:
@@ -242,21 +240,22 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
         """Clips as the decoder reads them, to be given to several calls as `audio=`."""
-        states, lengths = self.encoder(
+        outputs = self.encoder.outputs(
             input_features.to(self.device), feature_lengths.to(self.device)
         )
-        streams = self.connector(states.to(self.connector.pool.mean.dtype), lengths)
-        frames = tuple(self._frame_tokens(int(n)) for n in feature_lengths)
+        streams = self.connector(outputs)
+        frames = tuple(self.frame_tokens(int(n)) for n in feature_lengths)
         seconds = tuple(float(n) * SECONDS_PER_FEATURE for n in feature_lengths)
         return AudioClips(streams, frames, seconds, tuple(range(len(frames))))
 
-    def _frame_tokens(self, feature_frames: int) -> int:
-        return self.connector.pool.tokens(self.encoder.tokens(feature_frames))
-
     @property
-    def frame_seconds(self) -> float:
-        """Seconds of sound in one frame token."""
-        return self.encoder.grid.seconds_per_token * self.connector.config.frames_per_token
+    def frame_grid(self) -> TimeGrid:
+        """Which seconds of the clip each frame token stands for."""
+        return self.connector.grid
+
+    def frame_tokens(self, feature_frames: int) -> int:
+        """How many frame tokens come of a clip of so many feature frames."""
+        return self.frame_grid.tokens(feature_frames * SECONDS_PER_FEATURE)
 
     def layout(
         self,
@@ -322,7 +321,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             lengths: list[int] = []
             if feature_lengths is not None:
                 lengths = cast(Any, feature_lengths).tolist()
-            frames = [self._frame_tokens(length) for length in lengths]
+            frames = [self.frame_tokens(length) for length in lengths]
             seconds = [length * SECONDS_PER_FEATURE for length in lengths]
         new = TokenLayout.build(
             input_ids,
@@ -330,7 +329,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             audio_token_id=self.config.audio_token_id,
             streams=self.config.parsed_route().streams,
             frames=frames,
-            frame_seconds=self.frame_seconds,
+            grid=self.frame_grid,
             durations=seconds,
         )
         goes_on = audio is not None and audio.goes_on
@@ -342,7 +341,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
                 )
             layout = new
         else:
-            layout = before.followed_by(new, self.frame_seconds, goes_on=goes_on)
+            layout = before.followed_by(new, self.frame_grid, goes_on=goes_on)
             if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
                 raise PromptError(
                     "after a cached prefix, attention_mask must hold the prefix's own values and "
@@ -358,8 +357,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
             sound = int((layout.stream >= 0).sum(1).max())
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
-                f"has positions for {longest}. One frame token is {self.frame_seconds:g} s: use "
-                "shorter clips, or, for positions that it was not trained on, raise "
+                f"has positions for {longest}. Frame tokens: {self.frame_grid.per_step} for each "
+                f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
+                "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
             )
 

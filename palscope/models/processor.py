@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,26 +12,31 @@ import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from palscope.audio import Waveform, load_audio
-from palscope.audio.mel import log_mel
+from palscope.audio import Waveform
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.encoders.base import Clip
+from palscope.encoders.front_end import hear
 from palscope.errors import PromptError
+from palscope.routing import Stream
 
 AUDIO_TOKEN = "<|audio|>"
 AudioInput = str | Path | bytes | np.ndarray | Waveform
 
 
 class PalscopeProcessor(ProcessorMixin):
-    """Tokenises prompts and turns clips into log-mel features.
+    """Tokenises prompts and turns clips into the features of the model's encoder.
 
     Each `<|audio|>` in a text is one clip's place; it becomes one column for each audio token of
     the checkpoint's streams, so that text has the same positions under every route.
 
     Args:
-        feature_extractor: the encoder's (Whisper's log-mel).
+        feature_extractor: the encoder's (`Encoder.feature_extractor`).
         tokenizer: the decoder's.
-        features_per_frame: feature frames (10 ms) in one frame token.
+        features_per_frame: feature frames (10 ms) in one step of the frame tokens' time grid; None
+            where they stand for the whole clip.
         stream_ratios: frame tokens in one token of each of the checkpoint's streams.
         system: system message of `chat`; None leaves it to the tokenizer's template.
+        frames_per_step: frame tokens that share a step.
     """
 
     attributes: ClassVar[list[str]] = ["feature_extractor", "tokenizer"]
@@ -39,12 +45,14 @@ class PalscopeProcessor(ProcessorMixin):
         self,
         feature_extractor: Any = None,
         tokenizer: Any = None,
-        features_per_frame: int = 10,
+        features_per_frame: float | None = 10,
         stream_ratios: Sequence[int] = (1,),
         system: str | None = None,
+        frames_per_step: int = 1,
         **kwargs: Any,
     ) -> None:
         self.features_per_frame = features_per_frame
+        self.frames_per_step = frames_per_step
         self.stream_ratios = list(stream_ratios)
         self.system = system
         super().__init__(feature_extractor, tokenizer, **kwargs)
@@ -54,6 +62,32 @@ class PalscopeProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.eos_token
         if AUDIO_TOKEN not in tokenizer.get_vocab():
             tokenizer.add_tokens([AUDIO_TOKEN], special_tokens=True)
+
+    @classmethod
+    def for_grid(
+        cls,
+        feature_extractor: Any,
+        tokenizer: Any,
+        grid: TimeGrid,
+        streams: Sequence[Stream],
+        system: str | None = None,
+    ) -> PalscopeProcessor:
+        """The processor of a model with these `streams` and this `frame_grid`.
+
+        Before there is a model, its grid is `ConnectorConfig.frame_grid(encoder.emits)`.
+        """
+        features = None
+        if not grid.whole_clip:
+            features = round(grid.seconds_per_step / SECONDS_PER_FEATURE, 6)
+            features = int(features) if features.is_integer() else features
+        return cls(
+            feature_extractor,
+            tokenizer,
+            features_per_frame=features,
+            stream_ratios=[stream.ratio for stream in streams],
+            system=system,
+            frames_per_step=grid.per_step,
+        )
 
     @property
     def audio_token_id(self) -> int:
@@ -67,7 +101,9 @@ class PalscopeProcessor(ProcessorMixin):
 
     def audio_tokens(self, feature_frames: int) -> int:
         """Columns that a clip of `feature_frames` takes, over all streams."""
-        frames = -(-feature_frames // self.features_per_frame)
+        step = math.inf if self.features_per_frame is None else self.features_per_frame
+        grid = TimeGrid(step * SECONDS_PER_FEATURE, self.frames_per_step)
+        frames = grid.tokens(feature_frames * SECONDS_PER_FEATURE)
         return sum(-(-frames // ratio) for ratio in self.stream_ratios)
 
     def chat(self, question: str, clips: int = 1) -> str:
@@ -112,7 +148,7 @@ class PalscopeProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` `[batch, columns]`; with clips also `input_features`
-            `[clips, mel, frames]` and `feature_lengths` `[clips]` in feature frames.
+            `[clips, bins, frames]` and `feature_lengths` `[clips]` in feature frames.
 
         Raises:
             PromptError: places and clips differ in number, a prompt is empty, or ends in a clip.
@@ -124,18 +160,9 @@ class PalscopeProcessor(ProcessorMixin):
         clips = self._clips(audio)
         self._check(texts, len(clips))
         features = [
-            log_mel(
-                load_audio(
-                    clip,
-                    sample_rate=self.sample_rate,
-                    native_rate=sampling_rate if isinstance(clip, np.ndarray) else None,
-                    max_seconds=max_seconds,
-                ).samples,
-                self.feature_extractor,
-            )
-            for clip in clips
+            hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
         ]
-        counts = iter([self.audio_tokens(mel.shape[1]) for mel in features])
+        counts = iter([self.audio_tokens(frames) for _, frames in features])
         expanded = [
             "".join(
                 part if index == 0 else AUDIO_TOKEN * next(counts) + part
@@ -145,10 +172,11 @@ class PalscopeProcessor(ProcessorMixin):
         ]
         data = self.tokenise(expanded)
         if features:
-            lengths = torch.tensor([mel.shape[1] for mel in features])
-            batch = torch.zeros(len(features), features[0].shape[0], int(lengths.max()))
-            for row, mel in zip(batch, features, strict=True):
-                row[:, : mel.shape[1]] = mel
+            lengths = torch.tensor([frames for _, frames in features])
+            widest = max(values.shape[1] for values, _ in features)
+            batch = torch.zeros(len(features), features[0].values.shape[0], widest)
+            for row, (values, _) in zip(batch, features, strict=True):
+                row[:, : values.shape[1]] = values
             data |= {"input_features": batch, "feature_lengths": lengths}
         return BatchFeature(data)
 

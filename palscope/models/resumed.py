@@ -8,7 +8,7 @@ from the plain run's keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -80,7 +80,7 @@ def resume(
     starts: Sequence[int],
     first: int,
     *,
-    anew: Collection[int] = (),
+    anew: Mapping[int, int] | None = None,
     own_clips: bool = False,
 ) -> Float[Tensor, "rows vocabulary"]:
     """Logits at the last column of copies of a prompt, of which hooks change something.
@@ -92,8 +92,8 @@ def resume(
         plain: of the prompt, under the model's current route.
         starts: for each row, the layer at which it joins; in ascending order.
         first: the first column that is run; all before it are the plain run's.
-        anew: layers whose audio memory is made anew for every row, because hooks change it on its
-            way. In the others it is the plain run's.
+        anew: layers whose audio memory hooks change on its way, with the first row in which they
+            do: from there on it is made anew. Elsewhere it is the plain run's.
         own_clips: hooks change clips on their way into projectors, so every row needs its own.
     """
     assert list(starts) == sorted(starts) and plain.route == model.route
@@ -112,7 +112,7 @@ def resume(
         plain=plain,
         starts=tuple(starts),
         first=first,
-        anew=frozenset(anew),
+        anew=dict.fromkeys(anew or (), 0) if own_clips else dict(anew or {}),
     )
     with _current(model, run):
         return model.unembed(run.last(plain.input_ids))
@@ -174,7 +174,7 @@ class ResumedRun(DecoderRun):
     plain: PlainRun = field(kw_only=True)
     starts: tuple[int, ...] = field(kw_only=True)
     first: int = field(kw_only=True)
-    anew: frozenset[int] = field(kw_only=True)
+    anew: dict[int, int] = field(kw_only=True)
 
     def last(self, input_ids: Int[Tensor, "1 columns"]) -> Float[Tensor, "rows d_model"]:
         """Normed output of the last layer at the last column."""
@@ -198,9 +198,16 @@ class ResumedRun(DecoderRun):
         """How many rows have joined by `layer`."""
         return sum(start <= layer for start in self.starts)
 
+    def first_memory_row(self, layer: int) -> int:
+        """The row of the batch that comes first where `layer`'s audio memory is made."""
+        # States that are carried may have been changed below, in any row.
+        return 0 if self._carries_keys(layer) else self.anew.get(layer, 0)
+
     def columns_of(self, layer: int) -> LayerColumns:
         """The columns that meet in `layer`, for the rows that have joined."""
-        rows = self.rows_at(layer)
+        return self._columns_for(layer, self.rows_at(layer))
+
+    def _columns_for(self, layer: int, rows: int) -> ResumedColumns:
         plain = self.plain.cache.columns[layer]
         key = (id(plain), rows)
         if key not in self._columns:
@@ -211,7 +218,7 @@ class ResumedRun(DecoderRun):
                 plain.fed[:, fed].expand(rows, -1),
                 plain.running[:, ~runs].expand(rows, -1),
             )
-        return self._columns[key]
+        return cast(ResumedColumns, self._columns[key])
 
     def _plain_input(
         self, layer: int, rows: int, input_ids: Tensor
@@ -248,11 +255,11 @@ class ResumedRun(DecoderRun):
         self, index: int, hidden: Tensor, whole: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
         """The layer's audio memory, and the keys and values of what stands before `first`."""
-        columns = cast(ResumedColumns, self.columns_of(index))
+        rows = hidden.shape[0]
+        columns = self._columns_for(index, rows)
         audio, before = columns.memory.shape[1], columns.before.shape[1]
         if audio + before == 0:
             return None
-        rows = hidden.shape[0]
         layer: Any = self.plain.cache.layers[index]
         keys, values = (
             part[:, :, : audio + before].expand(rows, -1, -1, -1)
@@ -260,10 +267,14 @@ class ResumedRun(DecoderRun):
         )
         if not audio or not (index in self.anew or self._carries_keys(index)):
             return keys, values
-        made = super()._memory(index, hidden, whole)
-        assert made is not None
+        first = self.first_memory_row(index)
+        # Rows are copies of one prompt, so those that come first have the same columns.
+        changed = self._columns_for(index, rows - first).memory
+        made = self._memory_at(
+            index, changed, hidden[first:], None if whole is None else whole[first:]
+        )
         new_keys, new_values = (
-            torch.cat([new, old[:, :, audio:]], 2)
+            torch.cat([old[:first], torch.cat([new, old[first:, :, audio:]], 2)])
             for new, old in zip(made, (keys, values), strict=True)
         )
         return new_keys, new_values

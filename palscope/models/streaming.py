@@ -20,7 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.mel import log_mel
+from palscope.audio.timegrid import SECONDS_PER_FEATURE
+from palscope.encoders import EncoderOutput
+from palscope.encoders.base import Clip
+from palscope.encoders.front_end import hear
 from palscope.errors import AudioError, PalscopeError, PromptError
 from palscope.models.clips import AudioClips
 from palscope.models.modeling import PalscopeForConditionalGeneration
@@ -45,7 +48,8 @@ class AudioStream:
 
     Raises:
         PalscopeError: the decoder's rotary angles depend on the prompt's length, so that what was
-            heard would have to be computed again as it goes on.
+            heard would have to be computed again as it goes on; or frame tokens read more than
+            their own stretch of sound.
     """
 
     def __init__(
@@ -57,15 +61,21 @@ class AudioStream:
     ) -> None:
         _check_rotary(model.config.text_config)
         self._model, self._processor = model, processor
-        connector = model.connector
-        extractor: Any = processor.feature_extractor
-        # Whole windows of the feature extractor's and of the encoder's, which are the same for
-        # Whisper; and of the tokens they give, whole groups of every stream.
-        self._window = math.lcm(extractor.n_samples, model.encoder.window * extractor.hop_length)
-        self._group = connector.config.frames_per_token * math.lcm(
-            *(stream.ratio for stream in connector.streams)
-        )
+        pool, streams = model.connector.pool, model.connector.streams
+        if pool.group is None or not pool.local:
+            raise PalscopeError(
+                "sound can be heard as it comes where each frame token reads its own stretch of "
+                "one encoder's tokens alone; this model's read the whole clip, regions that reach "
+                "further, or several encoders. Give it the clip at once."
+            )
         self._rate = processor.sample_rate
+        self._hop = round(self._rate * SECONDS_PER_FEATURE)
+        # Whole windows of the feature extractor's and of the encoder's, which are the same for
+        # most; and of the tokens they give, whole groups of every stream.
+        own = int(getattr(processor.feature_extractor, "n_samples", self._hop))
+        self._window = math.lcm(own, model.encoder.window * self._hop)
+        frames = math.lcm(pool.per_step, *(stream.ratio for stream in streams))
+        self._group = pool.group * frames // pool.per_step
         self._sound = np.empty(self._window, dtype=np.float32)
         self._filled = 0
         self._windows = 0
@@ -223,7 +233,7 @@ class AudioStream:
         states, _ = self._encoded(self._sound)
         whole = states.shape[1] // self._group * self._group
         if whole:
-            piece = self._piece(states[:, :whole], whole * self._token_seconds)
+            piece = self._piece(states[:, :whole], self._seconds_of(whole))
             self._run(self._places(piece), piece)
             self._begun = True
         self._left = states[:, whole:] if whole < states.shape[1] else None
@@ -235,35 +245,36 @@ class AudioStream:
                 states, seconds = self._encoded(self._sound[: self._filled])
             else:
                 assert self._left is not None
-                states, seconds = self._left, self._left.shape[1] * self._token_seconds
+                states, seconds = self._left, self._seconds_of(self._left.shape[1])
             self._latest = self._piece(states, seconds)
         return self._latest
 
-    @property
-    def _token_seconds(self) -> float:
-        return self._model.encoder.grid.seconds_per_token
+    def _seconds_of(self, tokens: int) -> float:
+        """Seconds of so many encoder tokens, in whole steps."""
+        grid = self._model.encoder.grid
+        return tokens // grid.per_step * grid.seconds_per_step
 
     def _encoded(
         self, samples: Float[np.ndarray, " samples"]
     ) -> tuple[Float[Tensor, "1 tokens width"], float]:
         """The encoder's states of what was left over and of `samples`, and their seconds."""
-        extractor: Any = self._processor.feature_extractor
-        mel = log_mel(samples, extractor)[None].to(self._model.device)
-        states, _ = self._model.encoder(mel, torch.tensor([mel.shape[2]], device=mel.device))
-        seconds = mel.shape[2] * extractor.hop_length / self._rate
+        values, frames = hear(
+            self._processor.feature_extractor, Clip(Waveform(samples, self._rate, "the stream"))
+        )
+        features = values[None].to(self._model.device)
+        states, _ = self._model.encoder(features, torch.tensor([frames], device=features.device))
+        seconds = frames * self._hop / self._rate
         if self._left is None:
             return states, seconds
         return (
             torch.cat([self._left, states], 1),
-            self._left.shape[1] * self._token_seconds + seconds,
+            self._seconds_of(self._left.shape[1]) + seconds,
         )
 
     def _piece(self, states: Float[Tensor, "1 tokens width"], seconds: float) -> AudioClips:
         connector = self._model.connector
         tokens = states.shape[1]
-        streams = connector(
-            states.to(connector.pool.mean.dtype), torch.tensor([tokens], device=states.device)
-        )
+        streams = connector([EncoderOutput(states, torch.tensor([tokens], device=states.device))])
         frames = connector.pool.tokens(tokens)
         return AudioClips(streams, (frames,), (seconds,), (0,), goes_on=self._begun)
 
@@ -316,10 +327,9 @@ class AudioStream:
         longest = getattr(self._model.config.text_config, "max_position_embeddings", None)
         if longest is None:
             return
-        extractor: Any = self._processor.feature_extractor
         total = self._windows * self._window + self._filled + samples
-        tokens = self._model.encoder.tokens(-(-total // extractor.hop_length))
-        columns = len(self._before) + self._columns(self._model.connector.pool.tokens(tokens))
+        frames = self._model.frame_tokens(-(-total // self._hop))
+        columns = len(self._before) + self._columns(frames)
         if columns > longest:
             raise PromptError(
                 f"{total / self._rate:.1f} s of sound would take {columns} columns, but the "

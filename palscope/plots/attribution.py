@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from palscope.audio import Waveform
-from palscope.models.modeling import SECONDS_PER_FEATURE
+from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.plots import style
 from palscope.plots.spectrogram import mel_image
 from palscope.plots.style import legend_above

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from palscope.audio.timegrid import TimeGrid
 from palscope.errors import PromptError
 from palscope.routing.route import Level, Route, Stream
 
@@ -116,7 +117,7 @@ class TokenLayout:
         audio_token_id: int,
         streams: Sequence[Stream],
         frames: Sequence[int],
-        frame_seconds: float,
+        grid: TimeGrid,
         durations: Sequence[float] | None = None,
     ) -> TokenLayout:
         """The layout of a batch whose clips, in reading order, have `frames` frame tokens each.
@@ -125,8 +126,9 @@ class TokenLayout:
             input_ids: with one `audio_token_id` for each audio token of every stream.
             attention_mask: 1 for real tokens, 0 for padding; all real when None.
             frames: number of frame tokens of each clip.
-            frame_seconds: seconds that one frame token covers.
-            durations: seconds of each clip; a clip's last token ends there.
+            grid: of the frame tokens.
+            durations: seconds of each clip, where its last tokens end; needed for a grid of tokens
+                of the whole clip.
 
         Raises:
             PromptError: the number of audio places and the clips do not fit together.
@@ -162,14 +164,17 @@ class TokenLayout:
                         f"clip {which} needs {len(tokens)} audio tokens, but row {row} has "
                         f"{len(span)} left. Was the prompt cut, or made for another checkpoint?"
                     )
-                end = frames[which] * frame_seconds if durations is None else durations[which]
+                end = grid.span(frames[which] - 1)[1] if durations is None else durations[which]
                 ratio = torch.tensor([s.ratio for s in streams])[kinds]
                 stream[row, span] = kinds
                 clip[row, span] = which
                 token[row, span] = tokens
-                starts = (tokens * ratio * frame_seconds).clamp(max=end)
-                ends = ((tokens + 1) * ratio * frame_seconds).clamp(max=end)
-                seconds[row, span] = torch.stack([starts, ends], dim=1)
+                first = tokens * ratio // grid.per_step
+                last = ((tokens + 1) * ratio - 1) // grid.per_step
+                edges = torch.stack([first, last + 1], dim=1)
+                # The start of the clip is 0, however long its first step is.
+                at = torch.where(edges == 0, 0.0, edges * grid.seconds_per_step)
+                seconds[row, span] = at.clamp(max=end)
                 clip_row.append(row)
                 used += len(tokens)
         if len(clip_row) < len(frames):
@@ -199,13 +204,13 @@ class TokenLayout:
         return self.stream != PADDING
 
     def followed_by(
-        self, more: TokenLayout, frame_seconds: float, *, goes_on: bool = False
+        self, more: TokenLayout, grid: TimeGrid, *, goes_on: bool = False
     ) -> TokenLayout:
         """This layout with the columns of `more` behind it, as decoding and streaming add them.
 
         Args:
             more: their own layout, without padding.
-            frame_seconds: seconds that one frame token covers.
+            grid: of the frame tokens.
             goes_on: the first clip of `more` is the next piece of this layout's last clip.
 
         Raises:
@@ -214,12 +219,13 @@ class TokenLayout:
         clip, added, token, seconds = self.clip, more.clip, more.token, more.seconds
         rows = [*self.clip_row, *more.clip_row]
         if goes_on:
-            heard = self._frames_heard(frame_seconds)
+            heard = self._frames_heard(grid)
             del rows[len(self.clip_row)]
             ratio = torch.tensor([s.ratio for s in self.streams], device=token.device)
             first = more.clip == 0
             token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
-            seconds = seconds + first[..., None] * heard * frame_seconds
+            steps = heard // grid.per_step
+            seconds = seconds + first[..., None] * steps * grid.seconds_per_step
         base = len(rows) - len(more.clip_row)
         added = torch.where(added < 0, -1, added + base)
         if rows != sorted(rows):
@@ -237,7 +243,7 @@ class TokenLayout:
             clip_row=tuple(sorted(rows)),
         )
 
-    def _frames_heard(self, frame_seconds: float) -> int:
+    def _frames_heard(self, grid: TimeGrid) -> int:
         """Frame tokens of the last clip of the only row, if it can go on behind them."""
         if self.stream.shape[0] != 1 or not self.clip_row:
             raise PromptError(
@@ -250,8 +256,8 @@ class TokenLayout:
             for index, stream in enumerate(self.streams)
         }
         # A token over less sound than its share would have been another one, had it waited.
-        short = max(ends) * frame_seconds - float(self.seconds[0][last].max())
-        if len(ends) > 1 or short > 0.05 * frame_seconds:
+        short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last].max())
+        if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.per_step:
             raise PromptError(
                 "the clip ends within a token, which more sound would change, so it cannot go on. "
                 "Add whole tokens only (AudioStream does), or start again without the cache."

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from palscope.training.trainer import Bases
+from palscope.training.recipe import read_recipe
 
 LAYERS = 30
 """Of SmolLM2-135M."""
-LAYER_RMS = 1 / 24
-"""1 / sqrt(width)."""
-TEXT_RMS = 0.136
-"""Root mean square of SmolLM2's token embeddings."""
-BASES = Bases(
-    text="HuggingFaceTB/SmolLM2-135M-Instruct",
-    encoder="openai/whisper-tiny.en",
-    encoder_layers=(2, 4),
-    system="Listen.",
-)
-ENCODER_WIDTH = 768
-"""Two layers of Whisper tiny.en side by side."""
 WIDTH = 576
 """Of SmolLM2-135M's residual stream."""
+ENCODER_WIDTH = 768
+"""Two layers of Whisper tiny.en side by side."""
+
+_RECIPE = read_recipe("demo/stages+pal")
+BASES = _RECIPE.bases
+TEXT_RMS = _RECIPE.connector.inputs.config(1.0).output_rms
+"""Root mean square of SmolLM2's token embeddings."""
+LAYER_RMS = _RECIPE.connector.layers.config(1.0).output_rms
+"""1 / sqrt(width)."""

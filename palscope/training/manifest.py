@@ -1,13 +1,8 @@
-"""Labelled clips from a CSV manifest, and their samples decoded once into a memory-mapped cache."""
+"""Labelled clips from a CSV manifest, with a way to their samples."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from palscope.audio import load_audio
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import PalscopeError
+from palscope.training.decoded import WaveformCache, decode_once
 
 REQUIRED = ("path", "domain", "label")
 
@@ -125,81 +120,17 @@ def require_audio(clips: Iterable[Clip]) -> None:
         )
 
 
-class WaveformCache:
-    """All clips of a manifest as mono float32 at 16 kHz, in one memory-mapped file.
-
-    The map is opened on first use and again in every process that gets a copy, so that data
-    loader workers share its pages instead of copying them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        index: dict[str, list[int]] = json.loads((folder / "index.json").read_text())
-        self._places = {path: (start, length) for path, (start, length) in index.items()}
-        self._samples: np.ndarray | None = None
-
-    def __getitem__(self, clip: Clip) -> Float[np.ndarray, " samples"]:
-        """The clip's samples, read-only. KeyError when the clip was not cached."""
-        if self._samples is None:
-            self._samples = np.memmap(self.folder / "samples.f32", dtype=np.float32, mode="r")
-        start, length = self._places[str(clip.path)]
-        return self._samples[start : start + length]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_samples": None}
-
-
 def cache_waveforms(
     clips: Sequence[Clip], cache_dir: str | Path, *, progress: bool = True
 ) -> WaveformCache:
-    """Decode every clip once to mono float32 at 16 kHz and keep the result under `cache_dir`.
-
-    The cache's folder is named after the clips' paths, sizes and times of change, so an edited
-    file is decoded again. It appears under that name only once it is whole: a killed run leaves
-    no half cache that a later one would trust.
+    """Decode every clip once, under `cache_dir` (`palscope.training.decoded.decode_once`).
 
     Raises:
         ManifestError: audio files are missing (all are listed).
         AudioError: a file cannot be decoded.
     """
     require_audio(clips)
-    folder = Path(cache_dir) / f"waveforms-{_fingerprint(clips)}"
-    if not (folder / "index.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
-        try:
-            _decode(clips, partial, progress)
-            # Another process may have finished the same cache meanwhile: then its copy serves.
-            if not folder.exists():
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return WaveformCache(folder)
-
-
-def _decode(clips: Sequence[Clip], folder: Path, progress: bool) -> None:
-    index: dict[str, tuple[int, int]] = {}
-    start = 0
-    with (folder / "samples.f32").open("wb") as file:
-        for clip in tqdm(clips, desc="decoding clips", unit="clip", disable=not progress):
-            if str(clip.path) in index:
-                continue
-            samples = load_audio(clip.path, sample_rate=SAMPLE_RATE).samples
-            file.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
-            index[str(clip.path)] = (start, len(samples))
-            start += len(samples)
-    (folder / "index.json").write_text(json.dumps(index))
-
-
-def _fingerprint(clips: Sequence[Clip]) -> str:
-    digest = hashlib.sha256()
-    for clip in clips:
-        status = os.stat(clip.path)
-        digest.update(f"{clip.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    return decode_once([clip.path for clip in clips], cache_dir, progress=progress)
 
 
 class Waveforms(Protocol):

@@ -6,11 +6,19 @@ Else depth would be mixed up with size: LAL in all layers has more projectors th
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from palscope.connectors import Connector, ConnectorConfig, ProjectorConfig
+from palscope.connectors import (
+    Connector,
+    ConnectorConfig,
+    LFSTConfig,
+    ProjectorConfig,
+    QFormerConfig,
+)
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 
 WIDEST = 1 << 14
@@ -18,11 +26,14 @@ WIDEST = 1 << 14
 
 
 def connector_parameters(
-    config: ConnectorConfig, route: Route, encoder_width: int, width: int
+    config: ConnectorConfig, route: Route, encoders: Sequence[EncoderTokens], width: int
 ) -> int:
-    """Number of parameters of a connector into a decoder of `width` channels, without making it."""
+    """Number of parameters of a connector into a decoder of `width` channels, without making it.
+
+    `encoders` are what the encoder emits (`Encoder.emits`).
+    """
     with torch.device("meta"):
-        connector = Connector(config, encoder_width, width, route.streams)
+        connector = Connector(config, encoders, width, route.streams)
     return sum(parameter.numel() for parameter in connector.parameters())
 
 
@@ -30,11 +41,12 @@ def matched_connector(
     route: Route,
     parameters: int,
     *,
-    encoder_width: int,
+    encoders: Sequence[EncoderTokens],
     width: int,
     inputs: ProjectorConfig,
     layers: ProjectorConfig,
     summary_width: int = 512,
+    resampler: QFormerConfig | LFSTConfig | None = None,
 ) -> ConnectorConfig:
     """The connector for `route` whose number of parameters comes closest to `parameters`.
 
@@ -44,11 +56,12 @@ def matched_connector(
     Args:
         route: the route to train on.
         parameters: to come close to.
-        encoder_width: channels of the encoder's tokens.
+        encoders: what the encoder emits (`Encoder.emits`).
         width: channels of the decoder.
         inputs: the shape of input projectors; its hidden width counts only beside layer projectors.
         layers: the shape of layer projectors but for the hidden width.
         summary_width: channels of the summary convolution.
+        resampler: as it is; its parameters count.
     """
     projected = any(cell.symbol == "P" for _, cells in route.rows for cell in cells)
 
@@ -58,10 +71,11 @@ def matched_connector(
             inputs=inputs if projected else replace(inputs, hidden=hidden),
             layers=replace(layers, hidden=hidden),
             summary_width=summary_width,
+            resampler=resampler,
         )
 
     def count(hidden: int) -> int:
-        return connector_parameters(config(hidden), route, encoder_width, width)
+        return connector_parameters(config(hidden), route, encoders, width)
 
     above = bisect_left(range(1, WIDEST), parameters, key=count) + 1
     near = [hidden for hidden in (above - 1, above) if hidden > 0]

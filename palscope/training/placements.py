@@ -5,28 +5,29 @@ So few steps show how fast placements learn, not what they reach in the end.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import set_seed
 
+from palscope.audio import TimeGrid
 from palscope.connectors import ConnectorConfig, ProjectorConfig
-from palscope.errors import PalscopeError
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 from palscope.routing.depths import Placement
 from palscope.routing.notation import route_to_text
 from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import write_json
 from palscope.training.demo import BASES, ENCODER_WIDTH, LAYER_RMS, TEXT_RMS, WIDTH
 from palscope.training.examples import DemoExamples
+from palscope.training.folders import is_trained, mark_trained
 from palscope.training.manifest import Corpus
 from palscope.training.matched import matched_connector
-from palscope.training.trainer import build, demo_arguments, measure_features, train
+from palscope.training.recipe import Stage
+from palscope.training.trained import prepare
+from palscope.training.trainer import build, measure_features, train, training_arguments
 
 PARAMETERS = 7_760_000
 """About those of the demo's LAL: 30 layer projectors with 192 hidden channels."""
@@ -39,7 +40,6 @@ MIX = {"sound": 0.4, "digit": 0.3, "instrument": 0.3}
 """Single clips of the three domains, which are what is scored."""
 MEASURED = 200
 """Clips over which the encoder's features are standardised."""
-BEGUN, DONE = "begun.json", "trained.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,14 @@ def train_placements(
     statistics: tuple[Tensor, Tensor] | None = None
     for placement in {each.name: each for each in placements}.values():
         folders[placement.name] = folder = out / folder_name(placement)
-        if _is_trained(folder, placement, schedule, manifest):
+        wanted = {
+            "name": placement.name,
+            "route": route_to_text(placement.route),
+            "manifest_sha256": file_hash(manifest),
+            "mix": MIX,
+            **asdict(schedule),
+        }
+        if is_trained(folder, wanted, "schedule, route or manifest"):
             continue
         set_seed(schedule.seed)
         connector = connector_for(placement.route, schedule.parameters)
@@ -99,26 +106,25 @@ def train_placements(
             heard = DemoExamples(corpus, size=MEASURED, seed=schedule.seed, mix=MIX)
             statistics = measure_features(model, processor, heard, MEASURED)
         model.connector.standardise(*statistics)
-        if schedule.bf16:
-            for base in (model.language_model, model.encoder):
-                cast(Any, base).bfloat16()
+        stage = Stage(
+            steps=schedule.steps,
+            batch=schedule.batch,
+            learning_rate=schedule.learning_rate,
+            bf16=schedule.bf16,
+            save_every=save_every,
+            log_every=save_every,
+        )
+        prepare(model, stage.train, bf16=stage.bf16)
         size = schedule.steps * schedule.batch
         torch.manual_seed(schedule.seed)
         train(
             model,
             processor,
             DemoExamples(corpus, size=size, seed=schedule.seed, mix=MIX),
-            demo_arguments(
-                folder,
-                max_steps=schedule.steps,
-                learning_rate=schedule.learning_rate,
-                per_device_train_batch_size=schedule.batch,
-                seed=schedule.seed,
-                bf16=schedule.bf16,
-                save_steps=save_every,
-            ),
+            stage,
+            training_arguments(stage, folder, steps=schedule.steps, seed=schedule.seed),
         )
-        write_json(folder / DONE, {"steps": schedule.steps})
+        mark_trained(folder, {"steps": schedule.steps})
     return folders
 
 
@@ -128,29 +134,8 @@ def connector_for(route: Route, parameters: int) -> ConnectorConfig:
     return matched_connector(
         route,
         parameters,
-        encoder_width=ENCODER_WIDTH,
+        encoders=[EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))],
         width=WIDTH,
         inputs=INPUTS if projected else DEEP_INPUTS,
         layers=LAYER_PROJECTORS,
     )
-
-
-def _is_trained(folder: Path, placement: Placement, schedule: Schedule, manifest: Path) -> bool:
-    """Whether `folder` holds this training, finished. Where there is none it is begun."""
-    wanted = {
-        "name": placement.name,
-        "route": route_to_text(placement.route),
-        "manifest_sha256": file_hash(manifest),
-        "mix": MIX,
-        **asdict(schedule),
-    }
-    begun = folder / BEGUN
-    if not begun.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(begun, wanted)
-    elif json.loads(begun.read_text(encoding="utf-8")) != wanted:
-        raise PalscopeError(
-            f"{folder} holds a training with another schedule, route or manifest; give another "
-            "folder, or remove that one."
-        )
-    return (folder / DONE).is_file()

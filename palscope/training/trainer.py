@@ -1,51 +1,78 @@
-"""Training a connector between frozen bases, on Hugging Face's Trainer."""
+"""Training on Hugging Face's Trainer: a model of pretrained bases, its batches, and one stage."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders import EncoderOutput, load_whisper_encoder
+from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import find_base
+from palscope.models.checkpoints import BASES
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
+from palscope.sweeps import processes
 from palscope.training.examples import Example
+from palscope.training.recipe import Bases, ConnectorShape, Prompt, Samples, Stage
+from palscope.training.samples import SampleAnswers
+from palscope.training.trained import merged
 
-
-@dataclass(frozen=True)
-class Bases:
-    """The frozen parts: hub ids or folders, and the encoder layers that the connector reads."""
-
-    text: str
-    encoder: str
-    encoder_layers: tuple[int, ...]
-    system: str | None = None
+INSTRUCTION = (
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{{ message.content + '\n\n' }}{%- else -%}"
+    "{%- set words = message.content.split('<|audio|>') | last -%}"
+    "{{- message.content[: message.content | length - words | length] -}}"
+    "{{- '### Instruction:\n' + words -}}"
+    "{%- if '### Input:' not in words -%}{{- '\n\n### Input:\n' -}}{%- endif -%}"
+    "{{- '\n\n### Response:\n' -}}"
+    "{%- endif -%}{%- endfor -%}"
+)
+"""LTU's prompt as a chat template: the clips, the question, an input that may be empty."""
 
 
 def build(
-    bases: Bases, route: Route, connector: ConnectorConfig
+    bases: Bases,
+    route: Route,
+    connector: ConnectorConfig | ConnectorShape,
+    prompt: Prompt = "chat",
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     encoder = load_whisper_encoder(bases.encoder, bases.encoder_layers)
-    processor = PalscopeProcessor(
+    if isinstance(connector, ConnectorShape):
+        connector = connector_for(connector, route, language_model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if prompt == "instruction":
+        tokenizer.chat_template = INSTRUCTION
+    processor = PalscopeProcessor.for_grid(
         encoder.feature_extractor(),
-        AutoTokenizer.from_pretrained(folder),
-        features_per_frame=2 * connector.frames_per_token,
-        stream_ratios=[stream.ratio for stream in route.streams],
+        tokenizer,
+        connector.frame_grid(encoder.emits),
+        route.streams,
         system=bases.system,
     )
     model = PalscopeForConditionalGeneration.from_parts(
@@ -59,6 +86,23 @@ def build(
     )
     model.freeze_bases()
     return model, processor
+
+
+def connector_for(shape: ConnectorShape, route: Route, language_model: Any) -> ConnectorConfig:
+    """The connector that `route` needs into a decoder, of this shape.
+
+    Where the shape leaves the scale open, sound enters at the scale of the decoder's own: the root
+    mean square of its token embeddings, and of 1 / √width below a layer's norm.
+    """
+    embeddings = language_model.get_input_embeddings().weight
+    rms = float(embeddings.detach().float().square().mean().sqrt())
+    width = int(embeddings.shape[1])
+    return ConnectorConfig.for_route(
+        route,
+        inputs=shape.inputs.config(rms),
+        layers=shape.layers.config(1 / math.sqrt(width)),
+        **shape.others(),
+    )
 
 
 class ExampleCollator:
@@ -80,88 +124,247 @@ def measure_features(
     examples: Dataset[Example],
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone."""
-    total = torch.zeros(model.encoder.width, dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    tokens = 0
-    for index in tqdm(range(count), desc="measuring features", unit="clip"):
-        batch = prompt_batch(processor, [(examples[index].waveforms, "?")])
-        states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
-        for row, length in zip(states, lengths, strict=True):
+    """Mean and deviation of the encoders' features, a value a dimension, over real tokens alone."""
+    sums: list[_Sums] | None = None
+    taken: Any = _first(examples, count)
+    for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
+        batch = prompt_batch(processor, [(example.waveforms, "?")], model.device)
+        outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
+        sums = sums or [_Sums(output.states.shape[-1]) for output in outputs]
+        for each, output in zip(sums, outputs, strict=True):
+            each.add(output)
+    assert sums is not None
+    mean, deviation = zip(*(each.statistics() for each in sums), strict=True)
+    return torch.cat(mean), torch.cat(deviation)
+
+
+class _Sums:
+    """Of one encoder's features: how many tokens, their sum and that of their squares."""
+
+    def __init__(self, width: int) -> None:
+        self.tokens = 0
+        self.total = torch.zeros(width, dtype=torch.float64)
+        self.squares = torch.zeros(width, dtype=torch.float64)
+
+    def add(self, output: EncoderOutput) -> None:
+        """Take in the tokens of some clips."""
+        counts: list[int] = output.lengths.tolist()
+        for row, length in zip(output.states.cpu(), counts, strict=True):
             real = row[:length].double()
-            total += real.sum(0)
-            squares += real.square().sum(0)
-            tokens += int(length)
-    mean = total / tokens
-    deviation = (squares / tokens - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), deviation.float()
+            self.total += real.sum(0)
+            self.squares += real.square().sum(0)
+            self.tokens += length
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each dimension."""
+        mean = self.total / self.tokens
+        deviation = (self.squares / self.tokens - mean.square()).clamp(min=0).sqrt()
+        return mean.float(), deviation.float()
+
+
+def _first(examples: Any, count: int) -> Any:
+    """The first so many examples; of fewer, all."""
+    if not hasattr(examples, "__len__"):
+        return islice(examples, count)
+    return (examples[index] for index in range(min(count, len(examples))))
 
 
 CHARACTERS_PER_TOKEN = 4
 FRAMES_PER_SECOND = 10
 
 
-class _LengthGrouped(Trainer):
-    """Batches of examples that are about equally long, so that little time goes into padding.
+@runtime_checkable
+class _Measured(Protocol):
+    """Examples whose lengths are known without making them."""
 
-    Length is that of the sequence that runs: the question, and the frames where they run too.
+    def extent(self, index: int) -> tuple[float, int]:
+        """Seconds of sound, characters of the question."""
+        ...
+
+
+class StageTrainer(Trainer):
+    """Trains in an order that depends on seed and batch alone, not on processes or a kill.
+
+    With `group_by_length`, batches are of examples that are about equally long, so that little time
+    goes into padding. Length is that of the sequence that runs: the question, and the frames where
+    they run too.
     """
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage = stage
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         examples: Any = self.train_dataset
-        route: Route = cast(Any, self.model).route
+        if not self.stage.group_by_length:
+            return range(len(examples))
+        lengths = self._lengths(examples)
+        # A pass over the rows is ordered by itself: a row's second time comes after all first ones.
+        epoch = int(getattr(examples, "epoch", len(examples)))
+        order: list[int] = []
+        for start in range(0, len(examples), epoch):
+            grouped = get_length_grouped_indices(
+                lengths[start : start + epoch],
+                # Of the whole batch: the order is the same however it is shared.
+                self.stage.batch,
+                generator=torch.Generator().manual_seed(self.args.seed + start // epoch),
+            )
+            order += [start + index for index in grouped]
+        return order
+
+    def _lengths(self, examples: Any) -> list[int]:
+        route: Route = cast(Any, self.accelerator.unwrap_model(cast(Any, self.model))).route
         runs = any(cell.level.runs for cell in route.cells("frames"))
+        lengths: list[int] = []
+        for index in range(len(examples)):
+            if isinstance(examples, _Measured):
+                seconds, characters = examples.extent(index)
+            else:
+                example = examples[index]
+                seconds = sum(len(w) for w in example.waveforms) / SAMPLE_RATE
+                characters = len(example.question)
+            frames = int((seconds if runs else 0) * FRAMES_PER_SECOND)
+            lengths.append(characters + CHARACTERS_PER_TOKEN * frames)
+        return lengths
 
-        def length(example: Example) -> int:
-            seconds = sum(len(w) for w in example.waveforms) / SAMPLE_RATE if runs else 0
-            frames = int(seconds * FRAMES_PER_SECOND)
-            return len(example.question) + CHARACTERS_PER_TOKEN * frames
 
-        return LengthGroupedSampler(
-            self.args.per_device_train_batch_size,
-            lengths=[length(examples[i]) for i in range(len(examples))],
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
+class _StopAtNonsense(TrainerCallback):
+    """Ends a training whose loss is no number any more, rather than let it run on for days."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(float(loss)):
+            raise PalscopeError(
+                f"the loss is {loss} at step {state.global_step}: lower the learning rate, or look "
+                f"for the batch; the last checkpoint is in {args.output_dir}."
+            )
 
 
 def train(
     model: PalscopeForConditionalGeneration,
     processor: PalscopeProcessor,
     examples: Dataset[Example],
+    stage: Stage,
     arguments: TrainingArguments,
+    *,
+    heldout: Sequence[Example] = (),
+    samples: Samples | None = None,
 ) -> None:
     """Train what is not frozen, and save model and processor to `arguments.output_dir`.
 
-    The connector is saved in half precision. A run that was killed goes on from its last checkpoint
-    in the folder.
+    A run that was killed goes on from its last checkpoint in the folder. Beside the checkpoint,
+    `trainer_state.json` holds the logged losses, `samples.jsonl` the answers while training, and
+    `tensorboard/` both where TensorBoard is installed.
+
+    Args:
+        model: prepared by `palscope.training.trained.prepare`, or with frozen bases.
+        processor: its processor.
+        examples: what is trained on, in the order of their indices or grouped by length.
+        stage: whose order, adapters and length this is.
+        arguments: from `training_arguments`.
+        heldout: asked while training.
+        samples: how often; never by default.
+
+    Raises:
+        PalscopeError: the loss is no number.
     """
-    trainer = _LengthGrouped(
+    out = Path(str(arguments.output_dir))
+    last = max((int(each.name[11:]) for each in out.glob("checkpoint-*")), default=0)
+    writer = _tensorboard(out / "tensorboard", last) if arguments.process_index == 0 else None
+    if stage.gradient_checkpointing:
+        # By the model's own method: the Trainer's argument has another name in newer versions.
+        model.gradient_checkpointing_enable()
+    callbacks: list[TrainerCallback] = [_StopAtNonsense()]
+    if writer is not None:
+        callbacks.append(TensorBoardCallback(writer))
+    if samples is not None:
+        file = out / "samples.jsonl"
+        callbacks.append(SampleAnswers(model, processor, heldout, samples, file, writer))
+    trainer = StageTrainer(
         model=model,
         args=arguments,
         train_dataset=examples,
         data_collator=ExampleCollator(processor),
+        callbacks=callbacks,
+        stage=stage,
     )
-    out = Path(str(arguments.output_dir))
-    trainer.train(resume_from_checkpoint=any(out.glob("checkpoint-*")))
-    model.connector.half()
-    model.save_pretrained(out)
+    trainer.train(resume_from_checkpoint=last > 0)
+    state = cast("dict[str, Tensor]", trainer.accelerator.get_state_dict(trainer.model_wrapped))
+    if arguments.process_index == 0:
+        trainer.state.save_to_json(str(out / "trainer_state.json"))
+        _save(model, processor, state, stage, out)
+    processes.wait()
+
+
+def _save(
+    model: PalscopeForConditionalGeneration,
+    processor: PalscopeProcessor,
+    state: dict[str, Tensor],
+    stage: Stage,
+    out: Path,
+) -> None:
+    """The connector alone in half precision, or the whole in float32."""
+    if stage.train.lora is not None:
+        state = merged(state, stage.train.lora)
+    if not model.config.store_base:
+        state = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in state.items()
+            if not name.startswith(BASES)
+        }
+    model.save_pretrained(out, state_dict=state)
     processor.save_pretrained(out)
 
 
-def demo_arguments(out: Path, **changes: Any) -> TrainingArguments:
-    """AdamW, warm-up and cosine, as the paper (section 4); the numbers are palscope's."""
+def _tensorboard(folder: Path, last: int) -> Any:
+    """A writer that goes on after step `last`; None where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return cast(Any, SummaryWriter)(str(folder), purge_step=last + 1 if last else None)
+
+
+def training_arguments(
+    stage: Stage, out: Path, *, steps: int, seed: int = 0, **changes: Any
+) -> TrainingArguments:
+    """A stage's settings as the Trainer knows them: AdamW, warm-up, a schedule.
+
+    Args:
+        stage: the settings.
+        out: folder of checkpoints and result.
+        steps: of the stage (`Stage.steps`, or what its epochs come to).
+        seed: of the order.
+        changes: other arguments.
+
+    Raises:
+        RecipeError: the processes cannot share the batch.
+    """
     settings: dict[str, Any] = {
         "output_dir": str(out),
-        "learning_rate": 1e-3,
-        "warmup_steps": 0.06,
-        "lr_scheduler_type": "cosine",
-        "max_grad_norm": 1.0,
-        "weight_decay": 0.01,
-        "per_device_train_batch_size": 12,
-        "logging_steps": 20,
-        "save_steps": 200,
+        "max_steps": steps,
+        "learning_rate": stage.learning_rate,
+        "warmup_steps": stage.warmup if stage.warmup < 1 else int(stage.warmup),
+        "lr_scheduler_type": stage.schedule,
+        "max_grad_norm": stage.max_grad_norm,
+        "weight_decay": stage.weight_decay,
+        "per_device_train_batch_size": stage.micro_batch,
+        "gradient_accumulation_steps": stage.accumulation(processes.place()[1]),
+        "bf16": stage.bf16,
+        "seed": seed,
+        "logging_steps": stage.log_every,
+        "logging_nan_inf_filter": False,
+        "save_steps": stage.save_every,
         "save_total_limit": 1,
         "dataloader_num_workers": 1,
+        "accelerator_config": {"dispatch_batches": False},
         "remove_unused_columns": False,
         "report_to": [],
         "use_cpu": not torch.cuda.is_available(),

@@ -62,3 +62,52 @@ def test_coarse_tokens_cover_their_fine_ones():
 def test_what_lies_outside_is_refused(call, says: str):
     with pytest.raises(AudioError, match=says):
         call(TimeGrid(0.1))
+
+
+PATCHES = TimeGrid(0.16, per_step=4, hz=(0, 500, 1000, 2000, 8000))
+
+
+def test_tokens_that_share_a_step_have_its_seconds_and_a_band_each():
+    assert [PATCHES.span(i) for i in (0, 3, 4)] == [(0, 0.16), (0, 0.16), (0.16, 0.32)]
+    assert [PATCHES.band(i) for i in (0, 3, 5)] == [(0, 500), (2000, 8000), (500, 1000)]
+    assert TimeGrid(0.1).band(3) is None
+    spans = PATCHES.spans(8, duration=0.2)
+    assert spans.tolist() == [[0, 0.16]] * 4 + [[0.16, 0.2]] * 4
+    assert [PATCHES.tokens(seconds) for seconds in (0.01, 0.16, 0.161, 0.48)] == [4, 4, 8, 12]
+
+
+@given(st.floats(0, 3), st.floats(0.001, 2), st.integers(1, 8))
+def test_whole_steps_are_found(t0: float, length: float, rows: int):
+    grid, n = TimeGrid(0.16, rows), 40 * rows
+    found = grid.tokens_between(t0, t0 + length, n)
+    assert len(found) % rows == 0 and found.start % rows == 0
+    plain = TimeGrid(0.16).tokens_between(t0, t0 + length, 40)
+    assert (found.start, found.stop) == (plain.start * rows, plain.stop * rows)
+
+
+def test_pooling_within_a_step_or_over_whole_ones():
+    assert PATCHES.coarsen(2) == TimeGrid(0.16, 2, (0, 1000, 8000))
+    assert PATCHES.coarsen(4) == TimeGrid(0.16, 1, (0, 8000))
+    assert PATCHES.coarsen(8) == TimeGrid(0.32)
+    for k in (3, 6):
+        with pytest.raises(AudioError, match="share a step"):
+            PATCHES.coarsen(k)
+    with pytest.raises(AudioError, match="share each step"):
+        _ = PATCHES.seconds_per_token
+
+
+def test_tokens_of_the_whole_clip():
+    grid = TimeGrid(float("inf"), per_step=3)
+    assert grid.whole_clip and not PATCHES.whole_clip
+    assert grid.tokens(0.2) == grid.tokens(7200) == 3
+    assert grid.spans(3, duration=1.5).tolist() == [[0, 1.5]] * 3
+    assert grid.tokens_between(0.3, 0.4, 3) == range(3)
+    assert grid.coarsen(3) == TimeGrid(float("inf"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"per_step": 0}, {"hz": (0, 1)}, {"per_step": 2, "hz": (0, 2, 1)}]
+)
+def test_grids_that_are_none(wrong: dict):
+    with pytest.raises(AudioError):
+        TimeGrid(0.1, **({"per_step": 2} | wrong))

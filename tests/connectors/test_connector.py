@@ -7,16 +7,19 @@ import json
 import pytest
 import torch
 
+from palscope.audio.timegrid import TimeGrid
 from palscope.connectors import (
     MLP,
     Connector,
     ConnectorConfig,
-    FramePool,
     ProjectorConfig,
     StridedSummary,
 )
+from palscope.encoders import EncoderOutput, EncoderTokens
 from palscope.errors import RouteError
 from palscope.routing import FRAMES, SUMMARY, Route
+
+FOUR = EncoderTokens(4, TimeGrid(0.02))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -27,33 +30,6 @@ def test_a_projector_starts_at_the_scale_asked_for(depth: int, rms: float) -> No
     out = mlp(torch.randn(400, 256))
     assert out.square().mean().sqrt().item() == pytest.approx(rms, rel=0.15)
     assert sum(isinstance(part, torch.nn.Linear) for part in mlp) == depth
-
-
-def test_frames_are_means_of_standardised_real_tokens() -> None:
-    pool = FramePool(2, 5, "mean")
-    pool.mean.copy_(torch.tensor([1.0, 2.0]))
-    pool.deviation.copy_(torch.tensor([2.0, 4.0]))
-    states = torch.randn(2, 12, 2)
-    states[0, 7:] = float("nan")  # padding may hold anything
-    frames = pool(states, torch.tensor([7, 12]))
-    assert frames.shape == (2, 3, 2)
-    scale = torch.tensor([2.0, 4.0])
-    for clip, length in enumerate((7, 12)):
-        for frame in range(pool.tokens(length)):
-            own = states[clip, 5 * frame : min(5 * frame + 5, length)]
-            wanted = ((own - torch.tensor([1.0, 2.0])) / scale).mean(0)
-            torch.testing.assert_close(frames[clip, frame], wanted)
-    assert not frames[0, 2].any()
-
-
-def test_stacked_frames_hold_every_token_and_zeros_for_missing_ones() -> None:
-    pool = FramePool(3, 4, "stack")
-    states = torch.randn(1, 6, 3)
-    frames = pool(states, torch.tensor([6]))
-    assert frames.shape == (1, 2, 12) and pool.width == 12
-    torch.testing.assert_close(frames[0, 0], states[0, :4].flatten())
-    torch.testing.assert_close(frames[0, 1, :6], states[0, 4:].flatten())
-    assert not frames[0, 1, 6:].any()
 
 
 def test_a_summary_reads_its_own_frames_alone() -> None:
@@ -74,10 +50,10 @@ def test_a_clip_gives_the_same_in_a_batch_with_longer_ones() -> None:
     torch.manual_seed(0)
     shape = ProjectorConfig(8, 2)
     config = ConnectorConfig(inputs={"frames": shape, "summary": shape}, summary_width=8)
-    connector = Connector(config, 4, 8, (FRAMES, SUMMARY))
+    connector = Connector(config, [FOUR], 8, (FRAMES, SUMMARY))
     states = torch.randn(2, 40, 4)
-    batch = connector(states, torch.tensor([13, 40]))
-    alone = connector(states[:1, :13], torch.tensor([13]))
+    batch = connector([EncoderOutput(states, torch.tensor([13, 40]))])
+    alone = connector([EncoderOutput(states[:1, :13], torch.tensor([13]))])
     for name, tokens in alone.items():
         torch.testing.assert_close(batch[name][:1, : tokens.shape[1]], tokens)
     assert alone["frames"].shape[1] == 3 and alone["summary"].shape[1] == 1
@@ -92,7 +68,7 @@ def test_for_route_has_just_the_projectors_that_the_route_needs() -> None:
     muted = ConnectorConfig.for_route(Route.plits(6).mute("frames"))
     assert not muted.inputs and not muted.layers
     for route, config in ((Route.pal(6), pal), (Route.plits(6), plits)):
-        Connector(config, 4, 8, route.streams).check_serves(route)
+        Connector(config, [FOUR], 8, route.streams).check_serves(route)
 
 
 def test_json_gives_the_same_config_back() -> None:
@@ -114,7 +90,7 @@ def test_json_gives_the_same_config_back() -> None:
 def test_routes_without_weights_are_refused_with_those_that_have(
     route: Route, messages: list[str]
 ) -> None:
-    connector = Connector(ConnectorConfig.for_route(Route.pal(6)), 4, 8, (FRAMES, SUMMARY))
+    connector = Connector(ConnectorConfig.for_route(Route.pal(6)), [FOUR], 8, (FRAMES, SUMMARY))
     for message in messages:
         with pytest.raises(RouteError, match=message):
             connector.check_serves(route)
@@ -123,12 +99,13 @@ def test_routes_without_weights_are_refused_with_those_that_have(
 def test_a_stream_of_another_ratio_is_refused() -> None:
     from palscope.routing import Stream
 
-    connector = Connector(ConnectorConfig.for_route(Route.pal(6)), 4, 8, (FRAMES, SUMMARY))
+    connector = Connector(ConnectorConfig.for_route(Route.pal(6)), [FOUR], 8, (FRAMES, SUMMARY))
     with pytest.raises(RouteError, match=r"no stream 'summary' of ratio 4.*summary \(ratio 3\)"):
         connector.check_serves(Route.pal(6, summary=Stream("summary", 4)))
 
 
 def test_standardising_a_constant_feature_divides_by_no_zero() -> None:
-    connector = Connector(ConnectorConfig(), 2, 8, (FRAMES,))
+    connector = Connector(ConnectorConfig(), [EncoderTokens(2, FOUR.grid)], 8, (FRAMES,))
     connector.standardise(torch.ones(2), torch.zeros(2))
-    assert connector(torch.ones(1, 5, 2), torch.tensor([5]))["frames"].isfinite().all()
+    ones = EncoderOutput(torch.ones(1, 5, 2), torch.tensor([5]))
+    assert connector([ones])["frames"].isfinite().all()

@@ -167,6 +167,29 @@ def test_nothing_runs_below_a_cells_layer_or_before_its_token(
     assert ran == []
 
 
+def test_audio_keys_are_made_anew_for_the_rows_that_change_them_alone(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_hooked(tokenizer, Route.lal(tiny.LAYERS))
+    inputs = prompt(model)
+    made: list[tuple[int, int]] = []
+    memory_at = ResumedRun._memory_at
+
+    def counted(self: Any, index: int, columns: Any, *rest: Any) -> Any:
+        made.append((index, len(columns)))
+        return memory_at(self, index, columns, *rest)
+
+    places = [Address("audio_state", Sound(0.2, 0.5), layers) for layers in ((1,), (2,), (2, 3))]
+    chosen = [[Patch(place, Zero())] for place in places]
+    monkeypatch.setattr(ResumedRun, "_memory_at", counted)
+    late = run_cells(model, inputs, chosen)
+    # One row joins at layer 1, two more at layer 2; of these three, one changes layer 3.
+    assert made == [(1, 1), (2, 2), (3, 1)]
+    whole = run_cells_plainly(model, inputs, chosen)
+    assert (late - whole).abs().max() <= 1e-5 * whole.abs().max()
+    assert len({tuple(row.tolist()) for row in whole}) == len(chosen)
+
+
 def test_cells_whose_tokens_lie_far_apart_do_not_share_a_batch(pal: Any) -> None:
     inputs = prompt(pal, seconds=3.0)
     given = cells.with_encoded(pal, inputs)

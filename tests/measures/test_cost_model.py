@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from palscope.encoders import EncoderOutput
 from palscope.measures import cost_model
 from palscope.models import AudioClips, PalscopeForConditionalGeneration
 from palscope.routing import KEYS, Route
 from tests import tiny
+from tests.connectors import systems
 
 FRAMES, TEXT, BEFORE = 40, 9, 3
 
@@ -68,7 +70,7 @@ def prompt(model: Any, rows: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 def heard(model: Any, states: torch.Tensor) -> AudioClips:
     rows, tokens = states.shape[:2]
-    streams = model.connector(states, torch.full((rows,), tokens))
+    streams = model.connector([EncoderOutput(states, torch.full((rows,), tokens))])
     return AudioClips(streams, (FRAMES,) * rows, (4.0,) * rows, tuple(range(rows)))
 
 
@@ -246,3 +248,60 @@ def test_what_cannot_be_counted_is_refused() -> None:
         cost_model.training_costs(model, layout_of(model), targets=1)
     with pytest.raises(ValueError, match="3 words, 4 of them before"):
         cost_model.prompt_layout(model, frames=2, text=3, before=4)
+
+
+RESAMPLED = ["pool of two", "Q-Former", "Q-Former in windows", "Q-Former of two", "LFST"]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("route", systems.ROUTES)
+@pytest.mark.parametrize("name", RESAMPLED)
+def test_every_resampler_is_counted(name: str, route: str, rows: int, tokenizer: Any) -> None:
+    model: Any = systems.made(name, systems.ROUTES[route], tokenizer)[0].train()
+    model.freeze_bases()
+    seconds = 2.05
+    layout = cost_model.prompt_layout(
+        model,
+        frames=model.frame_grid.tokens(seconds),
+        text=TEXT,
+        before=BEFORE,
+        rows=rows,
+        seconds=seconds,
+    )
+    ids = torch.where(layout.stream >= 0, model.config.audio_token_id, 5)
+    outputs = [
+        EncoderOutput(torch.randn(rows, count, each.width), torch.full((rows,), count))
+        for each in model.encoder.emits
+        for count in [each.grid.tokens(seconds)]
+    ]
+
+    def audio() -> AudioClips:
+        frames = (model.frame_grid.tokens(seconds),) * rows
+        return AudioClips(model.connector(outputs), frames, (seconds,) * rows, tuple(range(rows)))
+
+    # PyTorch's counter takes a view of a weight that could be trained for a step of a graph.
+    model.connector.requires_grad_(False)
+    with torch.no_grad(), counting() as counter:
+        model(input_ids=ids, audio=audio(), use_cache=True, logits_to_keep=1)
+    table = cost_model.forward_costs(model, layout)
+    assert table["flops"].sum() == counted(counter)
+    model.connector.requires_grad_(True)
+    assert ("resampler" in set(table["part"])) == ("pool" not in name)
+    labels = torch.full_like(ids, -100)
+    labels[:, -2:] = 5
+    with counting() as counter:
+        model(input_ids=ids, audio=audio(), labels=labels).loss.backward()
+    table = cost_model.training_costs(model, layout, targets=2 * rows)
+    assert table["flops"].sum() == counted(counter)
+
+
+def test_frame_tokens_that_do_not_tell_the_seconds_need_them(tokenizer: Any) -> None:
+    model = systems.made("Q-Former", systems.ROUTES["lal"], tokenizer)[0]
+    with pytest.raises(ValueError, match="give its seconds"):
+        cost_model.prompt_layout(model, frames=4, text=3)
+    with pytest.raises(ValueError, match="has 4 frame tokens, not 5"):
+        cost_model.prompt_layout(model, frames=5, text=3, seconds=1.0)
+    layout = cost_model.prompt_layout(model, frames=4, text=3, seconds=1.0)
+    model.freeze_bases()
+    with pytest.raises(ValueError, match=r"resampler keeps .* is not counted"):
+        cost_model.training_bytes(model, layout, targets=1)

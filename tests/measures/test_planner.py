@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.encoders import EncoderOutput
 from palscope.errors import PalscopeError
 from palscope.measures.cost import peak_bytes
 from palscope.measures.planner import Load, Rates, measured_rates, plan_for
@@ -68,7 +69,7 @@ def prompt(model: Any, rows: int, text: int) -> tuple[torch.Tensor, torch.Tensor
 
 def clips(model: Any, states: torch.Tensor) -> AudioClips:
     rows = len(states)
-    streams = model.connector(states, torch.full((rows,), states.shape[1]))
+    streams = model.connector([EncoderOutput(states, torch.full((rows,), states.shape[1]))])
     return AudioClips(
         streams, (FRAMES,) * rows, (SECONDS,) * rows, tuple(range(rows)), reused=False
     )
@@ -150,7 +151,7 @@ def test_work_is_what_pytorch_counts() -> None:
     audio = clips(model, states)
     with counting() as counter:
         # The summary's convolution belongs to the clip, and so to the prefill.
-        model.connector(states, torch.tensor([FRAMES * 5]))
+        model.connector([EncoderOutput(states, torch.tensor([FRAMES * 5]))])
         cache = model(input_ids=ids, audio=audio, use_cache=True, logits_to_keep=1).past_key_values
     assert work.loc["prefill", "flops"] - encoder == counted(counter)
     with counting() as counter:

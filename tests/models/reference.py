@@ -75,8 +75,8 @@ def logits(model: Any, words: list[int], features: list[Tensor], route: Route) -
     pooled = []
     for clip in features:
         lengths = torch.tensor([clip.shape[1]])
-        states, tokens = model.encoder(clip[None], lengths)
-        pooled.append({k: v[0] for k, v in model.connector(states, tokens).items()})
+        outputs = model.encoder.outputs(clip[None], lengths)
+        pooled.append({k: v[0] for k, v in model.connector(outputs).items()})
     frames = [len(p["frames"]) for p in pooled]
     columns = columns_of(words, model.config.audio_token_id, frames, model.connector.streams)
     assert len(columns) == len(words)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope.audio import TimeGrid
 from palscope.errors import PromptError
 from palscope.routing import ABSENT, FRAMES, SUMMARY, Route, Stream, TokenLayout
 from palscope.routing.layout import PADDING, TEXT
@@ -36,7 +37,7 @@ def build(
         audio_token_id=A,
         streams=streams,
         frames=frames,
-        frame_seconds=0.1,
+        grid=TimeGrid(0.1),
     )
 
 
@@ -64,7 +65,7 @@ def test_seconds_of_each_token_end_with_the_clip() -> None:
         audio_token_id=A,
         streams=BOTH,
         frames=[4],
-        frame_seconds=0.1,
+        grid=TimeGrid(0.1),
         durations=[0.34],
     )
     table = layout.table(0)
@@ -148,7 +149,7 @@ def test_visibility_is_the_one_rule(
     counts = data.draw(st.lists(st.lists(st.integers(1, 5), max_size=2), min_size=1, max_size=3))
     rows = [[5, *(i for n in row for i in [*places(n), 6]), 7] for row in counts]
     layout = build(rows, [n for row in counts for n in row], left=left)
-    layout = layout.followed_by(build([[3, 4]] * len(rows), []), 0.1)
+    layout = layout.followed_by(build([[3, 4]] * len(rows), []), TimeGrid(0.1))
     columns = layout.layer_columns(route, data.draw(st.integers(0, 3)))
     seen = layout.visible(
         columns.running, columns.keys, window=window, frame_readers=route.frame_readers
@@ -161,7 +162,7 @@ def test_visibility_is_the_one_rule(
 def test_decoding_goes_on_behind_the_last_real_token() -> None:
     rows = [[5, *places(2), 6], [5, 6]]
     held, new = build(rows, [2]), build([[7, 8], [7, 8]], [])
-    layout = held.followed_by(new, 0.1)
+    layout = held.followed_by(new, TimeGrid(0.1))
     assert layout.width == 7
     assert layout.position[:, -2:].tolist() == [[5, 6], [2, 3]]
     assert (layout.stream[:, -2:] == TEXT).all()
@@ -189,8 +190,8 @@ def test_a_clip_that_goes_on_is_the_whole_clip(streams: tuple[Stream, ...]) -> N
     ]
     layout = pieces[0]
     for piece in pieces[1:]:
-        layout = layout.followed_by(piece, 0.1, goes_on=True)
-    same(layout.followed_by(build([[7]], [], streams), 0.1), whole)
+        layout = layout.followed_by(piece, TimeGrid(0.1), goes_on=True)
+    same(layout.followed_by(build([[7]], [], streams), TimeGrid(0.1)), whole)
 
 
 def test_clips_that_join_rows_are_counted_row_by_row() -> None:
@@ -206,9 +207,9 @@ def test_clips_that_join_rows_are_counted_row_by_row() -> None:
         audio_token_id=A,
         streams=BOTH,
         frames=[4, 2, 2, 1, 2],
-        frame_seconds=0.1,
+        grid=TimeGrid(0.1),
     )
-    same(held.followed_by(build(more, [2, 2]), 0.1), wanted)
+    same(held.followed_by(build(more, [2, 2]), TimeGrid(0.1)), wanted)
 
 
 @pytest.mark.parametrize(("frames", "seconds"), [(7, 0.7), (6, 0.58)])
@@ -219,18 +220,18 @@ def test_a_clip_cannot_go_on_within_a_token(frames: int, seconds: float) -> None
         audio_token_id=A,
         streams=BOTH,
         frames=[frames],
-        frame_seconds=0.1,
+        grid=TimeGrid(0.1),
         durations=[seconds],
     )
     with pytest.raises(PromptError, match="ends within a token"):
-        held.followed_by(build([places(3)], [3]), 0.1, goes_on=True)
+        held.followed_by(build([places(3)], [3]), TimeGrid(0.1), goes_on=True)
 
 
 @pytest.mark.parametrize("rows", [[[5, 6]], [[5, *places(3)], [5, *places(3)]]])
 def test_only_one_row_with_a_clip_goes_on(rows: list[list[int]]) -> None:
     held = build(rows, [3] * (len(rows) - (len(rows) == 1)))
     with pytest.raises(PromptError, match="can go on in a prompt of one row"):
-        held.followed_by(build([places(3)], [3]), 0.1, goes_on=True)
+        held.followed_by(build([places(3)], [3]), TimeGrid(0.1), goes_on=True)
 
 
 def test_repeated_rows_have_clips_of_their_own() -> None:
@@ -270,7 +271,7 @@ def test_masked_places_are_no_audio() -> None:
         audio_token_id=A,
         streams=BOTH,
         frames=[],
-        frame_seconds=0.1,
+        grid=TimeGrid(0.1),
     )
     assert layout.stream[0].tolist() == [PADDING, PADDING, TEXT]
 

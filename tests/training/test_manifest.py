@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 
 from palscope.errors import AudioError
-from palscope.training import manifest as module
+from palscope.training import decoded as module
 from palscope.training.manifest import (
     Corpus,
     ManifestError,

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from palscope.audio import TimeGrid
 from palscope.connectors import Connector, ProjectorConfig
+from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 from palscope.routing.depths import Placement, trained_depths, trained_queries
 from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
 from palscope.training.matched import connector_parameters, matched_connector
 from palscope.training.placements import PARAMETERS, connector_for
+
+
+def tokens(width: int) -> EncoderTokens:
+    return EncoderTokens(width, TimeGrid(0.02))
+
 
 EVERY = {each.name: each for each in [*trained_depths(LAYERS), *trained_queries(LAYERS)]}
 
@@ -17,7 +24,7 @@ EVERY = {each.name: each for each in [*trained_depths(LAYERS), *trained_queries(
 @pytest.mark.parametrize("placement", EVERY.values(), ids=EVERY)
 def test_all_depths_train_the_same_number_of_parameters(placement: Placement) -> None:
     config = connector_for(placement.route, PARAMETERS)
-    count = connector_parameters(config, placement.route, ENCODER_WIDTH, WIDTH)
+    count = connector_parameters(config, placement.route, [tokens(ENCODER_WIDTH)], WIDTH)
     assert count == pytest.approx(PARAMETERS, rel=0.003)
 
 
@@ -29,10 +36,10 @@ def test_parameters_are_counted_as_made() -> None:
     route = Route.pal(4, [0, 2])
     shape = ProjectorConfig(hidden=7, depth=3)
     config = matched_connector(
-        route, 5000, encoder_width=12, width=10, inputs=shape, layers=shape, summary_width=6
+        route, 5000, encoders=[tokens(12)], width=10, inputs=shape, layers=shape, summary_width=6
     )
-    made = Connector(config, 12, 10, route.streams)
-    counted = connector_parameters(config, route, 12, 10)
+    made = Connector(config, [tokens(12)], 10, route.streams)
+    counted = connector_parameters(config, route, [tokens(12)], 10)
     assert counted == sum(parameter.numel() for parameter in made.parameters())
     assert config.inputs["summary"].hidden == 7
     assert not any(parameter.is_meta for parameter in made.parameters())
@@ -45,7 +52,7 @@ def test_the_closest_width_is_found(hidden: int) -> None:
 
     def match(parameters: int) -> int:
         config = matched_connector(
-            route, parameters, encoder_width=8, width=10, inputs=shape, layers=shape
+            route, parameters, encoders=[tokens(8)], width=10, inputs=shape, layers=shape
         )
         return config.layers["frames"].hidden
 

@@ -40,12 +40,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         model.freeze_bases()
         return model, processor
 
-    arguments = placements.demo_arguments
+    arguments = placements.training_arguments
     monkeypatch.setattr(placements, "build", build)
     monkeypatch.setattr(placements, "MEASURED", 4)
     monkeypatch.setattr(
         placements,
-        "demo_arguments",
+        "training_arguments",
         lambda *args, **kwargs: arguments(*args, **kwargs, dataloader_num_workers=0),
     )
 

@@ -1,0 +1,153 @@
+"""Systems of an experiment side by side: scores by set of questions, and scores against cost."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+
+Cost = Literal["peak_ratio", "cache_ratio", "prefill_ratio", "step_ratio", "step_peak_ratio"]
+
+COST_LABELS: dict[Cost, str] = {
+    "peak_ratio": "peak memory of prefill, relative",
+    "cache_ratio": "size of the cache, relative",
+    "prefill_ratio": "prefill time, relative",
+    "step_ratio": "time of a training step, relative",
+    "step_peak_ratio": "peak memory of a training step, relative",
+}
+_COLOUR, _SEEDS = "#0072B2", "#7F7F7F"
+SCORE = "score"
+
+
+def scores_by_system(table: pd.DataFrame) -> go.Figure:
+    """Scores with their intervals, a row a system, a panel a set; the grey bar spans its seeds.
+
+    Args:
+        table: `variant, set, n, seeds, score, low, high, seed_low, seed_high`.
+    """
+    sets, variants = _sets(table), _variants(table)
+    figure: Any = make_subplots(
+        rows=1, cols=len(sets), shared_yaxes=True, subplot_titles=_titles(table, sets)
+    )
+    for column, name in enumerate(sets, start=1):
+        rows: Any = table[table["set"] == name].set_index("variant").reindex(variants)
+        for variant, row in rows.iterrows():
+            figure.add_scatter(
+                x=[row["seed_low"], row["seed_high"]],
+                y=[variant, variant],
+                mode="lines",
+                line={"color": _SEEDS, "width": 9},
+                opacity=0.35,
+                hoverinfo="skip",
+                row=1,
+                col=column,
+            )
+        figure.add_scatter(
+            x=rows["score"],
+            y=variants,
+            mode="markers",
+            marker={"color": _COLOUR, "size": 9},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["high"] - rows["score"],
+                "arrayminus": rows["score"] - rows["low"],
+                "color": _COLOUR,
+            },
+            hovertemplate="%{y}: %{x:.3f}",
+            row=1,
+            col=column,
+        )
+    figure.update_xaxes(title_text=SCORE, range=[-0.03, 1.03])
+    figure.update_yaxes(autorange="reversed", col=1)
+    return figure.update_layout(showlegend=False, height=160 + 46 * len(variants))
+
+
+def scores_by_system_paper(table: pd.DataFrame) -> Figure:
+    """`scores_by_system` for print."""
+    sets, variants = _sets(table), _variants(table)
+    figure = Figure(
+        figsize=(1.6 + 1.9 * len(sets), 1.0 + 0.32 * len(variants)), layout="constrained"
+    )
+    panels: Any = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for panel, name, title in zip(panels, sets, _titles(table, sets), strict=True):
+        rows: Any = table[table["set"] == name].set_index("variant").reindex(variants)
+        heights = range(len(variants))
+        panel.hlines(heights, rows["seed_low"], rows["seed_high"], color=_SEEDS, lw=6, alpha=0.35)
+        sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+        panel.errorbar(rows["score"], heights, xerr=sides, fmt="o", color=_COLOUR, ms=4, lw=1)
+        panel.set(title=title.replace("<br>", "\n"), xlabel=SCORE, xlim=(-0.03, 1.03))
+        panel.set_yticks(heights, variants)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_ylim(len(variants) - 0.5, -0.5)
+    return figure
+
+
+def score_against_cost(table: pd.DataFrame, cost: Cost) -> go.Figure:
+    """The score over all sets against what a system costs beside the baseline."""
+    rows = _overall(table).dropna(subset=[cost])
+    figure: Any = go.Figure()
+    figure.add_scatter(
+        x=rows[cost],
+        y=rows["score"],
+        text=rows["variant"],
+        mode="markers+text",
+        textposition="top center",
+        marker={"color": _COLOUR, "size": 9},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": rows["high"] - rows["score"],
+            "arrayminus": rows["score"] - rows["low"],
+            "color": _COLOUR,
+        },
+        hovertemplate="%{text}: %{y:.3f} at %{x:.2f}",
+    )
+    figure.update_xaxes(title_text=COST_LABELS[cost], rangemode="tozero")
+    figure.update_yaxes(title_text=SCORE, range=[-0.03, 1.08])
+    return figure
+
+
+def score_against_cost_paper(table: pd.DataFrame, cost: Cost) -> Figure:
+    """`score_against_cost` for print."""
+    rows = _overall(table).dropna(subset=[cost])
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    panel: Any = figure.subplots()
+    sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+    panel.errorbar(rows[cost], rows["score"], yerr=sides, fmt="o", color=_COLOUR, ms=4, lw=1)
+    for _, row in rows.iterrows():
+        panel.annotate(
+            row["variant"],
+            (row[cost], row["score"]),
+            xytext=(4, 5),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    panel.set(xlabel=COST_LABELS[cost], ylabel=SCORE, ylim=(-0.03, 1.08))
+    panel.set_xlim(0, 1.3 * rows[cost].max())  # room for the names
+    panel.grid(alpha=0.3)
+    return figure
+
+
+def _overall(table: Any) -> Any:
+    """The rows over all sets; where there is one set alone, its rows."""
+    return table[table["set"] == _sets(table)[-1]]
+
+
+def _sets(table: Any) -> list[str]:
+    return list(dict.fromkeys(table["set"]))
+
+
+def _variants(table: Any) -> list[str]:
+    return list(dict.fromkeys(table["variant"]))
+
+
+def _titles(table: pd.DataFrame, sets: list[str]) -> list[str]:
+    whole: Any = table
+    first = {name: whole[whole["set"] == name].iloc[0] for name in sets}
+    return [
+        f"{name}<br>n {int(first[name]['n'])}, {int(first[name]['seeds'])} seeds" for name in sets
+    ]

@@ -1,0 +1,94 @@
+"""What the model answers while it is trained: greedy answers to held-out questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.scoring import greedy_tokens, prompt_batch
+from palscope.training.examples import Example
+from palscope.training.recipe import Samples
+
+
+class SampleAnswers(TrainerCallback):
+    """Asks every so many steps, and writes `samples.jsonl` (and TensorBoard's text).
+
+    A line holds `step, kind, question, expected, answer`. Training is not touched: decoding is
+    greedy, so no random number is drawn.
+
+    Args:
+        model: in training.
+        processor: its processor.
+        examples: what is asked.
+        settings: how often and how long.
+        file: gets a line an answer.
+        writer: a TensorBoard writer, or None.
+    """
+
+    def __init__(
+        self,
+        model: PalscopeForConditionalGeneration,
+        processor: PalscopeProcessor,
+        examples: Sequence[Example],
+        settings: Samples,
+        file: Path,
+        writer: Any = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.examples = list(examples)
+        self.settings = settings
+        self.file = file
+        self.writer = writer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget the answers of steps that a killed run has to do again."""
+        if state.is_world_process_zero:
+            lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask, where it is time to."""
+        step = state.global_step
+        if not self.settings.every or not self.examples:
+            return
+        if step % self.settings.every and step != state.max_steps:
+            return
+        # Every process asks, for where weights are sharded none can do so alone; the first writes.
+        self.model.eval()
+        asked = [(example.waveforms, example.question) for example in self.examples]
+        batch = prompt_batch(self.processor, asked, self.model.device)
+        # Products as in training: bases that are held in bfloat16 need it.
+        with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16)):
+            new = greedy_tokens(self.model, self.processor, batch, self.settings.max_new_tokens)
+        answers = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        self.model.train()
+        if not state.is_world_process_zero:
+            return
+        with self.file.open("a", encoding="utf-8") as file:
+            for example, given in zip(self.examples, answers, strict=True):
+                line = {
+                    "step": step,
+                    "kind": example.kind,
+                    "question": example.question,
+                    "expected": example.answer,
+                    "answer": given.strip(),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if self.writer is not None:
+            told = "\n\n".join(
+                f"**{example.question}** {example.answer} → {given}"
+                for example, given in zip(self.examples, answers, strict=True)
+            )
+            self.writer.add_text("samples", told, step)

@@ -1,0 +1,127 @@
+"""Every encoder at a tiny size, with random weights large enough that sounds differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.encoders import (
+    AFWhisperConfig,
+    ASTConfig,
+    ClapConfig,
+    EATConfig,
+    Encoder,
+    EncoderConfig,
+    SSLAMConfig,
+    WhisperEncoderConfig,
+    build_encoder,
+)
+from palscope.hooks import HookedAudioModel
+from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.routing import Route
+from tests import planted, tiny
+
+CONFIGS: dict[str, EncoderConfig] = {
+    "whisper": WhisperEncoderConfig(
+        d_model=16,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        num_mel_bins=8,
+        max_source_positions=1500,
+        layers=(1, 2),
+    ),
+    "af-whisper": AFWhisperConfig(
+        num_mel_bins=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        hidden_size=16,
+        max_source_positions=100,
+    ),
+    "clap": ClapConfig(
+        num_mel_bins=16,
+        spec_size=128,
+        depths=(1, 2),
+        num_attention_heads=(1, 2),
+        patch_embeds_hidden_size=8,
+    ),
+    "clap-fused": ClapConfig(
+        num_mel_bins=16,
+        spec_size=128,
+        depths=(1, 2),
+        num_attention_heads=(1, 2),
+        patch_embeds_hidden_size=8,
+        enable_fusion=True,
+    ),
+    "eat": EATConfig(
+        embed_dim=16, depth=2, num_heads=2, num_mel_bins=32, target_length=256, layers=(0, 2)
+    ),
+    "sslam": SSLAMConfig(
+        embed_dim=16, depth=2, num_heads=2, num_mel_bins=32, target_length=256, layers=(2,)
+    ),
+    "ast": ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_length=256,
+        num_mel_bins=32,
+        layers=(1, 2),
+    ),
+}
+
+
+def encoder(name: str, seed: int = 0) -> Encoder:
+    """The tiny encoder of that name."""
+    torch.manual_seed(seed)
+    return randomised(build_encoder(CONFIGS[name]), seed)
+
+
+def randomised(made: Encoder, seed: int = 0) -> Any:
+    """`made` with weights far from their initial values, so that everything matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            fixed = "positions" in name
+            if not fixed:
+                scale = 0.3 if weight.ndim > 1 else 0.1
+                weight.add_(scale * torch.randn(weight.shape, generator=generator))
+    return made.eval()
+
+
+def whole(
+    made: Encoder, route: Route | None = None
+) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
+    """A model of a tiny Llama and `made`: PAL, a frame token for each step of its grid."""
+    route = route or Route.pal(tiny.LAYERS, [0, 2])
+    shape = ProjectorConfig(hidden=16, depth=2)
+    connector = ConnectorConfig.for_route(
+        route,
+        inputs=shape,
+        layers=shape,
+        summary_width=12,
+        frames_per_token=made.emits[0].grid.per_step,
+    )
+    processor = PalscopeProcessor.for_grid(
+        made.feature_extractor(),
+        planted.small_tokenizer(),
+        connector.frame_grid(made.emits),
+        route.streams,
+    )
+    torch.manual_seed(1)
+    model = PalscopeForConditionalGeneration.from_parts(
+        tiny.decoder(vocab_size=len(planted.WORDS)),
+        made,
+        route,
+        connector,
+        audio_token_id=processor.audio_token_id,
+    )
+    return model.eval(), processor
+
+
+def hooked(made: Encoder, route: Route | None = None) -> HookedAudioModel:
+    """The same under hooks."""
+    return HookedAudioModel(*whole(made, route))

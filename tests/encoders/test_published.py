@@ -1,0 +1,156 @@
+"""The same numbers as the published models, on the same sound: transformers, or stored values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import ASTFeatureExtractor, ClapFeatureExtractor, WhisperFeatureExtractor
+
+from palscope.audio.bundled import bundled_clips
+from palscope.audio.waveform import load_audio
+from palscope.encoders import SSLAMConfig, build_encoder
+from palscope.encoders.base import filled
+from tests.encoders import small
+
+CLIPS = [bundled_clips().path[row] for row in (0, 7, 20)]
+
+
+def samples_of(path: str, rate: int, seconds: float | None = None) -> np.ndarray:
+    samples = load_audio(path, sample_rate=rate).samples
+    return samples if seconds is None else samples[: round(seconds * rate)]
+
+
+def alone(made: Any, samples: np.ndarray) -> torch.Tensor:
+    features = made.config.features(samples)
+    return made(features.values[None], torch.tensor([features.frames])).states[0]
+
+
+@pytest.mark.parametrize("name", ["clap", "clap-fused"])
+@pytest.mark.parametrize("clip", CLIPS)
+@torch.inference_mode()
+def test_clap_is_transformers_clap(name: str, clip: str) -> None:
+    made = small.encoder(name)
+    # The fused extractor marks a clip of each batch as longer, at random; none is.
+    truncation = "fusion" if made.config.enable_fusion else "rand_trunc"
+    extractor = ClapFeatureExtractor(feature_size=16, frequency_min=50, truncation=truncation)
+    samples = samples_of(clip, 48_000)
+    features = extractor(samples, sampling_rate=48_000, return_tensors="pt")["input_features"]
+    ours = made.config.features(samples).values
+    torch.testing.assert_close(ours, features[0, 0].T.float(), atol=1e-5, rtol=1e-6)
+    is_longer = torch.zeros(1, 1, dtype=torch.bool)
+    expected = made.model(input_features=features.float(), is_longer=is_longer).last_hidden_state
+    states = alone(made, samples)
+    for token in range(len(states)):  # [1, width, frequency, time]
+        wanted = expected[0, :, token % 2, token // 2]
+        torch.testing.assert_close(states[token], wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_claps_last_layer_stands_in_the_order_that_is_said() -> None:
+    made = small.encoder("clap")
+    left: dict[str, torch.Tensor] = {}
+    stage = made.model.audio_encoder.layers[1]
+    stage.blocks[1].register_forward_hook(lambda _, __, out: left.update(last=out[0]))
+    states = alone(made, samples_of(CLIPS[0], 48_000))
+    placed = made.model.audio_encoder.norm(left["last"])[0, made.blocks[-1].order]
+    torch.testing.assert_close(placed[: len(states)], states)
+
+
+@torch.inference_mode()
+def test_a_patch_of_each_of_claps_layers_hears_its_own_seconds_and_band() -> None:
+    made = small.encoder("clap")
+    silence = torch.full((1, 16, 1001), -20.0)
+    patches: list[torch.Tensor] = []
+    made.model.audio_encoder.patch_embed.register_forward_hook(
+        lambda _, __, out: patches.append(out[0])
+    )
+    first = made.blocks[0]  # on the grid of the patches
+    rows = first.grid.per_step
+    for column, bin_, row in ((10, 1, 0), (517, 9, 2), (995, 15, 3)):
+        patches.clear()
+        click = silence.clone()
+        click[0, bin_, column] = 20
+        for features in (silence, click):
+            made(features, torch.tensor([1000]))
+        moved = (patches[1] - patches[0]).norm(dim=-1)[first.order]
+        loudest = int(moved.argmax())
+        start, end = first.grid.span(loudest)
+        assert start - 0.03 <= column / 100 <= end + 0.03  # the spectrogram is stretched a little
+        assert loudest % rows == row
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@torch.inference_mode()
+def test_ast_is_transformers_ast(clip: str) -> None:
+    made = small.encoder("ast")
+    config = made.config
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=256)
+    samples = samples_of(clip, 16_000, 2.2)
+    features = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_values"]
+    found = made.model(features, output_hidden_states=True)
+    states = alone(made, samples)
+    for depth, layer in enumerate((found.hidden_states[1], found.last_hidden_state)):
+        patches = layer[0, 2:].view(config.rows, config.columns, 16)
+        for token in range(len(states)):
+            wanted = patches[token % config.rows, token // config.rows]
+            ours = states[token, 16 * depth : 16 * depth + 16]
+            torch.testing.assert_close(ours, wanted, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("seconds", [0.83, 1.99])
+@torch.inference_mode()
+def test_af_whisper_is_transformers_audio_flamingo(clip: str, seconds: float) -> None:
+    made = small.encoder("af-whisper")
+    extractor: Any = WhisperFeatureExtractor(feature_size=8, chunk_length=2)
+    samples = samples_of(clip, 16_000, seconds)
+    features = extractor(
+        samples, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
+    )
+    expected = made.model(
+        features["input_features"], input_features_mask=features["attention_mask"]
+    ).last_hidden_state[0]
+    states = alone(made, samples)
+    conv = -(-len(samples) // 320)
+    whole = conv // 2  # the published model drops a last token of which there is but half
+    assert len(states) == -(-conv // 2)
+    torch.testing.assert_close(states[:whole], expected[:whole], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_sslam_gives_what_the_published_code_gave() -> None:
+    """`eat_reference.npz`: the models of github.com/ta012/SSLAM, commit 0a3c0ff.
+
+    `Data2VecMultiModel.extract_features` of its SSLAM_Ft_SPASS folder (the same for EAT, commit
+    06c1c34 of cwx-worst-one/EAT), at width 16 with 2 layers and 2 heads, on the first bundled clip
+    through the front end of its `feature_extract.py` (torchaudio 2.11's kaldi.fbank, target_length
+    1024). Weights as below, in the order of their sorted names. The classes of fairseq and timm
+    that it needs (LayerNorm, Mlp, DropPath) were stood in for. Stored: every 16th frame and 8th bin
+    of the features, every fourth token from the first patch on, the CLS token, every 97th position.
+    """
+    stored = np.load(Path(__file__).with_name("eat_reference.npz"))
+    config = SSLAMConfig(embed_dim=16, depth=2, num_heads=2, layers=(2,))
+    made: Any = build_encoder(config).eval()
+    weights = made.model.state_dict()
+    assert sorted(weights) == stored["names"].tolist()
+    generator = np.random.default_rng(20250610)
+    for name in sorted(weights):
+        if "positions" not in name:
+            drawn = 0.3 * generator.standard_normal(tuple(weights[name].shape))
+            weights[name].copy_(torch.from_numpy(drawn.astype(np.float32)))
+    positions = weights["modality_encoders.IMAGE.fixed_positional_encoder.positions"][0, ::97]
+    np.testing.assert_allclose(positions, stored["positions"], atol=1e-5)
+
+    features = config.features(samples_of(bundled_clips().path[0], 16_000))
+    window = filled(features.values[None], torch.tensor([features.frames]), 1024, config.fill)
+    # A decoder of Ogg Vorbis may round otherwise.
+    np.testing.assert_allclose(window[0].T[::16, ::8], stored["fbank"], atol=1e-3)
+    everything = made.model(window.transpose(1, 2)[:, None], 2)[-1][0]
+    np.testing.assert_allclose(everything[1::4], stored["states"], atol=1e-3)
+    np.testing.assert_allclose(everything[0], stored["cls"], atol=1e-3)
+    states = made(features.values[None], torch.tensor([features.frames])).states[0]
+    np.testing.assert_allclose(states[::4], stored["states"][: len(states) // 4], atol=1e-3)
