@@ -28,6 +28,8 @@ def test_the_nearest_label_is_told_by_the_angle() -> None:
     assert nearest_labels(said, labels, spelling) == ["dog", "Crying_baby", None, "dog"]
     assert SEEN[-2:] == ["sound of crying baby", "sound of dog"]
     assert nearest_labels(["", " "], labels, spelling) == [None, None]
+    # not by length, which a longer label has more of
+    assert nearest_labels(["dog"], ["dog barks at dog", "dog"], spelling) == ["dog"]
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 4)])

@@ -46,13 +46,19 @@ def test_official_and_strict(tmp_path: Path) -> None:
 
 
 def test_officially_an_empty_response_repeats_the_letter_before(tmp_path: Path) -> None:
-    rows = [mmsu("0", response=""), mmsu("1", response="B"), mmsu("2", response="None"), mmsu("3")]
+    rows = [
+        mmsu("0", response=""),
+        mmsu("1", response="B"),
+        mmsu("2", response="None"),
+        mmsu("3", response="falling"),
+        mmsu("4"),
+    ]
     rules = scored(MMSU, json_lines(tmp_path / "p.jsonl", rows))
     # the official script stops at the first, which has no letter before it
     assert outcome(rules["official"]) == (3, 3)
-    assert rules["official"].skipped == ("0",)
+    assert rules["official"].skipped == ("0", "3")
     assert rules["official"].notes[0].startswith("2 responses")
-    assert outcome(rules["strict"]) == (1, 4)
+    assert outcome(rules["strict"]) == (1, 5)
 
 
 def test_two_choices_may_be_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmarks.mmar import MMAR
 from palscope.evaluation.benchmarks.mmau import MMAU
 from palscope.evaluation.benchmarks.multiple_choice import string_match
-from palscope.evaluation.benchmarks.sheet import content_digest
+from palscope.evaluation.benchmarks.sheet import Sheet, content_digest
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmau, outcome, scored
 
 # Each verdict is the official script's (its repository's state of January 2026).
@@ -126,6 +126,9 @@ def test_the_question_file_says_what_is_true_and_what_is_missing(tmp_path: Path)
     rules = scored(MMAU, path, questions)
     assert outcome(rules["official"]) == (1, 2)
     assert outcome(rules["strict"]) == (1, 3)
+    asked = MMAU.read_questions(questions)
+    sheet = Sheet.of(MMAU.read_predictions(path, asked), asked)
+    assert (sheet.unknown, sheet.revised, sheet.repeated) == (("z",), ("a",), ())
     with pytest.raises(BenchmarkError, match=r"row 1: field choices is None"):
         scored(MMAU, path)
 
