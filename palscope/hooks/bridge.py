@@ -45,7 +45,8 @@ class HookedAudioModel(TransformerBridge):
     `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
     `[batch, audio, kv_heads, d_head]`; in the encoder those it names (`Encoder.components`), of
     Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
-    `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with `.hook_in` and `.hook_out`.
+    `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
+    `.hook_in` and `.hook_out`.
     `layout(inputs)` says what stands in the columns of any of them.
     """
 
