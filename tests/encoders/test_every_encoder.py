@@ -263,3 +263,19 @@ def test_sound_as_it_comes_is_heard_as_at_once(name: str) -> None:
     with torch.no_grad(), stream.asking("what was it") as inputs:
         told = model(**inputs).logits[0, -1]
         torch.testing.assert_close(told, model(**whole).logits[0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_token_for_each_patch() -> None:
+    """The processor counts as the model, and seconds address whole steps of rows."""
+    made = small.encoder("sslam")
+    hooked = small.hooked(made, frames_per_token=1)
+    assert hooked.model.frame_grid == made.grid and made.grid.per_step == 2
+    inputs = hooked.inputs("what was it", sound(0.5))
+    layout = hooked.layout(inputs)
+    frames = layout.table(0).query("stream == 'frames'")
+    assert len(frames) == 8 == made.tokens(50)
+    assert frames["end_s"].tolist() == pytest.approx(
+        [0.16] * 2 + [0.32] * 2 + [0.48, 0.48, 0.5, 0.5]
+    )
+    where = resolve(hooked, inputs, Address("audio_state", Sound(0.2, 0.3, "frames"), layers=(0,)))
+    assert where.covered[["tokens", "first", "last"]].values.tolist() == [[2, 2, 3]]
