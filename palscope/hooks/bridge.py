@@ -38,18 +38,18 @@ ENCODER_HOOKS = ("audio_",)
 class HookedAudioModel(TransformerBridge):
     """A palscope model under TransformerLens's hooks.
 
-        All of `TransformerBridge` works on it (`run_with_cache`, `run_with_hooks`, `cache[...]`, logit
-        lens, attribution, patching). `inputs` makes what it is called with; where a tool passes tokens
-        alone, call the tool inside `hearing`.
+    All of `TransformerBridge` works on it (`run_with_cache`, `run_with_hooks`, `cache[...]`, logit
+    lens, attribution, patching). `inputs` makes what it is called with; where a tool passes tokens
+    alone, call the tool inside `hearing`.
 
-        Beside the decoder's, hook points are, in each layer with a stream at level `keys`:
-        `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
-        `[batch, audio, kv_heads, d_head]`; in the encoder those it names (`Encoder.components`), of
-        Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
-        `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
-            `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
-        which is computed only when someone listens.
-            `layout(inputs)` says what stands in the columns of any of them.
+    Beside the decoder's, hook points are, in each layer with a stream at level `keys`:
+    `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
+    `[batch, audio, kv_heads, d_head]`; in the encoder those it names (`Encoder.components`), of
+    Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
+    `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
+    `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
+    which is computed only when someone listens.
+    `layout(inputs)` says what stands in the columns of any of them.
     """
 
     def __init__(
