@@ -274,8 +274,7 @@ def test_a_frame_token_for_each_patch() -> None:
     layout = hooked.layout(inputs)
     frames = layout.table(0).query("stream == 'frames'")
     assert len(frames) == 8 == made.tokens(50)
-    assert frames["end_s"].tolist() == pytest.approx(
-        [0.16] * 2 + [0.32] * 2 + [0.48, 0.48, 0.5, 0.5]
-    )
+    ends = [0.16] * 2 + [0.32] * 2 + [0.48] * 2 + [0.5] * 2
+    assert frames["end_s"].tolist() == pytest.approx(ends)
     where = resolve(hooked, inputs, Address("audio_state", Sound(0.2, 0.3, "frames"), layers=(0,)))
     assert where.covered[["tokens", "first", "last"]].values.tolist() == [[2, 2, 3]]
