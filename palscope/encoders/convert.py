@@ -10,7 +10,8 @@
 
 OUT then serves as `load_encoder(OUT)` and as a checkpoint's `encoder_base`. Tensors that are
 missing or that belong to no known part are errors. Pickles are refused: with `--unpickle` they are
-read by torch's `weights_only`, which builds nothing but tensors and plain values; do it in a sandbox.
+read by torch's `weights_only`, which builds nothing but tensors and plain values; do it in a
+sandbox.
 
 A Whisper in CTranslate2's format: `palscope.encoders.convert_whisper`.
 """

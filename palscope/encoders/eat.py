@@ -77,6 +77,10 @@ class EATConfig(EncoderConfig):
         values = windowed_fbank(samples, self.num_mel_bins, self.target_length, centred=True)
         return ClipFeatures((values - self.mean) / (2 * self.std), values.shape[1])
 
+    def bin_hz(self) -> Float[np.ndarray, " bins"]:
+        """Centres of the mel bins."""
+        return kaldi_hz(np.arange(self.num_mel_bins), self.num_mel_bins)
+
 
 @dataclass(frozen=True)
 class SSLAMConfig(EATConfig):

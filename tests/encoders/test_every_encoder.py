@@ -26,7 +26,10 @@ from palscope.interventions import (
     intervene,
     resolve,
 )
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.measures.leakage import leakage
+from palscope.models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.routing import Route
+from tests import tiny
 from tests.encoders import small
 
 every = pytest.mark.parametrize("name", list(small.CONFIGS))
@@ -216,3 +219,62 @@ def test_it_can_be_trained_or_frozen(name: str) -> None:
         name == "clip-vision"
     )
     assert not [key for key in silent if not any(part in key for part in unused)], silent
+
+
+@hearing
+def test_bins_are_where_a_tone_is_loudest(name: str) -> None:
+    config = small.CONFIGS[name]
+    hz = config.bin_hz()
+    assert hz is not None and (np.diff(hz) > 0).all()
+    rate = config.sample_rate
+    for tone in (700.0, 2500.0):
+        samples = np.sin(2 * np.pi * tone * np.arange(rate) / rate).astype(np.float32)
+        loudest = int(config.features(samples).values[:, 30:60].mean(1).argmax())
+        below, above = hz[max(loudest - 1, 0)], hz[min(loudest + 1, len(hz) - 1)]
+        assert below < tone < above or abs(hz[loudest] - tone) < 200
+
+
+@pytest.mark.parametrize("name", ["sslam", "clap", "ast"])
+def test_the_measures_of_time_hold(name: str) -> None:
+    """Leakage and attribution give each token of patches its own seconds."""
+    hooked = small.hooked(small.encoder(name))
+    waveform = load_audio(sound(0.9, 1), sample_rate=hooked.processor.sample_rate)
+    table: Any = leakage(hooked, waveform, 0.3, 0.5)
+    assert table["floor_moved_db"].isna().all()
+    output = table[table["site"] == "encoder_output"]
+    grid = hooked.model.encoder.grid
+    assert len(output) == grid.tokens(0.9)
+    np.testing.assert_allclose(output["token_start_s"], grid.spans(len(output))[:, 0], atol=1e-6)
+    blocks = table[table["site"] == "encoder_block"]
+    assert blocks["layer"].max() == len(hooked.model.encoder.blocks) - 1
+    assert output["change"].max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sslam", "clap", "ast", "af-whisper"])
+def test_sound_as_it_comes_is_heard_as_at_once(name: str) -> None:
+    model, processor = small.whole(small.encoder(name), Route.plits(tiny.LAYERS))
+    rate = processor.sample_rate
+    window = model.encoder.window * SECONDS_PER_FEATURE
+    samples = load_audio(sound(1.3 * window, 1), sample_rate=rate).samples
+    whole = processor([processor.chat("what was it")], samples, sampling_rate=rate)
+    stream = AudioStream(model, processor)
+    for piece in np.array_split(samples, 7):
+        stream.hear(piece)
+    with torch.no_grad(), stream.asking("what was it") as inputs:
+        told = model(**inputs).logits[0, -1]
+        torch.testing.assert_close(told, model(**whole).logits[0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_token_for_each_patch() -> None:
+    """The processor counts as the model, and seconds address whole steps of rows."""
+    made = small.encoder("sslam")
+    hooked = small.hooked(made, frames_per_token=1)
+    assert hooked.model.frame_grid == made.grid and made.grid.per_step == 2
+    inputs = hooked.inputs("what was it", sound(0.5))
+    layout = hooked.layout(inputs)
+    frames = layout.table(0).query("stream == 'frames'")
+    assert len(frames) == 8 == made.tokens(50)
+    ends = [0.16] * 2 + [0.32] * 2 + [0.48] * 2 + [0.5] * 2
+    assert frames["end_s"].tolist() == pytest.approx(ends)
+    where = resolve(hooked, inputs, Address("audio_state", Sound(0.2, 0.3, "frames"), layers=(0,)))
+    assert where.covered[["tokens", "first", "last"]].values.tolist() == [[2, 2, 3]]
