@@ -46,7 +46,8 @@ class HookedAudioModel(TransformerBridge):
     `[batch, audio, kv_heads, d_head]`; in the encoder those it names (`Encoder.components`), of
     Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
     `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
-    `.hook_in` and `.hook_out`.
+    `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
+    which is computed only when someone listens.
     `layout(inputs)` says what stands in the columns of any of them.
     """
 

@@ -116,6 +116,22 @@ def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str) -> No
     assert torch.equal(hooked(inputs), wanted)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_an_edited_pattern_is_what_the_latents_read_by(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
+    inputs = inputs_of(hooked.processor, CLIPS)
+    before = hooked(inputs)
+    hook = f"audio_attn_{LAYERS[name] - 1}.hook_pattern"
+    same = hooked.run_with_hooks(inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern)])
+    torch.testing.assert_close(same, before, atol=1e-4, rtol=1e-4)
+    other = hooked.run_with_hooks(
+        inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern.flip(-1))]
+    )
+    assert (other - before)[:, -1].abs().max() > 1e-3
+    assert torch.equal(hooked(inputs), before)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
 def test_seconds_address_the_latents_that_stand_for_them(name: str) -> None:
@@ -157,7 +173,7 @@ def test_each_encoders_output_is_addressed_in_seconds() -> None:
 
 @torch.no_grad()
 def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
-    """Windows of 0.4 s over an encoder's of 1 s: what is left of one begins with the next."""
+    """Groups of 1.2 s (two latents a window of 0.4 s, three a summary) over an encoder's of 1 s."""
     model, processor = made("Q-Former in windows", ROUTES["pal"])
     processor.feature_extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     hooked = HookedAudioModel(model, processor)
