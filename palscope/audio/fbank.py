@@ -52,16 +52,14 @@ def kaldi_fbank(samples: Float[np.ndarray, " samples"], bins: int) -> Float[Tens
 
 
 def windowed_fbank(
-    samples: Float[np.ndarray, " samples"], bins: int, window: int, *, centred: bool
+    samples: Float[np.ndarray, " samples"], bins: int, window: int
 ) -> Float[Tensor, "bins frames"]:
     """`kaldi_fbank` of each `window` frames of sound by itself, a frame for every 10 ms begun.
 
     Frames at a window's end that are no whole 25 ms are zero, as the published front ends pad them
     (in log energies, before any normalisation). A window shorter than 25 ms is filled up with
-    silence.
-
-    Args:
-        centred: take each window's mean off its samples first.
+    silence. Each frame's own mean is taken off, so taking off the clip's first, as some published
+    front ends do, changes nothing.
 
     Raises:
         AudioError: the samples are empty, not mono or not finite.
@@ -71,8 +69,6 @@ def windowed_fbank(
     for at in range(0, len(samples), window * _HOP):
         piece = samples[at : at + window * _HOP]
         frames = -(-len(piece) // _HOP)
-        if centred:
-            piece = piece - piece.mean()
         values = kaldi_fbank(np.pad(piece, (0, max(0, _LENGTH - len(piece)))), bins)[:, :frames]
         pieces.append(torch.nn.functional.pad(values, (0, frames - values.shape[1])))
     return torch.cat(pieces, dim=1)

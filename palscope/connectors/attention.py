@@ -25,7 +25,7 @@ def attend(
             it returns is used. Else attention is fused; the two differ by rounding alone.
     """
     some = seen.any(-1, keepdim=True)
-    seen = seen | ~some  # a softmax over nothing is no number, and its gradient neither
+    seen = seen | ~some  # kernels differ in what they make of a softmax over nothing
     if is_listened_to(tap):
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         scores = scores.float().masked_fill(~seen, -torch.inf)

@@ -87,7 +87,7 @@ class ASTConfig(EncoderConfig):
     def features(self, samples: Samples) -> ClipFeatures:
         """Kaldi's filter banks of each window by itself, normalised."""
         window = self.columns * self.time_stride
-        values = windowed_fbank(samples, self.num_mel_bins, window, centred=False)
+        values = windowed_fbank(samples, self.num_mel_bins, window)
         return ClipFeatures((values - self.mean) / (2 * self.std), values.shape[1])
 
     def bin_hz(self) -> Float[np.ndarray, " bins"]:

@@ -73,8 +73,8 @@ class EATConfig(EncoderConfig):
         return -self.mean / (2 * self.std)
 
     def features(self, samples: Samples) -> ClipFeatures:
-        """Kaldi's filter banks of each window by itself, its mean taken off, normalised."""
-        values = windowed_fbank(samples, self.num_mel_bins, self.target_length, centred=True)
+        """Kaldi's filter banks of each window by itself, normalised."""
+        values = windowed_fbank(samples, self.num_mel_bins, self.target_length)
         return ClipFeatures((values - self.mean) / (2 * self.std), values.shape[1])
 
     def bin_hz(self) -> Float[np.ndarray, " bins"]:

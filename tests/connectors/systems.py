@@ -120,7 +120,7 @@ SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
     "pool": (whisper, None),
     "pool of two": (two, None),
     "Q-Former": (whisper, QFormerConfig(latents=4, **SMALL)),
-    "Q-Former in windows": (brief, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
+    "Q-Former in windows": (brief, QFormerConfig(latents=2, window_s=0.4, **SMALL)),
     "Q-Former of two": (two, QFormerConfig(latents=2, window_s=0.32, **SMALL)),
     "LFST": (two, LFSTConfig(**SMALL)),
     "LFST of SSLAM and CLAP": (sslam_and_clap, LFSTConfig(**SMALL)),

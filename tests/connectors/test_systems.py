@@ -173,7 +173,7 @@ def test_each_encoders_output_is_addressed_in_seconds() -> None:
 
 @torch.no_grad()
 def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
-    """Windows of 0.4 s over an encoder's of 1 s: what is left of one begins with the next."""
+    """Groups of 1.2 s (two latents a window of 0.4 s, three a summary) over an encoder's of 1 s."""
     model, processor = made("Q-Former in windows", ROUTES["pal"])
     processor.feature_extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     hooked = HookedAudioModel(model, processor)

@@ -219,6 +219,8 @@ def test_an_upload_is_heard(shown: AppTest) -> None:
         ("long.wav", wav(np.zeros(31 * 8000), "PCM_U8"), "at most 30 s"),
         ("large.wav", bytes(21_000_000), "large.wav has 21 MB"),
     ],
+    # The data would name the cases, and a WAV of floats holds the second in which it was written.
+    ids=["broken", "empty", "none", "nan", "long", "large"],
 )
 def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes, says: str) -> None:
     uploaded(shown, name, data)

@@ -262,7 +262,38 @@ def test_sound_as_it_comes_is_heard_as_at_once(name: str) -> None:
         stream.hear(piece)
     with torch.no_grad(), stream.asking("what was it") as inputs:
         told = model(**inputs).logits[0, -1]
+        assert stream.layout is not None
+        heard = model.layout(whole["input_ids"], feature_lengths=whole["feature_lengths"]).seconds
+        torch.testing.assert_close(stream.layout.seconds, heard, equal_nan=True)
         torch.testing.assert_close(told, model(**whole).logits[0, -1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sslam", "ast"])
+def test_a_later_windows_tokens_are_addressed(name: str) -> None:
+    hooked = small.hooked(small.encoder(name))
+    encoder = hooked.model.encoder
+    inputs = hooked.inputs("what was it", sound(1.6 * encoder.window / 100, 1))
+    start = encoder.window * SECONDS_PER_FEATURE
+    address = Address("encoder_block", Sound(start + 0.3, start + 0.4), layers=(1,))
+    (part,) = resolve(hooked, inputs, address).parts
+    with torch.no_grad():
+        _, cache = hooked.run_with_cache(inputs, names_filter="audio_pool.hook_in")
+        with intervene(hooked, inputs, [Patch(address, Zero())]):
+            _, changed = hooked.run_with_cache(inputs, names_filter="audio_pool.hook_in")
+    moved = (changed["audio_pool.hook_in"] - cache["audio_pool.hook_in"])[0].norm(dim=-1)
+    assert moved.nonzero()[:, 0].tolist() == part.columns.tolist()
+
+
+@every
+@torch.inference_mode()
+def test_half_precision(name: str) -> None:
+    made = small.encoder(name)
+    features = made.config.hear(Clip(clip(name, 0.5)))
+    given = features.values[None], torch.tensor([features.frames])
+    exact = made(*given).states
+    half = made.to(torch.bfloat16)(*given).states
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - exact).norm() / exact.norm() < 0.1
 
 
 def test_a_frame_token_for_each_patch() -> None:
@@ -274,8 +305,7 @@ def test_a_frame_token_for_each_patch() -> None:
     layout = hooked.layout(inputs)
     frames = layout.table(0).query("stream == 'frames'")
     assert len(frames) == 8 == made.tokens(50)
-    assert frames["end_s"].tolist() == pytest.approx(
-        [0.16] * 2 + [0.32] * 2 + [0.48, 0.48, 0.5, 0.5]
-    )
+    ends = [0.16] * 2 + [0.32] * 2 + [0.48] * 2 + [0.5] * 2
+    assert frames["end_s"].tolist() == pytest.approx(ends)
     where = resolve(hooked, inputs, Address("audio_state", Sound(0.2, 0.3, "frames"), layers=(0,)))
     assert where.covered[["tokens", "first", "last"]].values.tolist() == [[2, 2, 3]]
