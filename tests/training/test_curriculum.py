@@ -6,17 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
 import palscope
+from palscope.audio import Waveform
+from palscope.connectors import LFSTConfig
+from palscope.encoders import Several, WhisperEncoderConfig, build_encoder, save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.training.curriculum import Place, train_recipe
+from palscope.training.examples import Example
 from palscope.training.recipe import read_recipe
-from palscope.training.trainer import INSTRUCTION
+from palscope.training.trainer import INSTRUCTION, ExampleCollator
+from tests.planted import small_processor
 from tests.training import small
 
 
@@ -34,7 +40,7 @@ class Trial:
         self, out: str, *, only: int | None = None, seed: int = 0, **changes: Any
     ) -> list[Path]:
         self.made += 1
-        content = small.recipe(self.bases, **changes)
+        content = small.recipe(changes.pop("bases", self.bases), **changes)
         file = small.write_recipe(self.folder / f"{self.made}.yaml", content)
         place = Place([str(self.questions)], self.folder / out, self.folder / "cache", workers=0)
         return train_recipe(read_recipe(str(file)), place, only=only, seed=seed)
@@ -60,6 +66,17 @@ def same(one: Path, other: Path) -> bool:
     a, b = weights(one), weights(other)
     assert a.keys() == b.keys()
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def whisper_config(width: int) -> WhisperEncoderConfig:
+    return WhisperEncoderConfig(
+        d_model=width,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=8,
+        num_mel_bins=8,
+        layers=(1,),
+    )
 
 
 TWO = {
@@ -214,6 +231,32 @@ def test_the_features_are_standardised_over_training_clips(trial: Trial) -> None
     assert model.connector.pool.mean.abs().sum() > 0
     assert (model.connector.pool.deviation > 0).all()
     assert model.connector.pool.deviation.std() > 0
+
+
+def test_several_encoders_and_a_resampler(trial: Trial) -> None:
+    parts = [build_encoder(whisper_config(n)) for n in (8, 12)]
+    save_encoder(Several.of(*parts), trial.folder / "several")
+    bases = {"text": trial.bases["text"], "encoder": str(trial.folder / "several")}
+    lfst = {"kind": "lfst", "width": 16, "heads": 2, "feed_forward": 16, "latents": 1}
+    connector = {"inputs": {"hidden": 16}, "layers": {"hidden": 16}, "resampler": lfst}
+    (out,) = trial.train("several", bases=bases, connector=connector, steps=2)
+    model = PalscopeForConditionalGeneration.from_pretrained(out)
+    assert isinstance(model.connector.config.resampler, LFSTConfig)
+    standards = [model.connector.pool, *model.connector.others]
+    assert [len(each.mean) for each in standards] == [8, 12]
+    for each in standards:  # each of its own encoder
+        assert each.mean.abs().sum() > 0 and each.deviation.std() > 0
+
+
+def test_clips_are_heard_at_the_encoders_rate() -> None:
+    processor = small_processor(8, [1])
+    processor.feature_extractor.sampling_rate = 8_000
+    samples = np.sin(np.arange(8_000) / 9).astype(np.float32)
+    example = Example([samples], "which sound", "A", "", [], [])
+    batch = ExampleCollator(processor)([example])
+    expected = processor("<|audio|> which", Waveform(samples, 16_000, "half a second"))
+    torch.testing.assert_close(batch["feature_lengths"], expected["feature_lengths"])
+    torch.testing.assert_close(batch["input_features"], expected["input_features"])
 
 
 def test_ltus_prompt_is_its_template(trial: Trial) -> None:
