@@ -21,7 +21,7 @@ from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.training.curriculum import Place, train_recipe
 from palscope.training.examples import Example
 from palscope.training.recipe import read_recipe
-from palscope.training.trainer import INSTRUCTION, ExampleCollator
+from palscope.training.trainer import INSTRUCTION, ExampleCollator, StageTrainer
 from tests.planted import small_processor
 from tests.training import small
 
@@ -83,6 +83,7 @@ TWO = {
     "first": {},
     "second": {"train": {"llm": "frozen_ffn"}, "learning_rate": 1e-3, "epochs": 2, "steps": None},
 }
+STILL = {"first": {}, "second": {"learning_rate": 1e-9, "steps": 2}}
 
 
 def test_each_stage_starts_from_the_one_before(
@@ -120,7 +121,11 @@ def test_one_stage_alone(trial: Trial) -> None:
         trial.train("alone", stages=TWO, only=2)
     with pytest.raises(RecipeError, match="no stage 3; the recipe has 1 to 2"):
         trial.train("alone", stages=TWO, only=3)
-    assert [each.name for each in trial.train("alone", stages=TWO, only=1)] == ["1-first"]
+    (first,) = trial.train("alone", stages=STILL, only=1)
+    (second,) = trial.train("alone", stages=STILL, only=2)
+    assert (first.name, second.name) == ("1-first", "2-second")
+    for name, value in weights(first).items():  # from there it hardly moved
+        torch.testing.assert_close(weights(second)[name], value, atol=1e-3, rtol=1e-3)
 
 
 KILLED: dict[str, Any] = {
@@ -138,7 +143,7 @@ KILLED: dict[str, Any] = {
         }
     },
     "data": {"format": "csv"},
-    "samples": {"every": 2, "count": 2, "max_new_tokens": 3},
+    "samples": {"every": 1, "count": 2, "max_new_tokens": 3},
 }
 
 
@@ -164,15 +169,29 @@ def test_a_killed_training_gives_the_losses_of_one_that_was_not(
     assert losses(resumed) == losses(whole)  # loss, norm of the gradient and rate of each step
     assert same(whole, resumed)
     samples = [(folder / "samples.jsonl").read_text() for folder in (whole, resumed)]
-    assert samples[0] == samples[1] and len(samples[0].splitlines()) == 2 * 4
+    assert samples[0] == samples[1] and len(samples[0].splitlines()) == 2 * 8
     line = json.loads(samples[0].splitlines()[0])
-    assert line["step"] == 2 and line["expected"] in small.PITCH and "answer" in line
+    assert line["step"] == 1 and line["expected"] in small.PITCH and "answer" in line
 
 
-def test_the_order_hangs_on_the_seed(trial: Trial) -> None:
-    (one,) = trial.train("seed0", steps=2)
-    (other,) = trial.train("seed1", steps=2, seed=1)
+def test_the_order_hangs_on_the_seed_and_passes_follow_one_another(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[int]] = []
+    sampler = StageTrainer._get_train_sampler
+
+    def noted(self: Any, *args: Any) -> Any:
+        orders.append(list(sampler(self, *args)))
+        return orders[-1]
+
+    monkeypatch.setattr(StageTrainer, "_get_train_sampler", noted)
+    (one,) = trial.train("seed0", steps=None, epochs=2, batch=12)
+    (other,) = trial.train("seed1", steps=None, epochs=2, batch=12, seed=1)
     assert not same(one, other)
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order[:24]) == list(range(24)) and sorted(order[24:]) == list(range(24, 48))
+        assert [each + 24 for each in order[:24]] != order[24:]
 
 
 def test_a_connector_learns_to_tell_tones(trial: Trial) -> None:
