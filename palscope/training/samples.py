@@ -10,10 +10,17 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from palscope.audio import Waveform
+from palscope.audio.compose import SAMPLE_RATE
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.scoring import greedy_tokens, prompt_batch
 from palscope.training.examples import Example
 from palscope.training.recipe import Samples
+
+
+def heard(example: Example) -> list[Waveform]:
+    """An example's clips with their rate, for encoders that hear at another one."""
+    return [Waveform(samples, SAMPLE_RATE, "a training clip") for samples in example.waveforms]
 
 
 class SampleAnswers(TrainerCallback):
@@ -67,7 +74,7 @@ class SampleAnswers(TrainerCallback):
             return
         # Every process asks, for where weights are sharded none can do so alone; the first writes.
         self.model.eval()
-        asked = [(example.waveforms, example.question) for example in self.examples]
+        asked = [(heard(example), example.question) for example in self.examples]
         batch = prompt_batch(self.processor, asked, self.model.device)
         # Products as in training: bases that are held in bfloat16 need it.
         with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16)):

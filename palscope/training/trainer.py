@@ -38,7 +38,7 @@ from palscope.routing import Route
 from palscope.sweeps import processes
 from palscope.training.examples import Example
 from palscope.training.recipe import Bases, ConnectorShape, Prompt, Samples, Stage
-from palscope.training.samples import SampleAnswers
+from palscope.training.samples import SampleAnswers, heard
 from palscope.training.trained import merged
 
 INSTRUCTION = (
@@ -117,7 +117,7 @@ class ExampleCollator:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Prompts on the left, answers on the right."""
-        batch = prompt_batch(self.processor, [(e.waveforms, e.question) for e in examples])
+        batch = prompt_batch(self.processor, [(heard(e), e.question) for e in examples])
         return with_answers(self.processor, batch, [e.answer for e in examples])
 
 
@@ -138,7 +138,7 @@ def measure_features(
     taken: Any = _first(examples, count)
     device = next(model.encoder.parameters()).device
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
-        batch = prompt_batch(processor, [(example.waveforms, "?")], device)
+        batch = prompt_batch(processor, [(heard(example), "?")], device)
         outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
         for part, (states, lengths) in enumerate(outputs):
             counts: list[int] = lengths.tolist()

@@ -6,17 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
 import palscope
+from palscope.audio import Waveform
+from palscope.connectors import LFSTConfig
+from palscope.encoders import Several, WhisperEncoderConfig, build_encoder, save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.training.curriculum import Place, train_recipe
+from palscope.training.examples import Example
 from palscope.training.recipe import read_recipe
-from palscope.training.trainer import INSTRUCTION
+from palscope.training.trainer import INSTRUCTION, ExampleCollator, StageTrainer
+from tests.planted import small_processor
 from tests.training import small
 
 
@@ -34,7 +40,7 @@ class Trial:
         self, out: str, *, only: int | None = None, seed: int = 0, **changes: Any
     ) -> list[Path]:
         self.made += 1
-        content = small.recipe(self.bases, **changes)
+        content = small.recipe(changes.pop("bases", self.bases), **changes)
         file = small.write_recipe(self.folder / f"{self.made}.yaml", content)
         place = Place([str(self.questions)], self.folder / out, self.folder / "cache", workers=0)
         return train_recipe(read_recipe(str(file)), place, only=only, seed=seed)
@@ -62,10 +68,22 @@ def same(one: Path, other: Path) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+def whisper_config(width: int) -> WhisperEncoderConfig:
+    return WhisperEncoderConfig(
+        d_model=width,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=8,
+        num_mel_bins=8,
+        layers=(1,),
+    )
+
+
 TWO = {
     "first": {},
     "second": {"train": {"llm": "frozen_ffn"}, "learning_rate": 1e-3, "epochs": 2, "steps": None},
 }
+STILL = {"first": {}, "second": {"learning_rate": 1e-9, "steps": 2}}
 
 
 def test_each_stage_starts_from_the_one_before(
@@ -103,7 +121,11 @@ def test_one_stage_alone(trial: Trial) -> None:
         trial.train("alone", stages=TWO, only=2)
     with pytest.raises(RecipeError, match="no stage 3; the recipe has 1 to 2"):
         trial.train("alone", stages=TWO, only=3)
-    assert [each.name for each in trial.train("alone", stages=TWO, only=1)] == ["1-first"]
+    (first,) = trial.train("alone", stages=STILL, only=1)
+    (second,) = trial.train("alone", stages=STILL, only=2)
+    assert (first.name, second.name) == ("1-first", "2-second")
+    for name, value in weights(first).items():  # from there it hardly moved
+        torch.testing.assert_close(weights(second)[name], value, atol=1e-3, rtol=1e-3)
 
 
 KILLED: dict[str, Any] = {
@@ -121,7 +143,7 @@ KILLED: dict[str, Any] = {
         }
     },
     "data": {"format": "csv"},
-    "samples": {"every": 2, "count": 2, "max_new_tokens": 3},
+    "samples": {"every": 1, "count": 2, "max_new_tokens": 3},
 }
 
 
@@ -147,15 +169,29 @@ def test_a_killed_training_gives_the_losses_of_one_that_was_not(
     assert losses(resumed) == losses(whole)  # loss, norm of the gradient and rate of each step
     assert same(whole, resumed)
     samples = [(folder / "samples.jsonl").read_text() for folder in (whole, resumed)]
-    assert samples[0] == samples[1] and len(samples[0].splitlines()) == 2 * 4
+    assert samples[0] == samples[1] and len(samples[0].splitlines()) == 2 * 8
     line = json.loads(samples[0].splitlines()[0])
-    assert line["step"] == 2 and line["expected"] in small.PITCH and "answer" in line
+    assert line["step"] == 1 and line["expected"] in small.PITCH and "answer" in line
 
 
-def test_the_order_hangs_on_the_seed(trial: Trial) -> None:
-    (one,) = trial.train("seed0", steps=2)
-    (other,) = trial.train("seed1", steps=2, seed=1)
+def test_the_order_hangs_on_the_seed_and_passes_follow_one_another(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[int]] = []
+    sampler = StageTrainer._get_train_sampler
+
+    def noted(self: Any, *args: Any) -> Any:
+        orders.append(list(sampler(self, *args)))
+        return orders[-1]
+
+    monkeypatch.setattr(StageTrainer, "_get_train_sampler", noted)
+    (one,) = trial.train("seed0", steps=None, epochs=2, batch=12)
+    (other,) = trial.train("seed1", steps=None, epochs=2, batch=12, seed=1)
     assert not same(one, other)
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order[:24]) == list(range(24)) and sorted(order[24:]) == list(range(24, 48))
+        assert [each + 24 for each in order[:24]] != order[24:]
 
 
 def test_a_connector_learns_to_tell_tones(trial: Trial) -> None:
@@ -214,6 +250,32 @@ def test_the_features_are_standardised_over_training_clips(trial: Trial) -> None
     assert model.connector.pool.mean.abs().sum() > 0
     assert (model.connector.pool.deviation > 0).all()
     assert model.connector.pool.deviation.std() > 0
+
+
+def test_several_encoders_and_a_resampler(trial: Trial) -> None:
+    parts = [build_encoder(whisper_config(n)) for n in (8, 12)]
+    save_encoder(Several.of(*parts), trial.folder / "several")
+    bases = {"text": trial.bases["text"], "encoder": str(trial.folder / "several")}
+    lfst = {"kind": "lfst", "width": 16, "heads": 2, "feed_forward": 16, "latents": 1}
+    connector = {"inputs": {"hidden": 16}, "layers": {"hidden": 16}, "resampler": lfst}
+    (out,) = trial.train("several", bases=bases, connector=connector, steps=2)
+    model = PalscopeForConditionalGeneration.from_pretrained(out)
+    assert isinstance(model.connector.config.resampler, LFSTConfig)
+    standards = [model.connector.pool, *model.connector.others]
+    assert [len(each.mean) for each in standards] == [8, 12]
+    for each in standards:  # each of its own encoder
+        assert each.mean.abs().sum() > 0 and each.deviation.std() > 0
+
+
+def test_clips_are_heard_at_the_encoders_rate() -> None:
+    processor = small_processor(8, [1])
+    processor.feature_extractor.sampling_rate = 8_000
+    samples = np.sin(np.arange(8_000) / 9).astype(np.float32)
+    example = Example([samples], "which sound", "A", "", [], [])
+    batch = ExampleCollator(processor)([example])
+    expected = processor("<|audio|> which", Waveform(samples, 16_000, "half a second"))
+    torch.testing.assert_close(batch["feature_lengths"], expected["feature_lengths"])
+    torch.testing.assert_close(batch["input_features"], expected["input_features"])
 
 
 def test_ltus_prompt_is_its_template(trial: Trial) -> None:

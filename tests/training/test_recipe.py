@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from palscope.connectors import LFSTConfig
 from palscope.errors import RecipeError, RouteError
 from palscope.models.families import FAMILIES
 from palscope.routing import Route
@@ -71,6 +72,14 @@ def test_ltus_four_stages_are_its_public_scripts() -> None:
         assert lora.modules == ("q_proj", "v_proj")
 
 
+def test_the_papers_fusion_of_two_encoders() -> None:
+    recipe = read_recipe("paper/stages+llama-3.2-1b+sslam-clap+lal")
+    assert recipe.bases.encoder_layers is None
+    resampler = recipe.connector.others()["resampler"]
+    assert isinstance(resampler, LFSTConfig) and resampler.reads == (0, 1, 0)
+    assert recipe.connector.layers.hidden == 512  # as the others'
+
+
 @pytest.mark.parametrize("integration", ["plits", "lal", "pal"])
 def test_the_demos_stages(integration: str) -> None:
     recipe = read_recipe(f"demo/stages+{integration}")
@@ -84,7 +93,7 @@ def test_the_demos_stages(integration: str) -> None:
 
 def test_every_file_that_ships_is_part_of_a_recipe() -> None:
     pieces = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*")}
-    used = {"demo/stages", "ltu/stages", "paper/stages", "paper/frozen-ffn"}
+    used = {"demo/stages", "ltu/stages", "paper/stages", "paper/frozen-ffn", "paper/sslam-clap"}
     used |= {f"demo/{name}" for name in ("plits", "lal", "pal")}
     used |= {f"demo/{name}" for name in ("short", "short-llm", "short-frozen-ffn")}
     used |= {f"paper/{name}" for name in ("plits", "lal", "pal", *BACKBONES)}
@@ -135,6 +144,14 @@ def test_later_pieces_go_over_earlier_ones(tmp_path: Path) -> None:
         (("route: lal", "route: lal\nconnector: {pool: median}"), r"connector: pool: .*'mean'"),
         (("route: lal", "route: lal\nconnector: {inputs: {hidden: 0}}"), r"inputs\.hidden"),
         (("route: lal", "route: lal\nconnector: {projected_layers: {}}"), r"follow from the route"),
+        (
+            ("route: lal", "route: lal\nconnector: {resampler: {kind: mean}}"),
+            r"connector: resampler\.kind: 'mean'; expected one of qformer, lfst",
+        ),
+        (
+            ("route: lal", "route: lal\nconnector: {resampler: {kind: lfst, headz: 2}}"),
+            r"connector: headz",
+        ),
         (("stages:\n  one", "stages:\n  One"), r"stage 'One'"),
         (("route: lal", "route: [lal"), r"r\.yaml cannot be read as YAML"),
     ],
