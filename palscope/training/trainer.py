@@ -80,20 +80,25 @@ def measure_features(
     examples: Dataset[Example],
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone."""
-    total = torch.zeros(model.encoder.width, dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    tokens = 0
+    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone.
+
+    Of several encoders, side by side, as `Connector.standardise` takes them.
+    """
+    widths = [each.width for each in model.encoder.emits]
+    totals, squares = ([torch.zeros(n, dtype=torch.float64) for n in widths] for _ in range(2))
+    tokens = [0] * len(widths)
     for index in tqdm(range(count), desc="measuring features", unit="clip"):
         batch = prompt_batch(processor, [(examples[index].waveforms, "?")])
-        states, lengths = model.encoder(batch["input_features"], batch["feature_lengths"])
-        for row, length in zip(states, lengths, strict=True):
-            real = row[:length].double()
-            total += real.sum(0)
-            squares += real.square().sum(0)
-            tokens += int(length)
-    mean = total / tokens
-    deviation = (squares / tokens - mean.square()).clamp(min=0).sqrt()
+        outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
+        for which, (states, lengths) in enumerate(outputs):
+            for row, length in zip(states, lengths, strict=True):
+                real = row[:length].double()
+                totals[which] += real.sum(0)
+                squares[which] += real.square().sum(0)
+                tokens[which] += int(length)
+    mean = torch.cat([each / n for each, n in zip(totals, tokens, strict=True)])
+    square = torch.cat([each / n for each, n in zip(squares, tokens, strict=True)])
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
     return mean.float(), deviation.float()
 
 
