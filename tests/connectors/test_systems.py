@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.training.matched import connector_parameters
+from palscope.training.trainer import measure_features
 from tests.connectors.systems import ROUTES, SYSTEMS, made, noise
 
 CLIPS = [noise(1.3), noise(0.37, 1), noise(2.05, 2)]
@@ -209,3 +212,20 @@ def test_decoding_with_a_cache_writes_what_the_whole_prompt_gives(name: str) -> 
     longer = {**inputs, "input_ids": torch.cat([inputs["input_ids"], word], 1)}
     longer["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
     torch.testing.assert_close(step, model(**longer).logits[:, -1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pool", "LFST"])
+@torch.no_grad()
+def test_measured_features_standardise_every_encoders_tokens(name: str) -> None:
+    model, processor = made(name, ROUTES["lal"])
+    examples: Any = [SimpleNamespace(waveforms=(clip,)) for clip in CLIPS]
+    model.connector.standardise(*measure_features(model, processor, examples, len(CLIPS)))
+    inputs = inputs_of(processor, CLIPS)
+    outputs = model.encoder.outputs(inputs["input_features"], inputs["feature_lengths"])
+    standards: Any = [model.connector.pool, *model.connector.others]
+    for standard, (states, lengths) in zip(standards, outputs, strict=True):
+        tokens = standard.standard(states, lengths)
+        real = torch.cat([row[:length] for row, length in zip(tokens, lengths, strict=True)])
+        torch.testing.assert_close(real.mean(0), torch.zeros(real.shape[1]), atol=1e-4, rtol=0)
+        deviation = real.std(0, correction=0)
+        torch.testing.assert_close(deviation, torch.ones(real.shape[1]), atol=1e-3, rtol=0)
