@@ -573,18 +573,17 @@ def describe(opened: OpenModel, route: Route) -> None:
     """What the model is, in a line."""
     grid = opened.model.model.frame_grid
     streams = ", ".join(
-        f"**{stream.name}** ({_pace(grid.coarsen(stream.ratio))})"
-        for stream in opened.route.streams
+        f"**{stream.name}** ({_pace(grid, stream.ratio)})" for stream in opened.route.streams
     )
     changed = "" if route == opened.route else " Its route is changed."
     st.markdown(f"**{plain(opened.name)}** hears {streams}.{changed}")
 
 
-def _pace(grid: TimeGrid) -> str:
+def _pace(grid: TimeGrid, ratio: int) -> str:
+    """How often a stream that pools `ratio` tokens of this grid has one."""
     if grid.whole_clip:
-        return f"{grid.per_step} for the whole clip"
-    tokens = "a token" if grid.per_step == 1 else f"{grid.per_step} tokens"
-    return f"{tokens} every {grid.seconds_per_step:g} s"
+        return f"{-(-grid.per_step // ratio)} for the whole clip"
+    return f"a token every {grid.seconds_per_step * ratio / grid.per_step:g} s"
 
 
 def headline(text: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from palscope.audio.waveform import check_samples
 
@@ -44,6 +45,13 @@ def log_mel(
         ],
         dim=1,
     )
+
+
+def mel_bin_hz(bins: int, sample_rate: int) -> Float[np.ndarray, " bins"]:
+    """The centre of each of Whisper's mel bins, in Hz (Slaney's scale, up to half the rate)."""
+    top = cast(float, hertz_to_mel(sample_rate / 2, mel_scale="slaney"))
+    centres = np.linspace(0.0, top, bins + 2)[1:-1]
+    return cast(Any, mel_to_hertz)(centres, mel_scale="slaney")
 
 
 def _window_mel(samples: np.ndarray, extractor: Any) -> Float[Tensor, "mel frames"]:

@@ -10,7 +10,7 @@ trained with; a route that needs others is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -149,8 +149,8 @@ def _resampler_config(data: dict[str, Any] | None) -> QFormerConfig | LFSTConfig
             f"there is no resampler of kind {kind!r}; expected one of {', '.join(_RESAMPLERS)}, or "
             "none for pooling."
         )
-    known = _RESAMPLERS[kind].__dataclass_fields__
-    if unknown := sorted(settings.keys() - known):
+    known = [each.name for each in fields(_RESAMPLERS[kind])]
+    if unknown := sorted(settings.keys() - set(known)):
         raise CheckpointError(
             f"settings of the {kind} resampler hold {', '.join(unknown)}; expected only "
             f"{', '.join(known)}."

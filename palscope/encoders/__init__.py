@@ -24,7 +24,8 @@ from palscope.encoders.registry import (
     register_encoder,
 )
 from palscope.encoders.several import Several, SeveralConfig
-from palscope.encoders.weights import load_whisper_encoder
+from palscope.encoders.vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
+from palscope.encoders.weights import load_encoder, load_whisper_encoder, save_encoder
 from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
 
 for _config, _encoder in (
@@ -34,6 +35,8 @@ for _config, _encoder in (
     (SSLAMConfig, EATEncoder),
     (EATConfig, EATEncoder),
     (ASTConfig, ASTEncoder),
+    (ClipVisionConfig, VisionEncoder),
+    (SiglipVisionConfig, VisionEncoder),
     (SeveralConfig, Several),
 ):
     register_encoder(_config, _encoder)
@@ -47,6 +50,7 @@ __all__ = [
     "ClapConfig",
     "ClapEncoder",
     "ClipFeatures",
+    "ClipVisionConfig",
     "Component",
     "EATConfig",
     "EATEncoder",
@@ -58,12 +62,16 @@ __all__ = [
     "SSLAMConfig",
     "Several",
     "SeveralConfig",
+    "SiglipVisionConfig",
+    "VisionEncoder",
     "WhisperEncoder",
     "WhisperEncoderConfig",
     "WindowedEncoder",
     "build_encoder",
     "encoder_config",
     "encoder_kinds",
+    "load_encoder",
     "load_whisper_encoder",
     "register_encoder",
+    "save_encoder",
 ]

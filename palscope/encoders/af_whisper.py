@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AudioFlamingo3Encoder, AudioFlamingo3EncoderConfig, WhisperFeatureExtractor
 from transformers.masking_utils import create_bidirectional_mask
 
+from palscope.audio.mel import mel_bin_hz
 from palscope.audio.timegrid import TimeGrid
 from palscope.audio.waveform import check_samples
 from palscope.encoders.base import (
@@ -42,6 +44,7 @@ class AFWhisperConfig(EncoderConfig):
     """Sizes under the names of `transformers.AudioFlamingo3EncoderConfig`."""
 
     kind: ClassVar[str] = "af-whisper"
+    floor_db: ClassVar[float | None] = 40.0  # (log10(power) + 4) / 4: one unit is 4 decades
 
     num_mel_bins: int = 128
     num_hidden_layers: int = 32
@@ -72,6 +75,10 @@ class AFWhisperConfig(EncoderConfig):
             for at in range(0, len(samples), window)
         ]
         return ClipFeatures(torch.cat(pieces, dim=1), -(-len(samples) // extractor.hop_length))
+
+    def bin_hz(self) -> Float[np.ndarray, " mel"]:
+        """Centres of the mel bins."""
+        return mel_bin_hz(self.num_mel_bins, self.sample_rate)
 
     def transformers_config(self) -> AudioFlamingo3EncoderConfig:
         """Return the same sizes for `transformers`."""

@@ -90,6 +90,10 @@ class ASTConfig(EncoderConfig):
         values = windowed_fbank(samples, self.num_mel_bins, window, centred=False)
         return ClipFeatures((values - self.mean) / (2 * self.std), values.shape[1])
 
+    def bin_hz(self) -> Float[np.ndarray, " bins"]:
+        """Centres of the mel bins."""
+        return kaldi_hz(np.arange(self.num_mel_bins), self.num_mel_bins)
+
     def transformers_config(self) -> HFConfig:
         """Return the same sizes for `transformers`."""
         return HFConfig(**{name: getattr(self, name) for name in SIZES})

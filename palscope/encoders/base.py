@@ -110,6 +110,9 @@ class EncoderConfig(ABC):
     kind: ClassVar[str]
     sample_rate: ClassVar[int] = 16_000
     """Hz of the samples that `features` takes."""
+    floor_db: ClassVar[float | None] = None
+    """Where features end a fixed distance below the clip's loudest bin: decibels in one unit of
+    them. None where they have no such floor."""
 
     @abstractmethod
     def features(self, samples: Samples) -> ClipFeatures:
@@ -121,6 +124,10 @@ class EncoderConfig(ABC):
     def hear(self, clip: Clip) -> ClipFeatures:
         """The features of a clip. Raises `AudioError` when it cannot be used."""
         return self.features(clip.samples(self.sample_rate))
+
+    def bin_hz(self) -> Float[np.ndarray, " bins"] | None:
+        """The centre of each row of the features, in Hz; None where they have none."""
+        return None
 
     def blank(self) -> np.ndarray:
         """A short clip of nothing, as the processor takes it."""

@@ -113,6 +113,17 @@ class ClapConfig(EncoderConfig):
         )
         return torch.from_numpy(cast(Any, values).astype(np.float32))
 
+    def bin_hz(self) -> Float[np.ndarray, " mel"]:
+        """Centres of the mel bins."""
+        return self.hz_at(np.arange(self.num_mel_bins))
+
+    def hz_at(self, places: np.ndarray) -> Float[np.ndarray, " places"]:
+        """Frequencies of places on the axis of bins; bin `i` has its centre at `i`."""
+        scale, ends = self.mel_scale, (self.frequency_min, self.frequency_max)
+        low, high = (float(hertz_to_mel(hz, mel_scale=scale)) for hz in ends)
+        mels = low + (places + 1) * (high - low) / (self.num_mel_bins + 1)
+        return cast(Any, mel_to_hertz)(mels, mel_scale=scale)
+
     def transformers_config(self) -> ClapAudioConfig:
         """Return the same sizes for `transformers`."""
         return ClapAudioConfig(**{name: getattr(self, name) for name in SIZES})
@@ -208,13 +219,7 @@ class ClapEncoder(WindowedEncoder):
 
     def _grid(self, stage: int) -> TimeGrid:
         folds, columns, rows = self._map(stage)
-        bins = self.config.num_mel_bins
-        edges = np.arange(rows + 1) * (bins // rows) - 0.5
-        config, scale = self.config, self.config.mel_scale
-        ends = (config.frequency_min, config.frequency_max)
-        low, high = (float(hertz_to_mel(hz, mel_scale=scale)) for hz in ends)
-        places = low + (edges + 1) * (high - low) / (bins + 1)
-        hz = cast(Any, mel_to_hertz)(places, mel_scale=scale)
+        hz = self.config.hz_at(np.arange(rows + 1) * (self.bins // rows) - 0.5)
         return TimeGrid(10 / (folds * columns), rows, tuple(hz.tolist()))
 
     def _order(self, stage: int) -> Int[Tensor, " tokens"]:

@@ -77,6 +77,10 @@ class EATConfig(EncoderConfig):
         values = windowed_fbank(samples, self.num_mel_bins, self.target_length, centred=True)
         return ClipFeatures((values - self.mean) / (2 * self.std), values.shape[1])
 
+    def bin_hz(self) -> Float[np.ndarray, " bins"]:
+        """Centres of the mel bins."""
+        return kaldi_hz(np.arange(self.num_mel_bins), self.num_mel_bins)
+
 
 @dataclass(frozen=True)
 class SSLAMConfig(EATConfig):
@@ -217,7 +221,7 @@ class _Patches(nn.Module):
         patches: Tensor = cast(nn.Module, self.local_encoder.proj)(spectrogram)
         tokens = patches.flatten(2).transpose(1, 2)
         positions = cast(Tensor, self.fixed_positional_encoder.positions)
-        tokens = tokens + positions[:, : tokens.shape[1]]
+        tokens = tokens + positions[:, : tokens.shape[1]].to(tokens.dtype)
         tokens = torch.cat([self.extra_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
         return cast(nn.Module, self.context_encoder.norm)(tokens)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from palscope.encoders.base import Encoder, EncoderConfig
+from palscope.encoders.registry import build_encoder, encoder_config
 from palscope.encoders.whisper import SIZES, WhisperEncoder, WhisperEncoderConfig
 from palscope.errors import CheckpointError
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
@@ -27,6 +30,48 @@ _WANTED = [
 ]
 
 
+def load_encoder(
+    name_or_path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, **choices: Any
+) -> Encoder:
+    """Load an encoder with trained weights.
+
+    Args:
+        name_or_path: a folder that `save_encoder` or `python -m palscope.encoders.convert` wrote,
+            or a Whisper: a hub id (`openai/whisper-tiny.en`) or a folder saved by `transformers`.
+        dtype: of the weights.
+        **choices: fields of its settings to change: which `layers` make up a token's state.
+
+    Found in this order: a local folder; the hub's cache on this machine; the weights that palscope
+    brings (Whisper tiny.en); the hub.
+
+    Raises:
+        CheckpointError: nothing is found, there are no safetensors, a tensor is missing, foreign or
+            of another shape, or a choice does not exist.
+    """
+    folder = find_encoder(name_or_path)
+    config = _read_config(folder)
+    try:
+        config = replace(cast(Any, config), **choices)
+    except TypeError as error:
+        raise CheckpointError(f"{config.kind} encoders have no such choice: {error}.") from error
+    made: Any = build_encoder(config)
+    if "kind" in _read_json(folder):
+        load_strictly(made, dict(_all_tensors(folder)), folder)
+    else:
+        load_strictly(made.model, _encoder_tensors(folder), folder)
+    return made.to(dtype).eval()
+
+
+def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
+    """Write an encoder's settings and weights as a folder for `load_encoder`."""
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(encoder.config.to_dict(), indent=2) + "\n"
+    (out / "config.json").write_text(text, encoding="utf-8")
+    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(state, out / "model.safetensors")
+
+
 def load_whisper_encoder(
     name_or_path: str | os.PathLike[str],
     layers: tuple[int, ...] | None = None,
@@ -34,25 +79,18 @@ def load_whisper_encoder(
     pad_to_window: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> WhisperEncoder:
-    """Load a Whisper encoder with published weights.
+    """Load a Whisper encoder with published weights, as `load_encoder` finds it.
 
-    `name_or_path` is a hub id (`openai/whisper-tiny.en`) or a folder.
+    A folder may hold a whole Whisper or its encoder only. `layers` as in `WhisperEncoderConfig`;
+    left out, the last one.
 
-    Found in this order: a local folder; the hub's cache on this machine; the weights that palscope
-    brings (tiny.en); the hub. A folder may hold a whole Whisper or its encoder only. `layers` as
-    in `WhisperEncoderConfig`; left out, the last one.
-
-    Raises `CheckpointError` when nothing is found, when there are no safetensors, or when a tensor
-    is missing, foreign or of another shape.
+    Raises `CheckpointError` as `load_encoder`, and when it is no Whisper.
     """
-    folder = find_encoder(name_or_path)
-    sizes = _read_sizes(folder)
-    chosen = (int(sizes["encoder_layers"]),) if layers is None else layers
-    encoder = WhisperEncoder(
-        WhisperEncoderConfig(**sizes, layers=chosen, pad_to_window=pad_to_window)
-    )
-    _load_strictly(encoder, _encoder_tensors(folder), folder)
-    return encoder.to(dtype).eval()
+    chosen = {} if layers is None else {"layers": layers}
+    made = load_encoder(name_or_path, dtype=dtype, pad_to_window=pad_to_window, **chosen)
+    if not isinstance(made, WhisperEncoder):
+        raise CheckpointError(f"{name_or_path} holds a {made.config.kind} encoder, no Whisper.")
+    return made
 
 
 def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
@@ -77,20 +115,33 @@ def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _read_sizes(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> EncoderConfig:
+    """Settings of a saved encoder, or of a Whisper of `transformers`, whose last layer is taken."""
+    read = _read_json(folder)
+    if "kind" in read:
+        return encoder_config(read)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {name: config[name] for name in SIZES}
+        sizes = {name: read[name] for name in SIZES}
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a Whisper model ({error!r}), nor an "
+            "encoder that palscope saved. Published checkpoints of others are converted once: "
+            "python -m palscope.encoders.convert."
+        ) from error
+    return WhisperEncoderConfig(**sizes, layers=(int(sizes["encoder_layers"]),))
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} holds no config.json; expected a saved Whisper model."
-        ) from error
+        raise CheckpointError(f"{folder} holds no config.json; expected a saved model.") from error
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is no JSON ({error}).") from error
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} does not describe a Whisper model ({error!r})."
-        ) from error
+        raise CheckpointError(f"{file} is no JSON ({error}).") from error
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{file} does not describe a model: it holds no settings.")
+    return cast("dict[str, Any]", read)
 
 
 def _encoder_tensors(folder: Path) -> dict[str, Tensor]:
@@ -125,8 +176,12 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model.safetensors")) or sorted(folder.glob("model-*.safetensors"))
 
 
-def _load_strictly(encoder: WhisperEncoder, tensors: dict[str, Tensor], folder: Path) -> None:
-    expected = encoder.model.state_dict()
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Load `tensors` into `module`.
+
+    Raises `CheckpointError`, which lists them, when some are missing, foreign or of another shape.
+    """
+    expected = module.state_dict()
     problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     problems += [f"{name} is foreign" for name in sorted(tensors.keys() - expected.keys())]
     problems += [
@@ -137,7 +192,7 @@ def _load_strictly(encoder: WhisperEncoder, tensors: dict[str, Tensor], folder: 
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(
-            f"{folder} does not hold the encoder its config.json describes: "
-            f"{'; '.join(problems[:5])}{more}. Use the weights that belong to this config."
+            f"{source} does not hold the encoder that its settings describe: "
+            f"{'; '.join(problems[:5])}{more}. Use the weights that belong to them."
         )
-    cast(Any, encoder.model).load_state_dict(tensors)
+    module.load_state_dict(tensors)

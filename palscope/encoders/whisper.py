@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 
-from palscope.audio.mel import log_mel
+from palscope.audio.mel import log_mel, mel_bin_hz
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders.base import (
     Block,
@@ -54,6 +55,7 @@ class WhisperEncoderConfig(EncoderConfig):
     """
 
     kind: ClassVar[str] = "whisper"
+    floor_db: ClassVar[float | None] = 40.0  # (log10(power) + 4) / 4: one unit is 4 decades
 
     d_model: int = 384
     encoder_layers: int = 4
@@ -78,6 +80,10 @@ class WhisperEncoderConfig(EncoderConfig):
         """Whisper's log-mel (`palscope.audio.log_mel`)."""
         mel = log_mel(samples, self.feature_extractor())
         return ClipFeatures(mel, mel.shape[1])
+
+    def bin_hz(self) -> Float[np.ndarray, " mel"]:
+        """Centres of the mel bins."""
+        return mel_bin_hz(self.num_mel_bins, self.sample_rate)
 
     def transformers_config(self) -> WhisperConfig:
         """Return the same sizes for `transformers`."""

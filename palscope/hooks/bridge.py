@@ -44,9 +44,11 @@ class HookedAudioModel(TransformerBridge):
 
     Beside the decoder's, hook points are, in each layer with a stream at level `keys`:
     `blocks.L.attn.hook_audio_state` `[batch, audio, d_model]`, `hook_audio_k` and `hook_audio_v`
-    `[batch, audio, kv_heads, d_head]`; in the encoder `audio_conv1`, `audio_conv2`,
-    `audio_blocks.L.…`, `audio_ln_final`; in the connector `audio_pool`, `audio_summary`,
-    `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with `.hook_in` and `.hook_out`.
+    `[batch, audio, kv_heads, d_head]`; in the encoder those it names (`Encoder.components`), of
+    Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
+    `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
+    `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
+    which is computed only when someone listens.
     `layout(inputs)` says what stands in the columns of any of them.
     """
 
@@ -81,7 +83,7 @@ class HookedAudioModel(TransformerBridge):
     # -- input ------------------------------------------------------------------------------------
 
     def inputs(self, question: str, *clips: Any) -> dict[str, Tensor]:
-        """Tensors of one question about `clips` (files, bytes, arrays at 16 kHz), to call with.
+        """Tensors of one question about `clips` (files, bytes, arrays at the processor's rate).
 
         Raises `PromptError` or `AudioError` for what cannot be used.
         """

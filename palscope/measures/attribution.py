@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.errors import PalscopeError
@@ -218,13 +217,6 @@ def attribution_at(table: pd.DataFrame, *addresses: Address) -> float:
     return float(whole.loc[chosen, "attribution"].sum())
 
 
-def mel_bin_hz(bins: int, sample_rate: int) -> Float[np.ndarray, " bins"]:
-    """The centre of each of Whisper's mel bins, in Hz (Slaney's scale, up to half the rate)."""
-    top = cast(float, hertz_to_mel(sample_rate / 2, mel_scale="slaney"))
-    centres = np.linspace(0.0, top, bins + 2)[1:-1]
-    return cast(Any, mel_to_hertz)(centres, mel_scale="slaney")
-
-
 # -- gradients ------------------------------------------------------------------------------------
 
 
@@ -382,7 +374,8 @@ def _cells(
         empty = pd.array([None] * len(cells), dtype="Int64")
         return cells.assign(bin=empty, hz=np.nan, attribution=products.sum(-1).numpy())
     frames, bins = products.shape
-    hz = mel_bin_hz(bins, model.processor.sample_rate)
+    hz = model.model.encoder.parts[part.encoder].config.bin_hz()
+    hz = np.full(bins, np.nan) if hz is None else hz
     cells = cells.iloc[np.repeat(np.arange(frames), bins)].reset_index(drop=True)
     numbers = pd.array(np.tile(np.arange(bins), frames), dtype="Int64")
     return cells.assign(bin=numbers, hz=np.tile(hz, frames), attribution=products.flatten().numpy())

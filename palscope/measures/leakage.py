@@ -26,9 +26,6 @@ from palscope.routing import Level, TokenLayout
 
 How = Literal["noise", "silence"]
 
-_DECIBELS = 40.0
-"""Whisper's log-mel is (log10(power) + 4) / 4: one unit is 4 decades, 40 dB."""
-
 DEPTH = ["depth", "site", "layer", "stream"]
 """Columns that name one depth of one stream."""
 
@@ -81,9 +78,9 @@ def leakage(
     Follows the model's current route: a stream is measured where it runs (the residual stream
     after each layer) or is read (the state that a layer makes keys and values of).
 
-    The log-mel of a window of 30 s ends 80 dB below its loudest bin. A change that moves that bin
-    moves this floor, and with it every bin at the floor, however far: such a change is no measure
-    of what the encoder spreads. `floor_moved_db` tells.
+    Whisper's log-mel of a window of 30 s ends 80 dB below its loudest bin. A change that moves that
+    bin moves this floor, and with it every bin at the floor, however far: such a change is no
+    measure of what the encoder spreads. `floor_moved_db` tells.
 
     Args:
         waveform: one clip, at most as long as the encoder hears at once.
@@ -101,7 +98,7 @@ def leakage(
         `offset_s`, its middle less the window's; `beyond_s`, how far its span goes beyond the
         window, 0 where it does not; `overlaps` the window; `change`, the L2 norm of the token's
         change over that of the token; `floor_moved_db`, by how much the clip's loudest mel bin
-        moved (dB).
+        moved (dB), NaN of an encoder whose features have no such floor.
 
     Raises:
         AudioError: as `changed_window`; or the clip is longer than the encoder's window.
@@ -122,7 +119,9 @@ def leakage(
         )
     changed = changed_window(heard, start_s, end_s, how=how, seed=seed)
     before, after = (_states(model, question, sound) for sound in (heard, changed))
-    floor = float(after[0].state.max() - before[0].state.max()) * _DECIBELS
+    unit = encoder.config.floor_db
+    moved = float(after[0].state.max() - before[0].state.max())
+    floor = float("nan") if unit is None else moved * unit
     parts: list[pd.DataFrame] = []
     for depth, (old, new) in enumerate(zip(before, after, strict=True)):
         difference = (new.state - old.state).norm(dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -119,3 +120,28 @@ class PassingMemory:
     ) -> tuple[Tensor, Tensor]:
         """The layer's audio keys and values, followed by its text's."""
         return torch.cat([self._keys, key_states], 2), torch.cat([self._values, value_states], 2)
+
+
+class PromisedMemory:
+    """Makes a layer's audio keys and values when its attention asks for them, not before.
+
+    Under FSDP a layer's weights are whole only while the layer itself runs.
+    """
+
+    def __init__(
+        self, make: Callable[[], tuple[Tensor, Tensor] | None], cache: AudioCache | None
+    ) -> None:
+        self._make, self._cache = make, cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As `PassingMemory` or, where there is one, the cache."""
+        memory = self._make()
+        if self._cache is None:
+            if memory is None:
+                return key_states, value_states
+            return PassingMemory(*memory).update(key_states, value_states, layer_idx)
+        if memory is not None:
+            self._cache.update(*memory, layer_idx)
+        return self._cache.update(key_states, value_states, layer_idx, *args, **kwargs)

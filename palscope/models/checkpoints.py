@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders import EncoderConfig, load_encoder
 from palscope.errors import CheckpointError
 from palscope.models.base_weights import find_base
 from palscope.models.config import PalscopeConfig
@@ -90,7 +91,7 @@ def load_checkpoint(
 
     `load_whole` is Hugging Face's own `from_pretrained`.
     """
-    if "quantization_config" in kwargs:
+    if kwargs.get("quantization_config") is not None:
         kwargs["quantization_config"] = _of_decoder(kwargs["quantization_config"], folder)
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
@@ -112,10 +113,13 @@ def load_checkpoint(
         **{"use_safetensors": True, **kwargs},
     )
     dtype = language_model.dtype  # where it was "auto" or a name
-    sound: Any = config.parsed_encoder()
-    encoder = load_whisper_encoder(
-        config.encoder_base, sound.layers, pad_to_window=sound.pad_to_window, dtype=dtype
-    )
+    wanted_encoder = config.parsed_encoder()
+    encoder = load_encoder(config.encoder_base, dtype=dtype, **_choices(wanted_encoder))
+    if encoder.config != wanted_encoder:
+        raise CheckpointError(
+            f"{config.encoder_base} holds a {encoder.config.kind} encoder; {folder}/config.json "
+            f"asks for {wanted_encoder.kind}."
+        )
     config.text_config = language_model.config
     model = cls(config, language_model, encoder)
     state = _read(folder)
@@ -154,6 +158,10 @@ def _of_decoder(given: Any, folder: Path) -> BitsAndBytesConfig:
     skipped: list[str] = config.llm_int8_skip_modules or []
     config.llm_int8_skip_modules = [*skipped, "lm_head", "encoder", "connector"]
     return config
+
+
+def _choices(encoder: EncoderConfig) -> dict[str, Any]:
+    return {each.name: getattr(encoder, each.name) for each in fields(encoder)}
 
 
 def own_state(

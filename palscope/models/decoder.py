@@ -16,12 +16,13 @@ from typing import Any, Protocol, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from palscope.connectors import Connector
 from palscope.errors import HookError, PalscopeError
 from palscope.listened import is_listened_to
-from palscope.models.cache import AudioCache, PassingMemory
+from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.clips import AudioClips
 from palscope.models.devices import device_of
 from palscope.models.families import (
@@ -237,10 +238,11 @@ class DecoderRun:
         running: Int[Tensor, "batch running"],
         whole: Tensor | None,
     ) -> Tensor:
-        layer = self.decoder.layers[index]
+        layer: Any = self.decoder.layers[index]
         past: Any = self.cache
-        memory = self._memory(index, hidden, whole)
-        if memory is not None:
+        if isinstance(cast(object, layer), FSDPModule):
+            past = PromisedMemory(lambda: self._memory(index, hidden, whole), self.cache)
+        elif (memory := self._memory(index, hidden, whole)) is not None:
             if self.cache is not None:
                 self.cache.update(*memory, index)
             else:

@@ -134,6 +134,8 @@ def _train_stage(
     made = _examples(recipe, stage, source, place, folder, seed + index)
     if before is None:
         count = recipe.standardise_over
+        if torch.cuda.is_available():
+            model.encoder.to(processes.device() or "cuda")
         model.connector.standardise(*measure_features(model, processor, made.examples, count))
     prepare(model, stage.train, bf16=stage.bf16)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
 from palscope.errors import RecipeError, RouteError
 from palscope.routing import Route, route_from_text
 
@@ -41,11 +41,19 @@ Format = Literal["labelled", "openaqa", "csv", "datasets"]
 
 @dataclass(frozen=True)
 class Bases:
-    """The pretrained parts: hub ids or folders, and the encoder layers that the connector reads."""
+    """The pretrained parts: hub ids or folders.
+
+    Attributes:
+        text: the decoder.
+        encoder: the encoder (`palscope.encoders.load_encoder`).
+        encoder_layers: those that the connector reads, where the encoder offers a choice; by
+            default those that the encoder was saved with, or the last.
+        system: the chat format's system message.
+    """
 
     text: str
     encoder: str
-    encoder_layers: tuple[int, ...]
+    encoder_layers: tuple[int, ...] | None = None
     system: str | None = None
 
 
@@ -229,6 +237,7 @@ class Projector(_Strict):
 
 
 _CONNECTOR = TypeAdapter(ConnectorConfig)
+_RESAMPLERS = {each.kind: TypeAdapter(each) for each in (QFormerConfig, LFSTConfig)}
 
 
 class ConnectorShape(_Strict):
@@ -237,7 +246,7 @@ class ConnectorShape(_Strict):
     Attributes:
         inputs: of the input projectors. An `output_rms` of null is that of the token embeddings.
         layers: of the layer projectors. An `output_rms` of null is 1 / √width.
-    All else are fields of `ConnectorConfig`.
+    All else are fields of `ConnectorConfig`; its `resampler` is written `{kind: lfst, …}`.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -247,20 +256,31 @@ class ConnectorShape(_Strict):
 
     @model_validator(mode="after")
     def _others_fit(self) -> ConnectorShape:
-        others = self.model_extra or {}
-        if "projected_layers" in others:
+        if "projected_layers" in (self.model_extra or {}):
             raise ValueError("projected_layers follow from the route; leave them out")
         try:
-            _CONNECTOR.validate_json(json.dumps(others), strict=True, extra="forbid")
+            self.others()
         except ValidationError as error:
             raise ValueError("; ".join(_messages(error))) from error
         return self
 
     def others(self) -> dict[str, Any]:
         """The remaining fields of `ConnectorConfig`, as it holds them."""
-        others = json.dumps(self.model_extra or {})
-        config = _CONNECTOR.validate_json(others, strict=True)
-        return {name: getattr(config, name) for name in self.model_extra or {}}
+        given = dict(self.model_extra or {})
+        resampler = given.pop("resampler", None)
+        config = _CONNECTOR.validate_json(json.dumps(given), strict=True, extra="forbid")
+        others = {name: getattr(config, name) for name in given}
+        return others | ({} if resampler is None else {"resampler": _resampler(resampler)})
+
+
+def _resampler(given: Any) -> QFormerConfig | LFSTConfig:
+    """`{kind: lfst, …}` as the settings of that kind."""
+    settings = dict(cast("dict[str, Any]", given)) if isinstance(given, dict) else {}
+    kind = settings.pop("kind", None)
+    if kind not in _RESAMPLERS:
+        raise ValueError(f"resampler.kind: {kind!r}; expected one of {', '.join(_RESAMPLERS)}")
+    adapter: Any = _RESAMPLERS[kind]
+    return adapter.validate_json(json.dumps(settings), strict=True, extra="forbid")
 
 
 class Recipe(_Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -27,7 +28,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
-from palscope.encoders import EncoderOutput, load_whisper_encoder
+from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import find_base
@@ -62,7 +63,10 @@ def build(
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     folder = find_base(bases.text)
     language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    encoder = load_whisper_encoder(bases.encoder, bases.encoder_layers)
+    chosen: dict[str, Any] = (
+        {} if bases.encoder_layers is None else {"layers": bases.encoder_layers}
+    )
+    encoder = load_encoder(bases.encoder, **chosen)
     if isinstance(connector, ConnectorShape):
         connector = connector_for(connector, route, language_model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -124,42 +128,29 @@ def measure_features(
     examples: Dataset[Example],
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the encoders' features, a value a dimension, over real tokens alone."""
-    sums: list[_Sums] | None = None
+    """Mean and deviation of the encoder's features, a value a dimension, over real tokens alone.
+
+    Those of several encoders stand side by side, as `Connector.standardise` takes them.
+    """
+    widths = [each.width for each in model.encoder.emits]
+    totals, squares = ([torch.zeros(w, dtype=torch.float64) for w in widths] for _ in range(2))
+    tokens = [0] * len(widths)
     taken: Any = _first(examples, count)
+    device = next(model.encoder.parameters()).device
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
-        batch = prompt_batch(processor, [(example.waveforms, "?")], model.device)
+        batch = prompt_batch(processor, [(example.waveforms, "?")], device)
         outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
-        sums = sums or [_Sums(output.states.shape[-1]) for output in outputs]
-        for each, output in zip(sums, outputs, strict=True):
-            each.add(output)
-    assert sums is not None
-    mean, deviation = zip(*(each.statistics() for each in sums), strict=True)
-    return torch.cat(mean), torch.cat(deviation)
-
-
-class _Sums:
-    """Of one encoder's features: how many tokens, their sum and that of their squares."""
-
-    def __init__(self, width: int) -> None:
-        self.tokens = 0
-        self.total = torch.zeros(width, dtype=torch.float64)
-        self.squares = torch.zeros(width, dtype=torch.float64)
-
-    def add(self, output: EncoderOutput) -> None:
-        """Take in the tokens of some clips."""
-        counts: list[int] = output.lengths.tolist()
-        for row, length in zip(output.states.cpu(), counts, strict=True):
-            real = row[:length].double()
-            self.total += real.sum(0)
-            self.squares += real.square().sum(0)
-            self.tokens += length
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each dimension."""
-        mean = self.total / self.tokens
-        deviation = (self.squares / self.tokens - mean.square()).clamp(min=0).sqrt()
-        return mean.float(), deviation.float()
+        for part, (states, lengths) in enumerate(outputs):
+            counts: list[int] = lengths.tolist()
+            for row, length in zip(states.cpu(), counts, strict=True):
+                real = row[:length].double()
+                totals[part] += real.sum(0)
+                squares[part] += real.square().sum(0)
+                tokens[part] += length
+    means = [total / n for total, n in zip(totals, tokens, strict=True)]
+    squared = [square / n for square, n in zip(squares, tokens, strict=True)]
+    mean, square = torch.cat(means), torch.cat(squared)
+    return mean.float(), (square - mean.square()).clamp(min=0).sqrt().float()
 
 
 def _first(examples: Any, count: int) -> Any:
@@ -273,7 +264,7 @@ def train(
         samples: how often; never by default.
 
     Raises:
-        PalscopeError: the loss is no number.
+        PalscopeError: the loss is no number, or FSDP was asked for and is not to be had.
     """
     out = Path(str(arguments.output_dir))
     last = max((int(each.name[11:]) for each in out.glob("checkpoint-*")), default=0)
@@ -295,6 +286,11 @@ def train(
         callbacks=callbacks,
         stage=stage,
     )
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
+        raise PalscopeError(
+            "FSDP was asked for, but accelerate shards weights on GPUs alone and would train "
+            "without; leave --use_fsdp out."
+        )
     trainer.train(resume_from_checkpoint=last > 0)
     state = cast("dict[str, Tensor]", trainer.accelerator.get_state_dict(trainer.model_wrapped))
     if arguments.process_index == 0:

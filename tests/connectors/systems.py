@@ -26,7 +26,8 @@ from palscope.encoders import (
 )
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
-from tests import tiny
+from tests import planted, tiny
+from tests.encoders import small
 
 STEP, ROWS, BINS = 16, 2, 8
 """Feature frames, tokens and mel bins of a step of the tiny patch encoder."""
@@ -109,6 +110,11 @@ def two() -> Encoder:
     return Several.of(Patches(PatchConfig()), whisper())
 
 
+def sslam_and_clap() -> Encoder:
+    """The paper's pair, tiny."""
+    return Several.of(small.encoder("sslam"), small.encoder("clap"))
+
+
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "feed_forward": 24}
 SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
     "pool": (whisper, None),
@@ -117,6 +123,7 @@ SYSTEMS: dict[str, tuple[Any, QFormerConfig | LFSTConfig | None]] = {
     "Q-Former in windows": (brief, QFormerConfig(latents=3, window_s=0.4, **SMALL)),
     "Q-Former of two": (two, QFormerConfig(latents=2, window_s=0.32, **SMALL)),
     "LFST": (two, LFSTConfig(**SMALL)),
+    "LFST of SSLAM and CLAP": (sslam_and_clap, LFSTConfig(**SMALL)),
 }
 """Encoder and resampler by name."""
 
@@ -131,6 +138,8 @@ def encoder_of(name: str) -> Encoder:
     """The system's encoder; weights are larger than usual, so that sounds differ."""
     torch.manual_seed(1)
     encoder = SYSTEMS[name][0]()
+    if SYSTEMS[name][0] is sslam_and_clap:
+        return encoder
     with torch.no_grad():
         for weight_name, weight in encoder.named_parameters():
             if weight.ndim > 1 and "embed_positions" not in weight_name:
@@ -152,24 +161,31 @@ def connector_of(name: str, route: Route) -> ConnectorConfig:
     )
 
 
-def made(
-    name: str, route: Route, tokenizer: Any, connector: ConnectorConfig | None = None
+def put_together(
+    encoder: Encoder, route: Route, connector: ConnectorConfig
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
-    """The system's model on `route`, and its processor."""
-    encoder = encoder_of(name)
-    connector = connector or connector_of(name, route)
+    """A tiny decoder with this encoder and a fresh connector, and the processor."""
     processor = PalscopeProcessor.for_grid(
-        encoder.feature_extractor(), tokenizer, connector.frame_grid(encoder.emits), route.streams
+        encoder.feature_extractor(),
+        planted.small_tokenizer(),
+        connector.frame_grid(encoder.emits),
+        route.streams,
     )
-    language_model = tiny.decoder(vocab_size=49152)
+    language_model = tiny.decoder(vocab_size=len(planted.WORDS))
     torch.manual_seed(2)
     model = PalscopeForConditionalGeneration.from_parts(
         language_model, encoder, route, connector, audio_token_id=processor.audio_token_id
     )
+    return model.eval(), processor
+
+
+def made(name: str, route: Route) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
+    """The system's model on `route`, and its processor."""
+    model, processor = put_together(encoder_of(name), route, connector_of(name, route))
     with torch.no_grad():  # attention far from uniform
         for weight in model.connector.pool.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
-    return model.eval(), processor
+    return model, processor
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +14,16 @@ from palscope.connectors import (
     MLP,
     Connector,
     ConnectorConfig,
+    FramePool,
+    LFSTConfig,
     ProjectorConfig,
+    QFormerConfig,
     StridedSummary,
 )
 from palscope.encoders import EncoderOutput, EncoderTokens
-from palscope.errors import RouteError
+from palscope.errors import CheckpointError, RouteError
 from palscope.routing import FRAMES, SUMMARY, Route
+from tests.connectors.sources import COARSE, FINE, PATCHES, outputs
 
 FOUR = EncoderTokens(4, TimeGrid(0.02))
 
@@ -76,6 +82,73 @@ def test_json_gives_the_same_config_back() -> None:
         Route.pal(6), layers=ProjectorConfig(7, 3, 0.5), pool="stack"
     )
     assert ConnectorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    "resampler",
+    [QFormerConfig(latents=7, window_s=0.5), LFSTConfig(reads=(1, 0), regions_s=(0.4, 0.8))],
+    ids=lambda config: config.kind,
+)
+def test_json_gives_the_same_resampler_back(resampler: QFormerConfig | LFSTConfig) -> None:
+    config = ConnectorConfig.for_route(Route.pal(6), resampler=resampler)
+    data = json.loads(json.dumps(config.to_dict()))
+    assert ConnectorConfig.from_dict(data) == config
+    assert data["resampler"]["kind"] == resampler.kind
+
+
+def test_a_config_without_a_resampler_pools() -> None:
+    """As those that were saved before there were others."""
+    data = ConnectorConfig.for_route(Route.pal(6)).to_dict()
+    assert data.pop("resampler") is None
+    config = ConnectorConfig.from_dict(data)
+    assert config.resampler is None
+    assert isinstance(Connector(config, [FOUR], 8, (FRAMES, SUMMARY)).pool, FramePool)
+
+
+@pytest.mark.parametrize(
+    ("resampler", "says"),
+    [
+        ({"kind": "perceiver"}, "no resampler of kind 'perceiver'; expected one of qformer, lfst"),
+        ({}, "no resampler of kind None"),
+        ({"kind": "qformer", "latent": 3}, "qformer resampler hold latent; expected only latents,"),
+    ],
+)
+def test_a_resampler_that_does_not_exist_is_refused(resampler: Any, says: str) -> None:
+    data = ConnectorConfig().to_dict() | {"resampler": resampler}
+    with pytest.raises(CheckpointError, match=says):
+        ConnectorConfig.from_dict(data)
+
+
+def test_settings_of_the_pool_beside_a_resampler_are_refused() -> None:
+    for pooled in ({"frames_per_token": 3}, {"pool": "stack"}):
+        with pytest.raises(CheckpointError, match="nothing beside the resampler 'qformer'"):
+            ConnectorConfig(resampler=QFormerConfig(), **pooled)
+
+
+@pytest.mark.parametrize(
+    ("config", "encoders", "grid"),
+    [
+        (ConnectorConfig(), [FINE], TimeGrid(0.1)),
+        (ConnectorConfig(frames_per_token=4), [PATCHES, FINE], TimeGrid(0.16)),
+        (ConnectorConfig(resampler=QFormerConfig(latents=9)), [FINE], TimeGrid(math.inf, 9)),
+        (
+            ConnectorConfig(resampler=QFormerConfig(latents=9, window_s=0.5)),
+            [FINE],
+            TimeGrid(0.5, 9),
+        ),
+        (ConnectorConfig(resampler=LFSTConfig()), [PATCHES, COARSE], TimeGrid(0.32, 2)),
+    ],
+)
+def test_the_frame_grid_is_known_before_there_are_weights(
+    config: ConnectorConfig, encoders: list[EncoderTokens], grid: TimeGrid
+) -> None:
+    assert config.frame_grid(encoders) == grid
+    connector = Connector(config, encoders, 8, (FRAMES,))
+    assert connector.grid == grid
+    for seconds in (0.01, 0.32, 0.33, 1.0, 4.567):
+        count = encoders[0].grid.tokens(seconds)
+        assert connector.pool.tokens(count) == grid.tokens(seconds)
+        assert connector(outputs(encoders, [seconds]))["frames"].shape[1] == grid.tokens(seconds)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import Blip2QFormerModel
 
-from palscope.connectors import QFormer, QFormerConfig
+from palscope.audio.timegrid import TimeGrid
+from palscope.connectors import FramePool, QFormer, QFormerConfig
 from palscope.encoders import EncoderTokens
 from palscope.errors import PalscopeError
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, alone, outputs, resample
@@ -88,6 +89,24 @@ def test_a_clip_gives_the_same_in_a_batch_with_longer_ones(window_s: float | Non
         own = resample(qformer, alone(batch, clip))
         torch.testing.assert_close(frames[clip, : own.shape[1]], own[0], rtol=1e-4, atol=1e-5)
         assert not frames[clip, own.shape[1] :].any()
+
+
+@torch.no_grad()
+def test_tokens_without_time_are_read_as_a_whole() -> None:
+    """An image's patches, all of which stand for all of it."""
+    patches = EncoderTokens(5, TimeGrid(math.inf, per_step=9))
+    batch = outputs([patches], [1.0, 1.0])
+    assert batch[0].states.shape == (2, 9, 5)
+    qformer = made(patches)
+    wanted = qformer.model(
+        qformer.latents.expand(2, -1, -1),
+        encoder_hidden_states=batch[0].states,
+        encoder_attention_mask=torch.ones(2, 1, 1, 9, dtype=torch.bool),
+    ).last_hidden_state
+    torch.testing.assert_close(resample(qformer, batch), wanted, rtol=1e-4, atol=1e-5)
+    pooled = resample(FramePool([patches], 3, "mean"), batch)
+    torch.testing.assert_close(pooled[0, 1], batch[0].states[0, 3:6].mean(0))
+    assert pooled.shape[1] == FramePool([patches], 3, "mean").grid.tokens(1.0) == 3
 
 
 @torch.no_grad()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
+from palscope.audio import Waveform
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
@@ -18,8 +18,14 @@ from palscope.training.matched import connector_parameters
 from tests.connectors.systems import ROUTES, SYSTEMS, made, noise
 
 CLIPS = [noise(1.3), noise(0.37, 1), noise(2.05, 2)]
-QUESTION = "What is heard here?"
-LAYERS = {"Q-Former": 2, "Q-Former in windows": 2, "Q-Former of two": 2, "LFST": 3}
+QUESTION = "which sound was it"
+LAYERS = {
+    "Q-Former": 2,
+    "Q-Former in windows": 2,
+    "Q-Former of two": 2,
+    "LFST": 3,
+    "LFST of SSLAM and CLAP": 3,
+}
 """Cross-attentions."""
 
 
@@ -30,8 +36,8 @@ def inputs_of(processor: PalscopeProcessor, clips: list[np.ndarray]) -> dict[str
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_training_reaches_every_parameter(name: str, route: str, tokenizer: Any) -> None:
-    model, processor = made(name, ROUTES[route], tokenizer)
+def test_training_reaches_every_parameter(name: str, route: str) -> None:
+    model, processor = made(name, ROUTES[route])
     model.freeze_bases()
     inputs = inputs_of(processor, CLIPS)
     labels = torch.full_like(inputs["input_ids"], -100)
@@ -50,15 +56,15 @@ def test_training_reaches_every_parameter(name: str, route: str, tokenizer: Any)
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
-def test_a_batch_gives_each_clips_logits_and_padding_is_never_read(
-    name: str, route: str, tokenizer: Any
-) -> None:
-    model, processor = made(name, ROUTES[route], tokenizer)
+def test_a_batch_gives_each_clips_logits_and_padding_is_never_read(name: str, route: str) -> None:
+    model, processor = made(name, ROUTES[route])
     inputs = inputs_of(processor, CLIPS)
     together = model(**inputs).logits[:, -1]
     alone = [model(**inputs_of(processor, [clip])).logits[0, -1] for clip in CLIPS]
     torch.testing.assert_close(together, torch.stack(alone), atol=2e-4, rtol=1e-4)
     assert (together[0] - together[2]).abs().max() > 1e-3
+    if "SSLAM" in name:
+        return  # each clip is filled up to a window, as these encoders were trained
     for row, length in zip(inputs["input_features"], inputs["feature_lengths"], strict=True):
         row[:, int(length) :] = 7.0
     assert torch.equal(model(**inputs).logits[:, -1], together)
@@ -66,8 +72,8 @@ def test_a_batch_gives_each_clips_logits_and_padding_is_never_read(
 
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
-def test_a_saved_model_gives_the_same_logits(name: str, tokenizer: Any, tmp_path: Path) -> None:
-    model, processor = made(name, ROUTES["pal"], tokenizer)
+def test_a_saved_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
+    model, processor = made(name, ROUTES["pal"])
     model.connector.standardise(
         *torch.rand(2, sum(each.width for each in model.encoder.emits)).add(0.5)
     )
@@ -83,8 +89,8 @@ def test_a_saved_model_gives_the_same_logits(name: str, tokenizer: Any, tmp_path
 
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
-def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str, tokenizer: Any) -> None:
-    model, processor = made(name, ROUTES["pal"], tokenizer)
+def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str) -> None:
+    model, processor = made(name, ROUTES["pal"])
     inputs = inputs_of(processor, CLIPS)
     wanted = model(**inputs).logits
     hooked = HookedAudioModel(model, processor)
@@ -110,11 +116,27 @@ def test_the_hooked_model_is_the_plain_one_and_every_hook_fires(name: str, token
     assert torch.equal(hooked(inputs), wanted)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_an_edited_pattern_is_what_the_latents_read_by(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
+    inputs = inputs_of(hooked.processor, CLIPS)
+    before = hooked(inputs)
+    hook = f"audio_attn_{LAYERS[name] - 1}.hook_pattern"
+    same = hooked.run_with_hooks(inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern)])
+    torch.testing.assert_close(same, before, atol=1e-4, rtol=1e-4)
+    other = hooked.run_with_hooks(
+        inputs, fwd_hooks=[(hook, lambda pattern, hook: pattern.flip(-1))]
+    )
+    assert (other - before)[:, -1].abs().max() > 1e-3
+    assert torch.equal(hooked(inputs), before)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
-def test_seconds_address_the_latents_that_stand_for_them(name: str, tokenizer: Any) -> None:
-    hooked = HookedAudioModel(*made(name, ROUTES["lal"], tokenizer))
-    inputs = hooked.inputs(QUESTION, CLIPS[2])
+def test_seconds_address_the_latents_that_stand_for_them(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
+    inputs = hooked.inputs(QUESTION, Waveform(CLIPS[2], 16_000, "noise"))
     grid = hooked.model.frame_grid
     address = Address("connector_output", Sound(0.5, 1.0, "frames"))
     (covered,) = resolve(hooked, inputs, address).covered.to_dict("records")
@@ -131,8 +153,8 @@ def test_seconds_address_the_latents_that_stand_for_them(name: str, tokenizer: A
 
 
 @torch.no_grad()
-def test_each_encoders_output_is_addressed_in_seconds(tokenizer: Any) -> None:
-    hooked = HookedAudioModel(*made("LFST", ROUTES["lal"], tokenizer))
+def test_each_encoders_output_is_addressed_in_seconds() -> None:
+    hooked = HookedAudioModel(*made("LFST", ROUTES["lal"]))
     inputs = hooked.inputs(QUESTION, CLIPS[2])
     address = Address("encoder_output", Sound(0.5, 1.0))
     covered = resolve(hooked, inputs, address).covered
@@ -150,9 +172,9 @@ def test_each_encoders_output_is_addressed_in_seconds(tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_windowed_q_former_hears_sound_as_it_comes(tokenizer: Any) -> None:
+def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
     """Windows of 0.4 s over an encoder's of 1 s: what is left of one begins with the next."""
-    model, processor = made("Q-Former in windows", ROUTES["pal"], tokenizer)
+    model, processor = made("Q-Former in windows", ROUTES["pal"])
     processor.feature_extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     hooked = HookedAudioModel(model, processor)
     samples = noise(3.3)
@@ -170,18 +192,16 @@ def test_a_windowed_q_former_hears_sound_as_it_comes(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["pool of two", "Q-Former", "Q-Former of two", "LFST"])
-def test_latents_that_read_further_cannot_hear_sound_as_it_comes(name: str, tokenizer: Any) -> None:
-    hooked = HookedAudioModel(*made(name, ROUTES["lal"], tokenizer))
+def test_latents_that_read_further_cannot_hear_sound_as_it_comes(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
     with pytest.raises(PalscopeError, match="Give it the clip at once"):
         hooked.listen()
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
-def test_decoding_with_a_cache_writes_what_the_whole_prompt_gives(
-    name: str, tokenizer: Any
-) -> None:
-    model, processor = made(name, ROUTES["pal"], tokenizer)
+def test_decoding_with_a_cache_writes_what_the_whole_prompt_gives(name: str) -> None:
+    model, processor = made(name, ROUTES["pal"])
     inputs = inputs_of(processor, CLIPS)
     first = model(**inputs, use_cache=True)
     word = first.logits[:, -1:].argmax(-1)

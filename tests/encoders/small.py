@@ -11,9 +11,11 @@ from palscope.encoders import (
     AFWhisperConfig,
     ASTConfig,
     ClapConfig,
+    ClipVisionConfig,
     EATConfig,
     Encoder,
     EncoderConfig,
+    SiglipVisionConfig,
     SSLAMConfig,
     WhisperEncoderConfig,
     build_encoder,
@@ -71,6 +73,24 @@ CONFIGS: dict[str, EncoderConfig] = {
         num_mel_bins=32,
         layers=(1, 2),
     ),
+    "clip-vision": ClipVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=36,
+        patch_size=8,
+        layers=(2,),
+    ),
+    "siglip-vision": SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        layers=(0, 2),
+    ),
 }
 
 
@@ -93,7 +113,7 @@ def randomised(made: Encoder, seed: int = 0) -> Any:
 
 
 def whole(
-    made: Encoder, route: Route | None = None
+    made: Encoder, route: Route | None = None, frames_per_token: int | None = None
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
     """A model of a tiny Llama and `made`: PAL, a frame token for each step of its grid."""
     route = route or Route.pal(tiny.LAYERS, [0, 2])
@@ -103,7 +123,7 @@ def whole(
         inputs=shape,
         layers=shape,
         summary_width=12,
-        frames_per_token=made.emits[0].grid.per_step,
+        frames_per_token=frames_per_token or made.emits[0].grid.per_step,
     )
     processor = PalscopeProcessor.for_grid(
         made.feature_extractor(),
@@ -122,6 +142,8 @@ def whole(
     return model.eval(), processor
 
 
-def hooked(made: Encoder, route: Route | None = None) -> HookedAudioModel:
+def hooked(
+    made: Encoder, route: Route | None = None, frames_per_token: int | None = None
+) -> HookedAudioModel:
     """The same under hooks."""
-    return HookedAudioModel(*whole(made, route))
+    return HookedAudioModel(*whole(made, route, frames_per_token))

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import ASTFeatureExtractor, ClapFeatureExtractor, WhisperFeatureExtractor
+from PIL import Image
+from transformers import (
+    ASTFeatureExtractor,
+    ClapFeatureExtractor,
+    CLIPImageProcessorPil,
+    SiglipImageProcessorPil,
+    WhisperFeatureExtractor,
+)
 
 from palscope.audio.bundled import bundled_clips
 from palscope.audio.waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
-from palscope.encoders.base import filled
+from palscope.encoders.base import Clip, filled
+from palscope.errors import PalscopeError
 from tests.encoders import small
 
 CLIPS = [bundled_clips().path[row] for row in (0, 7, 20)]
@@ -154,3 +162,61 @@ def test_sslam_gives_what_the_published_code_gave() -> None:
     np.testing.assert_allclose(everything[0], stored["cls"], atol=1e-3)
     states = made(features.values[None], torch.tensor([features.frames])).states[0]
     np.testing.assert_allclose(states[::4], stored["states"][: len(states) // 4], atol=1e-3)
+
+
+IMAGES = [
+    np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+    for seed, shape in enumerate([(40, 61, 3), (90, 33, 3), (36, 36, 3)])
+]
+
+
+@pytest.mark.parametrize("name", ["clip-vision", "siglip-vision"])
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: str(image.shape))
+@torch.inference_mode()
+def test_vision_encoders_are_transformers(name: str, image: np.ndarray) -> None:
+    made = small.encoder(name)
+    config, side, size = made.config, made.config.side, made.config.image_size
+    if name == "clip-vision":
+        processor: Any = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=size)
+    else:
+        processor = SiglipImageProcessorPil(size={"height": size, "width": size})
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    found = made.model(pixels, output_hidden_states=True)
+    features = config.hear(Clip(image))
+    ours = features.values.unflatten(0, (3, size))
+    torch.testing.assert_close(ours, pixels[0], atol=1e-5, rtol=1e-5)
+    states = made(features.values[None], torch.tensor([features.frames])).states[0]
+    for place, layer in enumerate(config.layers):
+        last = name == "siglip-vision" and layer == config.num_hidden_layers
+        wanted = found.last_hidden_state if last else found.hidden_states[layer]
+        patches = wanted[0, -side * side :].view(side, side, 16)
+        for token in range(side * side):  # column by column
+            own = states[token, 16 * place : 16 * place + 16]
+            torch.testing.assert_close(own, patches[token % side, token // side])
+
+
+@torch.inference_mode()
+def test_the_patches_of_an_image_stand_where_they_are_said_to() -> None:
+    made = small.encoder("siglip-vision")
+    dark = np.zeros((32, 32, 3), np.uint8)
+    spot = dark.copy()
+    spot[17:22, 26:30] = 255  # third row of patches, fourth column
+    features = [made.config.hear(Clip(image)) for image in (dark, spot)]
+    states = [made(each.values[None], torch.tensor([32])).states[0] for each in features]
+    moved = (states[1] - states[0])[:, :16].norm(dim=-1)  # what enters the first layer
+    token = int(moved.argmax())
+    assert made.grid.span(token) == pytest.approx((0.24, 0.32)) and token % 4 == 2
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    config = small.CONFIGS["clip-vision"]
+    file = tmp_path / "image.png"
+    file.write_bytes(b"nothing")
+    for given in (np.zeros(1600, np.float32), np.zeros((4, 4, 4), np.uint8), b"nothing", file, 3):
+        with pytest.raises(PalscopeError, match="no image"):
+            config.hear(Clip(given))
+    Image.fromarray(IMAGES[0]).save(file)
+    assert torch.equal(config.hear(Clip(file)).values, config.hear(Clip(IMAGES[0])).values)
+    assert torch.equal(
+        config.hear(Clip(file.read_bytes())).values, config.hear(Clip(IMAGES[0])).values
+    )

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from palscope.audio import TimeGrid
+from palscope.encoders import EncoderTokens
 from palscope.errors import RecipeError
 from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.experiment import experiment_names, read_experiment, systems_of
@@ -29,8 +32,6 @@ class Decoder:
     """As much of the demo's decoder as a connector's shape hangs on."""
 
     def get_input_embeddings(self) -> Any:
-        import torch
-
         return torch.nn.Embedding(4, WIDTH)
 
 
@@ -64,7 +65,8 @@ def test_connectors_of_an_experiment_are_alike_in_size(name: str) -> None:
     for system in systems_of(read_experiment(name).scales["here"]):
         route: Route = system.recipe.route_for(LAYERS)
         connector = connector_for(system.recipe.connector, route, Decoder())
-        counts.append(connector_parameters(connector, route, ENCODER_WIDTH, WIDTH))
+        heard = [EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))]
+        counts.append(connector_parameters(connector, route, heard, WIDTH))
     assert max(counts) < 1.005 * min(counts)
 
 

@@ -18,12 +18,9 @@ PAL = Route.pal(tiny.LAYERS, [0, 2])
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
+def make() -> Callable[..., HookedAudioModel]:
+    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
 
-
-@pytest.fixture(scope="session")
-def make(tokenizer: Any) -> Callable[..., HookedAudioModel]:
     def hooked(route: Route = PAL, family: str = "llama", **changes: Any) -> HookedAudioModel:
         return make_hooked(tokenizer, route, family, **changes)
 

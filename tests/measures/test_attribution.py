@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
+from palscope.audio.mel import mel_bin_hz
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import (
@@ -31,7 +32,6 @@ from palscope.measures.attribution import (
     attribution_patching,
     completeness,
     integrated_gradients,
-    mel_bin_hz,
 )
 from palscope.measures.metrics import Answers
 from palscope.measures.patching import Cell, activation_patching

@@ -15,12 +15,11 @@ from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene
 from palscope.measures import connector_attention
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
 from tests import tiny
-from tests.connectors.systems import SMALL, PatchConfig, Patches, made, noise, whisper
+from tests.connectors.systems import SMALL, PatchConfig, Patches, made, noise, put_together, whisper
 
-QUESTION = "What is heard?"
+QUESTION = "which sound was it"
 KEYS = ["row", "clip", "layer", "head", "latent"]
 
 
@@ -33,23 +32,14 @@ def burst(seconds: float, start: float, hertz: float) -> np.ndarray:
     return samples
 
 
-def reads_loudest(resampler: QFormerConfig | LFSTConfig, tokenizer: Any) -> HookedAudioModel:
+def reads_loudest(resampler: QFormerConfig | LFSTConfig) -> HookedAudioModel:
     """A model whose latents read, of the patch encoder, the patch of the highest mean log-mel."""
     patches = Patches(PatchConfig())
     several = isinstance(resampler, LFSTConfig)
     encoder = Several.of(patches, whisper()) if several else patches
     route = Route.lal(tiny.LAYERS)
     connector = ConnectorConfig.for_route(route, layers=ProjectorConfig(8), resampler=resampler)
-    processor = PalscopeProcessor.for_grid(
-        encoder.feature_extractor(), tokenizer, connector.frame_grid(encoder.emits), route.streams
-    )
-    model = PalscopeForConditionalGeneration.from_parts(
-        tiny.decoder(vocab_size=49152),
-        encoder,
-        route,
-        connector,
-        audio_token_id=processor.audio_token_id,
-    ).eval()
+    model, processor = put_together(encoder, route, connector)
     with torch.no_grad():
         patches.patch.weight.zero_()
         patches.patch.bias.zero_()
@@ -73,9 +63,9 @@ RESAMPLERS = {
 @pytest.mark.parametrize(("hertz", "band"), [(300.0, (0.0, 2000.0)), (6000.0, (2000.0, 8000.0))])
 @pytest.mark.parametrize("name", RESAMPLERS)
 def test_a_latent_that_reads_a_burst_is_shown_at_its_seconds_and_hertz(
-    name: str, hertz: float, band: tuple[float, float], tokenizer: Any
+    name: str, hertz: float, band: tuple[float, float]
 ) -> None:
-    hooked = reads_loudest(RESAMPLERS[name], tokenizer)
+    hooked = reads_loudest(RESAMPLERS[name])
     inputs = hooked.inputs(QUESTION, burst(2.2, 1.3, hertz))  # inside of 1.28 to 1.44 s
     table: Any = connector_attention(hooked, inputs)
     table = table[table["encoder"] == "test-patches"]
@@ -92,8 +82,8 @@ def test_a_latent_that_reads_a_burst_is_shown_at_its_seconds_and_hertz(
 
 
 @pytest.mark.parametrize("name", ["Q-Former of two", "LFST", "Q-Former"])
-def test_masses_sum_to_one_over_what_each_latent_can_read(name: str, tokenizer: Any) -> None:
-    hooked = HookedAudioModel(*made(name, Route.lal(tiny.LAYERS), tokenizer))
+def test_masses_sum_to_one_over_what_each_latent_can_read(name: str) -> None:
+    hooked = HookedAudioModel(*made(name, Route.lal(tiny.LAYERS)))
     processor = hooked.processor
     texts = [processor.chat(QUESTION), processor.chat(QUESTION, clips=2)]
     clips = [noise(0.5), noise(2.05, 1), noise(0.3, 2)]
@@ -114,8 +104,8 @@ def test_masses_sum_to_one_over_what_each_latent_can_read(name: str, tokenizer: 
     pd.testing.assert_frame_equal(table, pd.concat(alone, ignore_index=True), atol=1e-5, rtol=1e-3)
 
 
-def test_what_is_set_before_the_decoder_holds_in_the_measure(tokenizer: Any) -> None:
-    hooked = reads_loudest(RESAMPLERS["LFST"], tokenizer)
+def test_what_is_set_before_the_decoder_holds_in_the_measure() -> None:
+    hooked = reads_loudest(RESAMPLERS["LFST"])
     inputs = hooked.inputs(QUESTION, burst(2.2, 1.3, 6000.0))
     before: Any = connector_attention(hooked, inputs)
     # The quiet's log-mel is below zero: turned over, it is the loudest there is.
@@ -127,10 +117,10 @@ def test_what_is_set_before_the_decoder_holds_in_the_measure(tokenizer: Any) -> 
     assert len(read) and set(read["start_s"]) == {0.48}
 
 
-def test_what_has_no_connector_attention_is_refused(pal: Any, tokenizer: Any) -> None:
+def test_what_has_no_connector_attention_is_refused(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="pools encoder tokens, and has no attention"):
         connector_attention(pal, pal.inputs(QUESTION, noise(0.5)))
-    hooked = HookedAudioModel(*made("LFST", Route.lal(tiny.LAYERS), tokenizer))
+    hooked = HookedAudioModel(*made("LFST", Route.lal(tiny.LAYERS)))
     inputs = hooked.inputs(QUESTION, noise(0.5))
     given = {"input_ids": inputs["input_ids"], "audio": hooked.encode_audio(inputs)}
     with pytest.raises(PalscopeError, match=r"not encoded ones \(audio=\)"):

@@ -256,8 +256,8 @@ RESAMPLED = ["pool of two", "Q-Former", "Q-Former in windows", "Q-Former of two"
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("route", systems.ROUTES)
 @pytest.mark.parametrize("name", RESAMPLED)
-def test_every_resampler_is_counted(name: str, route: str, rows: int, tokenizer: Any) -> None:
-    model: Any = systems.made(name, systems.ROUTES[route], tokenizer)[0].train()
+def test_every_resampler_is_counted(name: str, route: str, rows: int) -> None:
+    model: Any = systems.made(name, systems.ROUTES[route])[0].train()
     model.freeze_bases()
     seconds = 2.05
     layout = cost_model.prompt_layout(
@@ -295,8 +295,25 @@ def test_every_resampler_is_counted(name: str, route: str, rows: int, tokenizer:
     assert table["flops"].sum() == counted(counter)
 
 
-def test_frame_tokens_that_do_not_tell_the_seconds_need_them(tokenizer: Any) -> None:
-    model = systems.made("Q-Former", systems.ROUTES["lal"], tokenizer)[0]
+def test_no_weight_of_a_resampler_is_read() -> None:
+    for name in ("Q-Former in windows", "LFST"):
+        real = systems.made(name, systems.ROUTES["pal"])[0]
+        with torch.device("meta"):
+            shapes: Any = PalscopeForConditionalGeneration(real.config)
+        frames = real.frame_grid.tokens(1.6)
+        for model in (real, shapes):
+            model.freeze_bases()
+        tables = [
+            cost_model.training_costs(
+                model, cost_model.prompt_layout(model, frames=frames, text=3), targets=1
+            )
+            for model in (real, shapes)
+        ]
+        pd.testing.assert_frame_equal(*tables)
+
+
+def test_frame_tokens_that_do_not_tell_the_seconds_need_them() -> None:
+    model = systems.made("Q-Former", systems.ROUTES["lal"])[0]
     with pytest.raises(ValueError, match="give its seconds"):
         cost_model.prompt_layout(model, frames=4, text=3)
     with pytest.raises(ValueError, match="has 4 frame tokens, not 5"):

@@ -57,6 +57,39 @@ def test_a_summary_stands_right_behind_its_frames() -> None:
     assert layout.clip[0].tolist() == [-1] + [0] * 10 + [-1]
 
 
+def test_tokens_that_share_a_step_share_its_seconds() -> None:
+    layout = TokenLayout.build(
+        torch.tensor([[5, *places(8), 6]]),
+        None,
+        audio_token_id=A,
+        streams=BOTH,
+        frames=[8],
+        grid=TimeGrid(0.1, per_step=4),
+        durations=[0.15],
+    )
+    table = layout.table(0)
+    frames, summaries = table[table.stream == "frames"], table[table.stream == "summary"]
+    assert frames.start_s.tolist() == pytest.approx([0] * 4 + [0.1] * 4)
+    assert frames.end_s.tolist() == pytest.approx([0.1] * 4 + [0.15] * 4)
+    # Three frames each: 0 to 2 of the first step, 3 to 5 of both, 6 and 7 of the second.
+    assert summaries.start_s.tolist() == pytest.approx([0, 0, 0.1])
+    assert summaries.end_s.tolist() == pytest.approx([0.1, 0.15, 0.15])
+
+
+def test_tokens_of_the_whole_clip_span_it() -> None:
+    layout = TokenLayout.build(
+        torch.tensor([[5, *places(4), 6]]),
+        None,
+        audio_token_id=A,
+        streams=BOTH,
+        frames=[4],
+        grid=TimeGrid(float("inf"), per_step=4),
+        durations=[1.7],
+    )
+    audio = layout.seconds[0, 1:-1]
+    torch.testing.assert_close(audio, torch.tensor([[0, 1.7]]).expand_as(audio))
+
+
 def test_seconds_of_each_token_end_with_the_clip() -> None:
     ids = torch.tensor([[5, *places(4), 6]])
     layout = TokenLayout.build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from palscope.audio import TimeGrid
-from palscope.connectors import Connector, ProjectorConfig
+from palscope.connectors import Connector, ProjectorConfig, QFormerConfig
 from palscope.encoders import EncoderTokens
 from palscope.routing import Route
 from palscope.routing.depths import Placement, trained_depths, trained_queries
@@ -43,6 +43,23 @@ def test_parameters_are_counted_as_made() -> None:
     assert counted == sum(parameter.numel() for parameter in made.parameters())
     assert config.inputs["summary"].hidden == 7
     assert not any(parameter.is_meta for parameter in made.parameters())
+
+
+def test_a_resamplers_parameters_count() -> None:
+    route, shape = Route.lal(3), ProjectorConfig(depth=2)
+    resampler = QFormerConfig(latents=2, width=16, layers=1, heads=2, feed_forward=8)
+    config = matched_connector(
+        route,
+        8000,
+        encoders=[tokens(12)],
+        width=10,
+        inputs=shape,
+        layers=shape,
+        resampler=resampler,
+    )
+    made = Connector(config, [tokens(12)], 10, route.streams)
+    count = sum(parameter.numel() for parameter in made.parameters())
+    assert config.resampler == resampler and count == pytest.approx(8000, rel=0.01)
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 9])

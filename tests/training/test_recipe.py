@@ -86,6 +86,7 @@ def test_every_file_that_ships_is_part_of_a_recipe() -> None:
     pieces = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*")}
     used = {"demo/stages", "ltu/stages", "paper/stages", "paper/frozen-ffn"}
     used |= {f"demo/{name}" for name in ("plits", "lal", "pal")}
+    used |= {f"demo/{name}" for name in ("short", "short-llm", "short-frozen-ffn")}
     used |= {f"paper/{name}" for name in ("plits", "lal", "pal", *BACKBONES)}
     assert pieces - {"demo", "ltu", "paper"} == used
     assert {"llama", "qwen2"} <= set(FAMILIES)

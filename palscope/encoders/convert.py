@@ -1,0 +1,271 @@
+"""Convert a published checkpoint to an encoder's folder: `config.json` and safetensors.
+
+    python -m palscope.encoders.convert KIND SOURCE OUT [--unpickle]
+
+| KIND | SOURCE |
+|---|---|
+| `whisper`, `af-whisper`, `clap`, `ast`, `clip-vision`, `siglip-vision` | a folder saved by |
+| | `transformers`, of the whole model or of this part of it |
+| `eat`, `sslam` | the published `.pt` file, or a safetensors file of the same names |
+
+OUT then serves as `load_encoder(OUT)` and as a checkpoint's `encoder_base`. Tensors that are
+missing or that belong to no known part are errors. Pickles are refused: with `--unpickle` they are
+read by torch's `weights_only`, which builds nothing but tensors and plain values; do it in a
+sandbox.
+
+A Whisper in CTranslate2's format: `palscope.encoders.convert_whisper`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    ASTModel,
+    AudioFlamingo3Encoder,
+    AutoConfig,
+    ClapAudioModel,
+    CLIPVisionModel,
+    SiglipVisionModel,
+)
+from transformers.utils import logging
+
+from palscope.encoders import af_whisper, ast, clap, vision
+from palscope.encoders.base import Encoder, EncoderConfig
+from palscope.encoders.eat import PATCH, EATConfig, SSLAMConfig
+from palscope.encoders.registry import build_encoder
+from palscope.encoders.weights import load_strictly, load_whisper_encoder, save_encoder
+from palscope.errors import CheckpointError
+
+_EAT_KINDS: dict[str, type[EATConfig]] = {"eat": EATConfig, "sslam": SSLAMConfig}
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A model of `transformers` that holds the encoder.
+
+    Attributes:
+        model: the class of the encoder's part.
+        config: the settings that `sizes` of its config make.
+        part: of the whole model's config, the encoder's.
+        renames: patterns of names in the whole model, and what they become.
+        others: beginnings of the names of the whole model's other parts.
+        changes: fields of the part's config to set.
+    """
+
+    model: Any
+    config: type[EncoderConfig]
+    sizes: tuple[str, ...]
+    part: str | None
+    others: tuple[str, ...]
+    renames: dict[str, str] = field(default_factory=dict[str, str])
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+_TEXT = ("text_model.", "text_projection.", "logit_")
+_PUBLISHED = {
+    "af-whisper": _Published(
+        AudioFlamingo3Encoder,
+        af_whisper.AFWhisperConfig,
+        af_whisper.SIZES,
+        "audio_config",
+        ("language_model.", "multi_modal_projector.", "model.", "lm_head."),
+        {r"^(model\.)?audio_tower\.": ""},
+    ),
+    "ast": _Published(ASTModel, ast.ASTConfig, ast.SIZES, None, ("classifier.",)),
+    "clap": _Published(
+        ClapAudioModel,
+        clap.ClapConfig,
+        clap.SIZES,
+        "audio_config",
+        (*_TEXT, "audio_projection."),
+        {r"^audio_model\.": ""},
+    ),
+    "clip-vision": _Published(
+        CLIPVisionModel,
+        vision.ClipVisionConfig,
+        vision.SIZES,
+        "vision_config",
+        (*_TEXT, "visual_projection."),
+    ),
+    "siglip-vision": _Published(
+        SiglipVisionModel,
+        vision.SiglipVisionConfig,
+        vision.SIZES,
+        "vision_config",
+        (*_TEXT, "head.", "vision_model.head."),
+        changes={"vision_use_head": False},
+    ),
+}
+
+
+def convert(kind: str, source: Path, *, unpickle: bool = False) -> Encoder:
+    """The encoder of a published checkpoint.
+
+    Raises:
+        CheckpointError: there is no such kind or source, it is a pickle and `unpickle` is not set,
+            or its tensors are not those of the encoder.
+    """
+    if not source.exists():
+        raise CheckpointError(f"{source} does not exist.")
+    if kind in _EAT_KINDS:
+        return _from_fairseq(_EAT_KINDS[kind], source, unpickle)
+    if kind == "whisper":
+        return load_whisper_encoder(source)
+    if kind not in _PUBLISHED:
+        known = ", ".join(sorted((*_PUBLISHED, *_EAT_KINDS, "whisper")))
+        raise CheckpointError(f"no conversion for the kind {kind!r}; there are: {known}.")
+    return _from_transformers(_PUBLISHED[kind], source, unpickle)
+
+
+def _from_transformers(known: _Published, folder: Path, unpickle: bool) -> Encoder:
+    if not unpickle and not list(folder.glob("*.safetensors")):
+        found = ", ".join(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
+        raise CheckpointError(
+            f"{folder} holds no safetensors. "
+            + (f"{found} may run code when read: pass --unpickle, in a sandbox." if found else "")
+        )
+    whole = cast(Any, AutoConfig).from_pretrained(folder)
+    config: Any = whole
+    if known.part is not None and hasattr(whole, known.part):
+        config = getattr(whole, known.part)
+    for name, value in known.changes.items():
+        setattr(config, name, value)
+    renames = {"key_mapping": known.renames} if known.renames else {}
+    with _quietly():
+        model, info = known.model.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=not unpickle,
+            weights_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            **renames,
+        )
+    foreign = [name for name in info["unexpected_keys"] if not name.startswith(known.others)]
+    problems = {
+        "missing": sorted(info["missing_keys"]),
+        "foreign": sorted(foreign),
+        "misshapen": sorted(str(each) for each in info["mismatched_keys"]),
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {', '.join(n)}" for what, n in problems.items() if n)
+        raise CheckpointError(f"{folder} does not hold this encoder; tensors {listed}.")
+    settings = {name: getattr(config, name) for name in known.sizes}
+    if issubclass(known.config, ast.ASTConfig | vision.VisionConfig):
+        settings["layers"] = (config.num_hidden_layers,)
+    made: Any = build_encoder(known.config(**settings, **_front_end(known.config, folder)))
+    load_strictly(made.model, model.state_dict(), folder)
+    return made.eval()
+
+
+def _front_end(kind: type[EncoderConfig], folder: Path) -> dict[str, Any]:
+    """What the published front end's settings say, where they lie beside."""
+    file = folder / "preprocessor_config.json"
+    read: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    names: dict[str, str] = {}
+    if issubclass(kind, clap.ClapConfig):
+        names = {"frequency_min": "frequency_min", "frequency_max": "frequency_max"}
+    elif issubclass(kind, ast.ASTConfig):
+        names = {"mean": "mean", "std": "std"}
+    elif issubclass(kind, vision.VisionConfig):
+        names = {"mean": "image_mean", "std": "image_std"}
+    return {ours: read[theirs] for ours, theirs in names.items() if theirs in read}
+
+
+def _from_fairseq(kind: type[EATConfig], source: Path, unpickle: bool) -> Encoder:
+    """EAT or SSLAM, pre-trained or fine-tuned, less what only training and classifying need."""
+    state = _read_state(source, unpickle)
+    prefix = "model." if any(name.startswith("model.blocks.") for name in state) else ""
+    image = "modality_encoders.IMAGE."
+    others = ("_ema", "shared_decoder.", "recon_proj.", "cls_proj.", "center", "head.", "fc_norm.")
+    kept: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        inside = name.removeprefix(prefix)
+        if not inside.startswith((*others, f"{image}decoder.", f"{image}encoder_mask")):
+            kept[inside] = tensor
+    try:
+        projection = kept[f"{image}local_encoder.proj.weight"]
+        positions = kept[f"{image}fixed_positional_encoder.positions"]
+        hidden = kept["blocks.0.mlp.fc1.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source} holds no {error}: it is no EAT or SSLAM checkpoint of fairseq. It begins: "
+            f"{', '.join(list(state)[:5])}."
+        ) from error
+    width = projection.shape[0]
+    depth = len({name.split(".")[1] for name in kept if name.startswith("blocks.")})
+    config = kind(
+        embed_dim=width,
+        depth=depth,
+        num_heads=max(1, width // 64),  # of 64 channels in the base and the large model
+        mlp_ratio=hidden / width,
+        max_length=positions.shape[1] // (EATConfig.num_mel_bins // PATCH),
+        layers=(depth,),
+    )
+    made: Any = build_encoder(config)
+    load_strictly(made.model, {n: t.float() for n, t in kept.items()}, source)
+    return made.eval()
+
+
+def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
+    """The tensors of a file: safetensors, or the `model` of a pickled fairseq checkpoint."""
+    if source.suffix == ".safetensors":
+        return load_file(source)
+    if not unpickle:
+        raise CheckpointError(
+            f"{source} may run code when read; it is a pickle. Pass --unpickle, in a sandbox."
+        )
+    try:
+        read: Any = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{source} cannot be read as tensors and plain values alone: {error}. In a sandbox, "
+            "save its tensors as safetensors under their names."
+        ) from error
+    model = cast("dict[str, Any]", read.get("model", read))
+    return {name: value for name, value in model.items() if isinstance(value, Tensor)}
+
+
+@contextmanager
+def _quietly() -> Generator[None, None, None]:
+    """Without transformers' report of the whole model's other parts, which are expected."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command of the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m palscope.encoders.convert", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("kind", choices=sorted((*_PUBLISHED, *_EAT_KINDS, "whisper")))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--unpickle", action="store_true", help="read pickles, by weights_only")
+    given = parser.parse_args(arguments)
+    try:
+        made = convert(given.kind, given.source, unpickle=given.unpickle)
+    except CheckpointError as error:
+        parser.exit(1, f"{error}\n")
+    save_encoder(made, given.out)
+    count = sum(weight.numel() for weight in made.parameters())
+    print(f"{given.out}: {given.kind}, {count / 1e6:.1f} M parameters, width {made.width}")
+
+
+if __name__ == "__main__":
+    main()

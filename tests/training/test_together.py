@@ -1,0 +1,110 @@
+"""A training that two processes share, against one process: DDP, FSDP, and a kill for good."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from palscope.errors import PalscopeError
+from palscope.training.curriculum import Place, train_recipe
+from palscope.training.recipe import read_recipe
+from tests.training import small
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = "accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
+COMMON = f"{LAUNCH} --dynamo_backend no --main_process_port 0".split()
+DDP = [*COMMON, "--multi_gpu"]  # what starts several processes, without a GPU too
+SHARD = "--use_fsdp --fsdp_version 2 --fsdp_state_dict_type FULL_STATE_DICT"
+WRAP = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
+LAYER = "--fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer"
+FSDP = [*COMMON, *f"{SHARD} {WRAP} {LAYER} --fsdp_cpu_ram_efficient_loading false".split()]
+
+pytestmark = pytest.mark.slow
+
+
+class Trial:
+    """A recipe, its data, and what one process makes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "data").mkdir()
+        self.data = small.write_questions(folder / "data")
+        with self.data.open("a") as file:
+            file.write("gone.wav,which tone is this,low,edge,pitch,train\n")
+        content = small.recipe(
+            small.write_bases(folder),
+            data={"format": "csv", "max_bad": 0.1},
+            batch=8,
+            per_device=2,
+            learning_rate=1e-3,
+            gradient_checkpointing=True,
+            samples={"every": 2, "count": 2, "max_new_tokens": 2},
+            stages={"first": {"train": {"llm": "frozen_ffn"}, "steps": 4}},
+        )
+        self.recipe = small.write_recipe(folder / "recipe.yaml", content)
+        place = Place([str(self.data)], folder / "one", folder / "cache", workers=0)
+        train_recipe(read_recipe(str(self.recipe)), place)
+
+    def two(self, launch: list[str], module: str, out: str, *dies: str) -> Any:
+        """Two processes that train into `out`, and die in a step."""
+        places = [self.recipe, self.data, self.folder / out, self.folder / f"cache-{out}"]
+        module = f"tests.training.{module}"
+        program = [sys.executable, "-m", *launch, "-m", module, *map(str, places), *dies]
+        return subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+
+    def assert_as_one(self, out: str) -> None:
+        """Losses, norms of gradients, weights and sample answers are those of one process."""
+        one, two = (self.folder / name / "1-first" for name in ("one", out))
+        for a, b in zip(losses(one), losses(two), strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+        weights, others = (load_file(each / "model.safetensors") for each in (one, two))
+        assert weights.keys() == others.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(others[name], value, atol=1e-5, rtol=1e-4)
+        samples = [(each / "samples.jsonl").read_text() for each in (one, two)]
+        assert samples[0] == samples[1] and len(samples[0].splitlines()) == 4
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    state = json.loads((folder / "trainer_state.json").read_text())
+    return [each for each in state["log_history"] if "loss" in each]
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    return Trial(tmp_path_factory.mktemp("trial"))
+
+
+def test_two_processes_train_as_one_and_go_on_after_a_kill(trial: Trial) -> None:
+    # In the third step's second micro-batch.
+    assert trial.two(DDP, "together", "ddp", "6").returncode != 0
+    assert not (trial.folder / "ddp" / "1-first" / "trained.json").exists()
+    resumed = trial.two(DDP, "together", "ddp")
+    assert resumed.returncode == 0, resumed.stderr
+    trial.assert_as_one("ddp")
+    # What is written is written once, whoever does it.
+    assert resumed.stderr.count("1 of 25 rows left out") == 1
+    assert len(list((trial.folder / "cache-ddp").iterdir())) == 1
+
+
+def test_two_processes_that_share_the_weights_train_as_one(trial: Trial) -> None:
+    done = trial.two(FSDP, "sharded", "fsdp")
+    assert done.returncode == 0, done.stderr
+    trial.assert_as_one("fsdp")
+
+
+def test_weights_that_would_not_be_shared_are_an_error(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    place = Place([str(trial.data)], trial.folder / "not", trial.folder / "cache", workers=0)
+    with pytest.raises(PalscopeError, match="FSDP was asked for"):
+        train_recipe(read_recipe(str(trial.recipe)), place)
