@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -12,12 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from palscope.encoders import EncoderConfig, load_encoder
 from palscope.errors import CheckpointError
 from palscope.models.base_weights import find_base
 from palscope.models.config import PalscopeConfig
+from palscope.models.devices import device_of
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
 
 if TYPE_CHECKING:
@@ -88,6 +91,8 @@ def load_checkpoint(
 
     `load_whole` is Hugging Face's own `from_pretrained`.
     """
+    if kwargs.get("quantization_config") is not None:
+        kwargs["quantization_config"] = _of_decoder(kwargs["quantization_config"], folder)
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
         kwargs["ignore_mismatched_sizes"] = True  # they are named, and refused, below
@@ -100,16 +105,12 @@ def load_checkpoint(
         _check(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
-    device_map = kwargs.pop("device_map", None)
-    attention = kwargs.pop("attn_implementation", None)
     if config.text_base is None or config.encoder_base is None:
         raise CheckpointError(f"{folder}/config.json names no bases, and stores none.")
     language_model = AutoModelForCausalLM.from_pretrained(
         find_base(config.text_base),
         dtype=dtype,
-        use_safetensors=True,
-        **({} if device_map is None else {"device_map": device_map}),
-        **({} if attention is None else {"attn_implementation": attention}),
+        **{"use_safetensors": True, **kwargs},
     )
     dtype = language_model.dtype  # where it was "auto" or a name
     wanted_encoder = config.parsed_encoder()
@@ -131,10 +132,32 @@ def load_checkpoint(
     model.connector.to(dtype)
     model.generation_config = language_model.generation_config
     model.freeze_bases()
-    device = language_model.device
+    device = device_of(language_model.get_input_embeddings())
     model.encoder.to(device)
     model.connector.to(device)
     return model.eval()
+
+
+def _of_decoder(given: Any, folder: Path) -> BitsAndBytesConfig:
+    """Few bits for the decoder's linear maps alone.
+
+    Raises:
+        CheckpointError: another kind of quantisation, or bitsandbytes is not installed.
+    """
+    if not isinstance(given, BitsAndBytesConfig):
+        raise CheckpointError(
+            f"{folder}: quantization_config is a {type(given).__name__}; palscope loads decoders "
+            "of 8 or 4 bits by transformers.BitsAndBytesConfig."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise CheckpointError(
+            f"{folder}: 8 and 4 bits need bitsandbytes: pip install 'palscope[bits]'; or leave "
+            "quantization_config out."
+        )
+    config = copy.deepcopy(given)
+    skipped: list[str] = config.llm_int8_skip_modules or []
+    config.llm_int8_skip_modules = [*skipped, "lm_head", "encoder", "connector"]
+    return config
 
 
 def _choices(encoder: EncoderConfig) -> dict[str, Any]:

@@ -62,10 +62,11 @@ class AudioClips:
         columns: Tensor,
     ) -> Float[Tensor, "batch columns *rest"]:
         """A stream's values at the layout's `columns`; other tokens' columns hold any of them."""
-        order = torch.tensor(self.order, device=values.device)
+        order = torch.tensor(self.order, device=columns.device)
         at = columns.clamp(min=0)
         clip = order[layout.clip.gather(1, at).clamp(min=0)]
         token = layout.token.gather(1, at).clamp(min=0, max=values.shape[1] - 1)
         # Selected in one dimension: indices in two have a backward pass that sorts.
-        rows = values.flatten(0, 1).index_select(0, (clip * values.shape[1] + token).flatten())
+        places = (clip * values.shape[1] + token).flatten().to(values.device)
+        rows = values.flatten(0, 1).index_select(0, places)
         return rows.unflatten(0, columns.shape)

@@ -24,6 +24,7 @@ from palscope.errors import HookError, PalscopeError
 from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.clips import AudioClips
+from palscope.models.devices import device_of
 from palscope.models.families import (
     KeysValues,
     family_of,
@@ -198,7 +199,7 @@ class DecoderRun:
         everywhere = torch.arange(piece.width, device=hidden.device).expand(whole.shape[0], -1)
         for name in carried:
             states = self.model.connector.project_input(name, self.clips.streams[name])
-            rows = self.clips.columns(states.to(hidden.dtype), piece, everywhere)
+            rows = self.clips.columns(states.to(hidden), piece, everywhere)
             mine = piece.stream == piece.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
         return gathered(whole, at), whole
@@ -293,7 +294,8 @@ class DecoderRun:
                 self._merged(names, columns, [part[which] for part in parts]) for which in (0, 1)
             )
         keys, values = taps.k(keys).transpose(1, 2), taps.v(values).transpose(1, 2)
-        return rotate_keys(keys, *self._rotary_at(index, hidden, columns)), values
+        cos, sin = (each.to(keys.device) for each in self._rotary_at(index, hidden, columns))
+        return rotate_keys(keys, cos, sin), values
 
     def _memory_state(
         self,
@@ -329,7 +331,9 @@ class DecoderRun:
         return made
 
     def _keys_values(self, index: int, state: Tensor) -> KeysValues:
-        return family_of(self.decoder.config).keys_values(self.decoder.layers[index], state)
+        """Keys and values, made where the layer is, and left there."""
+        layer = self.decoder.layers[index]
+        return family_of(self.decoder.config).keys_values(layer, state.to(device_of(layer)))
 
     def _merged(
         self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], parts: list[Tensor]
@@ -348,8 +352,9 @@ class DecoderRun:
         picked = rows[0]
         stream = self.layout.stream.gather(1, columns.clamp(min=0))
         for name, row in zip(names[1:], rows[1:], strict=True):
-            mine = stream == self.layout.stream_index(name)
-            picked = torch.where(mine.reshape(*mine.shape, *[1] * (row.ndim - 2)), row, picked)
+            mine = (stream == self.layout.stream_index(name)).to(picked.device)
+            mine = mine.reshape(*mine.shape, *[1] * (row.ndim - 2))
+            picked = torch.where(mine, row.to(picked.device), picked)
         return picked
 
     def _rotary_at(
@@ -494,7 +499,7 @@ def gathered(
     values: Float[Tensor, "batch columns width"], columns: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen width"]:
     """`values` at `columns`; a -1 takes any."""
-    at = columns.clamp(min=0)[..., None].expand(-1, -1, values.shape[-1])
+    at = columns.to(values.device).clamp(min=0)[..., None].expand(-1, -1, values.shape[-1])
     return values.gather(1, at)
 
 
@@ -506,5 +511,5 @@ def scattered(
     """`values` with `new` at `columns`; what stands at -1 is dropped."""
     width = values.shape[1]
     spare = torch.cat([values, values.new_zeros(values.shape[0], 1, values.shape[2])], dim=1)
-    at = torch.where(columns < 0, width, columns)[..., None].expand_as(new)
-    return spare.scatter(1, at, new.to(values.dtype))[:, :width]
+    at = torch.where(columns < 0, width, columns).to(values.device)[..., None].expand_as(new)
+    return spare.scatter(1, at, new.to(values))[:, :width]

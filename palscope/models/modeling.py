@@ -23,6 +23,7 @@ from palscope.models.checkpoints import load_checkpoint, own_state, read_config
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
+from palscope.models.devices import device_of
 from palscope.models.families import family_of
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
@@ -83,6 +84,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         self._cuts: tuple[EdgeCut, ...] = ()
         self._watches: tuple[Watch, ...] = ()
         self.gradient_checkpointing = False
+        # Each on one device, whatever the device map; the decoder adds its layers' class.
+        self._no_split_modules = [type(self.encoder).__name__, type(self.connector).__name__]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -128,7 +131,9 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
     ) -> PalscopeForConditionalGeneration:
         """Load a checkpoint: a folder, a hub id, or one of `demo/plits`, `demo/lal`, `demo/pal`.
 
-        Takes the usual keywords (`dtype`, `device_map`, `attn_implementation`).
+        Takes the usual keywords: `dtype`, `attn_implementation`, `device_map` ("auto" spreads the
+        decoder over the devices there are), `quantization_config` (8 or 4 bits for the decoder's
+        linear maps; encoder and connector stay as they are).
 
         Raises:
             CheckpointError: it cannot be found, is no safetensors checkpoint, or has missing,
@@ -240,9 +245,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
         """Clips as the decoder reads them, to be given to several calls as `audio=`."""
-        outputs = self.encoder.outputs(
-            input_features.to(self.device), feature_lengths.to(self.device)
-        )
+        device = device_of(self.encoder)
+        outputs = self.encoder.outputs(input_features.to(device), feature_lengths.to(device))
         streams = self.connector(outputs)
         frames = tuple(self.frame_tokens(int(n)) for n in feature_lengths)
         seconds = tuple(float(n) * SECONDS_PER_FEATURE for n in feature_lengths)
@@ -508,6 +512,8 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
                 "answer cut off?"
             )
         logits = self.unembed(hidden[:, :-1][wanted]).float()
+        targets = targets.to(logits.device)
+        wanted = wanted.to(logits.device)
         if num_items_in_batch is None:
             return functional.cross_entropy(logits, targets[wanted])
         total = functional.cross_entropy(logits, targets[wanted], reduction="sum")
@@ -560,5 +566,5 @@ def _at_columns(
     if columns.shape[1] == width and bool((columns >= 0).all()):
         return hidden
     spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
-    at = torch.where(columns < 0, width, columns)[..., None].expand_as(hidden)
+    at = torch.where(columns < 0, width, columns).to(hidden.device)[..., None].expand_as(hidden)
     return spread.scatter(1, at, hidden)[:, :width]
