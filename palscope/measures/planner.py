@@ -14,6 +14,7 @@ the decoder starts.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -248,11 +249,10 @@ def _gradients_by_layer(counted: Counted) -> dict[int, int]:
     made: dict[int, int] = {}
     for name, weight in counted.model.named_parameters():
         if weight.requires_grad:
-            parts = name.split(".")
             # language_model.model.layers.7.…, connector.layer_projectors.frames.layer_7.…
-            numbers = [part.removeprefix("layer_") for part in parts[:4]]
-            layer = next((int(number) for number in numbers if number.isdigit()), -1)
-            if "lm_head" in parts:
+            number = re.search(r"\.(?:layers\.|layer_)(\d+)\.", name)
+            layer = int(number[1]) if number else -1
+            if ".lm_head." in name:
                 layer = counted.route.n_layers
             made[layer] = made.get(layer, 0) + weight.numel() * weight.itemsize
     return made

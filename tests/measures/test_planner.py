@@ -11,7 +11,15 @@ from palscope.connectors import ConnectorConfig, ProjectorConfig
 from palscope.encoders import EncoderOutput
 from palscope.errors import PalscopeError
 from palscope.measures.cost import peak_bytes
-from palscope.measures.planner import Load, Rates, measured_rates, plan_for
+from palscope.measures.cost_model import prompt_layout
+from palscope.measures.counted import Counted
+from palscope.measures.planner import (
+    Load,
+    Rates,
+    _gradients_by_layer,
+    measured_rates,
+    plan_for,
+)
 from palscope.models import AudioClips, PalscopeForConditionalGeneration
 from palscope.routing import KEYS, Route
 from tests import tiny
@@ -26,6 +34,7 @@ FRAMES = 300  # ten a second
 ROUTES = {
     "plits": Route.plits(4),
     "lal": Route.lal(4),
+    "lal above": Route.lal(4, [2, 3]),
     "pal": Route.pal(4, [0, 2]),
     "queries": Route.lal(4).with_audio_queries(),
     "frozen": Route.plits(4).frozen_from(2),
@@ -43,11 +52,11 @@ SIZES: dict[str, Any] = {
 }
 
 
-def made(route: Route) -> Any:
+def made(route: Route, **sizes: Any) -> Any:
     connector = ConnectorConfig.for_route(
         route, inputs=SHAPE, layers=SHAPE, frames_per_token=5, summary_width=12
     )
-    return tiny.model(route, connector=connector, **SIZES)
+    return tiny.model(route, connector=connector, **(SIZES | sizes))
 
 
 def shapes(model: Any) -> PalscopeForConditionalGeneration:
@@ -104,9 +113,14 @@ def test_the_peak_of_a_prefill_is_what_was_planned(name: str, rows: int) -> None
 
 
 @pytest.mark.parametrize("trained", ["connector", "connector and decoder"])
-@pytest.mark.parametrize("name", ["plits", "lal", "pal", "queries"])
-def test_the_peak_of_a_training_step_is_what_was_planned(name: str, trained: Any) -> None:
-    model = made(ROUTES[name]).train()
+@pytest.mark.parametrize(
+    ("name", "vocabulary"),
+    [("plits", 2000), ("lal above", 2000), ("lal", 8000), ("pal", 2000), ("queries", 2000)],
+)
+def test_the_peak_of_a_training_step_is_what_was_planned(
+    name: str, vocabulary: int, trained: Any
+) -> None:
+    model = made(ROUTES[name], vocab_size=vocabulary).train()
     plan = plan_for(shapes(model), load(2), trained=trained)
     model.freeze_bases()
     model.language_model.requires_grad_(trained != "connector")
@@ -123,7 +137,9 @@ def test_the_peak_of_a_training_step_is_what_was_planned(name: str, trained: Any
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     expected = planned(plan, "training", without=(*WEIGHTS, "AdamW's moments"))
-    assert expected == pytest.approx(peak_bytes(call), rel=TOLERANCE)
+    # Of the connector alone it is closer, which shows that no part is left out.
+    tolerance = 0.08 if trained == "connector" else TOLERANCE
+    assert expected == pytest.approx(peak_bytes(call), rel=tolerance)
     parts = plan.memory.set_index(["phase", "part"])["bytes"]
     moments = sum(
         value.nbytes
@@ -132,6 +148,23 @@ def test_the_peak_of_a_training_step_is_what_was_planned(name: str, trained: Any
         if key.startswith("exp_avg")
     )
     assert parts["training", "AdamW's moments"] == moments
+
+
+def test_gradients_are_made_from_the_unembedding_downwards() -> None:
+    model = made(ROUTES["pal"])
+    model.freeze_bases()
+    model.language_model.requires_grad_(True)
+    layout = prompt_layout(model, frames=FRAMES, text=TEXT)
+    sizes = _gradients_by_layer(Counted(model, layout, trained=True))
+
+    def held(*modules: Any) -> int:
+        return sum(weight.nbytes for module in modules for weight in module.parameters())
+
+    decoder, projectors = model.language_model, model.connector.layer_projectors["frames"]
+    assert sizes[4] == held(decoder.lm_head)
+    assert sizes[2] == held(decoder.model.layers[2], projectors["layer_2"])
+    assert sizes[3] == held(decoder.model.layers[3])
+    assert sum(sizes.values()) == held(decoder, model.connector)
 
 
 def test_weights_are_what_the_model_holds() -> None:

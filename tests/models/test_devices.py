@@ -130,7 +130,7 @@ def test_a_light_checkpoint_is_spread_too(tmp_path: Path) -> None:
     same(model, plain, ROUTES["pal"])
 
 
-@pytest.mark.parametrize("name", ["plits", "lal", "pal"])
+@pytest.mark.parametrize("name", ["plits", "lal", "pal", "queries"])
 @torch.no_grad()
 def test_upper_layers_on_a_second_device(name: str) -> None:
     """The meta device stands for it: what was left on the first would be an error there."""
