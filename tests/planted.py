@@ -107,7 +107,9 @@ class Planted:
             channel = {"A": A_CHANNEL, "B": B_CHANNEL}[event_class]
             frames[at_token, [EVENT_CHANNEL, channel]] = LOUD
         processor = self.model.processor
-        lengths = torch.tensor([n_tokens * processor.features_per_frame])
+        per_frame = processor.features_per_frame
+        assert per_frame is not None  # one frame token after the other
+        lengths = torch.tensor([n_tokens * per_frame])
         places = AUDIO_TOKEN * processor.audio_tokens(int(lengths))
         ids = processor.tokenizer(PROMPT.replace(AUDIO_TOKEN, places))["input_ids"]
         return {
