@@ -118,9 +118,7 @@ def run(given: Namespace) -> None:
     )
 
     def answered(pair: Pair) -> pd.DataFrame:
-        clean, corrupt = (
-            model.inputs(pair.question, c.samples) for c in (pair.clean, pair.corrupt)
-        )
+        clean, corrupt = (model.inputs(pair.question, c) for c in (pair.clean, pair.corrupt))
         return greedy_answers(model, clean, corrupt, pair.clean_answer, pair.corrupt_answer)
 
     shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": fingerprint}
@@ -166,7 +164,7 @@ def patched(model: HookedAudioModel, pair: Pair, given: Namespace) -> pd.DataFra
     """The table of one pair."""
     answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
     clips = pair.clean, pair.corrupt, control(pair, "other clip", seed=given.seed).corrupt
-    clean, corrupt, other = (model.inputs(pair.question, clip.samples) for clip in clips)
+    clean, corrupt, other = (model.inputs(pair.question, clip) for clip in clips)
     cells = cells_of(model, pair, answers.behind(clean), given)
     shared: dict[str, Any] = {"answers": answers, "direction": given.direction}
     inside = [cell for cell in cells if cell.labels["site"] != "waveform"]

@@ -80,14 +80,14 @@ class Question:
     group: str
     text: str
     answer: str
-    audio: Waveform | np.ndarray
+    audio: Waveform
     other: str | None
     choices: tuple[str, ...]
     segments: Mapping[str, Sound]
 
     @property
     def content(self) -> bytes:
-        samples = self.audio.samples if isinstance(self.audio, Waveform) else self.audio
+        samples = self.audio.samples
         return f"{self.text} {self.answer} {self.other}".encode() + samples.tobytes()
 
 
@@ -153,8 +153,8 @@ def questions(given: Namespace) -> list[Question]:
         )
         made: list[Question] = []
         for clip, item in found:
-            (audio,) = item.audio()
-            steps = grids.steps(len(audio) / 16_000, given.seconds) if given.seconds else {}
+            (audio,) = item.asked().clips
+            steps = grids.steps(audio.seconds, given.seconds) if given.seconds else {}
             made.append(
                 Question(
                     clip.name,

@@ -153,8 +153,8 @@ def fingerprint(pair: Pair) -> bytes:
 def setting(model: HookedAudioModel, pair: Pair) -> tuple[dict[str, Any], dict[str, Any]]:
     """The two runs' inputs, and what every measure of the pair is told."""
     runs = {
-        "clean": model.inputs(pair.question, pair.clean.samples),
-        "corrupt": model.inputs(pair.question, pair.corrupt.samples),
+        "clean": model.inputs(pair.question, pair.clean),
+        "corrupt": model.inputs(pair.question, pair.corrupt),
     }
     answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
     return runs, {"answers": answers}

@@ -57,7 +57,7 @@ def run(given: Namespace) -> None:
 
     def measure(pair: tuple[Clip, Item]) -> pd.DataFrame:
         _, item = pair
-        inputs = model.inputs(item.question, *item.audio())
+        inputs = model.inputs(item.question, *item.asked().clips)
         table = pathway_masking(model, inputs, item.choices, item.answer, ways=given.way)
         about = {"domain": item.domain, "question": item.question, "answer": item.answer}
         return pd.concat([pd.DataFrame(about, index=table.index), table], axis=1)

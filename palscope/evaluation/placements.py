@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
+from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.evaluation.accuracy import accuracy, ranked_answers
 from palscope.evaluation.items import Item, candidates, manifest_items, take_evenly
@@ -96,12 +97,13 @@ def measure_placements(
             return ranked_answers(answerer, questions.items, questions.asked)
 
     def costs_of(every: Sequence[Placement]) -> pd.DataFrame:
-        noise = 0.1 * np.random.default_rng(0).normal(size=round(seconds * SAMPLE_RATE))
+        rng = np.random.default_rng(0)
+        noise = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
         calls: dict[str, Any] = {}
         for placement in every:
             answerer = answerer_for(placement)
             model, processor = answerer.model, answerer.processor
-            question = ([noise.astype(np.float32)], TIMED_QUESTION)
+            question = ([Waveform(noise, SAMPLE_RATE, "noise")], TIMED_QUESTION)
             inputs = prompt_batch(processor, [question], model.device)
             calls[placement.name] = prefill(model, inputs, placement.route)
         return prefill_costs(calls, baseline, repeats=repeats)

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from palscope.audio import Waveform
+from palscope.audio.compose import SAMPLE_RATE
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor, scoring
 
 
@@ -18,6 +20,11 @@ class Asked(NamedTuple):
     waveforms: list[Float[np.ndarray, " samples"]]
     question: str
     choices: list[str]
+
+    @property
+    def clips(self) -> list[Waveform]:
+        """The clips with their rate: an encoder may hear at another one."""
+        return [Waveform(samples, SAMPLE_RATE, "a clip") for samples in self.waveforms]
 
 
 class Answerer(Protocol):
@@ -47,12 +54,13 @@ class ModelAnswerer:
 
     def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
         """See `Answerer`."""
-        rows = scoring.choice_logprobs(self.model, self.processor, asked)
+        questions = [(each.clips, each.question, each.choices) for each in asked]
+        rows = scoring.choice_logprobs(self.model, self.processor, questions)
         return [[float(value) for value in row] for row in rows]
 
     def answer(self, asked: list[Asked]) -> list[str]:
         """See `Answerer`."""
-        questions = [(each.waveforms, each.question) for each in asked]
+        questions = [(each.clips, each.question) for each in asked]
         return scoring.answer(
             self.model, self.processor, questions, max_new_tokens=self.max_new_tokens
         )

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
+from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import RecipeError
 from palscope.evaluation.accuracy import ranked_answers
@@ -189,7 +190,8 @@ def costs_of(
 
     def measure(every: Sequence[Variant]) -> pd.DataFrame:
         rng = np.random.default_rng(0)
-        noise = [(0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)]
+        samples = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
+        noise = [Waveform(samples, SAMPLE_RATE, "noise")]
         prefills: dict[str, Any] = {}
         steps: dict[str, Any] = {}
         trained: dict[str, int] = {}

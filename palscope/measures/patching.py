@@ -193,7 +193,7 @@ def _heard_together(
     logits: list[Tensor] = []
     for start in range(0, len(clips), batch_size):
         rows = [
-            answers.behind(model.inputs(question, clip.samples))
+            answers.behind(model.inputs(question, clip))
             for clip in clips[start : start + batch_size]
         ]
         batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
-from palscope.evaluation.ranking import Asked, Ranking, rank
+from palscope.evaluation.ranking import Asked, ModelAnswerer, Ranking, rank
 
 
 class Fixed:
@@ -30,3 +33,29 @@ def test_the_likeliest_choice_is_best() -> None:
 def test_rows_that_do_not_fit_are_refused(row: list[float]) -> None:
     with pytest.raises(ValueError, match="expected 2 log-probabilities"):
         rank(Fixed([row]), ASKED)
+
+
+def test_a_clip_goes_to_the_encoder_with_its_rate() -> None:
+    # An encoder that hears at 48 kHz would take a bare array of 16 kHz for a third of its length.
+    samples = np.zeros(8000, np.float32)
+    (clip,) = Asked([samples], "what?", ["a"]).clips
+    assert (clip.seconds, clip.sample_rate) == (0.5, 16_000)
+    assert clip.samples is samples
+
+    given: list[Any] = []
+
+    class Processor:
+        sample_rate = 48_000
+
+        def chat(self, question: str, clips: int) -> str:
+            return question
+
+        def __call__(self, texts: Any, audio: Any, sampling_rate: int) -> Any:
+            given.extend(audio)
+            raise LookupError  # no model is needed to see what it is given
+
+    answerer: Any = ModelAnswerer(cast(Any, SimpleNamespace(device="cpu")), cast(Any, Processor()))
+    for call in (answerer.choice_logprobs, answerer.answer):
+        with pytest.raises(LookupError):
+            call([Asked([samples], "what?", ["a"])])
+    assert [clip.seconds for clip in given] == [0.5, 0.5]
