@@ -156,7 +156,11 @@ def declared(section: str) -> list[Requirement]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(rf"^{section} = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     assert found
-    return [Requirement(line) for line in re.findall(r'^\s*"(.+)",', found[1], re.MULTILINE)]
+    each = [Requirement(line) for line in re.findall(r'^\s*"(.+)",', found[1], re.MULTILINE)]
+    # An extra that takes another one in needs what that one needs.
+    own = [extra for one in each if one.name == "palscope" for extra in one.extras]
+    others = [one for one in each if one.name != "palscope"]
+    return [*others, *(one for extra in own for one in declared(extra))]
 
 
 def pins() -> list[Requirement]:

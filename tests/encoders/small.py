@@ -19,11 +19,18 @@ from palscope.encoders import (
     SSLAMConfig,
     WhisperEncoderConfig,
     build_encoder,
+    encoder_kinds,
 )
+from palscope.encoders.registry import _ENCODERS
 from palscope.hooks import HookedAudioModel
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.routing import Route
 from tests import planted, tiny
+
+BUILT_IN = [
+    kind for kind in encoder_kinds() if _ENCODERS[kind][1].__module__.startswith("palscope.")
+]
+"""The kinds that come with palscope: tests register others, in whatever order they are imported."""
 
 CONFIGS: dict[str, EncoderConfig] = {
     "whisper": WhisperEncoderConfig(

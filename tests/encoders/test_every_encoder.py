@@ -13,7 +13,7 @@ from palscope.audio import Waveform
 from palscope.audio.bundled import bundled_clips
 from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.audio.waveform import load_audio
-from palscope.encoders import ClipFeatures, Encoder, encoder_config, encoder_kinds
+from palscope.encoders import ClipFeatures, Encoder, encoder_config
 from palscope.encoders.base import Clip
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import (
@@ -36,7 +36,6 @@ every = pytest.mark.parametrize("name", list(small.CONFIGS))
 SOUND = [name for name in small.CONFIGS if "vision" not in name]
 hearing = pytest.mark.parametrize("name", SOUND)
 RATE = 48_000
-BUILT_IN = encoder_kinds()  # other tests register more
 
 
 def sound(seconds: float, seed: int = 0) -> Waveform:
@@ -65,7 +64,7 @@ def batch_of(made: Encoder, features: list[ClipFeatures]) -> tuple[torch.Tensor,
 
 def test_there_is_a_small_one_of_every_kind() -> None:
     small_ones = {config.kind for config in small.CONFIGS.values()}
-    assert set(BUILT_IN) == small_ones | {"several"}
+    assert set(small.BUILT_IN) == small_ones | {"several"}
 
 
 @hearing
