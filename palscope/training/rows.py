@@ -167,7 +167,9 @@ def _read_csv(source: Path, folder: Path, data: Data) -> Rows:
                 f"{source}: no column {columns[field]!r} ({field}); it has "
                 f"{', '.join(map(str, table.columns))}. Name it in data.columns."
             )
-    table = table.rename(columns={theirs: field for field, theirs in columns.items()})
+    # Those alone: another column may bear the name of a field.
+    chosen = {theirs: field for field, theirs in columns.items() if theirs in table.columns}
+    table = table.reindex(columns=list(chosen)).rename(columns=chosen)
     entries = (
         {name: "" if value is None else str(value) for name, value in entry.items()}
         for entry in cast("list[dict[str, Any]]", table.to_dict("records"))
