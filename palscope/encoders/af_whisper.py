@@ -24,6 +24,7 @@ from palscope.encoders.base import (
     WindowedEncoder,
     within,
 )
+from palscope.encoders.whisper import whisper_components
 
 # Two mel frames of 10 ms for the convolutions' token, two of those for a token.
 _FRAMES_PER_STATE, _FRAMES_PER_TOKEN = 2, 4
@@ -148,20 +149,7 @@ class AFWhisperEncoder(WindowedEncoder):
 
     def components(self) -> dict[str, Component]:
         """Convolutions, layers with their attention and MLP, final norm."""
-        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v")}
-        layer = {
-            "ln1": Component("self_attn_layer_norm"),
-            "attn": Component("self_attn", parts=attention | {"o": Component("out_proj")}),
-            "ln2": Component("final_layer_norm"),
-            "mlp_in": Component("fc1"),
-            "mlp_out": Component("fc2"),
-        }
-        return {
-            "conv1": Component("model.conv1"),
-            "conv2": Component("model.conv2"),
-            "blocks": Component("model.layers", each=True, parts=layer),
-            "ln_final": Component("model.layer_norm"),
-        }
+        return whisper_components()
 
     @property
     def mel_hook(self) -> str:

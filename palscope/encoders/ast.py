@@ -23,6 +23,7 @@ from palscope.encoders.base import (
     WindowedEncoder,
     check_layers,
     filled,
+    hidden_states,
 )
 
 SIZES = (
@@ -153,14 +154,9 @@ class ASTEncoder(WindowedEncoder):
         features = self.heard(filled(features, lengths, self.config.max_length, self.config.fill))
         model = cast(Any, self.model)
         hidden = model.embeddings(features.transpose(1, 2))
-        chosen = {0: hidden}
-        for number, layer in enumerate(model.layers[: max(self.config.layers)], start=1):
-            hidden = layer(hidden)
-            chosen[number] = hidden
-        if max(self.config.layers) == self.config.num_hidden_layers:
-            chosen[self.config.num_hidden_layers] = model.layernorm(hidden)
+        states = hidden_states(hidden, model.layers, self.config.layers, norm=model.layernorm)
         order = self._order.to(hidden.device)
-        return torch.cat([chosen[layer][:, order] for layer in self.config.layers], dim=-1)
+        return torch.cat([state[:, order] for state in states], dim=-1)
 
     @property
     def _order(self) -> Int[Tensor, " tokens"]:

@@ -332,6 +332,31 @@ def filled(
     return nn.functional.pad(kept, (0, width - columns), value=value)
 
 
+def hidden_states(
+    hidden: Float[Tensor, "clips tokens width"],
+    layers: Any,
+    wanted: Sequence[int],
+    *arguments: Any,
+    norm: nn.Module | None = None,
+) -> list[Float[Tensor, "clips tokens width"]]:
+    """The hidden states `wanted`: 0 enters the first layer, `i` leaves layer `i`.
+
+    Layers above the highest are not run.
+
+    Args:
+        hidden: what enters the first layer.
+        layers: modules that give the next state, of a state and `arguments`.
+        wanted: numbers of the states, in the order in which they are given back.
+        norm: what the last layer's state passes.
+    """
+    states = [hidden]
+    for layer in layers[: max(wanted)]:
+        states.append(layer(states[-1], *arguments))
+    if norm is not None and max(wanted) == len(layers):
+        states[-1] = norm(states[-1])
+    return [states[number] for number in wanted]
+
+
 def check_layers(kind: str, layers: Sequence[int], count: int) -> tuple[int, ...]:
     """`layers` as a tuple, if they are hidden states of an encoder of `count` layers.
 

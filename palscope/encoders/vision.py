@@ -35,6 +35,7 @@ from palscope.encoders.base import (
     Samples,
     WindowedEncoder,
     check_layers,
+    hidden_states,
 )
 from palscope.errors import PalscopeError
 
@@ -203,14 +204,10 @@ class VisionEncoder(WindowedEncoder):
         hidden = model.embeddings(pixels)
         if self._has_cls:
             hidden = model.pre_layrnorm(hidden)
-        chosen = {0: hidden}
-        for number, layer in enumerate(model.encoder.layers[: max(layers)], start=1):
-            hidden = layer(hidden, None)
-            chosen[number] = hidden
-        if not self._has_cls and max(layers) == self.config.num_hidden_layers:
-            chosen[self.config.num_hidden_layers] = model.post_layernorm(hidden)
+        norm = None if self._has_cls else model.post_layernorm
+        states = hidden_states(hidden, model.encoder.layers, layers, None, norm=norm)
         order = self._order.to(hidden.device)
-        return torch.cat([chosen[layer][:, order] for layer in layers], dim=-1)
+        return torch.cat([state[:, order] for state in states], dim=-1)
 
     @property
     def _has_cls(self) -> bool:

@@ -23,6 +23,7 @@ from palscope.encoders.base import (
     Samples,
     WindowedEncoder,
     check_layers,
+    hidden_states,
     within,
 )
 
@@ -146,20 +147,7 @@ class WhisperEncoder(WindowedEncoder):
 
     def components(self) -> dict[str, Component]:
         """Convolutions, layers with their attention and MLP, final norm."""
-        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v")}
-        layer = {
-            "ln1": Component("self_attn_layer_norm"),
-            "attn": Component("self_attn", parts=attention | {"o": Component("out_proj")}),
-            "ln2": Component("final_layer_norm"),
-            "mlp_in": Component("fc1"),
-            "mlp_out": Component("fc2"),
-        }
-        return {
-            "conv1": Component("model.conv1"),
-            "conv2": Component("model.conv2"),
-            "blocks": Component("model.layers", each=True, parts=layer),
-            "ln_final": Component("model.layer_norm"),
-        }
+        return whisper_components()
 
     @property
     def mel_hook(self) -> str:
@@ -189,13 +177,9 @@ class WhisperEncoder(WindowedEncoder):
         tokens = within(self.token_lengths(lengths), hidden.shape[1])
         hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         mask = create_bidirectional_mask(model.config, hidden, tokens)  # None if all are heard
-        chosen = {0: hidden}
-        for number, layer in enumerate(model.layers[: max(self.config.layers)], start=1):
-            hidden = layer(hidden, mask)
-            chosen[number] = hidden
-        if max(self.config.layers) == self.config.encoder_layers:
-            chosen[self.config.encoder_layers] = model.layer_norm(hidden)
-        return torch.cat([chosen[layer] for layer in self.config.layers], dim=-1)
+        wanted = self.config.layers
+        states = hidden_states(hidden, model.layers, wanted, mask, norm=model.layer_norm)
+        return torch.cat(states, dim=-1)
 
     def _silence_to_window(
         self, features: Float[Tensor, "clips mel frames"], lengths: Int[Tensor, " clips"]
@@ -212,3 +196,21 @@ class WhisperEncoder(WindowedEncoder):
         padded = silence.expand(-1, features.shape[1], self.window).clone()
         padded[..., : features.shape[-1]] = torch.where(inside, features, silence)
         return padded
+
+
+def whisper_components() -> dict[str, Component]:
+    """Convolutions, layers with their attention and MLP, final norm, by Whisper's names."""
+    attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v")}
+    layer = {
+        "ln1": Component("self_attn_layer_norm"),
+        "attn": Component("self_attn", parts=attention | {"o": Component("out_proj")}),
+        "ln2": Component("final_layer_norm"),
+        "mlp_in": Component("fc1"),
+        "mlp_out": Component("fc2"),
+    }
+    return {
+        "conv1": Component("model.conv1"),
+        "conv2": Component("model.conv2"),
+        "blocks": Component("model.layers", each=True, parts=layer),
+        "ln_final": Component("model.layer_norm"),
+    }
