@@ -12,23 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from palscope.errors import RecipeError
 from palscope.routing import Route, route_from_text
-from palscope.training.recipe import Recipe, read_recipe
+from palscope.training.recipe import Recipe, Strict, read_recipe, read_yaml
 
 EXPERIMENTS = Path(__file__).parent / "paper"
 OWN = "own route"
 """Under which a system was trained."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class SystemPlan(_Strict):
+class SystemPlan(Strict):
     """One system: what its recipe has beyond that of the others.
 
     Attributes:
@@ -38,11 +33,11 @@ class SystemPlan(_Strict):
     """
 
     pieces: str = ""
-    changes: dict[str, Any] = {}
-    under: dict[str, str] = {}
+    changes: dict[str, Any] = Field(default_factory=dict[str, Any])
+    under: dict[str, str] = Field(default_factory=dict[str, str])
 
 
-class Scale(_Strict):
+class Scale(Strict):
     """The systems at one size.
 
     Attributes:
@@ -71,7 +66,7 @@ class Scale(_Strict):
         return self
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """An experiment of the paper.
 
     Attributes:
@@ -117,11 +112,11 @@ def read_experiment(name: str) -> Experiment:
             f"there is no experiment {name!r}; give a YAML file or one of "
             f"{', '.join(experiment_names())}."
         )
+    plain = read_yaml(file, list(Experiment.model_fields))
     try:
-        plain = yaml.safe_load(file.read_text(encoding="utf-8"))
         return Experiment.model_validate_json(json.dumps(plain))
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise RecipeError(f"{file} cannot be read as YAML: {error}.") from error
+    except TypeError as error:  # a date, or a key that is no text
+        raise RecipeError(f"experiment {file}: holds what JSON cannot ({error}).") from error
     except ValidationError as error:
         found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise RecipeError(f"experiment {file}: {'; '.join(found)}.") from error

@@ -32,6 +32,7 @@ from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
 from palscope.routing.notation import route_to_text
 from palscope.sweeps import processes
+from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import Run
 from palscope.training.curriculum import Place, stage_folders, train_recipe
 from palscope.training.recipe import Recipe
@@ -166,7 +167,7 @@ def ask_benchmarks(
             tables.append(_marks(variant, name, rows["clip"], rows["got"], rows["of"]))
         return pd.concat(tables, ignore_index=True)
 
-    content = " ".join(f"{name} {_digest(where.questions)}" for name, where in files.items())
+    content = " ".join(f"{name} {file_hash(where.questions)}" for name, where in files.items())
     return _stored(results, variants, measure, content)
 
 
@@ -368,7 +369,3 @@ def _stored(results: Run, variants: Sequence[Variant], measure: Any, content: st
 
 def _key(variant: Variant) -> str:
     return f"{variant.name} seed {variant.seed}"
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -57,13 +57,13 @@ class Bases:
     system: str | None = None
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Nothing unknown, nothing converted, nothing changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Lora(_Strict):
+class Lora(Strict):
     """Low-rank adapters on the decoder's linear layers (peft).
 
     Attributes:
@@ -79,7 +79,7 @@ class Lora(_Strict):
     modules: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
 
 
-class Trained(_Strict):
+class Trained(Strict):
     """Which parts a stage trains.
 
     Attributes:
@@ -103,7 +103,7 @@ class Trained(_Strict):
         return self
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """One stage of a training. AdamW throughout (paper, section 4); the numbers are ours.
 
     Attributes:
@@ -183,7 +183,7 @@ class Stage(_Strict):
 COLUMNS = ("audio", "question", "answer", "domain", "task", "split")
 
 
-class Data(_Strict):
+class Data(Strict):
     """Where examples come from and which are fit. All but `format` is palscope's.
 
     Attributes:
@@ -210,7 +210,7 @@ class Data(_Strict):
         return columns
 
 
-class Samples(_Strict):
+class Samples(Strict):
     """Greedy answers to held-out questions while training.
 
     Attributes:
@@ -224,7 +224,7 @@ class Samples(_Strict):
     max_new_tokens: int = Field(default=32, ge=1)
 
 
-class Projector(_Strict):
+class Projector(Strict):
     """As `ProjectorConfig`; its scale may be left to the decoder."""
 
     hidden: int = Field(default=512, ge=1)
@@ -240,7 +240,7 @@ _CONNECTOR = TypeAdapter(ConnectorConfig)
 _RESAMPLERS = {each.kind: TypeAdapter(each) for each in (QFormerConfig, LFSTConfig)}
 
 
-class ConnectorShape(_Strict):
+class ConnectorShape(Strict):
     """A connector but for the streams and layers that the route decides.
 
     Attributes:
@@ -283,7 +283,7 @@ def _resampler(given: Any) -> QFormerConfig | LFSTConfig:
     return adapter.validate_json(json.dumps(settings), strict=True, extra="forbid")
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole training.
 
     Attributes:
@@ -356,7 +356,7 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
         RecipeError: a piece is missing or no YAML, or a key is unknown, missing or has a value of
             the wrong type or an impossible one; the message names file and key.
     """
-    pieces = [(file, _read_piece(file)) for file in _files(name)]
+    pieces = [(file, read_yaml(file, _keys())) for file in _files(name)]
     merged: dict[str, Any] = {}
     for piece in (*(piece for _, piece in pieces), changes or {}):
         merged = _over(merged, piece)
@@ -395,14 +395,15 @@ def _files(name: str) -> list[Path]:
     return files
 
 
-def _read_piece(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A YAML file's mapping. Raises `RecipeError` when it has none; `keys` are some it may have."""
     try:
         piece = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
         raise RecipeError(f"{file} cannot be read as YAML: {told}.") from error
     if not isinstance(piece, dict):
-        raise RecipeError(f"{file} holds no keys; expected some of {', '.join(_keys())}.")
+        raise RecipeError(f"{file} holds no keys; expected some of {', '.join(keys)}.")
     return piece
 
 

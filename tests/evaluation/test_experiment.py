@@ -120,3 +120,15 @@ def test_a_faulty_file_is_refused(tmp_path: Path, text: str, message: str) -> No
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match="audio_queries, cross_encoder"):
         read_experiment("depth")
+
+
+def test_a_file_is_read_as_recipes_are(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    system = "{changes: {stages: {labels: {learning_rate: 2e-3}}}}"
+    scale = f"{{recipe: demo/short+lal, seeds: [0], baseline: x, systems: {{x: {system}}}}}"
+    file.write_text(f"title: a\nclaim: b\nscales: {{here: {scale}}}", encoding="utf-8")
+    (read,) = systems_of(read_experiment(str(file)).scales["here"])
+    assert [stage.learning_rate for stage in read.recipe.stages.values()] == [2e-3]
+    file.write_text("title: a\ntitle: b\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="'title' stands twice"):
+        read_experiment(str(file))
