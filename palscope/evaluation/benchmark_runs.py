@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from palscope.evaluation.nearest import Embedder
 from palscope.evaluation.predictions import Prediction, goes_on, predict
 from palscope.evaluation.ranking import Answerer
 from palscope.evaluation.rows import score, write_rows
+from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import hold, write_json
 
 RANKING_SAYS = "the choice to which the model gives the highest log-likelihood, its end included"
@@ -266,5 +266,5 @@ def _block(rule: Rule | Unknown, table: Any) -> dict[str, Any]:
     }
 
 
-def _file(path: Path) -> dict[str, str]:
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+def _file(path: Path) -> dict[str, str | None]:
+    return {"path": str(path), "sha256": file_hash(path)}

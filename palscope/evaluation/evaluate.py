@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from palscope.evaluation.predictions import Prediction, predict
 from palscope.evaluation.ranking import Answerer
 from palscope.evaluation.rows import write_rows
 from palscope.evaluation.scores import summarise, summarise_composed
+from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import hold, write_json
 from palscope.training.examples import COMPOSED, validation_examples
 from palscope.training.manifest import (
@@ -76,7 +76,7 @@ def evaluate_manifest(
     settings: dict[str, Any] = {
         "model": model,
         "manifest": str(manifest),
-        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "manifest_sha256": file_hash(manifest),
         "audio": audio,
         "split": split,
         "wordings": wordings,
