@@ -291,7 +291,7 @@ def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
             (two, "Head", heads, "head", top["head"]),
         )
     ]
-    streams = [s.name for s in sides[0].ask.opened.model.model.config.parsed_route().streams]
+    streams = [s.name for s in sides[0].ask.opened.model.model.streams]
     three.selectbox(
         "Map shows attention to",
         [*streams, "text", SELECTED],

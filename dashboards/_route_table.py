@@ -77,7 +77,7 @@ def allowed_symbols(model: HookedAudioModel) -> dict[str, list[str]]:
     of that layer, all else but absent needs the stream's input projector.
     """
     layers = model.current_route.n_layers
-    streams = model.model.connector.streams
+    streams = model.model.streams
     nothing = Route(layers, tuple((stream, (ABSENT,) * layers) for stream in streams))
 
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -78,14 +78,20 @@ class Component:
     """A part of an encoder where one can listen: it gets a hook point before and one behind.
 
     Attributes:
-        path: of the submodule, from the encoder or from the component that holds this one.
+        path: of the submodule, from what names it or from the component that holds this one.
         each: the submodule is a list, and every item of it is one, numbered from 0.
         parts: components inside, by name.
+        pattern: it is attention that hands its pattern to a module of its own, `pattern`.
     """
 
     path: str
     each: bool = False
     parts: dict[str, Component] = field(default_factory=dict[str, "Component"])
+    pattern: bool = False
+
+    def within(self, path: str) -> Component:
+        """This part as named from what holds the module `path`."""
+        return replace(self, path=f"{path}.{self.path}")
 
 
 class Block(NamedTuple):

@@ -70,9 +70,10 @@ class HookedAudioModel(TransformerBridge):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
-        for number in range(len(model.connector.pool.attentions)):
-            reading: Any = getattr(self, f"audio_attn_{number}")
-            reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
+        for name, part in model.audio_components().items():
+            if part.pattern:
+                reading: Any = getattr(self, f"audio_{name}")
+                reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
         self._silent = self._find_silent()
 
     @property
@@ -150,7 +151,7 @@ class HookedAudioModel(TransformerBridge):
             and not input.is_floating_point()
             and kwargs.get("input_features") is None
             and kwargs.get("audio") is None
-            and bool((input == self.model.config.audio_token_id).any())
+            and bool((input == self.model.audio_token_id).any())
         ):
             heard = dict(self._heard)
             mask = heard.pop("attention_mask", None)

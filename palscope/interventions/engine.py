@@ -153,7 +153,7 @@ class Engine:
 
     def _rows(self, width: int) -> int:
         """How many rows of so many columns the budget holds, by what a layer makes of each."""
-        config: Any = self._model.model.config.text_config
+        config: Any = self._model.model.text_config
         budget = BUDGET_BYTES
         if self._model.model.device.type == "cuda":
             budget = torch.cuda.mem_get_info(self._model.model.device)[0] // 2

@@ -15,7 +15,6 @@ from torch import Tensor
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
-from palscope.hooks.adapter import entries
 from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
@@ -401,8 +400,8 @@ def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Par
     none = torch.empty(0, dtype=torch.long)
     if address.site == "encoder_output":
         parts = [
-            Part(f"{name}.hook_in", "clip_tokens", 0, none, encoder=number)
-            for number, name in enumerate(entries(model.model))
+            Part(f"audio_{name}.hook_in", "clip_tokens", 0, none, encoder=number)
+            for number, name in enumerate(model.model.encoder_entries)
         ]
     elif address.site == "mel":
         for each in encoder.parts:

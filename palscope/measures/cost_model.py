@@ -70,7 +70,7 @@ def prompt_layout(
             f"a clip of {seconds:g} s has {grid.tokens(seconds)} frame tokens, not {frames}: there "
             f"are {grid.per_step} in each step of {grid.seconds_per_step:g} s."
         )
-    streams = model.config.parsed_route().streams
+    streams = model.streams
     audio = sum(stream.tokens(frames) for stream in streams)
     row = torch.tensor([0] * before + [1] * audio + [0] * (text - before))
     return TokenLayout.build(

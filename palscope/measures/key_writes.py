@@ -256,7 +256,7 @@ def _writes(
     places: Sequence[int],
     kept: _Captured,
 ) -> Iterator[LayerWrites]:
-    decoder = model.model.language_model.model
+    decoder = model.model.decoder
     for layer, found in enumerate(columns):
         attention = raw(decoder.layers[layer].self_attn)
         output = raw(attention.o_proj).weight.unflatten(1, (-1, attention.head_dim))
@@ -331,7 +331,7 @@ def _direct_logits(
     model: HookedAudioModel, writes: LayerWrites, vectors: Float[Tensor, "vectors d_model"]
 ) -> Float[Tensor, "vectors vocabulary"]:
     """What `vectors`, added to the query's residual stream, add to its logits before a soft cap."""
-    head = raw(model.model.language_model.lm_head).weight
+    head = raw(model.model.unembedding).weight
     return functional.linear((vectors * writes.scale).to(head.dtype), head).float().detach()
 
 

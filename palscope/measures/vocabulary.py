@@ -13,17 +13,16 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.models.families import raw
+from palscope.models.families import family_of, raw
 
 
 def unembed(
     model: HookedAudioModel, states: Float[Tensor, "tokens d_model"]
 ) -> Float[Tensor, "tokens vocabulary"]:
     """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook."""
-    decoder = model.model.language_model
-    logits = raw(decoder.lm_head).forward(raw(decoder.model.norm).forward(states)).float()
-    cap = getattr(model.model.config.text_config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    heard = model.model
+    logits = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
+    return family_of(heard.text_config).logits(heard.text_config, logits)
 
 
 def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
@@ -46,7 +45,7 @@ def answer_entries(model: HookedAudioModel, answers: Sequence[str | int]) -> lis
         PalscopeError: an answer is empty or no id of the vocabulary, or two begin with the same
             token, so that no lens could tell them apart.
     """
-    size = int(raw(model.model.language_model.lm_head).weight.shape[0])
+    size = int(raw(model.model.unembedding).weight.shape[0])
     tokenizer: Any = model.tokenizer
     ids: list[int] = []
     for answer in answers:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
-from palscope.connectors import Connector
 from palscope.errors import HookError, PalscopeError
 from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.clips import AudioClips
 from palscope.models.devices import device_of
 from palscope.models.families import (
+    Family,
     KeysValues,
     family_of,
     rotary,
@@ -70,8 +70,8 @@ class AudioTaps(nn.Module):
 class Parts(Protocol):
     """What the decoder's run needs of a model."""
 
-    language_model: Any
-    connector: Connector
+    decoder: Any
+    connector: Any
     audio_taps: nn.ModuleList
 
 
@@ -109,10 +109,15 @@ class DecoderRun:
         default_factory=dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
     )
 
-    @property
+    @functools.cached_property
     def decoder(self) -> Any:
         """The Hugging Face decoder: embeddings, layers, final norm."""
-        return self.model.language_model.model
+        return self.model.decoder
+
+    @functools.cached_property
+    def family(self) -> Family:
+        """What is particular to the decoder."""
+        return family_of(self.decoder.config)
 
     def __call__(
         self, input_ids: Int[Tensor, "batch new"]
@@ -193,7 +198,7 @@ class DecoderRun:
         hidden = self.decoder.embed_tokens(ids.masked_fill(stream >= 0, 0))
         carried = self._carried_streams()
         if not carried or self.clips is None:
-            return hidden, None
+            return self.family.enter(self.decoder, hidden), None
         piece = self._piece
         whole = scattered(hidden.new_zeros(*piece.stream.shape, hidden.shape[-1]), at, hidden)
         everywhere = torch.arange(piece.width, device=hidden.device).expand(whole.shape[0], -1)
@@ -202,6 +207,7 @@ class DecoderRun:
             rows = self.clips.columns(states.to(hidden), piece, everywhere)
             mine = piece.stream == piece.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
+        whole = self.family.enter(self.decoder, whole)
         return gathered(whole, at), whole
 
     @property
@@ -333,7 +339,7 @@ class DecoderRun:
     def _keys_values(self, index: int, state: Tensor) -> KeysValues:
         """Keys and values, made where the layer is, and left there."""
         layer = self.decoder.layers[index]
-        return family_of(self.decoder.config).keys_values(layer, state.to(device_of(layer)))
+        return self.family.keys_values(layer, state.to(device_of(layer)))
 
     def _merged(
         self, names: tuple[str, ...], columns: Int[Tensor, "batch audio"], parts: list[Tensor]

@@ -82,15 +82,34 @@ def _fused(layer: Any, state: Tensor) -> KeysValues:
     return _split_heads(attention, keys), _split_heads(attention, values)
 
 
+def _as_embedded(decoder: Any, embedded: Tensor) -> Tensor:
+    """Words and sound enter the first layer as they are: nearly all families."""
+    del decoder
+    return embedded
+
+
+def _soft_capped(config: Any, logits: Tensor) -> Tensor:
+    """Logits as they are, or capped where the config says so: Gemma 2, Gemma 3n."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
 @dataclass(frozen=True)
 class Family:
     """A supported decoder family.
 
-    `architecture` is the Hugging Face class, which also names TransformerLens's adapter.
+    Attributes:
+        architecture: the Hugging Face class, which also names TransformerLens's adapter.
+        keys_values: of a layer and the state that enters it.
+        enter: what the decoder does to embeddings `[batch, columns, d_model]`, words and sound
+            alike, before its first layer.
+        logits: what is done to the unembedding's output, by the decoder's config.
     """
 
     architecture: str
     keys_values: Callable[[Any, Tensor], KeysValues]
+    enter: Callable[[Any, Tensor], Tensor] = _as_embedded
+    logits: Callable[[Any, Tensor], Tensor] = _soft_capped
 
 
 FAMILIES: dict[str, Family] = {

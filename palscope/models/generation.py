@@ -14,15 +14,15 @@ from palscope.models.clips import AudioClips
 from palscope.routing.layout import TEXT
 
 if TYPE_CHECKING:
-    from palscope.models.modeling import PalscopeForConditionalGeneration
+    from palscope.models.audio_model import AudioLanguageModel
 
 
 class AudioGeneration(GenerationMixin):
     """Generation of a model that hears. Clips are encoded once, also for several beams."""
 
     @property
-    def _model(self) -> PalscopeForConditionalGeneration:
-        return cast("PalscopeForConditionalGeneration", self)
+    def _model(self) -> AudioLanguageModel:
+        return cast("AudioLanguageModel", self)
 
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, inputs: Tensor | None = None, **kwargs: Any
@@ -81,7 +81,7 @@ class AudioGeneration(GenerationMixin):
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
         made: Any = cast(Any, super())._get_logits_processor(*args, **kwargs)
-        return _OfText(made, self._model.config.audio_token_id)
+        return _OfText(made, self._model.audio_token_id)
 
     def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise PalscopeError(

@@ -1,39 +1,29 @@
-"""The palscope model: any supported decoder, an audio encoder, a connector, and a route between."""
+"""palscope's own model: any supported decoder, an audio encoder and a connector."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.connectors import Connector, ConnectorConfig
-from palscope.encoders import Encoder, build_encoder
-from palscope.errors import HookError, PalscopeError, PromptError, RouteError
-from palscope.models.cache import AudioCache
+from palscope.encoders import Component, Encoder, build_encoder
+from palscope.errors import RouteError
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import load_checkpoint, own_state, read_config
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
-from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
 from palscope.models.devices import device_of
 from palscope.models.families import family_of
-from palscope.models.generation import AudioGeneration
-from palscope.models.watching import Listener, Watch
-from palscope.routing import Level, Route, TokenLayout
-from palscope.routing.layout import TEXT
+from palscope.routing import Route
 
 
-# GenerationMixin by its own name: transformers looks for it among the bases.
-class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """An audio language model whose audio takes the `route` through the decoder.
+class PalscopeForConditionalGeneration(AudioLanguageModel):
+    """palscope's own model: any supported decoder, an audio encoder, and a connector.
 
     Built from a config with random weights, from pretrained parts by `from_parts`, or from a
     checkpoint by `from_pretrained`.
@@ -41,12 +31,10 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
 
     config_class = PalscopeConfig
     config: PalscopeConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = True
-    _supports_sdpa = True
-    _supports_flex_attn = True
+    connector: Connector
+    encoder: Encoder
+    decoder_path = "language_model.model"
+    head_path = "language_model.lm_head"
     _tied_weights_keys: ClassVar[dict[str, str]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
     }
@@ -77,13 +65,7 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         self.connector = Connector(
             config.parsed_connector(), self.encoder.emits, text_config.hidden_size, route.streams
         )
-        self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
-        self.connector.check_serves(route)
-        self._route = route
-        self.current_run: DecoderRun | None = None
-        self._cuts: tuple[EdgeCut, ...] = ()
-        self._watches: tuple[Watch, ...] = ()
-        self.gradient_checkpointing = False
+        self._begin(route)
         # Each on one device, whatever the device map; the decoder adds its layers' class.
         self._no_split_modules = [type(self.encoder).__name__, type(self.connector).__name__]
         self.post_init()
@@ -160,84 +142,52 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         self.language_model.requires_grad_(False)
         self.encoder.requires_grad_(False)
 
-    # -- the route --------------------------------------------------------------------------------
+    # -- what a model consists of -----------------------------------------------------------------
 
     @property
-    def route(self) -> Route:
-        """The route that forward passes take."""
-        return self._route
-
-    @route.setter
-    def route(self, route: Route) -> None:
-        self.check_route(route)
-        self._route = route
-
-    def check_route(self, route: Route) -> None:
-        """Check that the weights can serve `route`. Raises `RouteError` when they cannot."""
-        if route.n_layers != len(self.audio_taps):
-            raise RouteError(
-                f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
-            )
-        self.connector.check_serves(route)
-
-    @contextmanager
-    def routed(self, route: Route) -> Generator[Route, None, None]:
-        """Take `route` within the block, and the route before it afterwards, errors or not."""
-        before = self._route
-        self.route = route
-        try:
-            yield route
-        finally:
-            self._route = before
-
-    @contextmanager
-    def cutting(self, *cuts: EdgeCut) -> Generator[None, None, None]:
-        """Within the block, attention does not use the edges that `cuts` name (or those before)."""
-        before = self._cuts
-        self._cuts = (*before, *cuts)
-        try:
-            yield
-        finally:
-            self._cuts = before
+    def audio_token_id(self) -> int:
+        """The processor's."""
+        return self.config.audio_token_id
 
     @property
-    def current_cuts(self) -> tuple[EdgeCut, ...]:
-        """The edges that attention does not use now."""
-        return self._cuts
+    def frame_grid(self) -> TimeGrid:
+        """Which seconds of the clip each frame token stands for."""
+        return self.connector.grid
+
+    def audio_components(self) -> dict[str, Component]:
+        """The encoder's own, by their names there, and what the connector consists of."""
+        parts = {name: each.within("encoder") for name, each in self.encoder.components().items()}
+        connector = self.connector
+        path_of = {module: name for name, module in connector.named_modules()}
+        for number, attention in enumerate(connector.pool.attentions):
+            parts[f"attn_{number}"] = Component(f"connector.{path_of[attention]}", pattern=True)
+        first, *others = self.encoder_entries
+        parts[first] = Component("connector.pool")
+        for number, name in enumerate(others):
+            parts[name] = Component(f"connector.others.{number}")
+        for stream in connector.summaries:
+            parts[stream] = Component(f"connector.summaries.{stream}")
+        for stream in connector.input_projectors:
+            parts[f"input_{stream}"] = Component(f"connector.input_projectors.{stream}")
+        for stream, layers in connector.config.projected_layers.items():
+            for layer in layers:
+                parts[f"projector_{stream}_{layer}"] = Component(
+                    f"connector.layer_projectors.{stream}.layer_{layer}"
+                )
+        return parts
 
     @property
-    def is_watched(self) -> bool:
-        """Whether someone is being shown what attention is computed from."""
-        return bool(self._watches)
+    def encoder_entries(self) -> list[str]:
+        """What standardises each encoder's output; the pool does so for the first."""
+        return ["pool", *(f"standard_{i + 1}" for i in range(len(self.connector.others)))]
 
-    @contextmanager
-    def watching(
-        self, listener: Listener, layers: Collection[int] | None = None
-    ) -> Generator[None, None, None]:
-        """Within the block, `listener` is shown what each layer's attention was computed from.
+    def frame_tokens(self, feature_frames: int) -> int:
+        """How many frame tokens come of a clip of so many feature frames of 10 ms."""
+        return self.frame_grid.tokens(self.seconds_heard(feature_frames))
 
-        Attention runs as it does unwatched, fused where it is fused, so no result changes.
-
-        Args:
-            layers: those to watch; all by default.
-
-        Raises:
-            HookError: nothing was called within the block, or attention of a layer is computed by
-                TransformerLens, because a hook listens inside it.
-        """
-        watch = Watch(listener, range(len(self.audio_taps)) if layers is None else layers)
-        self._watches = (*self._watches, watch)
-        try:
-            yield
-        finally:
-            self._watches = tuple(each for each in self._watches if each is not watch)
-        if not watch.heard:
-            raise HookError(
-                "the listener heard no layer: was the model called within the block, and is there "
-                f"a layer among {list(watch.layers)}?"
-            )
-
-    # -- audio ------------------------------------------------------------------------------------
+    def seconds_heard(self, feature_frames: int) -> float:
+        """Seconds of a clip of so many feature frames of 10 ms."""
+        return feature_frames * SECONDS_PER_FEATURE
 
     def encode_audio(
         self,
@@ -249,322 +199,5 @@ class PalscopeForConditionalGeneration(PreTrainedModel, AudioGeneration, Generat
         outputs = self.encoder.outputs(input_features.to(device), feature_lengths.to(device))
         streams = self.connector(outputs)
         frames = tuple(self.frame_tokens(int(n)) for n in feature_lengths)
-        seconds = tuple(float(n) * SECONDS_PER_FEATURE for n in feature_lengths)
+        seconds = tuple(self.seconds_heard(int(n)) for n in feature_lengths)
         return AudioClips(streams, frames, seconds, tuple(range(len(frames))))
-
-    @property
-    def frame_grid(self) -> TimeGrid:
-        """Which seconds of the clip each frame token stands for."""
-        return self.connector.grid
-
-    def frame_tokens(self, feature_frames: int) -> int:
-        """How many frame tokens come of a clip of so many feature frames."""
-        return self.frame_grid.tokens(feature_frames * SECONDS_PER_FEATURE)
-
-    def layout(
-        self,
-        input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
-        audio: AudioClips | None = None,
-        feature_lengths: Int[Tensor, "clips"] | None = None,
-        past_key_values: AudioCache | None = None,
-    ) -> TokenLayout:
-        """What stands in every column of a batch with these clips, or clips of these lengths.
-
-        Args:
-            past_key_values: a cached prefix, whose columns come first.
-
-        Raises:
-            PromptError: prompt and clips do not fit together.
-        """
-        return self._layouts(input_ids, attention_mask, audio, feature_lengths, past_key_values)[0]
-
-    def read_prompt(
-        self,
-        input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch all_columns"] | None,
-        input_features: Float[Tensor, "clips bins frames"] | None,
-        feature_lengths: Int[Tensor, "clips"] | None,
-        audio: AudioClips | None,
-        past_key_values: AudioCache | None,
-    ) -> tuple[TokenLayout, TokenLayout, AudioClips | None]:
-        """The layout of all columns, that of `input_ids` alone, and their clips, encoded.
-
-        Takes what `forward` takes. Raises `PromptError` when prompt and clips do not fit together.
-        """
-        if input_features is None:
-            layouts = self._layouts(input_ids, attention_mask, audio, None, past_key_values)
-            return *layouts, audio
-        if audio is not None:
-            raise PromptError("give either input_features or audio, not both.")
-        if feature_lengths is None or len(feature_lengths) != len(input_features):
-            raise PromptError(
-                f"{len(input_features)} clip(s) of input_features need as many feature_lengths, in "
-                f"feature frames; got {feature_lengths}."
-            )
-        # The layout first: a clip that has no room in the prompt is not worth encoding.
-        layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, past_key_values)
-        audio = self.encode_audio(input_features, feature_lengths)
-        audio.reused = False  # nobody else gets them; decoding reads the cache's copy
-        return *layouts, audio
-
-    def _layouts(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        audio: AudioClips | None,
-        feature_lengths: Tensor | None,
-        cache: AudioCache | None,
-    ) -> tuple[TokenLayout, TokenLayout]:
-        """The layout of all columns, and that of `input_ids` alone."""
-        before = None if cache is None else cache.layout
-        if audio is not None:
-            frames = [audio.frames[i] for i in audio.order]
-            seconds = [audio.seconds[i] for i in audio.order]
-        else:
-            lengths: list[int] = []
-            if feature_lengths is not None:
-                lengths = cast(Any, feature_lengths).tolist()
-            frames = [self.frame_tokens(length) for length in lengths]
-            seconds = [length * SECONDS_PER_FEATURE for length in lengths]
-        new = TokenLayout.build(
-            input_ids,
-            attention_mask if before is None else None,
-            audio_token_id=self.config.audio_token_id,
-            streams=self.config.parsed_route().streams,
-            frames=frames,
-            grid=self.frame_grid,
-            durations=seconds,
-        )
-        goes_on = audio is not None and audio.goes_on
-        if before is None:
-            if goes_on:
-                raise PromptError(
-                    "these clips go on from a clip that was heard before; give the cache that "
-                    "holds its beginning."
-                )
-            layout = new
-        else:
-            layout = before.followed_by(new, self.frame_grid, goes_on=goes_on)
-            if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
-                raise PromptError(
-                    "after a cached prefix, attention_mask must hold the prefix's own values and "
-                    "then ones: what continues a cached prompt cannot be padded. Leave it out."
-                )
-        self._check_context(layout)
-        return layout, new
-
-    def _check_context(self, layout: TokenLayout) -> None:
-        longest = getattr(self.config.text_config, "max_position_embeddings", None)
-        columns = int(layout.real.sum(1).max())
-        if longest is not None and columns > longest:
-            sound = int((layout.stream >= 0).sum(1).max())
-            raise PromptError(
-                f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
-                f"has positions for {longest}. Frame tokens: {self.frame_grid.per_step} for each "
-                f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
-                "positions that it was not trained on, raise "
-                "model.config.text_config.max_position_embeddings."
-            )
-
-    # -- forward ----------------------------------------------------------------------------------
-
-    def forward(
-        self,
-        input_ids: Int[Tensor, "batch columns"] | None = None,
-        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
-        input_features: Float[Tensor, "clips bins frames"] | None = None,
-        feature_lengths: Int[Tensor, "clips"] | None = None,
-        audio: AudioClips | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: AudioCache | None = None,
-        use_cache: bool | None = None,
-        labels: Int[Tensor, "batch columns"] | None = None,
-        logits_to_keep: int = 0,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: int | Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> CausalLMOutputWithPast:
-        """Logits for every column of `input_ids`; zeros where no token runs in the last layer.
-
-        Args:
-            input_ids: the processor's, with a column for each audio token. After a cached prefix,
-                the new columns only; clips among them are given as in a first call.
-            attention_mask: over all columns, a cached prefix's included.
-            input_features: log-mel features of the clips, in reading order.
-            feature_lengths: frames of each clip's features.
-            audio: in place of these two, clips that `encode_audio` made.
-            position_ids: follow from `attention_mask`; others are refused.
-            past_key_values: from a call with `use_cache=True` under the same route.
-            labels: targets, -100 where none. The loss is over text alone: targets at audio places
-                and padding do not count, nor does a word that no token predicts (right behind a
-                clip whose tokens do not run in the last layer). In training mode no logits are
-                returned: they are computed only where there are targets.
-            logits_to_keep: number of last columns to compute logits for; 0 for all.
-            output_hidden_states: also return the input of each layer and the final norm's output,
-                each with the columns that run there (`TokenLayout.layer_columns`).
-
-        Raises:
-            PromptError: clips and places do not fit together.
-            RouteError: the cache was made under another route.
-        """
-        if input_ids is None or inputs_embeds is not None:
-            raise PalscopeError("give input_ids: the layout of audio and text is read from them.")
-        cache = self._usable_cache(past_key_values, use_cache)
-        new = input_ids.shape[1]
-        layout, piece, audio = self.read_prompt(
-            input_ids, attention_mask, input_features, feature_lengths, audio, cache
-        )
-        self._check_positions(layout, position_ids, new)
-        run = DecoderRun(
-            model=cast(Any, self),
-            route=self._route,
-            layout=layout,
-            new=new,
-            piece=piece,
-            clips=audio,
-            cache=cache,
-            checkpointing=self.gradient_checkpointing and self.training,
-            hidden_states=[] if output_hidden_states else None,
-            cuts=self._cuts,
-            watches=self._watches,
-        )
-        # Hooks ask it which tokens stand in the tensors that they get.
-        self.current_run = run
-        try:
-            hidden, columns = run(input_ids)
-        finally:
-            self.current_run = None
-        if run.hidden_states is not None:
-            run.hidden_states.append(hidden)
-        at = columns - (layout.width - new)
-        loss = logits = None
-        if labels is not None:
-            states = _at_columns(hidden, at, new)
-            loss = self._loss(states, labels, layout, num_items_in_batch)
-        if labels is None or not self.training:
-            # Of the tokens that run alone: the vocabulary is wide, and audio's columns are many.
-            kept = min(logits_to_keep, new) or new
-            logits = self.unembed(hidden[:, -kept:])
-            logits = _at_columns(logits, at[:, -kept:] - (new - kept), kept)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=cast(Any, logits),
-            past_key_values=cache,
-            hidden_states=None
-            if run.hidden_states is None
-            else cast(Any, tuple(run.hidden_states)),
-        )
-
-    def _usable_cache(self, cache: AudioCache | None, use_cache: bool | None) -> AudioCache | None:
-        if cache is None:
-            wanted = use_cache if use_cache is not None else False
-            return AudioCache() if wanted and not self.training else None
-        if not isinstance(cache, AudioCache):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise PalscopeError(
-                f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, "
-                "which knows where the audio stands. Pass what a call with use_cache=True returned."
-            )
-        if cache.route is not None and cache.route != self._route:
-            raise RouteError(
-                "the cache was made under another route; its keys do not fit this one. Start again "
-                "without it."
-            )
-        return cache
-
-    @staticmethod
-    def _check_positions(layout: TokenLayout, given: Tensor | None, new: int) -> None:
-        if given is None:
-            return
-        own, real = layout.position[:, -new:], layout.real[:, -new:]
-        if given.shape[-1] != new or bool(((given != own) & real).any()):
-            raise PromptError(
-                "position_ids differ from those that follow from attention_mask; leave them out."
-            )
-
-    def unembed(
-        self, hidden: Float[Tensor, "*columns d_model"]
-    ) -> Float[Tensor, "*columns vocabulary"]:
-        """Logits of normed states of the last layer, soft-capped where the family does that."""
-        logits = self.language_model.lm_head(hidden)
-        cap = getattr(self.config.text_config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
-
-    def _loss(
-        self,
-        hidden: Tensor,
-        labels: Tensor,
-        layout: TokenLayout,
-        num_items_in_batch: int | Tensor | None,
-    ) -> Tensor:
-        """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
-        targets = labels[:, 1:].to(hidden.device)
-        stream = layout.stream[:, -labels.shape[1] :].to(hidden.device)
-        runs = stream == TEXT
-        last = self._route.n_layers - 1
-        for name in self._route.streams_at(last, Level.ATTEND, Level.FULL):
-            runs = runs | (stream == layout.stream_index(name))
-        wanted = (targets != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
-        if not bool(wanted.any()):
-            raise PromptError(
-                "labels hold no target: all are -100, or at places that hold no text. Was the "
-                "answer cut off?"
-            )
-        logits = self.unembed(hidden[:, :-1][wanted]).float()
-        targets = targets.to(logits.device)
-        wanted = wanted.to(logits.device)
-        if num_items_in_batch is None:
-            return functional.cross_entropy(logits, targets[wanted])
-        total = functional.cross_entropy(logits, targets[wanted], reduction="sum")
-        return total / num_items_in_batch
-
-    # -- training ---------------------------------------------------------------------------------
-
-    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
-        # Set here alone: palscope checkpoints whole layers with their audio; a layer's own
-        # checkpointing would drop the cache through which its audio comes.
-        self.gradient_checkpointing = enable
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Recompute layers in the backward pass instead of keeping their activations.
-
-        Raises:
-            PalscopeError: `use_reentrant=True` is asked for, under which the connector would get
-                no gradient from layers whose input needs none.
-        """
-        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-            raise PalscopeError(
-                "use_reentrant=True drops the connector's gradients; leave it out or set it False."
-            )
-        self.gradient_checkpointing = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self.gradient_checkpointing = False
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The decoder's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The decoder's unembedding."""
-        return self.language_model.get_output_embeddings()
-
-
-def _at_columns(
-    hidden: Float[Tensor, "batch running d_model"],
-    columns: Int[Tensor, "batch running"],
-    width: int,
-) -> Float[Tensor, "batch columns d_model"]:
-    """`hidden` spread over `width` columns, zeros where none of it stands.
-
-    What stands left of the first column is dropped.
-    """
-    if columns.shape[1] == width and bool((columns >= 0).all()):
-        return hidden
-    spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
-    at = torch.where(columns < 0, width, columns).to(hidden.device)[..., None].expand_as(hidden)
-    return spread.scatter(1, at, hidden)[:, :width]
