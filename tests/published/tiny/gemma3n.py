@@ -62,6 +62,7 @@ class BlindTower(PreTrainedModel):
     """Stands where the published class has a network of timm's; never called without images."""
 
     config_class = Gemma3nVisionConfig
+    _supports_sdpa = _supports_flex_attn = _supports_flash_attn = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
