@@ -211,6 +211,10 @@ class Encoder(nn.Module, ABC):
 
     # -- several together -------------------------------------------------------------------------
 
+    def blank(self) -> np.ndarray:
+        """A short clip of nothing, as the processor takes it."""
+        return self.config.blank()
+
     @property
     def parts(self) -> tuple[Encoder, ...]:
         """The encoders that it consists of: itself, where it is but one."""

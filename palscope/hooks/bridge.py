@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
+from transformers import PreTrainedModel
 
 from palscope.errors import HookError, PalscopeError
 from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
@@ -23,12 +24,16 @@ from palscope.hooks.listening import noting
 from palscope.models import (
     AudioClips,
     AudioStream,
+    PalscopeConfig,
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
-from palscope.models.checkpoints import find_checkpoint
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.checkpoints import find_checkpoint, model_type
 from palscope.models.decoder import AudioTaps
+from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer, prompt_batch
+from palscope.published.loading import open_published, wrap_published
 from palscope.routing import Level, Route, TokenLayout
 
 ENCODER_HOOKS = ("audio_",)
@@ -54,8 +59,8 @@ class HookedAudioModel(TransformerBridge):
 
     def __init__(
         self,
-        model: PalscopeForConditionalGeneration,
-        processor: PalscopeProcessor,
+        model: AudioLanguageModel,
+        processor: AudioProcessor,
         name: str = "palscope",
     ) -> None:
         adapter = make_adapter(model, name)
@@ -77,9 +82,9 @@ class HookedAudioModel(TransformerBridge):
         self._silent = self._find_silent()
 
     @property
-    def model(self) -> PalscopeForConditionalGeneration:
+    def model(self) -> AudioLanguageModel:
         """The Hugging Face model inside."""
-        return cast(PalscopeForConditionalGeneration, self.original_model)
+        return cast(AudioLanguageModel, self.original_model)
 
     # -- input ------------------------------------------------------------------------------------
 
@@ -102,8 +107,15 @@ class HookedAudioModel(TransformerBridge):
                 model's device.
 
         Raises:
-            PalscopeError: the decoder's rotary angles depend on the prompt's length.
+            PalscopeError: the decoder's rotary angles depend on the prompt's length, or the model
+                is a published one.
         """
+        if not isinstance(self.model, PalscopeForConditionalGeneration) or not isinstance(
+            self.processor, PalscopeProcessor
+        ):
+            raise PalscopeError(
+                "a published model cannot listen to a stream: its tower hears a clip as a whole."
+            )
         return AudioStream(self.model, self.processor, offload=offload)
 
     def layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
@@ -326,7 +338,7 @@ class HookedAudioModel(TransformerBridge):
         def open_to_all(name: str) -> bool:
             return self._gated_hook_reason(self.hook_dict[name].name or name) is None
 
-        silence = self.model.encoder.config.blank()
+        silence = self.model.encoder.blank()
         with torch.no_grad(), self.hooks(fwd_hooks=[(open_to_all, note)]):
             self(self.inputs("?", silence), return_type=None)
         points = {point.name or name: point for name, point in self.hook_dict.items()}
@@ -353,26 +365,39 @@ class HookedAudioModel(TransformerBridge):
 
 
 def load(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: str | os.PathLike[str] | PreTrainedModel,
     *,
+    processor: Any = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     **kwargs: Any,
 ) -> HookedAudioModel:
-    """Load a palscope checkpoint as a hooked model.
+    """Load a palscope checkpoint or a published audio language model as a hooked model.
 
     Args:
-        name_or_path: a folder, a hub id, or `demo/plits`, `demo/lal`, `demo/pal`.
+        name_or_path: a folder, a hub id, `demo/plits`, `demo/lal`, `demo/pal`; or a published model
+            that is loaded already, whose modules are then hooked in place.
+        processor: of a model that is loaded already.
         device: a GPU where there is one, by default.
-        dtype: of the weights and the computation.
-        **kwargs: `PalscopeForConditionalGeneration.from_pretrained`'s, e.g. `attn_implementation`.
+        dtype: of the weights and the computation; by default float32 for palscope's own, for
+            published models that of the checkpoint ("auto").
+        **kwargs: `from_pretrained`'s, e.g. `attn_implementation`, `device_map`.
 
     Raises:
         CheckpointError: it cannot be found or loaded.
     """
+    model: AudioLanguageModel
+    if isinstance(name_or_path, PreTrainedModel):
+        name = name_or_path.name_or_path or type(name_or_path).__name__
+        model, processor = wrap_published(name_or_path, processor)
+        return HookedAudioModel(model, processor, name)
     folder = find_checkpoint(name_or_path)
-    model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype, **kwargs)
+    if model_type(folder) == PalscopeConfig.model_type:
+        dtype = dtype or torch.float32
+        model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype, **kwargs)
+        processor = PalscopeProcessor.from_pretrained(folder)
+    else:
+        model, processor = open_published(folder, dtype=dtype or "auto", **kwargs)
     if "device_map" not in kwargs:
         cast(Any, model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    processor = PalscopeProcessor.from_pretrained(folder)
     return HookedAudioModel(model.eval(), processor, os.fspath(name_or_path))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.errors import PromptError
-from palscope.models import PalscopeProcessor
+from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer_ids, continued
 
 NAN = float("nan")
@@ -33,7 +33,7 @@ class Answers:
     corrupt: int | None
 
     @classmethod
-    def of(cls, processor: PalscopeProcessor, clean: str, corrupt: str | None) -> Answers:
+    def of(cls, processor: AudioProcessor, clean: str, corrupt: str | None) -> Answers:
         """The deciding token of two answers, their ends included.
 
         Raises:

@@ -384,6 +384,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             input_ids, attention_mask, input_features, feature_lengths, audio, cache
         )
         self._check_positions(layout, position_ids, new)
+        self._before_decoder(layout)
         run = DecoderRun(
             model=cast(Any, self),
             route=self._route,
@@ -423,6 +424,9 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             if run.hidden_states is None
             else cast(Any, tuple(run.hidden_states)),
         )
+
+    def _before_decoder(self, layout: TokenLayout) -> None:
+        """Set what a class switches by whether there is sound in the call."""
 
     def _usable_cache(self, cache: AudioCache | None, use_cache: bool | None) -> AudioCache | None:
         if cache is None:

@@ -61,20 +61,27 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def model_type(folder: Path) -> str | None:
+    """The kind of model that a checkpoint's config names.
+
+    Raises:
+        CheckpointError: the config cannot be read.
+    """
+    try:
+        read: Any = PalscopeConfig.get_config_dict(folder)[0]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from error
+    return read.get("model_type")
+
+
 def read_config(
     name_or_path: str | os.PathLike[str], config: PalscopeConfig | None
 ) -> tuple[PalscopeConfig, Path]:
     """A checkpoint's config, and its folder."""
     folder = find_checkpoint(name_or_path)
     if config is None:
-        try:
-            read: Any = PalscopeConfig.get_config_dict(folder)[0]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from error
-        if read.get("model_type") != PalscopeConfig.model_type:
-            raise CheckpointError(
-                f"{folder} holds a {read.get('model_type')!r} model, not a palscope one."
-            )
+        if (found := model_type(folder)) != PalscopeConfig.model_type:
+            raise CheckpointError(f"{folder} holds a {found!r} model, not a palscope one.")
         config = PalscopeConfig.from_pretrained(folder)
     return config, folder
 
@@ -102,7 +109,7 @@ def load_checkpoint(
             )
         except SafetensorError as error:
             raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
-        _check(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
+        check_loaded(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
     if config.text_base is None or config.encoder_base is None:
@@ -124,7 +131,7 @@ def load_checkpoint(
     model = cls(config, language_model, encoder)
     state = _read(folder)
     wanted = {key for key in model.state_dict() if not key.startswith(BASES)}
-    _check(folder, wanted - set(state), set(state) - wanted, {})
+    check_loaded(folder, wanted - set(state), set(state) - wanted, {})
     try:
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a tensor of another shape
@@ -192,7 +199,8 @@ def _read(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def _check(folder: Path, missing: set[str], foreign: set[str], info: dict[str, Any]) -> None:
+def check_loaded(folder: Path, missing: set[str], foreign: set[str], info: dict[str, Any]) -> None:
+    """Raise `CheckpointError` where tensors of a checkpoint are missing, foreign or misshapen."""
     problems = [
         f"{what} {', '.join(sorted(names)[:5])}{' …' if len(names) > 5 else ''}"
         for what, names in (

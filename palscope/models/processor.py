@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -14,13 +14,44 @@ from transformers.processing_utils import ProcessorMixin
 
 from palscope.audio import Waveform
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
-from palscope.encoders.base import Clip
+from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
 from palscope.errors import PromptError
 from palscope.routing import Stream
 
 AUDIO_TOKEN = "<|audio|>"
 AudioInput = str | Path | bytes | np.ndarray | Waveform
+
+
+class AudioProcessor(Protocol):
+    """What asks a model about clips: palscope's own processor, or a published model's."""
+
+    tokenizer: Any
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id of an audio token's place."""
+        ...
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that clips are resampled to."""
+        ...
+
+    def chat(self, question: str, clips: int = 1) -> str:
+        """A prompt in the model's chat format: the clips' places, then the question."""
+        ...
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        audio: AudioInput | Sequence[AudioInput] | None = None,
+        *,
+        sampling_rate: int | None = None,
+        max_seconds: float | None = None,
+    ) -> BatchFeature:
+        """Tensors of a batch."""
+        ...
 
 
 class PalscopeProcessor(ProcessorMixin):
@@ -112,13 +143,7 @@ class PalscopeProcessor(ProcessorMixin):
         Raises:
             PromptError: the question is empty, or holds an audio place itself.
         """
-        if not question.strip():
-            raise PromptError("the question is empty; ask something about the clip.")
-        if AUDIO_TOKEN in question:
-            raise PromptError(
-                f"the question holds {AUDIO_TOKEN} itself; chat() puts the clips before it. To "
-                "place clips yourself, give the whole prompt as text."
-            )
+        check_question(question, AUDIO_TOKEN)
         content = AUDIO_TOKEN * clips + question.strip()
         if getattr(self.tokenizer, "chat_template", None) is None:
             return f"{content}\n"
@@ -157,8 +182,8 @@ class PalscopeProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise PromptError(f"return_tensors={return_tensors!r}; only 'pt' is supported.")
         texts = [text] if isinstance(text, str) else list(text)
-        clips = self._clips(audio)
-        self._check(texts, len(clips))
+        clips = as_clips(audio)
+        check_prompts(texts, len(clips), AUDIO_TOKEN)
         features = [
             hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
         ]
@@ -170,56 +195,76 @@ class PalscopeProcessor(ProcessorMixin):
             )
             for prompt in texts
         ]
-        data = self.tokenise(expanded)
-        if features:
-            lengths = torch.tensor([frames for _, frames in features])
-            widest = max(values.shape[1] for values, _ in features)
-            batch = torch.zeros(len(features), features[0].values.shape[0], widest)
-            for row, (values, _) in zip(batch, features, strict=True):
-                row[:, : values.shape[1]] = values
-            data |= {"input_features": batch, "feature_lengths": lengths}
-        return BatchFeature(data)
+        return BatchFeature({**self.tokenise(expanded), **padded_features(features)})
 
     def tokenise(self, prompts: Sequence[str]) -> dict[str, Any]:
         """`input_ids` and `attention_mask` `[batch, columns]` of whole prompts, padded on the left.
 
         Each `<|audio|>` is one column. A start mark is put first unless the prompts have it.
         """
-        bos = self.tokenizer.bos_token
-        has_bos = bos is not None and all(prompt.startswith(bos) for prompt in prompts)
-        data: dict[str, Any] = dict(
-            self.tokenizer(
-                list(prompts), padding=True, return_tensors="pt", add_special_tokens=not has_bos
-            )
-        )
-        data.pop("token_type_ids", None)
-        return data
+        return tokenised(self.tokenizer, prompts)
 
     @property
     def model_input_names(self) -> list[str]:
         """What the model takes of `__call__`'s tensors."""
         return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
 
-    @staticmethod
-    def _clips(audio: AudioInput | Sequence[AudioInput] | None) -> list[AudioInput]:
-        if audio is None:
-            return []
-        if isinstance(audio, str | Path | bytes | np.ndarray | Waveform):
-            return [audio]
-        return list(audio)
 
-    def _check(self, texts: list[str], clips: int) -> None:
-        places = [prompt.count(AUDIO_TOKEN) for prompt in texts]
-        if not texts or any(not prompt.replace(AUDIO_TOKEN, "").strip() for prompt in texts):
-            raise PromptError("a prompt is empty; give some text beside the clips.")
-        if sum(places) != clips:
+def as_clips(audio: AudioInput | Sequence[AudioInput] | None) -> list[AudioInput]:
+    """The clips of a batch as a list, in which they may be given, or one alone, or none."""
+    if audio is None:
+        return []
+    if isinstance(audio, str | Path | bytes | np.ndarray | Waveform):
+        return [audio]
+    return list(audio)
+
+
+def check_question(question: str, place: str) -> None:
+    """Raise `PromptError` for a question that is empty or holds a clip's `place` itself."""
+    if not question.strip():
+        raise PromptError("the question is empty; ask something about the clip.")
+    if place in question:
+        raise PromptError(
+            f"the question holds {place} itself; chat() puts the clips before it. To "
+            "place clips yourself, give the whole prompt as text."
+        )
+
+
+def check_prompts(texts: Sequence[str], clips: int, place: str) -> None:
+    """Raise `PromptError` when clips do not fit the prompts, or one is empty or ends in a clip."""
+    places = [prompt.count(place) for prompt in texts]
+    if not texts or any(not prompt.replace(place, "").strip() for prompt in texts):
+        raise PromptError("a prompt is empty; give some text beside the clips.")
+    if sum(places) != clips:
+        raise PromptError(
+            f"{clips} clip(s) were given, but the text has {sum(places)} audio place(s) "
+            f"({', '.join(map(str, places))} a prompt). Write {place} once for each clip."
+        )
+    for prompt in texts:
+        if prompt.rstrip().endswith(place):
             raise PromptError(
-                f"{clips} clip(s) were given, but the text has {sum(places)} audio place(s) "
-                f"({', '.join(map(str, places))} a prompt). Write {AUDIO_TOKEN} once for each clip."
+                "a prompt ends in a clip: only text that comes after a clip can hear it. Put "
+                f"the question, or the chat format's answer mark, behind {place}."
             )
-        for prompt in texts:
-            if prompt.rstrip().endswith(AUDIO_TOKEN):
-                raise PromptError(
-                    "a prompt ends in a clip: only text that comes after a clip can hear it. Put "
-                    f"the question, or the chat format's answer mark, behind {AUDIO_TOKEN}."
-                )
+
+
+def tokenised(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
+    """`input_ids` and `attention_mask` of whole prompts; a start mark first unless they have it."""
+    bos = tokenizer.bos_token
+    has_bos = bos is not None and all(prompt.startswith(bos) for prompt in prompts)
+    data: dict[str, Any] = dict(
+        tokenizer(list(prompts), padding=True, return_tensors="pt", add_special_tokens=not has_bos)
+    )
+    data.pop("token_type_ids", None)
+    return data
+
+
+def padded_features(heard: Sequence[ClipFeatures]) -> dict[str, torch.Tensor]:
+    """`input_features` `[clips, bins, columns]`, zeros behind short ones, and `feature_lengths`."""
+    if not heard:
+        return {}
+    widest = max(values.shape[1] for values, _ in heard)
+    batch = torch.zeros(len(heard), heard[0].values.shape[0], widest)
+    for row, (values, _) in zip(batch, heard, strict=True):
+        row[:, : values.shape[1]] = values
+    return {"input_features": batch, "feature_lengths": torch.tensor([n for _, n in heard])}

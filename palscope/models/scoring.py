@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from palscope.models.modeling import PalscopeForConditionalGeneration
-from palscope.models.processor import PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.processor import AudioProcessor
 
 Asked = tuple[Sequence[Any], str]
 """The clips (anything the processor takes, arrays at its sample rate) and the question."""
 
 
 def prompt_batch(
-    processor: PalscopeProcessor, asked: Sequence[Asked], device: torch.device | str = "cpu"
+    processor: AudioProcessor, asked: Sequence[Asked], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The processor's tensors of questions in its chat format."""
     texts = [processor.chat(question, clips=len(clips)) for clips, question in asked]
@@ -27,14 +27,14 @@ def prompt_batch(
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def answer_ids(processor: PalscopeProcessor, answer: str) -> list[int]:
+def answer_ids(processor: AudioProcessor, answer: str) -> list[int]:
     """An answer's tokens and the one that ends a turn: what training teaches, ranking scores."""
     ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return [*ids, int(processor.tokenizer.eos_token_id)]
 
 
 def with_answers(
-    processor: PalscopeProcessor, batch: dict[str, Tensor], answers: Sequence[str]
+    processor: AudioProcessor, batch: dict[str, Tensor], answers: Sequence[str]
 ) -> dict[str, Tensor]:
     """`batch` with each row's answer behind its prompt, and `labels` that are -100 elsewhere."""
     ids = [answer_ids(processor, answer) for answer in answers]
@@ -63,8 +63,8 @@ def continued(inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any
 
 @torch.no_grad()
 def choice_logprobs(
-    model: PalscopeForConditionalGeneration,
-    processor: PalscopeProcessor,
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
     examples: Sequence[tuple[Sequence[Any], str, Sequence[str]]],
     batch_size: int = 8,
 ) -> list[Float[np.ndarray, "choices"]]:
@@ -104,8 +104,8 @@ def choice_logprobs(
 
 @torch.no_grad()
 def greedy_tokens(
-    model: PalscopeForConditionalGeneration,
-    processor: PalscopeProcessor,
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
     batch: Mapping[str, Any],
     max_new_tokens: int = 16,
 ) -> Int[Tensor, "batch new"]:
@@ -115,15 +115,22 @@ def greedy_tokens(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=processor.tokenizer.pad_token_id,
-        eos_token_id=processor.tokenizer.eos_token_id,
+        eos_token_id=_ends(model, processor),
     )
     return out[:, batch["input_ids"].shape[1] :]
 
 
+def _ends(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, and those that the checkpoint generates until."""
+    given: Any = model.generation_config.eos_token_id if model.generation_config else None
+    known = [] if given is None else given if isinstance(given, list) else [given]
+    return sorted({int(processor.tokenizer.eos_token_id), *known})
+
+
 @torch.no_grad()
 def answer(
-    model: PalscopeForConditionalGeneration,
-    processor: PalscopeProcessor,
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
     asked: Sequence[Asked],
     max_new_tokens: int = 16,
     batch_size: int = 8,

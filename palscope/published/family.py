@@ -1,0 +1,133 @@
+"""What palscope must know of a published class of audio language models: one small class each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.encoders import Component
+from palscope.encoders.base import ClipFeatures, Samples
+
+
+class TowerLayer(NamedTuple):
+    """A place in the audio tower that can be addressed by seconds.
+
+    `name`: of its component, `blocks.3`; `grid`: of the tokens that leave it. In the tensor that
+    passes there, less its last dimension and read row by row, token `i` of the clip is number `i`.
+    """
+
+    name: str
+    grid: TimeGrid
+
+
+class PublishedFamily(ABC):
+    """A published class: its modules, its audio place, its time grid, and how it encodes a clip.
+
+    An object knows the config alone, so that tokens can be counted before there are weights. Clips
+    are encoded one by one, each as if it were alone: in some classes what stands beside a clip in
+    a batch changes what is heard of it.
+
+    Args:
+        config: of the published model.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    """Of the configs of its checkpoints; the first is that of the class itself."""
+    architecture: ClassVar[str]
+    """The transformers class."""
+    decoder_path: ClassVar[str] = "model.language_model"
+    """Module of the bare decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""
+    tower_path: ClassVar[str] = "model.audio_tower"
+    """Module of the audio tower."""
+    head_path: ClassVar[str] = "lm_head"
+    """Module that makes logits."""
+    projector: ClassVar[str]
+    """Name among `components` of the module that the tower's output enters."""
+    place: ClassVar[str]
+    """Text of one audio token."""
+    sample_rate: ClassVar[int] = 16_000
+    """Hz of the samples that are heard."""
+    seconds_per_frame: ClassVar[float] = SECONDS_PER_FEATURE
+    """Of the features."""
+    longest: ClassVar[float] = float("inf")
+    """Seconds of the longest clip that the class hears."""
+    routes_refused: ClassVar[tuple[str, ...]] = ()
+    """Levels that audio cannot have in this class, by their symbols in a route's picture."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id of `place`."""
+        return int(self.config.audio_token_id)
+
+    @property
+    @abstractmethod
+    def grid(self) -> TimeGrid:
+        """Which seconds an audio token stands for."""
+
+    @abstractmethod
+    def tokens(self, frames: int) -> int:
+        """How many audio tokens come of a clip of `frames` feature frames."""
+
+    def seconds(self, frames: int) -> float:
+        """Seconds of such a clip; to the end of its last token, if that hears padding alone."""
+        heard = frames * self.seconds_per_frame
+        start, end = self.grid.span(self.tokens(frames) - 1)
+        return heard if start < heard else end
+
+    def columns(self, frames: int) -> int:
+        """Columns of the features that belong to a clip of `frames`: a window's filling, too."""
+        return frames
+
+    @abstractmethod
+    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+        """Features of one clip.
+
+        Args:
+            extractor: the checkpoint's feature extractor.
+            samples: mono, at `sample_rate`, at most `longest` seconds.
+        """
+
+    @abstractmethod
+    def encode(
+        self, model: Any, features: Float[Tensor, "bins columns"], frames: int
+    ) -> Float[Tensor, "tokens d_model"]:
+        """The audio tokens of one clip, as they take the place of words.
+
+        Args:
+            model: the published model.
+            features: `columns(frames)` of them, on the tower's device and in its type.
+            frames: the clip's own.
+        """
+
+    @abstractmethod
+    def components(self) -> dict[str, Component]:
+        """Parts of tower and projector where one can listen, by name; paths from the model."""
+
+    def tower_layers(self) -> tuple[TowerLayer, ...]:
+        """The tower's layers, bottom first."""
+        return ()
+
+    @property
+    @abstractmethod
+    def tower_grid(self) -> TimeGrid:
+        """Which seconds the tokens that enter the projector stand for."""
+
+    def chat(self, template: Any, question: str, clips: int) -> str:
+        """A prompt of `clips` audio places and a question.
+
+        Args:
+            template: renders a conversation, `apply_chat_template` of the checkpoint's tokenizer.
+        """
+        content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
+        return template([{"role": "user", "content": content}])
+
+    def prepare(self, model: Any, *, audio: bool) -> None:
+        """Set what the class switches by whether there is sound in the call (adapters)."""
+        del model, audio

@@ -1,0 +1,98 @@
+"""Opening a published model: from a folder, the hub, or one that is loaded already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+
+from palscope.errors import CheckpointError
+from palscope.models.checkpoints import check_loaded
+from palscope.published.family import PublishedFamily
+from palscope.published.model import PublishedAudioModel
+from palscope.published.processor import PublishedProcessor
+from palscope.published.registry import published_family
+
+
+def wrap_published(
+    model: PreTrainedModel, processor: Any
+) -> tuple[PublishedAudioModel, PublishedProcessor]:
+    """A loaded model, in place, and its processor.
+
+    Args:
+        processor: the checkpoint's, or a `PublishedProcessor`.
+
+    Raises:
+        CheckpointError: the class is not registered, or there is no processor.
+    """
+    family = published_family(model.config)
+    if isinstance(processor, PublishedProcessor):
+        return PublishedAudioModel(model, family), processor
+    if processor is None:
+        raise CheckpointError(
+            f"a loaded {type(model).__name__} needs its processor beside it: "
+            "palscope.load(model, processor=AutoProcessor.from_pretrained(…))."
+        )
+    extractor = getattr(processor, "feature_extractor", None)
+    if extractor is None:  # Granite Speech and Phi-4 name it so
+        extractor = processor.audio_processor
+    template = getattr(processor, "chat_template", None)
+    parts = PublishedProcessor(family, processor.tokenizer, extractor, template)
+    return PublishedAudioModel(model, family), parts
+
+
+def open_published(
+    folder: Path, *, dtype: torch.dtype | str, **kwargs: Any
+) -> tuple[PublishedAudioModel, PublishedProcessor]:
+    """The model in `folder` and its processor.
+
+    Args:
+        dtype: of the weights; "auto" for those of the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: the class is not registered, tensors are missing, or the processor needs a
+            package that is not installed.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    family = published_family(config)
+    kind: Any = getattr(transformers, family.architecture)
+    try:
+        model, info = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
+        )
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
+    check_loaded(folder, set(info["missing_keys"]), set(), info)
+    processor = read_processor(folder, family)
+    return PublishedAudioModel(model, published_family(model.config)), processor
+
+
+def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
+    """The processor in `folder`, of its tokenizer and its feature extractor alone.
+
+    The published processor as a whole may need packages for pictures and films.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        extractor = AutoFeatureExtractor.from_pretrained(folder)
+    except (ImportError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: the processor of {family.architecture} cannot be read: {error}"
+        ) from error
+    return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
+
+
+def _chat_template(folder: Path) -> str | None:
+    """That of the processor, which wins over the tokenizer's."""
+    plain, packed = folder / "chat_template.jinja", folder / "chat_template.json"
+    if plain.is_file():
+        return plain.read_text(encoding="utf-8")
+    if packed.is_file():
+        return json.loads(packed.read_text(encoding="utf-8"))["chat_template"]
+    return None

@@ -1,0 +1,174 @@
+"""A published model whose audio takes routes: its own tower, projector and decoder, in place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from palscope.audio.timegrid import TimeGrid
+from palscope.encoders import Component
+from palscope.errors import AudioError, RouteError
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.clips import AudioClips
+from palscope.models.devices import device_of
+from palscope.published.family import PublishedFamily
+from palscope.published.tower import PublishedTower
+from palscope.routing import FRAMES, Route, Source, Stream, TokenLayout
+
+
+class Unprojected(nn.Module):
+    """The connector of a published model: tokens enter the decoder as its projector made them.
+
+    It has no weights, so routes that project sound into single layers (LAL) are refused.
+
+    Attributes:
+        input_projectors: what the tokens of all clips pass on their way to the first layer.
+    """
+
+    streams: tuple[Stream, ...] = (FRAMES,)
+
+    def __init__(self, grid: TimeGrid, refused: tuple[str, ...]) -> None:
+        super().__init__()
+        self.grid = grid
+        self._refused = refused
+        self.input_projectors = nn.ModuleDict({FRAMES.name: nn.Identity()})
+
+    def project_input(self, stream: str, tokens: Tensor) -> Tensor:
+        """The tokens themselves."""
+        return self.input_projectors[stream](tokens)
+
+    def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
+        """Never called: `check_serves` refuses routes that need it."""
+        raise NotImplementedError
+
+    def check_serves(self, route: Route) -> None:
+        """Check that published weights can run `route`. Raises `RouteError` when they cannot."""
+        if route.streams != self.streams:
+            raise RouteError(
+                f"a published model has one stream, {FRAMES.name}; the route has "
+                f"{', '.join(stream.name for stream in route.streams)}."
+            )
+        cells = route.cells(FRAMES.name)
+        projected = [i for i, cell in enumerate(cells) if cell.source is Source.PROJECTED]
+        if projected:
+            raise RouteError(
+                f"layers {projected} read projected sound, but a published model has no projector "
+                "for single layers. Routes that need no training: full, carried keys (frozen from "
+                "a layer on), attend, absent."
+            )
+        if refused := sorted({cell.symbol for cell in cells} & set(self._refused)):
+            raise RouteError(
+                f"audio at {', '.join(refused)} cannot be had in this class; docs/models.md says "
+                "why."
+            )
+
+
+class PublishedAudioModel(AudioLanguageModel):
+    """A published audio language model, run by palscope on its own modules.
+
+    By default sound takes the published way: full tokens in all layers. Save it with
+    `published.save_pretrained`.
+
+    Args:
+        model: a Hugging Face model; its modules are used in place, not copied.
+        family: what is particular to its class.
+
+    Attributes:
+        published: the Hugging Face model.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
+        super().__init__(model.config)
+        self.published: Any = model
+        self.family = family
+        self.decoder_path = f"published.{family.decoder_path}"
+        self.head_path = f"published.{family.head_path}"
+        self.connector = Unprojected(family.grid, family.routes_refused)
+        self.encoder = PublishedTower(family)
+        layers = len(self.decoder.layers)
+        self._begin(Route.plits(layers))
+        self.generation_config = model.generation_config
+        self.eval()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: the published model has its weights."""
+
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, save_directory: str | os.PathLike[str], **kwargs: Any
+    ) -> None:
+        """Save the published model, as its own class does."""
+        self.published.save_pretrained(save_directory, **kwargs)
+
+    # -- what a model consists of -----------------------------------------------------------------
+
+    @property
+    def text_config(self) -> Any:
+        """The decoder's config."""
+        return self.decoder.config
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id that the published class replaces by audio."""
+        return self.family.audio_token_id
+
+    @property
+    def frame_grid(self) -> TimeGrid:
+        """Which seconds of the clip each audio token stands for."""
+        return self.family.grid
+
+    def audio_components(self) -> dict[str, Component]:
+        """The tower's and the projector's, and what all clips' tokens pass (`input_frames`)."""
+        parts = {name: each.within("published") for name, each in self.family.components().items()}
+        return {
+            **parts,
+            f"input_{FRAMES.name}": Component(f"connector.input_projectors.{FRAMES.name}"),
+        }
+
+    @property
+    def encoder_entries(self) -> list[str]:
+        """The projector, or what stands in its place."""
+        return [self.family.projector]
+
+    def frame_tokens(self, feature_frames: int) -> int:
+        """How many audio tokens come of a clip of so many feature frames."""
+        return self.family.tokens(feature_frames)
+
+    def seconds_heard(self, feature_frames: int) -> float:
+        """Seconds of such a clip, with the padding that the class gives tokens to."""
+        return self.family.seconds(feature_frames)
+
+    def encode_audio(
+        self,
+        input_features: Float[Tensor, "clips bins columns"],
+        feature_lengths: Int[Tensor, "clips"],
+    ) -> AudioClips:
+        """Clips as the decoder reads them, to be given to several calls as `audio=`.
+
+        Each is encoded by itself, whatever stands beside it. Raises `AudioError` when the class
+        makes another number of tokens of a clip than its family says.
+        """
+        device = device_of(self.published.get_submodule(self.family.tower_path))
+        made: list[Tensor] = []
+        counts: list[int] = []
+        lengths = [int(length) for length in feature_lengths]
+        for features, length in zip(input_features, lengths, strict=True):
+            given = features[:, : self.family.columns(length)].to(device, self.dtype)
+            tokens = self.family.encode(self.published, given, length)
+            counts.append(self.frame_tokens(length))
+            if len(tokens) != counts[-1]:
+                raise AudioError(
+                    f"{self.family.architecture} made {len(tokens)} tokens of a clip of {length} "
+                    f"feature frames; its family counts {counts[-1]}."
+                )
+            made.append(tokens)
+        seconds = tuple(self.seconds_heard(length) for length in lengths)
+        streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
+        return AudioClips(streams, tuple(counts), seconds, tuple(range(len(counts))))
+
+    def _before_decoder(self, layout: TokenLayout) -> None:
+        self.family.prepare(self.published, audio=bool(layout.clip_row))

@@ -1,0 +1,135 @@
+"""The processor of a published model: its tokenizer and feature extractor, used clip by clip."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BatchFeature
+
+from palscope.encoders.base import Clip
+from palscope.errors import AudioError
+from palscope.models.processor import (
+    AudioInput,
+    as_clips,
+    check_prompts,
+    check_question,
+    padded_features,
+    tokenised,
+)
+from palscope.published.family import PublishedFamily
+
+
+class PublishedProcessor:
+    """Tokenises prompts of a published model and makes the features of clips.
+
+    The published processor's tokens and features, for each clip as if it were alone. `<|audio|>`
+    of palscope's own models is the class's `place` here: one of it is one clip's place.
+
+    Args:
+        family: of the class.
+        tokenizer: the checkpoint's.
+        feature_extractor: the checkpoint's.
+        chat_template: of the checkpoint's processor; None for the tokenizer's.
+    """
+
+    def __init__(
+        self,
+        family: PublishedFamily,
+        tokenizer: Any,
+        feature_extractor: Any,
+        chat_template: str | None = None,
+    ) -> None:
+        self.family = family
+        self.tokenizer = tokenizer
+        self.feature_extractor = feature_extractor
+        self.chat_template = chat_template
+        tokenizer.padding_side = "left"  # so that the last column is each row's last token
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def audio_token(self) -> str:
+        """A clip's place in a prompt."""
+        return self.family.place
+
+    @property
+    def audio_token_id(self) -> int:
+        """Id of an audio token's place."""
+        return self.family.audio_token_id
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that clips are resampled to."""
+        return self.family.sample_rate
+
+    def chat(self, question: str, clips: int = 1) -> str:
+        """A prompt in the checkpoint's chat format: the clips' places, then the question.
+
+        Raises:
+            PromptError: the question is empty, or holds an audio place itself.
+        """
+        check_question(question, self.audio_token)
+        template = functools.partial(
+            self.tokenizer.apply_chat_template,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return self.family.chat(template, question.strip(), clips)
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        audio: AudioInput | Sequence[AudioInput] | None = None,
+        *,
+        sampling_rate: int | None = None,
+        max_seconds: float | None = None,
+    ) -> BatchFeature:
+        """Tensors of a batch, as `PalscopeProcessor` makes them.
+
+        Args:
+            text: a prompt or a batch of them, with one `audio_token` for each of its clips.
+            audio: the batch's clips in reading order: files, bytes, `Waveform`s, or mono arrays.
+            sampling_rate: Hz of arrays.
+            max_seconds: longest clip allowed.
+
+        Returns:
+            `input_ids` and `attention_mask` `[batch, columns]`; with clips also `input_features`
+            `[clips, bins, columns]` and `feature_lengths` `[clips]` in feature frames.
+
+        Raises:
+            PromptError: places and clips differ in number, a prompt is empty, or ends in a clip.
+            AudioError: a clip cannot be used, or is longer or shorter than the class hears.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        clips = as_clips(audio)
+        place = self.audio_token
+        check_prompts(texts, len(clips), place)
+        heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
+        counts = iter([self.family.tokens(frames) for _, frames in heard])
+        expanded = [
+            "".join(
+                part if index == 0 else place * next(counts) + part
+                for index, part in enumerate(prompt.split(place))
+            )
+            for prompt in texts
+        ]
+        return BatchFeature({**tokenised(self.tokenizer, expanded), **padded_features(heard)})
+
+    def _hear(self, clip: Clip) -> Any:
+        samples = clip.samples(self.sample_rate)
+        seconds, longest = len(samples) / self.sample_rate, self.family.longest
+        if seconds > longest:
+            raise AudioError(
+                f"a clip lasts {seconds:.2f} s, but {self.family.architecture} hears {longest:g} s "
+                "at most and would drop the rest. Cut it, or ask about its parts."
+            )
+        heard = self.family.hear(self.feature_extractor, samples)
+        if self.family.tokens(heard.frames) < 1:
+            raise AudioError(
+                f"a clip lasts {seconds * 1000:.0f} ms, of which {self.family.architecture} makes "
+                "no token. Give a longer one."
+            )
+        return heard

@@ -1,0 +1,45 @@
+"""Published classes by the model type of their checkpoints' configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palscope.errors import CheckpointError
+from palscope.published.family import PublishedFamily
+
+_FAMILIES: dict[str, type[PublishedFamily]] = {}
+
+
+def register_published(family: type[PublishedFamily]) -> None:
+    """Make a published class known by its `model_types`: `palscope.load` then opens its models.
+
+    Registering the same again changes nothing. Raises `CheckpointError` when another class has one
+    of the types.
+    """
+    for name in family.model_types:
+        have = _FAMILIES.get(name)
+        # By name: a cell of a notebook that is run again makes the class anew.
+        if have is not None and have.__qualname__ != family.__qualname__:
+            raise CheckpointError(f"the model type {name!r} is {have.__qualname__}'s already.")
+        _FAMILIES[name] = family
+
+
+def published_families() -> tuple[type[PublishedFamily], ...]:
+    """The classes that are registered, each once."""
+    return tuple(dict.fromkeys(_FAMILIES.values()))
+
+
+def published_family(config: Any) -> PublishedFamily:
+    """The family of a published model's config.
+
+    Raises:
+        CheckpointError: the model type is not registered; the message names those that are.
+    """
+    family = _FAMILIES.get(config.model_type)
+    if family is None:
+        raise CheckpointError(
+            f"model type {config.model_type!r} is none that palscope opens: "
+            f"{', '.join(sorted(_FAMILIES))}, or palscope's own. Another one is made known by "
+            "register_published (docs/models.md)."
+        )
+    return family(config)

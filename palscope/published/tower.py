@@ -1,0 +1,39 @@
+"""The audio tower of a published model, as interventions and measures address encoders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from palscope.audio.timegrid import TimeGrid
+from palscope.published.family import PublishedFamily, TowerLayer
+
+
+class PublishedTower:
+    """What is known of a tower beside its modules: names, time grids, how it is called.
+
+    It is called once a clip, in the clips' order, with all of the clip's windows.
+    """
+
+    a_call_a_clip = True
+
+    def __init__(self, family: PublishedFamily) -> None:
+        self._family = family
+
+    @property
+    def kind(self) -> str:
+        """The published class."""
+        return self._family.architecture
+
+    @property
+    def grid(self) -> TimeGrid:
+        """Of the tokens that enter the projector."""
+        return self._family.tower_grid
+
+    @property
+    def blocks(self) -> tuple[TowerLayer, ...]:
+        """Layers that can be addressed by seconds, bottom first."""
+        return self._family.tower_layers()
+
+    def blank(self) -> np.ndarray:
+        """A second of silence, as the processor takes it."""
+        return np.zeros(self._family.sample_rate, dtype=np.float32)
