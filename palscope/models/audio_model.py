@@ -457,8 +457,20 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def unembed(
         self, hidden: Float[Tensor, "*columns d_model"]
     ) -> Float[Tensor, "*columns vocabulary"]:
-        """Logits of normed states of the last layer, capped or scaled as the family does."""
-        return family_of(self.text_config).logits(self.text_config, self.unembedding(hidden))
+        """Logits of normed states of the last layer, divided or capped as the class does."""
+        return self.finish_logits(self.unembedding(hidden))
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the unembedding's output is divided by."""
+        return family_of(self.text_config).divisor(self.text_config)
+
+    def finish_logits(
+        self, made: Float[Tensor, "*columns vocabulary"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of the unembedding's output."""
+        divided = made if self.logits_divisor == 1 else made / self.logits_divisor
+        return family_of(self.text_config).logits(self.text_config, divided)
 
     def _loss(
         self,

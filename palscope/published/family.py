@@ -55,6 +55,8 @@ class PublishedFamily(ABC):
     """Of the features."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
+    divides_logits: ClassVar[bool] = True
+    """Whether the class divides logits where the decoder's own class does (Granite)."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 

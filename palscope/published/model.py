@@ -121,6 +121,11 @@ class PublishedAudioModel(AudioLanguageModel):
         """Which seconds of the clip each audio token stands for."""
         return self.family.grid
 
+    @property
+    def logits_divisor(self) -> float:
+        """What the class divides the unembedding's output by."""
+        return super().logits_divisor if self.family.divides_logits else 1.0
+
     def audio_components(self) -> dict[str, Component]:
         """The tower's and the projector's, and what all clips' tokens pass (`input_frames`)."""
         parts = {name: each.within("published") for name, each in self.family.components().items()}
