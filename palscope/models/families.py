@@ -133,12 +133,9 @@ FAMILIES: dict[str, Family] = {
     "olmo2": Family("Olmo2ForCausalLM", _post_norm),
     "granite": Family("GraniteForCausalLM", _separate, enter=_multiplied, divisor=_logits_scaling),
 }
-"""Decoders by the model type of their configs."""
 
-_PUBLISHED: dict[str, Family] = {
-    "phi4_multimodal": Family("Phi3ForCausalLM", _fused),
-}
-"""Those that stand in published models alone; palscope's own models are not built on them."""
+PUBLISHED: dict[str, Family] = {"phi4_multimodal": Family("Phi3ForCausalLM", _fused)}
+"""Families that only published models have: palscope's own are not built on them."""
 
 
 def family_of(config: Any) -> Family:
@@ -147,7 +144,7 @@ def family_of(config: Any) -> Family:
     Raises:
         CheckpointError: the family is not supported; the message names those that are.
     """
-    family = FAMILIES.get(config.model_type) or _PUBLISHED.get(config.model_type)
+    family = FAMILIES.get(config.model_type) or PUBLISHED.get(config.model_type)
     if family is None:
         raise CheckpointError(
             f"decoder family {config.model_type!r} is not supported. Supported: "

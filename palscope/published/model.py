@@ -71,8 +71,7 @@ class Unprojected(nn.Module):
 class PublishedAudioModel(AudioLanguageModel):
     """A published audio language model, run by palscope on its own modules.
 
-    By default sound takes the published way: full tokens in all layers. Save it with
-    `published.save_pretrained`.
+    By default sound takes the published way: full tokens in all layers.
 
     Args:
         model: a Hugging Face model; its modules are used in place, not copied.
@@ -101,8 +100,8 @@ class PublishedAudioModel(AudioLanguageModel):
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> None:
-        """Save the published model, as its own class does."""
-        self.published.save_pretrained(save_directory, **kwargs)
+        """Save the published model as its own class does, adapters included."""
+        self.family.save(self.published, save_directory, **kwargs)
 
     # -- what a model consists of -----------------------------------------------------------------
 
