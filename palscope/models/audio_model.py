@@ -24,7 +24,7 @@ from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
-from palscope.models.families import family_of
+from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
@@ -319,6 +319,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                     "then ones: what continues a cached prompt cannot be padded. Leave it out."
                 )
         self._check_context(layout)
+        self._check_rotary(layout, before)
         return layout, new
 
     def _check_context(self, layout: TokenLayout) -> None:
@@ -332,6 +333,25 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
                 "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
+            )
+
+    def _check_rotary(self, layout: TokenLayout, before: TokenLayout | None) -> None:
+        """Refuse rows, and a cached prefix, that are turned by other angles than the rest."""
+        switch = rotary_switch(self.text_config)
+        if switch is None:
+            return
+        beyond = layout.real.sum(1) > switch
+        if bool(beyond.any() & ~beyond.all()):
+            raise PromptError(
+                f"some prompts of the batch are longer than {switch} columns and some are not, but "
+                "this decoder turns all positions otherwise in longer ones (longrope), for the "
+                "whole batch. Ask in two batches."
+            )
+        if before is not None and bool((beyond != (before.real.sum(1) > switch)).any()):
+            raise PromptError(
+                f"the prompt grows past {switch} columns, where this decoder turns all positions "
+                "otherwise (longrope), but the cache holds keys turned for a shorter one. Ask "
+                "without a cache: use_cache=False."
             )
 
     # -- forward ----------------------------------------------------------------------------------

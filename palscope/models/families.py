@@ -177,6 +177,17 @@ def rotary_kind(config: Any, layer: int) -> str:
     return config.layer_types[layer] if config.model_type == "gemma3_text" else "all"
 
 
+def rotary_switch(config: Any) -> int | None:
+    """Length of the prompts beyond which all positions are turned otherwise (longrope).
+
+    None where there is no such length.
+    """
+    given: Any = getattr(config, "rope_parameters", None) or {}
+    if given.get("rope_type") != "longrope":
+        return None
+    return given["original_max_position_embeddings"]
+
+
 def rotate_keys(
     keys: Float[Tensor, "batch kv_heads tokens head_dim"],
     cos: Float[Tensor, "batch tokens rotary_dim"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.utils import is_peft_available
+from transformers.utils.import_utils import is_peft_available
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import check_loaded
