@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.models.families import family_of, raw
+from palscope.models.families import raw
 
 
 def unembed(
@@ -21,8 +21,8 @@ def unembed(
 ) -> Float[Tensor, "tokens vocabulary"]:
     """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook."""
     heard = model.model
-    logits = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
-    return family_of(heard.text_config).logits(heard.text_config, logits)
+    made = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
+    return heard.finish_logits(made)
 
 
 def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:

@@ -24,7 +24,7 @@ from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
-from palscope.models.families import family_of
+from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
@@ -319,6 +319,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                     "then ones: what continues a cached prompt cannot be padded. Leave it out."
                 )
         self._check_context(layout)
+        self._check_rotary(layout, before)
         return layout, new
 
     def _check_context(self, layout: TokenLayout) -> None:
@@ -332,6 +333,25 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
                 "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
+            )
+
+    def _check_rotary(self, layout: TokenLayout, before: TokenLayout | None) -> None:
+        """Refuse rows, and a cached prefix, that are turned by other angles than the rest."""
+        switch = rotary_switch(self.text_config)
+        if switch is None:
+            return
+        beyond = layout.real.sum(1) > switch
+        if bool(beyond.any() & ~beyond.all()):
+            raise PromptError(
+                f"some prompts of the batch are longer than {switch} columns and some are not, but "
+                "this decoder turns all positions otherwise in longer ones (longrope), for the "
+                "whole batch. Ask in two batches."
+            )
+        if before is not None and bool((beyond != (before.real.sum(1) > switch)).any()):
+            raise PromptError(
+                f"the prompt grows past {switch} columns, where this decoder turns all positions "
+                "otherwise (longrope), but the cache holds keys turned for a shorter one. Ask "
+                "without a cache: use_cache=False."
             )
 
     # -- forward ----------------------------------------------------------------------------------
@@ -457,8 +477,20 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def unembed(
         self, hidden: Float[Tensor, "*columns d_model"]
     ) -> Float[Tensor, "*columns vocabulary"]:
-        """Logits of normed states of the last layer, capped or scaled as the family does."""
-        return family_of(self.text_config).logits(self.text_config, self.unembedding(hidden))
+        """Logits of normed states of the last layer, divided or capped as the class does."""
+        return self.finish_logits(self.unembedding(hidden))
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the unembedding's output is divided by."""
+        return family_of(self.text_config).divisor(self.text_config)
+
+    def finish_logits(
+        self, made: Float[Tensor, "*columns vocabulary"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of the unembedding's output."""
+        divided = made if self.logits_divisor == 1 else made / self.logits_divisor
+        return family_of(self.text_config).logits(self.text_config, divided)
 
     def _loss(
         self,

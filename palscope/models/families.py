@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from palscope.errors import CheckpointError
+from palscope.models.adapted import projected_rows
 
 KeysValues = tuple[
     Float[Tensor, "batch tokens kv_heads head_dim"], Float[Tensor, "batch tokens kv_heads head_dim"]
@@ -44,7 +44,7 @@ def _split_heads(attention: Any, x: Tensor) -> Tensor:
 
 
 def _separate(layer: Any, state: Tensor) -> KeysValues:
-    """Pre-norm with separate projections: Llama, Mistral, Qwen2, Gemma 2."""
+    """Pre-norm with separate projections: Llama, Mistral, Qwen2, Gemma 2, Granite."""
     attention = raw(layer.self_attn)
     x = _call(layer.input_layernorm, state)
     keys, values = _call(attention.k_proj, x), _call(attention.v_proj, x)
@@ -67,17 +67,9 @@ def _post_norm(layer: Any, state: Tensor) -> KeysValues:
 def _fused(layer: Any, state: Tensor) -> KeysValues:
     """One projection for queries, keys and values: Phi-3. Only the K and V rows are multiplied."""
     attention = raw(layer.self_attn)
-    projection = raw(attention.qkv_proj)
-    if type(projection) is not nn.Linear:
-        raise CheckpointError(
-            f"the fused qkv_proj is a {type(projection).__name__}; LAL slices its K and V rows and "
-            "needs a plain torch.nn.Linear. Merge adapters or load unquantised."
-        )
     x = _call(layer.input_layernorm, state)
     first = attention.config.num_attention_heads * attention.head_dim
-    given: Any = projection.bias  # None without one, whatever torch's annotation says
-    bias = None if given is None else given[first:]
-    both = functional.linear(x, projection.weight[first:], bias)
+    both = projected_rows(raw(attention.qkv_proj), slice(first, None), x)
     keys, values = both.chunk(2, dim=-1)
     return _split_heads(attention, keys), _split_heads(attention, values)
 
@@ -88,10 +80,26 @@ def _as_embedded(decoder: Any, embedded: Tensor) -> Tensor:
     return embedded
 
 
+def _multiplied(decoder: Any, embedded: Tensor) -> Tensor:
+    """Granite's multiplier."""
+    return embedded * decoder.embedding_multiplier
+
+
 def _soft_capped(config: Any, logits: Tensor) -> Tensor:
     """Logits as they are, or capped where the config says so: Gemma 2, Gemma 3n."""
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _undivided(config: Any) -> float:
+    """Logits stay as they are: nearly all families."""
+    del config
+    return 1.0
+
+
+def _logits_scaling(config: Any) -> float:
+    """Granite's."""
+    return config.logits_scaling
 
 
 @dataclass(frozen=True)
@@ -103,12 +111,14 @@ class Family:
         keys_values: of a layer and the state that enters it.
         enter: what the decoder does to embeddings `[batch, columns, d_model]`, words and sound
             alike, before its first layer.
-        logits: what is done to the unembedding's output, by the decoder's config.
+        divisor: what the unembedding's output is divided by, by the decoder's config.
+        logits: what is done to it then, by the decoder's config.
     """
 
     architecture: str
     keys_values: Callable[[Any, Tensor], KeysValues]
     enter: Callable[[Any, Tensor], Tensor] = _as_embedded
+    divisor: Callable[[Any], float] = _undivided
     logits: Callable[[Any, Tensor], Tensor] = _soft_capped
 
 
@@ -121,7 +131,11 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": Family("Gemma3ForCausalLM", _separate_head_norm),
     "phi3": Family("Phi3ForCausalLM", _fused),
     "olmo2": Family("Olmo2ForCausalLM", _post_norm),
+    "granite": Family("GraniteForCausalLM", _separate, enter=_multiplied, divisor=_logits_scaling),
 }
+
+PUBLISHED: dict[str, Family] = {"phi4_multimodal": Family("Phi3ForCausalLM", _fused)}
+"""Families that only published models have: palscope's own are not built on them."""
 
 
 def family_of(config: Any) -> Family:
@@ -130,7 +144,7 @@ def family_of(config: Any) -> Family:
     Raises:
         CheckpointError: the family is not supported; the message names those that are.
     """
-    family = FAMILIES.get(config.model_type)
+    family = FAMILIES.get(config.model_type) or PUBLISHED.get(config.model_type)
     if family is None:
         raise CheckpointError(
             f"decoder family {config.model_type!r} is not supported. Supported: "
@@ -161,6 +175,17 @@ def rotary(decoder: Any, x: Tensor, position_ids: Tensor, layer: int) -> tuple[T
 def rotary_kind(config: Any, layer: int) -> str:
     """Layers of one kind share their cos and sin."""
     return config.layer_types[layer] if config.model_type == "gemma3_text" else "all"
+
+
+def rotary_switch(config: Any) -> int | None:
+    """Length of the prompts beyond which all positions are turned otherwise (longrope).
+
+    None where there is no such length.
+    """
+    given: Any = getattr(config, "rope_parameters", None) or {}
+    if given.get("rope_type") != "longrope":
+        return None
+    return given["original_max_position_embeddings"]
 
 
 def rotate_keys(

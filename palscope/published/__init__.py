@@ -1,5 +1,7 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import granite_speech as _granite_speech
+from palscope.published import phi4_multimodal as _phi4_multimodal
 from palscope.published import qwen2_audio as _qwen2_audio
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
@@ -11,7 +13,7 @@ from palscope.published.registry import (
     unread_prefixes,
 )
 
-_ = _qwen2_audio
+_ = (_granite_speech, _phi4_multimodal, _qwen2_audio)
 
 __all__ = [
     "PublishedAudioModel",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
@@ -37,6 +39,8 @@ class PublishedFamily(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     """Of the configs of its checkpoints; the first is that of the class itself."""
+    refused_types: ClassVar[dict[str, str]] = {}
+    """Model types of weights of this class that are not opened, and what to do instead."""
     architecture: ClassVar[str]
     """The transformers class."""
     decoder_path: ClassVar[str] = "model.language_model"
@@ -57,6 +61,8 @@ class PublishedFamily(ABC):
     """Seconds of the longest clip that the class hears."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Prefixes of a checkpoint's tensors that are of other parts than those that hear and write."""
+    divides_logits: ClassVar[bool] = True
+    """Whether the class divides logits where the decoder's own class does (Granite)."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
@@ -130,6 +136,21 @@ class PublishedFamily(ABC):
         content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
         return template([{"role": "user", "content": content}])
 
+    def complete(self, model: Any, folder: Path) -> None:
+        """Open what the class leaves in a checkpoint's folder (adapters).
+
+        Raises `CheckpointError` when it is not there.
+        """
+        del model, folder
+
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
         del model, audio
+
+    def save(self, model: Any, folder: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save the model so that it opens again.
+
+        Args:
+            **kwargs: `save_pretrained`'s.
+        """
+        model.save_pretrained(folder, **kwargs)

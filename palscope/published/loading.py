@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
 
 from palscope.errors import CheckpointError
-from palscope.models.checkpoints import check_loaded
+from palscope.models.checkpoints import check_loaded, model_type
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
-from palscope.published.registry import published_family
+from palscope.published.registry import published_class, published_family
 
 
 def wrap_published(
@@ -56,9 +56,10 @@ def open_published(
         **kwargs: `from_pretrained`'s.
 
     Raises:
-        CheckpointError: the class is not registered, tensors are missing, or the processor needs a
-            package that is not installed.
+        CheckpointError: the class is not registered, tensors are missing, or adapters or the
+            processor need a package that is not installed.
     """
+    published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
     kind: Any = getattr(transformers, family.architecture)
@@ -69,6 +70,7 @@ def open_published(
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
     check_loaded(folder, set(info["missing_keys"]), set(), info)
+    family.complete(model, folder)
     processor = read_processor(folder, family)
     return PublishedAudioModel(model, published_family(model.config)), processor
 

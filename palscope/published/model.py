@@ -71,8 +71,7 @@ class Unprojected(nn.Module):
 class PublishedAudioModel(AudioLanguageModel):
     """A published audio language model, run by palscope on its own modules.
 
-    By default sound takes the published way: full tokens in all layers. Save it with
-    `published.save_pretrained`.
+    By default sound takes the published way: full tokens in all layers.
 
     Args:
         model: a Hugging Face model; its modules are used in place, not copied.
@@ -101,8 +100,8 @@ class PublishedAudioModel(AudioLanguageModel):
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> None:
-        """Save the published model, as its own class does."""
-        self.published.save_pretrained(save_directory, **kwargs)
+        """Save the published model as its own class does, adapters included."""
+        self.family.save(self.published, save_directory, **kwargs)
 
     # -- what a model consists of -----------------------------------------------------------------
 
@@ -120,6 +119,11 @@ class PublishedAudioModel(AudioLanguageModel):
     def frame_grid(self) -> TimeGrid:
         """Which seconds of the clip each audio token stands for."""
         return self.family.grid
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the class divides the unembedding's output by."""
+        return super().logits_divisor if self.family.divides_logits else 1.0
 
     def audio_components(self) -> dict[str, Component]:
         """The tower's and the projector's, and what all clips' tokens pass (`input_frames`)."""
