@@ -121,6 +121,8 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": Family("Gemma3ForCausalLM", _separate_head_norm),
     "phi3": Family("Phi3ForCausalLM", _fused),
     "olmo2": Family("Olmo2ForCausalLM", _post_norm),
+    "qwen2_5_omni_text": Family("Qwen2ForCausalLM", _separate),
+    "qwen3_omni_moe_text": Family("Qwen3MoeForCausalLM", _separate_head_norm),
 }
 
 
@@ -142,6 +144,8 @@ def family_of(config: Any) -> Family:
 
 def sliding_window(config: Any, layer: int) -> int | None:
     """Width in positions of `layer`'s attention window; None when it sees everything."""
+    if config.model_type == "qwen3_omni_moe_text":
+        return None  # the class has the field, and does not read it
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         return config.sliding_window if kinds[layer] == "sliding_attention" else None

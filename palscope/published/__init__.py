@@ -1,12 +1,14 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import qwen2_5_omni as _qwen2_5_omni
 from palscope.published import qwen2_audio as _qwen2_audio
+from palscope.published import qwen3_omni as _qwen3_omni
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
 from palscope.published.registry import published_families, published_family, register_published
 
-_ = _qwen2_audio
+_ = _qwen2_audio, _qwen2_5_omni, _qwen3_omni
 
 __all__ = [
     "PublishedAudioModel",

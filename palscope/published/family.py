@@ -128,6 +128,10 @@ class PublishedFamily(ABC):
         content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
         return template([{"role": "user", "content": content}])
 
+    def hearing_part(self, model: Any) -> Any:
+        """Of a loaded model, the class that hears: all of it, nearly always."""
+        return model
+
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
         del model, audio
