@@ -329,8 +329,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             sound = int((layout.stream >= 0).sum(1).max())
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
-                f"has positions for {longest}. Frame tokens: {self.frame_grid.per_step} for each "
-                f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
+                f"has positions for {longest}. Frame tokens: {self.frame_grid.cycle} for each "
+                f"{self.frame_grid.seconds_per_cycle:g} s. Use shorter clips, or, for "
                 "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
             )

@@ -134,7 +134,11 @@ FAMILIES: dict[str, Family] = {
     "granite": Family("GraniteForCausalLM", _separate, enter=_multiplied, divisor=_logits_scaling),
 }
 
-PUBLISHED: dict[str, Family] = {"phi4_multimodal": Family("Phi3ForCausalLM", _fused)}
+PUBLISHED: dict[str, Family] = {
+    "phi4_multimodal": Family("Phi3ForCausalLM", _fused),
+    "qwen2_5_omni_text": Family("Qwen2ForCausalLM", _separate),
+    "qwen3_omni_moe_text": Family("Qwen3MoeForCausalLM", _separate_head_norm),
+}
 """Families that only published models have: palscope's own are not built on them."""
 
 
@@ -156,6 +160,8 @@ def family_of(config: Any) -> Family:
 
 def sliding_window(config: Any, layer: int) -> int | None:
     """Width in positions of `layer`'s attention window; None when it sees everything."""
+    if config.model_type == "qwen3_omni_moe_text":
+        return None  # the class has the field, and does not read it
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         return config.sliding_window if kinds[layer] == "sliding_attention" else None

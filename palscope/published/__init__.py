@@ -2,7 +2,9 @@
 
 from palscope.published import granite_speech as _granite_speech
 from palscope.published import phi4_multimodal as _phi4_multimodal
+from palscope.published import qwen2_5_omni as _qwen2_5_omni
 from palscope.published import qwen2_audio as _qwen2_audio
+from palscope.published import qwen3_omni as _qwen3_omni
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
@@ -13,7 +15,7 @@ from palscope.published.registry import (
     unread_prefixes,
 )
 
-_ = (_granite_speech, _phi4_multimodal, _qwen2_audio)
+_ = (_granite_speech, _phi4_multimodal, _qwen2_5_omni, _qwen2_audio, _qwen3_omni)
 
 __all__ = [
     "PublishedAudioModel",

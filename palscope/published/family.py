@@ -143,6 +143,10 @@ class PublishedFamily(ABC):
         """
         del model, folder
 
+    def hearing_part(self, model: Any) -> Any:
+        """Of a loaded model, the class that hears: all of it, nearly always."""
+        return model
+
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
         del model, audio

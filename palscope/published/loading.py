@@ -31,6 +31,7 @@ def wrap_published(
         CheckpointError: the class is not registered, or there is no processor.
     """
     family = published_family(model.config)
+    model = family.hearing_part(model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
     if processor is None:

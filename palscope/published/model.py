@@ -97,6 +97,13 @@ class PublishedAudioModel(AudioLanguageModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the published model has its weights."""
 
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """How experts run: as in the published model, which has checked it, and shares its config.
+
+        transformers asks each model's own code whether it has experts, and this one has none.
+        """
+        return requested_experts or "eager"
+
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> None:

@@ -164,17 +164,15 @@ class TokenLayout:
                         f"clip {which} needs {len(tokens)} audio tokens, but row {row} has "
                         f"{len(span)} left. Was the prompt cut, or made for another checkpoint?"
                     )
-                end = grid.span(frames[which] - 1)[1] if durations is None else durations[which]
                 ratio = torch.tensor([s.ratio for s in streams])[kinds]
                 stream[row, span] = kinds
                 clip[row, span] = which
                 token[row, span] = tokens
                 first = tokens * ratio // grid.per_step
                 last = ((tokens + 1) * ratio - 1) // grid.per_step
-                edges = torch.stack([first, last + 1], dim=1)
-                # The start of the clip is 0, however long its first step is.
-                at = torch.where(edges == 0, 0.0, edges * grid.seconds_per_step)
-                seconds[row, span] = at.clamp(max=end)
+                edges = grid.edges(frames[which], None if durations is None else durations[which])
+                steps = torch.stack([first, last + 1], dim=1).clamp(max=len(edges) - 1)
+                seconds[row, span] = torch.from_numpy(edges)[steps].float()
                 clip_row.append(row)
                 used += len(tokens)
         if len(clip_row) < len(frames):
@@ -224,8 +222,8 @@ class TokenLayout:
             ratio = torch.tensor([s.ratio for s in self.streams], device=token.device)
             first = more.clip == 0
             token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
-            steps = heard // grid.per_step
-            seconds = seconds + first[..., None] * steps * grid.seconds_per_step
+            begins = grid.span(heard - 1)[1]
+            seconds = seconds + first[..., None] * begins
         base = len(rows) - len(more.clip_row)
         added = torch.where(added < 0, -1, added + base)
         if rows != sorted(rows):
@@ -257,7 +255,7 @@ class TokenLayout:
         }
         # A token over less sound than its share would have been another one, had it waited.
         short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last].max())
-        if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.per_step:
+        if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.cycle:
             raise PromptError(
                 "the clip ends within a token, which more sound would change, so it cannot go on. "
                 "Add whole tokens only (AudioStream does), or start again without the cache."

@@ -103,6 +103,8 @@ class Case:
 
 CASES = [
     Case("qwen2_audio", counted=(0.03, 29.99, 30.0), too_short=0.02),
+    Case("qwen2_5_omni", counted=(0.03, 0.055, 29.99, 60.01), too_short=0.02),
+    Case("qwen3_omni", counted=(0.015, 0.08, 0.085, 0.995, 60.01), too_short=0.012),
 ]
 
 
