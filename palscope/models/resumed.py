@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import DecoderRun, gathered, scattered
-from palscope.models.audio_model import AudioLanguageModel
 from palscope.routing import LayerColumns, Route, TokenLayout
 
 
