@@ -4,7 +4,12 @@ from palscope.published import qwen2_audio as _qwen2_audio
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
-from palscope.published.registry import published_families, published_family, register_published
+from palscope.published.registry import (
+    published_families,
+    published_family,
+    register_published,
+    unread_prefixes,
+)
 
 _ = _qwen2_audio
 
@@ -16,4 +21,5 @@ __all__ = [
     "published_families",
     "published_family",
     "register_published",
+    "unread_prefixes",
 ]

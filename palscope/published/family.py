@@ -57,6 +57,8 @@ class PublishedFamily(ABC):
     """Of the features."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of a checkpoint's tensors that are of other parts than those that hear and write."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 

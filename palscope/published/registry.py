@@ -29,6 +29,11 @@ def published_families() -> tuple[type[PublishedFamily], ...]:
     return tuple(dict.fromkeys(_FAMILIES.values()))
 
 
+def unread_prefixes() -> tuple[str, ...]:
+    """Prefixes of tensors that no class loads: parts that neither hear nor write."""
+    return tuple(prefix for family in published_families() for prefix in family.unread)
+
+
 def published_family(config: Any) -> PublishedFamily:
     """The family of a published model's config.
 

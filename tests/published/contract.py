@@ -1,0 +1,234 @@
+"""What every published class must do under palscope: the cases, and the plain class beside them.
+
+A case is data. It names a tiny model (`tests/published/tiny/NAME.py`) and what its class refuses:
+its own processor, or a batch, in which clips change each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import palscope
+from palscope.models.scoring import prompt_batch
+
+RATE = 16_000
+WORDS = ("what do you hear ?", "say again and what do you hear in this sound ?", "say what ?")
+"""Of the one clip, of two, of none. Tokenizers of words know these."""
+
+Row = tuple[Sequence[np.ndarray], str]
+OwnInputs = Callable[[Any, Sequence[Row]], dict[str, Tensor]]
+Around = Callable[[Tensor], AbstractContextManager[None]]
+
+
+def _as_it_is(_ids: Tensor) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).normal(size=round(seconds * RATE))
+    return (0.1 * samples).astype(np.float32)
+
+
+def by_processor(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Rows in the class's chat format, through its own processor."""
+    texts = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [*[{"type": "audio"}] * len(clips), _text(question)]}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for clips, question in rows
+    ]
+    clips = [clip for row, _ in rows for clip in row]
+    heard = {"audio": clips, "sampling_rate": RATE} if clips else {}
+    made = processor(text=texts, return_tensors="pt", text_kwargs={"padding": True}, **heard)
+    return dict(made)
+
+
+def _text(question: str) -> dict[str, str]:
+    return {"type": "text", "text": question}
+
+
+def save_parts(processor: Any, folder: Path) -> None:
+    """Tokenizer, feature extractor and chat template, as a hub folder has them."""
+    processor.tokenizer.save_pretrained(folder)
+    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
+    extractor.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A class under test.
+
+    Attributes:
+        name: of the tiny model's module.
+        seconds: of the clips: that of the first row, and the two of the second.
+        own: rows through the class's own processor.
+        own_batches: numbers of clips in the rows of batches that this takes.
+        together: whether a batch of the plain class gives each row what it gives it alone; else
+            the plain class runs row by row.
+        positions: whether the plain class is given `position_ids` from the mask.
+        attentions: whether the plain class returns its attention.
+        counted: seconds of clips whose tokens are counted, beside those of a sweep.
+        too_short: seconds of a clip that has no token.
+        hits: how many of five bursts change the token that stands for their second the most.
+        atol: of logits, in float32.
+        save: puts the processor into a folder; None where it cannot be read from one.
+    """
+
+    name: str
+    seconds: tuple[float, float, float] = (7.9, 2.3, 1.3)
+    own: OwnInputs = by_processor
+    own_batches: tuple[tuple[int, ...], ...] = ((1, 2, 0), (0,))
+    together: bool = True
+    positions: bool = True
+    attentions: bool = True
+    counted: tuple[float, ...] = ()
+    too_short: float | None = None
+    hits: int = 5
+    atol: float = 5e-5
+    save: Callable[[Any, Path], None] | None = save_parts
+
+
+CASES = [
+    Case("qwen2_audio", counted=(0.03, 29.99, 30.0), too_short=0.02),
+]
+
+
+class Opened:
+    """A tiny model opened by palscope, and the plain class with the same weights.
+
+    `rows`: one clip, two clips, none; `batch`: them as palscope takes them, padded on the left.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.tiny: Any = importlib.import_module(f"tests.published.tiny.{case.name}")
+        self.plain: Any = self.tiny.model()
+        self.own_processor: Any = self.tiny.processor()
+        self.hooked: Any = palscope.load(self.tiny.model(), processor=self.tiny.processor())
+        self.family: Any = self.hooked.model.family
+        first, *others = (noise(s, seed) for seed, s in enumerate(case.seconds))
+        self.rows: list[Row] = [([first], WORDS[0]), (others, WORDS[1]), ([], WORDS[2])]
+        self.batch = self.asked(3)
+
+    @functools.cache  # noqa: B019 (lives as long as a module's tests)
+    def asked(self, rows: int) -> dict[str, Tensor]:
+        """The first rows as palscope takes them, padded on the left."""
+        return prompt_batch(self.hooked.processor, self.rows[:rows])
+
+    @property
+    def layers(self) -> Any:
+        """The plain class's decoder layers."""
+        return self.plain.get_submodule(self.family.decoder_path).layers
+
+    def is_text_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """`[batch, columns]`; neither padding nor sound."""
+        is_sound = batch["input_ids"] == self.family.audio_token_id
+        return batch["attention_mask"].bool() & ~is_sound
+
+    def clips(self, samples: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """The features of clips by the class's own processor, each clip alone in a prompt."""
+        each = [self._features(clip.tobytes()) for clip in samples]
+        return {name: _joined([one[name] for one in each]) for name in (each[0] if each else ())}
+
+    @functools.cache  # noqa: B019 (lives as long as a module's tests)
+    def _features(self, samples: bytes) -> dict[str, Tensor]:
+        clip = np.frombuffer(samples, dtype=np.float32).copy()
+        made = self.case.own(self.own_processor, [([clip], WORDS[0])])
+        text = ("input_ids", "attention_mask", "token_type_ids")
+        return {name: value for name, value in made.items() if name not in text}
+
+    def given(self, rows: int = 3) -> Generator[tuple[slice, dict[str, Tensor]], None, None]:
+        """What the plain class is called with for the first rows: which of them, their tensors."""
+        batch = self.asked(rows)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        at_once = rows if self.case.together else 1
+        for part in (slice(i, i + at_once) for i in range(0, rows, at_once)):
+            heard = self.clips([clip for clips, _ in self.rows[part] for clip in clips])
+            first = int(mask[part].argmax(1).min())  # a row alone has no padding
+            words = {"input_ids": ids[part, first:], "attention_mask": mask[part, first:]}
+            if self.case.positions:
+                count = words["attention_mask"].cumsum(1)
+                words["position_ids"] = (count - 1).clamp(min=0)
+            yield part, {**words, **heard}
+
+    @torch.no_grad()
+    def plain_logits(
+        self, rows: int = 3, *, around: Around = _as_it_is, deaf: bool = False
+    ) -> Tensor:
+        """The plain class's logits of the first rows, in the columns of `asked`.
+
+        Args:
+            around: makes of the class's `input_ids` what it runs within.
+            deaf: whether nothing may read the audio's tokens.
+        """
+        found: list[Tensor] = []
+        for _, given in self.given(rows):
+            sound = given["input_ids"] == self.family.audio_token_id
+            if deaf:
+                given["attention_mask"] = given["attention_mask"] * ~sound
+            with around(given["input_ids"]):
+                found.append(self.plain(**given).logits)
+        width = self.asked(rows)["input_ids"].shape[1]
+        padded = [torch.nn.functional.pad(x, (0, 0, width - x.shape[1], 0)) for x in found]
+        return torch.cat(padded)
+
+    @contextmanager
+    def frozen(self, layer: int, ids: Tensor) -> Generator[None, None, None]:
+        """Within, the plain class's audio tokens leave `layer` and those above as they came."""
+        sound = ids == self.family.audio_token_id
+        kept: list[Tensor] = []
+
+        def keep(_module: Any, args: Any, kwargs: Any) -> None:
+            kept.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+        def restore(_module: Any, _args: Any, out: Any) -> Any:
+            states = (out[0] if isinstance(out, tuple) else out).clone()
+            states[..., sound, :] = kept[0][..., sound, :]
+            return (states, *out[1:]) if isinstance(out, tuple) else states
+
+        handles = [self.layers[layer].register_forward_pre_hook(keep, with_kwargs=True)]
+        handles += [each.register_forward_hook(restore) for each in self.layers[layer:]]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def entering(self, layer: int, edit: Callable[[Tensor], Tensor]) -> Any:
+        """Within, what enters the plain class's `layer` is edited."""
+
+        def before(_module: Any, args: Any, kwargs: Any) -> Any:
+            if args:
+                return (edit(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+        handle = self.layers[layer].register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One behind the other, zeros behind those that are shorter in another dimension."""
+    size = [max(part.shape[i] for part in parts) for i in range(1, parts[0].ndim)]
+    out = parts[0].new_zeros(sum(len(part) for part in parts), *size)
+    row = 0
+    for part in parts:
+        out[(slice(row, row + len(part)), *(slice(n) for n in part.shape[1:]))] = part
+        row += len(part)
+    return out
