@@ -67,7 +67,7 @@ def start_of(bound: Sequence[Bound], layout: TokenLayout) -> Start | None:
 def _start_of_part(part: Part, layout: TokenLayout) -> Start | None:
     if part.axis == "clip_tokens":
         return _start_of_projector(part, layout)
-    if part.axis in ("window", "mel"):
+    if part.axis in ("passing", "mel"):
         return None
     assert part.layer is not None
     read = part.columns if part.queries is None else part.queries

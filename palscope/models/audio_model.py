@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
@@ -71,6 +71,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     """A `StreamProjectors`."""
     encoder: Any
     """An `Encoder`, or what a published model has in its place."""
+    seconds_per_frame: float = SECONDS_PER_FEATURE
+    """Of the features that clips are given as."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import DecoderRun, gathered, scattered
-from palscope.models.modeling import PalscopeForConditionalGeneration
 from palscope.routing import LayerColumns, Route, TokenLayout
 
 
@@ -47,7 +47,7 @@ class PlainRun:
 
 @torch.no_grad()
 def run_plainly(
-    model: PalscopeForConditionalGeneration,
+    model: AudioLanguageModel,
     input_ids: Int[Tensor, "1 columns"],
     attention_mask: Int[Tensor, "1 columns"] | None = None,
     audio: AudioClips | None = None,
@@ -75,7 +75,7 @@ def run_plainly(
 
 @torch.no_grad()
 def resume(
-    model: PalscopeForConditionalGeneration,
+    model: AudioLanguageModel,
     plain: PlainRun,
     starts: Sequence[int],
     first: int,
@@ -119,9 +119,7 @@ def resume(
 
 
 @contextmanager
-def _current(
-    model: PalscopeForConditionalGeneration, run: DecoderRun
-) -> Generator[None, None, None]:
+def _current(model: AudioLanguageModel, run: DecoderRun) -> Generator[None, None, None]:
     """Within, hooks find `run` where they ask which tokens stand in the tensors that they get."""
     model.current_run = run
     try:

@@ -19,11 +19,13 @@ class TowerLayer(NamedTuple):
     """A place in the audio tower that can be addressed by seconds.
 
     `name`: of its component, `blocks.3`; `grid`: of the tokens that leave it. In the tensor that
-    passes there, less its last dimension and read row by row, token `i` of the clip is number `i`.
+    passes there, less its last dimension and read row by row, token `i` of the clip is number `i`
+    (so there is no other `order`).
     """
 
     name: str
     grid: TimeGrid
+    order: None = None
 
 
 class PublishedFamily(ABC):

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
+from palscope.encoders.base import Passing
 from palscope.errors import AudioError, RouteError
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.clips import AudioClips
@@ -79,6 +80,7 @@ class PublishedAudioModel(AudioLanguageModel):
 
     Attributes:
         published: the Hugging Face model.
+        features: what each clip's features pass on their way in, `[1, bins, columns]`.
     """
 
     def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
@@ -89,6 +91,8 @@ class PublishedAudioModel(AudioLanguageModel):
         self.head_path = f"published.{family.head_path}"
         self.connector = Unprojected(family.grid, family.routes_refused)
         self.encoder = PublishedTower(family)
+        self.features = nn.Identity()
+        self.seconds_per_frame = family.seconds_per_frame
         layers = len(self.decoder.layers)
         self._begin(Route.plits(layers))
         self.generation_config = model.generation_config
@@ -133,10 +137,14 @@ class PublishedAudioModel(AudioLanguageModel):
         return super().logits_divisor if self.family.divides_logits else 1.0
 
     def audio_components(self) -> dict[str, Component]:
-        """The tower's and the projector's, and what all clips' tokens pass (`input_frames`)."""
+        """The tower's, the projector's, and what passes before and behind them.
+
+        A clip's features pass `features`, all clips' tokens `input_frames`.
+        """
         parts = {name: each.within("published") for name, each in self.family.components().items()}
         return {
             **parts,
+            "features": Component("features"),
             f"input_{FRAMES.name}": Component(f"connector.input_projectors.{FRAMES.name}"),
         }
 
@@ -167,9 +175,11 @@ class PublishedAudioModel(AudioLanguageModel):
         made: list[Tensor] = []
         counts: list[int] = []
         lengths = [int(length) for length in feature_lengths]
-        for features, length in zip(input_features, lengths, strict=True):
-            given = features[:, : self.family.columns(length)].to(device, self.dtype)
-            tokens = self.family.encode(self.published, given, length)
+        for number, length in enumerate(lengths):
+            self.encoder.passing = Passing((number,), 0.0, tuple(lengths))
+            given = input_features[number : number + 1, :, : self.family.columns(length)]
+            heard = self.features(given.to(device, self.dtype))[0]
+            tokens = self.family.encode(self.published, heard, length)
             counts.append(self.frame_tokens(length))
             if len(tokens) != counts[-1]:
                 raise AudioError(
@@ -177,6 +187,7 @@ class PublishedAudioModel(AudioLanguageModel):
                     f"feature frames; its family counts {counts[-1]}."
                 )
             made.append(tokens)
+        self.encoder.passing = None
         seconds = tuple(self.seconds_heard(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
         return AudioClips(streams, tuple(counts), seconds, tuple(range(len(counts))))
