@@ -42,6 +42,8 @@ class AudioAttention(nn.Module):
     def someone_listens_inside(self) -> bool:
         """Whether a hook or a flag asks for what only the slow path computes."""
         component = cast(Any, self)
+        if component.maintain_native_attention:
+            return False  # TransformerLens has no slow path of its own for these
         if any(
             getattr(component.config, flag, False)
             for flag in ("use_attn_result", "use_split_qkv_input", "use_attn_in")

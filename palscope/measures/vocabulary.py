@@ -19,10 +19,15 @@ from palscope.models.families import family_of, raw
 def unembed(
     model: HookedAudioModel, states: Float[Tensor, "tokens d_model"]
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook."""
+    """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook.
+
+    Of Gemma 3n, `states` are four times as wide: its four streams, which it merges before the norm.
+    """
     heard = model.model
+    family = family_of(heard.text_config)
+    states = family.leave(heard.decoder, states)
     logits = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
-    return family_of(heard.text_config).logits(heard.text_config, logits)
+    return family.logits(heard.text_config, logits)
 
 
 def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:

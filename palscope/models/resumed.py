@@ -192,7 +192,7 @@ class ResumedRun(DecoderRun):
             assert hidden is not None
             hidden = self._layer(index, hidden, self.columns_of(index).running, whole)
         assert hidden is not None
-        return self.decoder.norm(hidden[:, -1])
+        return self._normed(hidden[:, -1])
 
     def rows_at(self, layer: int) -> int:
         """How many rows have joined by `layer`."""

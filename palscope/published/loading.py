@@ -61,6 +61,7 @@ def open_published(
     """
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:
         model, info = kind.from_pretrained(
