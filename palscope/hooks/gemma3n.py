@@ -40,6 +40,7 @@ class Gemma3nDecoderAdapter(Gemma3nArchitectureAdapter):
             part.name = part.name.replace("model.language_model.", "model.")
         blocks = parts["blocks"]
         blocks.__class__ = StreamsBlock
+        del blocks.submodules["altup"]  # never called, but asked to predict and correct
         blocks.submodules["attn"] = blocks.submodules.pop("self_attn")
 
 
