@@ -41,7 +41,8 @@ class Gemma3nDecoderAdapter(Gemma3nArchitectureAdapter):
         blocks = parts["blocks"]
         blocks.__class__ = StreamsBlock
         del blocks.submodules["altup"]  # never called, but asked to predict and correct
-        blocks.submodules["attn"] = blocks.submodules.pop("self_attn")
+        attention = blocks.submodules["attn"] = blocks.submodules.pop("self_attn")
+        attention.only_fused = True  # Hugging Face's alone, whose patterns come too late to edit
 
 
 ArchitectureAdapterFactory.register_adapter("Gemma3nForCausalLM", Gemma3nDecoderAdapter)

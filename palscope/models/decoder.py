@@ -225,7 +225,9 @@ class DecoderRun:
             rows = self.clips.columns(states.to(hidden), piece, everywhere)
             mine = piece.stream == piece.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
-        whole = self._entered(whole, input_ids.masked_fill(piece.stream >= 0, 0))
+        given = len(input_ids)  # runs that begin late give only the rows that begin at the bottom
+        ids = input_ids.masked_fill(piece.stream[:given] >= 0, 0)
+        whole = self._entered(whole[:given], ids)
         return gathered(whole, at), whole
 
     def _entered(self, embedded: Tensor, ids: Int[Tensor, "batch columns"]) -> Tensor:
