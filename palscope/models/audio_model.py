@@ -23,7 +23,7 @@ from palscope.encoders import Component
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
-from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
+from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
 from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
@@ -103,6 +103,10 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """The linear map of the last layer's normed states to logits."""
         return self.get_submodule(self.head_path)
 
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.decoder.embed_tokens(input_ids)
+
     @property
     def text_config(self) -> Any:
         """The decoder's config."""
@@ -170,6 +174,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
             )
         self.connector.check_serves(route)
+        check_keys_are_there(self.text_config, route)
 
     @contextmanager
     def routed(self, route: Route) -> Generator[Route, None, None]:

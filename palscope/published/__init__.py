@@ -1,5 +1,6 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import gemma3n as _gemma3n
 from palscope.published import granite_speech as _granite_speech
 from palscope.published import phi4_multimodal as _phi4_multimodal
 from palscope.published import qwen2_5_omni as _qwen2_5_omni
@@ -15,7 +16,7 @@ from palscope.published.registry import (
     unread_prefixes,
 )
 
-_ = (_granite_speech, _phi4_multimodal, _qwen2_5_omni, _qwen2_audio, _qwen3_omni)
+_ = (_gemma3n, _granite_speech, _phi4_multimodal, _qwen2_5_omni, _qwen2_audio, _qwen3_omni)
 
 __all__ = [
     "PublishedAudioModel",

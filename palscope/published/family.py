@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
@@ -128,6 +128,30 @@ class PublishedFamily(ABC):
     @abstractmethod
     def tower_grid(self) -> TimeGrid:
         """Which seconds the tokens that enter the projector stand for."""
+
+    def written(self, tokens: int) -> str:
+        """What stands in a prompt's text for a clip of so many audio tokens."""
+        return self.place * tokens
+
+    def read(
+        self, input_ids: Int[Tensor, "batch columns"], tokens: list[int]
+    ) -> Int[Tensor, "batch columns"]:
+        """The ids of such texts, with as many `audio_token_id` as there are audio tokens.
+
+        Args:
+            tokens: of each clip of the batch.
+        """
+        del tokens
+        return input_ids
+
+    def embed(
+        self, model: Any, input_ids: Int[Tensor, "batch columns"]
+    ) -> Float[Tensor, "batch columns d_model"]:
+        """Embeddings of words; where sound stands, of anything."""
+        return model.get_submodule(self.decoder_path).embed_tokens(input_ids)
+
+    def before_loading(self) -> None:
+        """Make the class loadable where it needs a package that sound does not."""
 
     def chat(self, template: Any, question: str, clips: int) -> str:
         """A prompt of `clips` audio places and a question.

@@ -63,6 +63,7 @@ def open_published(
     published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:
         model, info = kind.from_pretrained(

@@ -121,6 +121,10 @@ class PublishedAudioModel(AudioLanguageModel):
         """The decoder's config."""
         return self.decoder.config
 
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.family.embed(self.published, input_ids)
+
     @property
     def audio_token_id(self) -> int:
         """Id that the published class replaces by audio."""
