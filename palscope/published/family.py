@@ -152,6 +152,7 @@ class PublishedFamily(ABC):
 
     def before_loading(self) -> None:
         """Make the class loadable where it needs a package that sound does not."""
+        return
 
     def chat(self, template: Any, question: str, clips: int) -> str:
         """A prompt of `clips` audio places and a question.

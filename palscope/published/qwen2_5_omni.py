@@ -25,6 +25,8 @@ class OmniThinkerFamily(PublishedFamily):
     the three axes of its rotary positions differ only where there are pictures.
     """
 
+    unread = ("talker.", "token2wav.", "code2wav.")
+
     def __init__(self, config: Any) -> None:
         super().__init__(getattr(config, "thinker_config", config))
 
