@@ -241,6 +241,11 @@ class Encoder(nn.Module, ABC):
         """The centre of each row of the features, in Hz; None where they have none."""
         return self.config.bin_hz()
 
+    @property
+    def floor_db(self) -> float | None:
+        """As `EncoderConfig.floor_db`."""
+        return self.config.floor_db
+
     # -- several together -------------------------------------------------------------------------
 
     def blank(self) -> np.ndarray:

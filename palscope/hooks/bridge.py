@@ -24,19 +24,18 @@ from palscope.hooks.listening import noting
 from palscope.models import (
     AudioClips,
     AudioStream,
-    PalscopeConfig,
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import find_checkpoint, model_type
+from palscope.models.checkpoints import find_checkpoint
 from palscope.models.decoder import AudioTaps
 from palscope.models.families import key_layer
 from palscope.models.memory import check_fits
 from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer, prompt_batch
 from palscope.published import unread_prefixes
-from palscope.published.loading import open_published, wrap_published
+from palscope.published.loading import open_checkpoint, wrap_published
 from palscope.routing import Level, Route, TokenLayout
 
 ENCODER_HOOKS = ("audio_",)
@@ -396,11 +395,9 @@ def load(
     Raises:
         CheckpointError: it cannot be found or loaded, or its weights do not fit into free memory.
     """
-    model: AudioLanguageModel
     if isinstance(name_or_path, PreTrainedModel):
         name = name_or_path.name_or_path or type(name_or_path).__name__
-        model, processor = wrap_published(name_or_path, processor)
-        return HookedAudioModel(model, processor, name)
+        return HookedAudioModel(*wrap_published(name_or_path, processor), name)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     check_fits(
         name_or_path,
@@ -412,13 +409,7 @@ def load(
             for name in ("device_map", "offload_folder", "quantization_config")
         },
     )
-    folder = find_checkpoint(name_or_path)
-    if model_type(folder) == PalscopeConfig.model_type:
-        dtype = dtype or torch.float32
-        model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype, **kwargs)
-        processor = PalscopeProcessor.from_pretrained(folder)
-    else:
-        model, processor = open_published(folder, dtype=dtype or "auto", **kwargs)
+    model, processor = open_checkpoint(find_checkpoint(name_or_path), dtype=dtype, **kwargs)
     if "device_map" not in kwargs:
         cast(Any, model).to(device)
     return HookedAudioModel(model.eval(), processor, os.fspath(name_or_path))

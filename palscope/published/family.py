@@ -59,6 +59,8 @@ class PublishedFamily(ABC):
     """Hz of the samples that are heard."""
     seconds_per_frame: ClassVar[float] = SECONDS_PER_FEATURE
     """Of the features."""
+    floor_db: ClassVar[float | None] = None
+    """As `EncoderConfig.floor_db`: 40 where the extractor is Whisper's."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
     unread: ClassVar[tuple[str, ...]] = ()

@@ -12,7 +12,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
 
 from palscope.errors import CheckpointError
+from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import check_loaded, model_type
+from palscope.models.processor import AudioProcessor
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
@@ -45,6 +48,26 @@ def wrap_published(
     template = getattr(processor, "chat_template", None)
     parts = PublishedProcessor(family, processor.tokenizer, extractor, template)
     return PublishedAudioModel(model, family), parts
+
+
+def open_checkpoint(
+    folder: Path, *, dtype: torch.dtype | str | None = None, **kwargs: Any
+) -> tuple[AudioLanguageModel, AudioProcessor]:
+    """The model in `folder`, without hooks, and its processor: palscope's own or a published one.
+
+    Args:
+        dtype: of the weights; by default float32 for palscope's own, for published models that of
+            the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    if model_type(folder) != PalscopeConfig.model_type:
+        return open_published(folder, dtype=dtype or "auto", **kwargs)
+    kwargs["dtype"] = dtype or torch.float32
+    model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
+    return model, PalscopeProcessor.from_pretrained(folder)
 
 
 def open_published(

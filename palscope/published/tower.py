@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from palscope.audio.timegrid import TimeGrid
@@ -46,6 +48,16 @@ class PublishedTower:
     def blocks(self) -> tuple[TowerLayer, ...]:
         """Layers that can be addressed by seconds, bottom first."""
         return self._family.tower_layers()
+
+    @property
+    def floor_db(self) -> float | None:
+        """As `EncoderConfig.floor_db`."""
+        return self._family.floor_db
+
+    @property
+    def window(self) -> float:
+        """Feature frames of the longest sound that is encoded at once: a clip is, of any length."""
+        return math.inf
 
     def bin_hz(self) -> None:
         """Not known: the front end is the checkpoint's own."""
