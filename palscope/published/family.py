@@ -45,6 +45,8 @@ class PublishedFamily(ABC):
     """Model types of weights of this class that are not opened, and what to do instead."""
     architecture: ClassVar[str]
     """The transformers class."""
+    checkpoints: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Published weights by hub id, and their size as their pages state it."""
     decoder_path: ClassVar[str] = "model.language_model"
     """Module of the bare decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""
     tower_path: ClassVar[str] = "model.audio_tower"

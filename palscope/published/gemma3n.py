@@ -55,6 +55,10 @@ class Gemma3n(PublishedFamily):
     """
 
     model_types = ("gemma3n",)
+    checkpoints = (
+        ("google/gemma-3n-E2B-it", "5.4 B"),
+        ("google/gemma-3n-E4B-it", "7.8 B"),
+    )
     architecture = "Gemma3nForConditionalGeneration"
     projector = "projector"
     place = "<audio_soft_token>"

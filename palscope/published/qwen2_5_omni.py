@@ -65,6 +65,10 @@ class Qwen25Omni(OmniThinkerFamily):
     """
 
     model_types = ("qwen2_5_omni_thinker", "qwen2_5_omni")
+    checkpoints = (
+        ("Qwen/Qwen2.5-Omni-7B", "10.7 B with its talker"),
+        ("Qwen/Qwen2.5-Omni-3B", "5.5 B with its talker"),
+    )
     architecture = "Qwen2_5OmniThinkerForConditionalGeneration"
     place = "<|AUDIO|>"
     projector = "projector"

@@ -29,6 +29,7 @@ class Qwen3Omni(OmniThinkerFamily):
     """
 
     model_types = ("qwen3_omni_moe_thinker", "qwen3_omni_moe")
+    checkpoints = (("Qwen/Qwen3-Omni-30B-A3B-Instruct", "35 B with its talker"),)
     architecture = "Qwen3OmniMoeThinkerForConditionalGeneration"
     place = "<|audio_pad|>"
     projector = "proj1"
