@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
@@ -55,6 +57,8 @@ class PublishedFamily(ABC):
     """Of the features."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
+    about_tokenizer: ClassVar[str] = ""
+    """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
@@ -119,6 +123,10 @@ class PublishedFamily(ABC):
     def tower_grid(self) -> TimeGrid:
         """Which seconds the tokens that enter the projector stand for."""
 
+    def written(self, tokens: int) -> str:
+        """What stands in a prompt's text for a clip of so many audio tokens."""
+        return self.place * tokens
+
     def chat(self, template: Any, question: str, clips: int) -> str:
         """A prompt of `clips` audio places and a question.
 
@@ -127,6 +135,10 @@ class PublishedFamily(ABC):
         """
         content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
         return template([{"role": "user", "content": content}])
+
+    def read_tokenizer(self, folder: Path) -> Any:
+        """The tokenizer of a checkpoint. Raises `OSError`, `ValueError` or `ImportError`."""
+        return AutoTokenizer.from_pretrained(folder)
 
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
