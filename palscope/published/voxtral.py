@@ -53,8 +53,11 @@ class Voxtral(WhisperTowerFamily):
         """Mistral's, as a tokenizer that reads marks from text.
 
         Where mistral-common is installed, `AutoTokenizer` would take its own, which does not.
+        tekken.json does not say what its special tokens are for.
         """
-        return TokenizersBackend.from_pretrained(folder)
+        return TokenizersBackend.from_pretrained(
+            folder, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+        )
 
     def encode(
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int

@@ -39,6 +39,13 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * samples).astype(np.float32)
 
 
+def _fading(seconds: float) -> np.ndarray:
+    """Noise that is nearly silent from 30 s on: features have a floor below their loudest bin."""
+    clip = noise(seconds, 3)
+    clip[30 * RATE :] *= 1e-4
+    return clip
+
+
 def by_processor(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
     """Rows in the class's chat format, through its own processor."""
     texts = [
@@ -176,7 +183,7 @@ class Opened:
         self.hooked: Any = palscope.load(self.tiny.model(), processor=self.tiny.processor())
         self.family: Any = self.hooked.model.family
         first, *others = (noise(s, seed) for seed, s in enumerate(case.seconds))
-        lasting = [] if case.long is None else [noise(case.long, 3)]
+        lasting = [] if case.long is None else [_fading(case.long)]
         self.rows: list[Row] = [([first], WORDS[0]), (others, WORDS[1]), ([], WORDS[2])]
         self.rows += [([clip], WORDS[0]) for clip in lasting]
         self.batch = self.asked()
