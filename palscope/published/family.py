@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
@@ -69,6 +70,8 @@ class PublishedFamily(ABC):
     """Prefixes of a checkpoint's tensors that are of other parts than those that hear and write."""
     divides_logits: ClassVar[bool] = True
     """Whether the class divides logits where the decoder's own class does (Granite)."""
+    about_tokenizer: ClassVar[str] = ""
+    """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
@@ -177,6 +180,10 @@ class PublishedFamily(ABC):
     def hearing_part(self, model: Any) -> Any:
         """Of a loaded model, the class that hears: all of it, nearly always."""
         return model
+
+    def read_tokenizer(self, folder: Path) -> Any:
+        """The tokenizer of a checkpoint. Raises `OSError`, `ValueError` or `ImportError`."""
+        return AutoTokenizer.from_pretrained(folder)
 
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
