@@ -58,6 +58,8 @@ class PublishedFamily(ABC):
     """Name among `components` of the module that the tower's output enters."""
     place: ClassVar[str]
     """Text of one audio token."""
+    package: ClassVar[str | None] = None
+    """What its feature extractor needs beside what palscope does, to be installed by this name."""
     sample_rate: ClassVar[int] = 16_000
     """Hz of the samples that are heard."""
     seconds_per_frame: ClassVar[float] = SECONDS_PER_FEATURE

@@ -42,6 +42,7 @@ class GraniteSpeech(PublishedFamily):
     tower_path = "model.encoder"
     projector = "projector"
     place = "<|audio|>"
+    package = "torchaudio"  # for its mel spectrogram
     seconds_per_frame = 0.02  # two log-mel columns make one of the encoder's frames
     divides_logits = False  # logits_scaling is left out, unlike in GraniteForCausalLM
 

@@ -109,8 +109,10 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
         tokenizer = family.read_tokenizer(folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
     except (ImportError, OSError, ValueError) as error:
+        missing = family.package is not None and isinstance(error, ImportError)
         raise CheckpointError(
             f"{folder}: the processor of {family.architecture} cannot be read: {error}"
+            + (f" Install what it needs: pip install {family.package}." if missing else "")
         ) from error
     return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
 
