@@ -1,4 +1,4 @@
-"""Qwen3-Omni's thinker (arXiv 2509.17765): a tower that hears chunks of 1 s, and Qwen3's experts."""
+"""Qwen3-Omni's thinker (arXiv 2509.17765): a tower that hears chunks of 1 s, and Qwen3 MoE."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Qwen3Omni(OmniThinkerFamily):
     def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features as of a clip alone: its end is mirrored, and a cut frame dropped."""
         if len(samples) <= extractor.n_fft // 2:
+            # Too short to be mirrored; the class's own processor breaks here.
             return ClipFeatures(torch.empty(extractor.feature_size, 0), 0)
         made = extractor(
             samples,
