@@ -1,14 +1,22 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import gemma3n as _gemma3n
+from palscope.published import granite_speech as _granite_speech
+from palscope.published import phi4_multimodal as _phi4_multimodal
 from palscope.published import qwen2_5_omni as _qwen2_5_omni
 from palscope.published import qwen2_audio as _qwen2_audio
 from palscope.published import qwen3_omni as _qwen3_omni
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
-from palscope.published.registry import published_families, published_family, register_published
+from palscope.published.registry import (
+    published_families,
+    published_family,
+    register_published,
+    unread_prefixes,
+)
 
-_ = _qwen2_audio, _qwen2_5_omni, _qwen3_omni
+_ = (_gemma3n, _granite_speech, _phi4_multimodal, _qwen2_5_omni, _qwen2_audio, _qwen3_omni)
 
 __all__ = [
     "PublishedAudioModel",
@@ -18,4 +26,5 @@ __all__ = [
     "published_families",
     "published_family",
     "register_published",
+    "unread_prefixes",
 ]

@@ -12,11 +12,14 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
 
 from palscope.errors import CheckpointError
-from palscope.models.checkpoints import check_loaded
+from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.checkpoints import check_loaded, model_type
+from palscope.models.processor import AudioProcessor
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
-from palscope.published.registry import published_family
+from palscope.published.registry import published_class, published_family
 
 
 def wrap_published(
@@ -47,6 +50,26 @@ def wrap_published(
     return PublishedAudioModel(model, family), parts
 
 
+def open_checkpoint(
+    folder: Path, *, dtype: torch.dtype | str | None = None, **kwargs: Any
+) -> tuple[AudioLanguageModel, AudioProcessor]:
+    """The model in `folder`, without hooks, and its processor: palscope's own or a published one.
+
+    Args:
+        dtype: of the weights; by default float32 for palscope's own, for published models that of
+            the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    if model_type(folder) != PalscopeConfig.model_type:
+        return open_published(folder, dtype=dtype or "auto", **kwargs)
+    kwargs["dtype"] = dtype or torch.float32
+    model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
+    return model, PalscopeProcessor.from_pretrained(folder)
+
+
 def open_published(
     folder: Path, *, dtype: torch.dtype | str, **kwargs: Any
 ) -> tuple[PublishedAudioModel, PublishedProcessor]:
@@ -57,11 +80,13 @@ def open_published(
         **kwargs: `from_pretrained`'s.
 
     Raises:
-        CheckpointError: the class is not registered, tensors are missing, or the processor needs a
-            package that is not installed.
+        CheckpointError: the class is not registered, tensors are missing, or adapters or the
+            processor need a package that is not installed.
     """
+    published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:
         model, info = kind.from_pretrained(
@@ -70,6 +95,7 @@ def open_published(
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
     check_loaded(folder, set(info["missing_keys"]), set(), info)
+    family.complete(model, folder)
     processor = read_processor(folder, family)
     return PublishedAudioModel(model, published_family(model.config)), processor
 

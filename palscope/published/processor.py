@@ -108,15 +108,18 @@ class PublishedProcessor:
         place = self.audio_token
         check_prompts(texts, len(clips), place)
         heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
-        counts = iter([self.family.tokens(frames) for _, frames in heard])
+        counts = [self.family.tokens(frames) for _, frames in heard]
+        written = iter([self.family.written(count) for count in counts])
         expanded = [
             "".join(
-                part if index == 0 else place * next(counts) + part
+                part if index == 0 else next(written) + part
                 for index, part in enumerate(prompt.split(place))
             )
             for prompt in texts
         ]
-        return BatchFeature({**tokenised(self.tokenizer, expanded), **padded_features(heard)})
+        made = tokenised(self.tokenizer, expanded)
+        made["input_ids"] = self.family.read(made["input_ids"], counts)
+        return BatchFeature({**made, **padded_features(heard)})
 
     def _hear(self, clip: Clip) -> Any:
         samples = clip.samples(self.sample_rate)

@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's thinker (arXiv 2503.20215): a tower that hears windows of 2 s, and Qwen2.5."""
+"""Qwen2.5-Omni's thinker (arXiv 2503.20215): a tower of windows of 2 s, and Qwen2.5."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class OmniThinkerFamily(PublishedFamily):
     follow one another in tensors without a batch dimension. Sound takes positions as text does:
     the three axes of its rotary positions differ only where there are pictures.
     """
+
+    unread = ("talker.", "token2wav.", "code2wav.")
 
     def __init__(self, config: Any) -> None:
         super().__init__(getattr(config, "thinker_config", config))

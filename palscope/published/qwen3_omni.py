@@ -1,4 +1,4 @@
-"""Qwen3-Omni's thinker (arXiv 2509.17765): a tower that hears chunks of 1 s, and Qwen3 MoE."""
+"""Qwen3-Omni's thinker (arXiv 2509.17765): a tower of chunks of 1 s, and Qwen3's experts."""
 
 from __future__ import annotations
 

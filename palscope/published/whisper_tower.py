@@ -8,7 +8,7 @@ from typing import Any
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders.base import ClipFeatures, Samples
-from palscope.encoders.whisper import whisper_components
+from palscope.encoders.whisper import WhisperEncoderConfig, whisper_components
 from palscope.published.family import PublishedFamily, TowerLayer
 
 WINDOW = 3000
@@ -19,6 +19,7 @@ class WhisperTowerFamily(PublishedFamily):
     """A class whose tower is Whisper's encoder, at `tower_path` of the published model."""
 
     tower_path = "model.audio_tower"
+    floor_db = WhisperEncoderConfig.floor_db
     projector = "projector"
     projector_path = "model.multi_modal_projector"
 

@@ -63,6 +63,10 @@ class LayerColumns:
         fed = running if self.fed is self.running else fed
         return ContinuedColumns(memory, running, fed, held.keys)
 
+    def reading(self, keys: Int[Tensor, "batch keys"]) -> BorrowedColumns:
+        """These columns in a layer that has no keys of its own and reads another's `keys`."""
+        return BorrowedColumns(self.memory, self.running, self.fed, keys)
+
     def repeated(self, times: int) -> LayerColumns:
         """These columns with every row repeated `times`."""
         each = (part.repeat_interleave(times, 0) for part in (self.memory, self.running, self.fed))
@@ -84,6 +88,23 @@ class ContinuedColumns(LayerColumns):
         """These columns with every row repeated `times`."""
         parts = (self.memory, self.running, self.fed, self.past)
         return ContinuedColumns(*(part.repeat_interleave(times, 0) for part in parts))
+
+
+@dataclass(frozen=True)
+class BorrowedColumns(LayerColumns):
+    """The columns of a layer whose keys were made in another one, in which other tokens run."""
+
+    borrowed: Int[Tensor, "batch keys"]
+
+    @property
+    def keys(self) -> Int[Tensor, "batch keys"]:
+        """Columns of the other layer's keys; -1 where what stands there is absent in this one."""
+        return self.borrowed
+
+    def repeated(self, times: int) -> BorrowedColumns:
+        """These columns with every row repeated `times`."""
+        parts = (self.memory, self.running, self.fed, self.borrowed)
+        return BorrowedColumns(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -288,6 +309,13 @@ class TokenLayout:
         fed = _packed(text | full)
         running = _packed(text | full | attending) if bool(attending.any()) else fed
         return LayerColumns(_packed(keys), running, fed)
+
+    def seen_in(
+        self, columns: Int[Tensor, "batch n"], route: Route, layer: int
+    ) -> Int[Tensor, "batch n"]:
+        """`columns`, with -1 in place of those whose stream is absent in `layer`."""
+        absent = self._of(route.streams_at(layer, Level.ABSENT))
+        return torch.where(self._at(absent, columns), -1, columns)
 
     def _of(self, streams: Sequence[str]) -> Bool[Tensor, "batch columns"]:
         """Where tokens of these streams stand."""

@@ -92,12 +92,14 @@ def test_a_burst_changes_the_token_that_stands_for_its_second(opened: Opened) ->
     before = hooked.encode_audio(inputs).streams["frames"][0]
     hits = 0
     for share in (0.07, 0.31, 0.52, 0.78, 0.96):
-        held = int(((spans[:, 0] <= share * seconds) & (spans[:, 1] > share * seconds)).nonzero())
+        of_it = (spans[:, 0] <= share * seconds) & (spans[:, 1] > share * seconds)
+        held = int(of_it.nonzero()[0])
         first = round((float(spans[held].mean()) - 0.005) * RATE)
         clip = quiet.copy()
         clip[first : first + RATE // 100] += 5 * noise(0.01, seed=1)
         after = hooked.encode_audio(hooked.inputs(WORDS[0], clip)).streams["frames"][0]
-        hits += int((after - before).norm(dim=1).argmax()) == held
+        changed = int((after - before).norm(dim=1).argmax())
+        hits += torch.equal(spans[changed], spans[held])  # tokens may share their seconds
     assert hits >= opened.case.hits
 
 
@@ -271,7 +273,7 @@ def test_a_saved_folder_opens_again_and_a_missing_tensor_is_refused(
     opened: Opened, tmp_path: Path
 ) -> None:
     save = opened.case.save
-    opened.plain.save_pretrained(tmp_path, max_shard_size="60KB")
+    opened.family.save(opened.plain, tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     if save is None:
         return
