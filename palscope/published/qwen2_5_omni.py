@@ -91,8 +91,8 @@ class Qwen25Omni(OmniThinkerFamily):
     def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features of the clip and the silence behind it, cut to the clip.
 
-        The published processor fills 300 s with silence. Frames that hear nothing but silence are
-        never louder than the clip's loudest, and so have no effect: two are enough.
+        The published processor fills 300 s with silence. Three frames of it are enough: those
+        farther from the clip hear none of it, and change neither its features nor their maximum.
         """
         frames = math.ceil(len(samples) / extractor.hop_length)
         made = extractor(

@@ -49,6 +49,7 @@ class Qwen3Omni(OmniThinkerFamily):
     def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features as of a clip alone: its end is mirrored, and a cut frame dropped."""
         if len(samples) <= extractor.n_fft // 2:
+            # Too short to be mirrored; the class's own processor breaks here.
             return ClipFeatures(torch.empty(extractor.feature_size, 0), 0)
         made = extractor(
             samples,
