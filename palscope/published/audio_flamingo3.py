@@ -19,6 +19,7 @@ class AudioFlamingo3(WhisperTowerFamily):
     """
 
     model_types = ("audioflamingo3",)
+    checkpoints = (("nvidia/audio-flamingo-3-hf", "8.3 B"),)
     architecture = "AudioFlamingo3ForConditionalGeneration"
     place = "<sound>"
     longest = 600.0

@@ -17,6 +17,7 @@ class GlmAsr(WhisperTowerFamily):
     """Windows of 30 s, each heard by itself, the silence that fills the last one included."""
 
     model_types = ("glmasr",)
+    checkpoints = (("zai-org/GLM-ASR-Nano-2512", "1.5 B"),)
     architecture = "GlmAsrForConditionalGeneration"
     place = "<|pad|>"  # of audio: what pads a prompt is the end of text
     longest = 630.0  # whole windows of the processor's 655 s

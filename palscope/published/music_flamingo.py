@@ -18,6 +18,7 @@ class MusicFlamingo(AudioFlamingo3):
     """Between tower and projector a rotary embedding tells a token its second in the clip."""
 
     model_types = ("musicflamingo",)
+    checkpoints = (("nvidia/music-flamingo-2601-hf", "8 B"),)
     architecture = "MusicFlamingoForConditionalGeneration"
     longest = 1200.0
 

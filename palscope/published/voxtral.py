@@ -18,6 +18,10 @@ class Voxtral(WhisperTowerFamily):
     """Whole windows of 30 s: the silence behind a clip is heard, and has tokens of its own."""
 
     model_types = ("voxtral",)
+    checkpoints = (
+        ("mistralai/Voxtral-Mini-3B-2507", "4.7 B"),
+        ("mistralai/Voxtral-Small-24B-2507", "24 B"),
+    )
     architecture = "VoxtralForConditionalGeneration"
     place = "[AUDIO]"
     about_tokenizer = (
