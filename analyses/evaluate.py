@@ -25,9 +25,9 @@ from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.evaluate import evaluate_manifest
 from palscope.evaluation.nearest import decoder_embedder, sentence_embedder
 from palscope.evaluation.ranking import ModelAnswerer
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.checkpoints import find_checkpoint
+from palscope.published.loading import open_checkpoint
 from palscope.sweeps import commands
 
 OWN_EMBEDDER = "the model's own input embeddings"
@@ -167,9 +167,10 @@ def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
     if given.model is None:
         raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
     folder = find_checkpoint(given.model)
-    model: Any = PalscopeForConditionalGeneration.from_pretrained(folder).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    answerer = ModelAnswerer(model, PalscopeProcessor.from_pretrained(folder), **options)
+    model: Any
+    model, processor = open_checkpoint(folder)
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    answerer = ModelAnswerer(model, processor, **options)
     return answerer, f"{given.model} {base_fingerprint(folder)}"
 
 

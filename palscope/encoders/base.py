@@ -106,6 +106,21 @@ class Block(NamedTuple):
     order: Int[Tensor, " tokens"]
 
 
+class Passing(NamedTuple):
+    """What an encoder's modules are being called with, for hooks that must find tokens there.
+
+    In a tensor that passes, read row by row less its last dimension, the clips' tokens stand one
+    clip behind the other, with as many places for each.
+
+    `clips`: their numbers in the call; `start`: second of these clips at which the tokens begin;
+    `lengths`: of all clips of the call, in feature frames.
+    """
+
+    clips: tuple[int, ...]
+    start: float
+    lengths: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class EncoderConfig(ABC):
     """Settings of an encoder: plain values, so that a checkpoint's `config.json` can hold them.
@@ -161,7 +176,15 @@ class EncoderConfig(ABC):
 
 
 class Encoder(nn.Module, ABC):
-    """An encoder: features of clips in, a sequence of states on a time grid out."""
+    """An encoder: features of clips in, a sequence of states on a time grid out.
+
+    Attributes:
+        passing: while its modules run, what they are called with.
+    """
+
+    a_call_a_clip: ClassVar[bool] = False
+    """Whether what reads the output is called once a clip too, while the clip passes."""
+    passing: Passing | None = None
 
     @property
     @abstractmethod
@@ -208,6 +231,20 @@ class Encoder(nn.Module, ABC):
         from palscope.encoders.front_end import EncoderFeatureExtractor
 
         return EncoderFeatureExtractor(self.config.to_dict())
+
+    @property
+    def kind(self) -> str:
+        """Its registered name."""
+        return self.config.kind
+
+    def bin_hz(self) -> Float[np.ndarray, " bins"] | None:
+        """The centre of each row of the features, in Hz; None where they have none."""
+        return self.config.bin_hz()
+
+    @property
+    def floor_db(self) -> float | None:
+        """As `EncoderConfig.floor_db`."""
+        return self.config.floor_db
 
     # -- several together -------------------------------------------------------------------------
 
@@ -290,6 +327,7 @@ class WindowedEncoder(Encoder):
         self._check(features, lengths)
         features = features.to(next(self.parameters()).dtype)
         states = features.new_zeros(len(features), self.tokens(int(lengths.max())), self.width)
+        clips = tuple(int(frames) for frames in lengths)
         # One window at a time bounds the memory by the batch, not by the length of the sound.
         for start in range(0, int(lengths.max()), self.window):
             rows = (lengths > start).nonzero()[:, 0]
@@ -297,11 +335,14 @@ class WindowedEncoder(Encoder):
             first = self.columns(self.window) * (start // self.window)
             piece = features[rows, :, first : first + self.columns(int(left.max()))]
             tokens = self.token_lengths(left)
+            here = tuple(clip for clip, frames in enumerate(clips) if frames > start)
+            self.passing = Passing(here, start * SECONDS_PER_FEATURE, clips)
             encoded = self.encode_window(piece, left)[:, : int(tokens.max())]
             at = self.tokens(start) if start else 0
             states[rows, at : at + encoded.shape[1]] = encoded.masked_fill(
                 ~within(tokens, encoded.shape[1])[:, :, None], 0
             )
+        self.passing = None
         return EncoderOutput(states, self.token_lengths(lengths))
 
     def token_lengths(self, lengths: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 
 from palscope.errors import BenchmarkError
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.processor import AudioProcessor
 from palscope.setup.hub import cached_snapshot, hub_reachable
 
 Embedder = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
@@ -74,9 +75,7 @@ def sentence_embedder(name: str) -> Embedder:
     return lambda texts: model.encode(list(texts), show_progress_bar=False)
 
 
-def decoder_embedder(
-    model: PalscopeForConditionalGeneration, processor: PalscopeProcessor
-) -> Embedder:
+def decoder_embedder(model: AudioLanguageModel, processor: AudioProcessor) -> Embedder:
     """The mean of the decoder's own input embeddings over a text's tokens.
 
     Our default where no embedder is named: it needs no other model, and knows words, not meanings.

@@ -14,9 +14,10 @@ from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import RouteError
 from palscope.evaluation.placements import Questions, measure_placements
 from palscope.evaluation.ranking import ModelAnswerer
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.checkpoints import find_checkpoint
+from palscope.published.loading import open_checkpoint
 from palscope.routing import Route
 from palscope.routing.depths import NO_AUDIO, Placement
 from palscope.sweeps import commands, processes
@@ -158,14 +159,13 @@ class Trained:
 
 
 def _load(name: str | Path, device: torch.device | None) -> ModelAnswerer:
-    folder = find_checkpoint(name)
-    model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    model, processor = open_checkpoint(find_checkpoint(name))
     cast(Any, model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return ModelAnswerer(model.eval(), PalscopeProcessor.from_pretrained(folder))
+    return ModelAnswerer(model.eval(), processor)
 
 
 def _served(
-    name: str, model: PalscopeForConditionalGeneration, placements: Sequence[Placement]
+    name: str, model: AudioLanguageModel, placements: Sequence[Placement]
 ) -> list[Placement]:
     """Those that the checkpoint has weights for; says why the others are left out."""
     served: list[Placement] = []

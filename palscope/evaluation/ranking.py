@@ -11,7 +11,9 @@ from jaxtyping import Float
 
 from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor, scoring
+from palscope.models import scoring
+from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.processor import AudioProcessor
 
 
 class Asked(NamedTuple):
@@ -45,10 +47,10 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class ModelAnswerer:
-    """A palscope model and its processor as an `Answerer`."""
+    """A model and its processor as an `Answerer`."""
 
-    model: PalscopeForConditionalGeneration
-    processor: PalscopeProcessor
+    model: AudioLanguageModel
+    processor: AudioProcessor
     max_new_tokens: int = 12
     """Room for the longest list of digits, and for a stutter to show."""
 

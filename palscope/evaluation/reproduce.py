@@ -203,7 +203,7 @@ def costs_of(
             prefills[variant.name] = prefill(model, inputs, model.route)
             if variant.route is None:
                 stage = list(variant.system.recipe.stages.values())[-1]
-                prepare(model, stage.train, bf16=False)
+                prepare(cast(Any, model), stage.train, bf16=False)
                 batch = prompt_batch(processor, [(noise, TIMED_QUESTION)] * TIMED_ROWS)
                 batch = with_answers(processor, batch, ["a dog"] * TIMED_ROWS)
                 batch = {name: value.to(model.device) for name, value in batch.items()}

@@ -12,6 +12,7 @@ from transformer_lens.model_bridge.generalized_components import LinearBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
+import palscope.hooks.gemma3n  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope.encoders import Component
 from palscope.hooks.attention import with_audio
 from palscope.hooks.fused import keep_adapters

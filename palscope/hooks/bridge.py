@@ -24,16 +24,18 @@ from palscope.hooks.listening import noting
 from palscope.models import (
     AudioClips,
     AudioStream,
-    PalscopeConfig,
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import find_checkpoint, model_type
+from palscope.models.checkpoints import find_checkpoint
 from palscope.models.decoder import AudioTaps
+from palscope.models.families import key_layer
+from palscope.models.memory import check_fits
 from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer, prompt_batch
-from palscope.published.loading import open_published, wrap_published
+from palscope.published import unread_prefixes
+from palscope.published.loading import open_checkpoint, wrap_published
 from palscope.routing import Level, Route, TokenLayout
 
 ENCODER_HOOKS = ("audio_",)
@@ -287,9 +289,16 @@ class HookedAudioModel(TransformerBridge):
         route = self.current_route
         if parts[-1] in AUDIO_HOOKS:
             layer = int(parts[1])
+            source = key_layer(self.model.text_config, layer)
+            if source != layer:
+                return f"layer {layer} has no keys of its own; it reads those of layer {source}"
             if route.streams_at(layer, Level.KEYS):
                 return None
-            having = [i for i in range(route.n_layers) if route.streams_at(i, Level.KEYS)]
+            having = [
+                i
+                for i in range(route.n_layers)
+                if route.streams_at(i, Level.KEYS) and key_layer(self.model.text_config, i) == i
+            ]
             return (
                 f"layer {layer} reads no audio as keys under this route; layers that do: {having}"
             )
@@ -384,20 +393,23 @@ def load(
         **kwargs: `from_pretrained`'s, e.g. `attn_implementation`, `device_map`.
 
     Raises:
-        CheckpointError: it cannot be found or loaded.
+        CheckpointError: it cannot be found or loaded, or its weights do not fit into free memory.
     """
-    model: AudioLanguageModel
     if isinstance(name_or_path, PreTrainedModel):
         name = name_or_path.name_or_path or type(name_or_path).__name__
-        model, processor = wrap_published(name_or_path, processor)
-        return HookedAudioModel(model, processor, name)
-    folder = find_checkpoint(name_or_path)
-    if model_type(folder) == PalscopeConfig.model_type:
-        dtype = dtype or torch.float32
-        model = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype, **kwargs)
-        processor = PalscopeProcessor.from_pretrained(folder)
-    else:
-        model, processor = open_published(folder, dtype=dtype or "auto", **kwargs)
+        return HookedAudioModel(*wrap_published(name_or_path, processor), name)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_fits(
+        name_or_path,
+        dtype=dtype if isinstance(dtype, torch.dtype) else None,
+        device=device,
+        unread=unread_prefixes(),
+        **{
+            name: kwargs.get(name)
+            for name in ("device_map", "offload_folder", "quantization_config")
+        },
+    )
+    model, processor = open_checkpoint(find_checkpoint(name_or_path), dtype=dtype, **kwargs)
     if "device_map" not in kwargs:
-        cast(Any, model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        cast(Any, model).to(device)
     return HookedAudioModel(model.eval(), processor, os.fspath(name_or_path))

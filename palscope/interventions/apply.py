@@ -16,7 +16,7 @@ from palscope.interventions.address import Address
 from palscope.interventions.changes import Change
 from palscope.interventions.knockout import EdgeCuts, Knockout
 from palscope.interventions.places import Places
-from palscope.interventions.resolve import Part, Resolved, resolve
+from palscope.interventions.resolve import OF_CLIPS, Part, Resolved, resolve
 from palscope.routing import Route, TokenLayout
 
 
@@ -144,8 +144,7 @@ def in_force(
     cuts: list[tuple[Part, int]] = []
     for each, copy in placed:
         for part in each.parts:
-            of_clips = part.axis in ("window", "mel", "clip_tokens")
-            row = part.row + copy * (clips if of_clips else rows)
+            row = part.row + copy * (clips if part.axis in OF_CLIPS else rows)
             if each.change is None:
                 cuts.append((part, row))
             else:
@@ -155,9 +154,7 @@ def in_force(
     def editor(found: list[Edit]) -> Any:
         def edit(tensor: Tensor, hook: Any) -> Tensor | None:
             del hook
-            inside = found[0].part.axis in ("window", "mel")
-            window = places.next_window(found[0].part) if inside else None
-            return _edited(tensor, found, places, window, done)
+            return _edited(tensor, found, places, done)
 
         return edit
 
@@ -177,12 +174,10 @@ def in_force(
         )
 
 
-def _edited(
-    tensor: Tensor, edits: Sequence[Edit], places: Places, window: int | None, done: set[int]
-) -> Tensor | None:
+def _edited(tensor: Tensor, edits: Sequence[Edit], places: Places, done: set[int]) -> Tensor | None:
     new: Tensor | None = None
     for edit in edits:
-        found = places.find(edit.part, edit.row, tensor, window)
+        found = places.find(edit.part, edit.row, tensor)
         if found is None:
             continue
         new = tensor.clone() if new is None else new

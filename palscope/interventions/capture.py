@@ -107,8 +107,8 @@ def capture_parts(
     places = Places(model, inputs)
     pieces: dict[tuple[str, int], list[Tensor]] = {}
 
-    def take(part: Part, tensor: Tensor, window: int | None) -> None:
-        found = places.find(part, part.row, tensor, window)
+    def take(part: Part, tensor: Tensor) -> None:
+        found = places.find(part, part.row, tensor)
         if found is not None:
             value = tensor[found.index].detach().clone()
             pieces.setdefault((part.hook, part.row), []).append(value)
@@ -120,10 +120,8 @@ def capture_parts(
     def listener(found: list[Part]) -> Any:
         def listen(tensor: Tensor, hook: Any) -> None:
             del hook
-            inside = found[0].axis in ("window", "mel")
-            window = places.next_window(found[0]) if inside else None
             for part in found:
-                take(part, tensor, window)
+                take(part, tensor)
 
         return listen
 

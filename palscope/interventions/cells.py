@@ -173,7 +173,7 @@ def _run_together(
         for bound in _bound(model, inputs, cell, layout)
     ]
     parts = [part for bound, _ in placed for part in bound.parts]
-    in_encoder = any(part.layer is None or part.axis == "window" for part in parts)
+    in_encoder = any(part.layer is None or part.axis == "passing" for part in parts)
     given = inputs if in_encoder else encoded
     with in_force(model, inputs, placed, len(cells)) as cuts:
         logits = model(copies_of(given, len(cells)), logits_to_keep=1)[:, -1].float().cpu()

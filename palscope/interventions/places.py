@@ -11,7 +11,7 @@ from torch import Tensor
 
 from palscope.errors import HookError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions.resolve import Part
+from palscope.interventions.resolve import OF_CLIPS, Part, encoder_grid
 
 
 @dataclass(frozen=True)
@@ -26,66 +26,51 @@ class Found:
 
 
 class Places:
-    """Finds parts in tensors, for a model that is called with so many copies of `inputs`.
-
-    Encoders fire a hook once for each window of a long clip, so the windows are counted.
-    """
+    """Finds parts in tensors, for a model that is called with so many copies of `inputs`."""
 
     def __init__(self, model: HookedAudioModel, inputs: Mapping[str, Any], copies: int = 1) -> None:
         self._model = model
         rows, self._width = (int(n) for n in inputs["input_ids"].shape)
         self._rows = rows * copies
         lengths = inputs.get("feature_lengths")
-        self._frames = [] if lengths is None else [int(n) for n in lengths] * copies
-        self._fired: dict[str, int] = {}
+        self._frames = () if lengths is None else tuple(int(n) for n in lengths) * copies
 
-    def next_window(self, part: Part) -> int:
-        """Number of the encoder's window that fires the part's hook now."""
-        hook = part.hook
-        window = self._model.model.encoder.parts[part.encoder].window
-        windows = -(-max(self._frames) // window)
-        count = self._fired.get(hook, 0)
-        self._fired[hook] = count + 1
-        return count % windows
-
-    def find(self, part: Part, row: int, tensor: Tensor, window: int | None) -> Found | None:
+    def find(self, part: Part, row: int, tensor: Tensor) -> Found | None:
         """Where the part's values stand in `tensor`; None where this pass holds none of them.
 
         Args:
             row: the row, or the clip, that stands for the part's own in this batch.
-            window: number of the encoder's window, for hooks inside it.
         """
         if part.axis == "clip_tokens":
             return Found((row, part.columns.to(tensor.device)))
-        if part.axis in ("window", "mel"):
-            return self._in_window(part, row, tensor, window or 0)
+        if part.axis in OF_CLIPS:
+            return self._in_encoder(part, row, tensor)
         return self._in_decoder(part, row, tensor)
 
-    def _in_window(self, part: Part, clip: int, tensor: Tensor, window: int) -> Found | None:
-        encoder = self._model.model.encoder.parts[part.encoder]
-        frames = encoder.window
-        first = window * frames
-        here = [i for i, n in enumerate(self._frames) if n > first]
-        if len(here) != tensor.shape[0]:
+    def _in_encoder(self, part: Part, clip: int, tensor: Tensor) -> Found | None:
+        passing = self._model.model.encoder.parts[part.encoder].passing
+        if passing is None or passing.lengths != self._frames:
             raise HookError(
-                f"{part.hook}: {tensor.shape[0]} clips fired, but the intervention was made for "
-                f"{len(here)}. Call the model with the inputs that it was made for."
+                f"{part.hook}: clips of {passing and passing.lengths} feature frames pass, but the "
+                f"intervention was made for {self._frames}. Call the model with the inputs that it "
+                "was made for."
             )
-        if clip not in here:
+        if clip not in passing.clips:
             return None
-        per = frames if part.order is None else len(part.order)
-        inside = (part.columns >= window * per) & (part.columns < (window + 1) * per)
+        mel = part.axis == "mel"
+        places = tensor.shape[-1] if mel else tensor[..., 0].numel() // len(passing.clips)
+        order = torch.arange(places) if part.order is None else part.order
+        grid = encoder_grid(self._model, part)
+        first = grid.tokens(passing.start) if passing.start else 0
+        inside = (part.columns >= first) & (part.columns < first + len(order))
         which = inside.nonzero()[:, 0]
         if not len(which):
             return None
-        at = part.columns[which] - window * per
-        if part.order is not None:
-            at = part.order[at]
-        at = at.to(tensor.device)
-        place = here.index(clip)
-        # With the clip as a tensor too, the tokens' axis comes first: [tokens, bins].
-        clips = torch.full_like(at, place)
-        return Found((clips, slice(None), at) if part.axis == "mel" else (clips, at), which)
+        at = order[part.columns[which] - first].to(tensor.device)
+        row = passing.clips.index(clip)
+        if mel:  # with the clip as a tensor too, the frames' axis comes first: [frames, bins]
+            return Found((torch.full_like(at, row), slice(None), at), which)
+        return Found(torch.unravel_index(at + row * places, tensor.shape[:-1]), which)
 
     def _in_decoder(self, part: Part, row: int, tensor: Tensor) -> Found | None:
         run = self._model.model.current_run

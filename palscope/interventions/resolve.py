@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio.timegrid import TimeGrid
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
 
-Axis = Literal["running", "memory", "fed", "pattern", "window", "clip_tokens", "mel"]
-"""How a hook point's tensor is laid out; `apply` knows each."""
+Axis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
+"""How a hook point's tensor is laid out; `Places` knows each."""
+
+OF_CLIPS = ("passing", "mel", "clip_tokens")
+"""Layouts before the decoder, where a part's row is a clip of the batch."""
 
 _TOUCH = 1e-6
 """Seconds: tokens that only touch a stretch do not overlap it."""
@@ -49,7 +52,8 @@ class Part:
         heads: places on the tensor's head axis, None for all.
         queries: at `pattern`, the columns that read; `columns` are the keys.
         encoder: before the decoder, which of the encoder's parts.
-        order: inside an encoder's layer, places of a window's tokens in its tensor.
+        order: inside an encoder's layer, places of its tokens among a clip's; None where token `i`
+            of what passes has place `i`.
     """
 
     hook: str
@@ -215,7 +219,9 @@ def _layer_parts(
     hook = f"{block}.{_BLOCK[address.site]}"
     axis: Axis = "running"
     if address.site == "mlp_out":
-        axis, running = "fed", _among(chosen, columns.fed[row])
+        running = _among(chosen, columns.fed[row])
+        # Behind a norm of its own (Gemma, OLMo 2) what was fed stands among the others again.
+        axis = "running" if hasattr(cast(Any, model.blocks[layer]), "ln2_post") else "fed"
     return [Part(hook, axis, row, running, onwards, layer, heads)] if len(running) else []
 
 
@@ -350,7 +356,7 @@ def _before_the_decoder(
     assert isinstance(sound, Sound)
     if sound.stream is not None:
         raise PalscopeError(f"{address.site} lies before the streams part; leave stream out.")
-    lengths = [int(n) for n in inputs["feature_lengths"]]
+    frames = [int(n) for n in inputs["feature_lengths"]]
     for row in range(layout.stream.shape[0]):
         owned = [clip for clip, owner in enumerate(layout.clip_row) if owner == row]
         if sound.clip >= len(owned):
@@ -358,7 +364,7 @@ def _before_the_decoder(
                 f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
             )
         clip = owned[sound.clip]
-        length = lengths[clip] * SECONDS_PER_FEATURE
+        length = model.model.seconds_heard(frames[clip])
         end = length if sound.end is None else sound.end
         if end > length + 0.1:
             raise PalscopeError(
@@ -367,7 +373,8 @@ def _before_the_decoder(
             )
         told: set[tuple[int, TimeGrid]] = set()
         for part, grid in places:
-            tokens = grid.tokens_between(sound.start, end, grid.tokens(length))
+            count = _tokens_of(model, grid, frames[clip])
+            tokens = grid.tokens_between(sound.start, end, count)
             parts.append(replace(part, row=clip, columns=torch.tensor(list(tokens))))
             if (part.encoder, grid) in told:
                 continue  # another layer of the same encoder
@@ -386,10 +393,17 @@ def _before_the_decoder(
     return Resolved(address, tuple(parts), lambda: pd.DataFrame(covered))
 
 
+def _tokens_of(model: HookedAudioModel, grid: TimeGrid, frames: int) -> int:
+    """How many tokens of a grid come of a clip of `frames`."""
+    if grid == model.model.frame_grid:
+        return model.model.frame_tokens(frames)  # some classes leave a clip's very end without
+    return grid.tokens(model.model.seconds_heard(frames))
+
+
 def encoder_grid(model: HookedAudioModel, part: Part) -> TimeGrid:
     """The time grid of a part before the decoder, whose columns are tokens of the clip."""
     if part.axis == "mel":
-        return TimeGrid(SECONDS_PER_FEATURE)
+        return TimeGrid(model.model.seconds_per_frame)
     encoder = model.model.encoder.parts[part.encoder]
     return encoder.grid if part.layer is None else encoder.blocks[part.layer].grid
 
@@ -399,15 +413,16 @@ def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Par
     encoder = model.model.encoder
     none = torch.empty(0, dtype=torch.long)
     if address.site == "encoder_output":
+        axis: Axis = "passing" if encoder.a_call_a_clip else "clip_tokens"
         parts = [
-            Part(f"audio_{name}.hook_in", "clip_tokens", 0, none, encoder=number)
+            Part(f"audio_{name}.hook_in", axis, 0, none, encoder=number)
             for number, name in enumerate(model.model.encoder_entries)
         ]
     elif address.site == "mel":
         for each in encoder.parts:
             if each.mel_hook is None:
                 raise PalscopeError(
-                    f"the encoder {each.config.kind} hears a short clip several times over, or is "
+                    f"the encoder {each.kind} hears a short clip several times over, or is "
                     "not hooked where its features enter, so they cannot be addressed: edit the "
                     "sound itself (edit_waveform)."
                 )
@@ -427,7 +442,7 @@ def _encoder_blocks(model: HookedAudioModel, address: Address) -> list[Part]:
     encoder = model.model.encoder
     deepest = max(len(each.blocks) for each in encoder.parts)
     if not deepest:
-        raise PalscopeError(f"the encoder {encoder.config.kind} names no layers of its own.")
+        raise PalscopeError(f"the encoder {encoder.kind} names no layers of its own.")
     wanted = _checked("encoder layer", address.layers, deepest)
     none = torch.empty(0, dtype=torch.long)
     parts: list[Part] = []
@@ -437,7 +452,7 @@ def _encoder_blocks(model: HookedAudioModel, address: Address) -> list[Part]:
             # The layers above the last that the connector reads do not run.
             if layer in wanted and (address.layers or model.can_fire(hook)):
                 parts.append(
-                    Part(hook, "window", 0, none, layer=layer, encoder=number, order=block.order)
+                    Part(hook, "passing", 0, none, layer=layer, encoder=number, order=block.order)
                 )
     return parts
 

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import SITES, Address, Captured, Change, Resolved, Sound, capture
@@ -374,7 +373,7 @@ def _cells(
         empty = pd.array([None] * len(cells), dtype="Int64")
         return cells.assign(bin=empty, hz=np.nan, attribution=products.sum(-1).numpy())
     frames, bins = products.shape
-    hz = model.model.encoder.parts[part.encoder].config.bin_hz()
+    hz = model.model.encoder.parts[part.encoder].bin_hz()
     hz = np.full(bins, np.nan) if hz is None else hz
     cells = cells.iloc[np.repeat(np.arange(frames), bins)].reset_index(drop=True)
     numbers = pd.array(np.tile(np.arange(bins), frames), dtype="Int64")
@@ -395,7 +394,7 @@ def _encoder_labels(model: HookedAudioModel, inputs: Mapping[str, Any], part: Pa
     """The same of a part before the decoder, whose row is the clip."""
     mel = part.axis == "mel"
     tokens = part.columns.numpy()
-    length = int(inputs["feature_lengths"][part.row]) * SECONDS_PER_FEATURE
+    length = model.model.seconds_heard(int(inputs["feature_lengths"][part.row]))
     spans = encoder_grid(model, part).spans(int(tokens.max()) + 1)[tokens]
     return pd.DataFrame(
         {

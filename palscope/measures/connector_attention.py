@@ -19,6 +19,7 @@ from palscope.connectors import Reads, Resampler
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.hooks.listening import listening
+from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.families import raw
 
 _TOLERANCE = 0.02
@@ -46,13 +47,18 @@ def connector_attention(model: HookedAudioModel, inputs: Mapping[str, Any]) -> p
         1. A latent has no rows in a layer that finds no token in its region.
 
     Raises:
-        PalscopeError: the connector has no attention, there is no clip, or it comes encoded; or the
-            masses do not sum to 1 (NaN weights, for example).
+        PalscopeError: the connector has no attention, or is a published model's; there is no clip,
+            or it comes encoded; or the masses do not sum to 1 (NaN weights, for example).
     """
     if inputs.get("input_features") is None:
         raise PalscopeError(
             "connector attention is computed while clips are encoded: give inputs with clips, not "
             "encoded ones (audio=)."
+        )
+    if not isinstance(model.model, PalscopeForConditionalGeneration):
+        raise PalscopeError(
+            "connector attention is that of palscope's own connectors; what a published model has "
+            "in their place is not opened."
         )
     pool: Resampler = raw(model.model.connector.pool)
     patterns = _patterns(model, inputs, len(pool.attentions))

@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
-from palscope.models import PalscopeForConditionalGeneration
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.routing import Route
 
 Prefill = Callable[[], Any]
 """Runs a prefill and gives the model's output, with its cache as `past_key_values`."""
 
 
-def prefill(
-    model: PalscopeForConditionalGeneration, inputs: Mapping[str, Any], route: Route
-) -> Prefill:
+def prefill(model: AudioLanguageModel, inputs: Mapping[str, Any], route: Route) -> Prefill:
     """The prefill of a prompt on `route`, to be called for timing.
 
     The encoder has run before, once; the projectors run at each call, as for a new clip about which
@@ -75,9 +73,7 @@ def prefill_costs(
     return table
 
 
-def training_step(
-    model: PalscopeForConditionalGeneration, batch: Mapping[str, Any]
-) -> Callable[[], Any]:
+def training_step(model: AudioLanguageModel, batch: Mapping[str, Any]) -> Callable[[], Any]:
     """Forward and backward pass of a training step; the gradients are dropped.
 
     Args:

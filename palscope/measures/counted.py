@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from palscope.connectors import Resampler
+from palscope.errors import PalscopeError
 from palscope.measures.resampler_costs import resampler_products
 from palscope.models import PalscopeForConditionalGeneration
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.families import raw, sliding_window
 from palscope.routing import Level, Route, Source, TokenLayout
 
@@ -39,12 +41,17 @@ class Counted:
 
     def __init__(
         self,
-        model: PalscopeForConditionalGeneration,
+        model: AudioLanguageModel,
         layout: TokenLayout,
         *,
         known: bool = False,
         trained: bool = False,
     ) -> None:
+        if not isinstance(model, PalscopeForConditionalGeneration):
+            raise PalscopeError(
+                "costs are counted from the shapes of palscope's own encoder and connector; time a "
+                "published model instead (measures.cost, analyses/injection_depth.py)."
+            )
         config: Any = model.config.text_config
         self.model, self.layout, self.known = model, layout, known
         self.route: Route = model.route

@@ -7,22 +7,24 @@ much it moved, by its distance from the window: the receptive field, measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio.timegrid import TimeGrid
 from palscope.errors import AudioError, PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions import Sound, edit_waveform
-from palscope.routing import Level, TokenLayout
+from palscope.interventions import Address, Sound, edit_waveform, resolve
+from palscope.interventions.address import SiteName
+from palscope.interventions.capture import capture_parts
+from palscope.interventions.resolve import Part, encoder_grid
+from palscope.routing import Level
 
 How = Literal["noise", "silence"]
 
@@ -111,7 +113,7 @@ def leakage(
             "each of them alone."
         )
     heard = load_audio(waveform, sample_rate=model.processor.sample_rate)
-    longest = encoder.window * SECONDS_PER_FEATURE
+    longest = encoder.window * model.model.seconds_per_frame
     if heard.seconds > longest:
         raise AudioError(
             f"{waveform.source} lasts {heard.seconds:.1f} s, but the encoder hears {longest:g} s "
@@ -119,7 +121,7 @@ def leakage(
         )
     changed = changed_window(heard, start_s, end_s, how=how, seed=seed)
     before, after = (_states(model, question, sound) for sound in (heard, changed))
-    unit = encoder.config.floor_db
+    unit = encoder.floor_db
     moved = float(after[0].state.max() - before[0].state.max())
     floor = float("nan") if unit is None else moved * unit
     parts: list[pd.DataFrame] = []
@@ -231,62 +233,57 @@ class _Depth:
 def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[_Depth]:
     """States of one clip at every depth, bottom first."""
     inputs = model.inputs(question, waveform)
-    names = list(dict.fromkeys(name for name, *_ in _places(model)))
-    with torch.no_grad():
-        _, cache = model.run_with_cache(inputs, names_filter=names, logits_to_keep=1)
-    layout = model.layout(inputs)
+    places = list(_places(model, inputs))
+    captured = capture_parts(model, inputs, [part for *_, part, _ in places])
     mel = inputs["input_features"][0, :, : int(inputs["feature_lengths"][0])].T
-    seconds = waveform.seconds
-    found = [_Depth("mel", -1, "", mel, TimeGrid(SECONDS_PER_FEATURE).spans(len(mel)))]
-    encoder = model.model.encoder
-    for name, site, layer, stream in _places(model):
-        state = cache[name][0]
-        if site in ("encoder_input", "encoder_block"):
-            block = encoder.blocks[max(layer, 0)]
-            tokens = block.grid.tokens(len(mel) * SECONDS_PER_FEATURE)
-            state = state[block.order[:tokens]]
-            spans = block.grid.spans(tokens)
-        elif site == "encoder_output":
-            spans = encoder.grid.spans(len(state))
-        else:
-            at, spans = _tokens(model, layout, site, layer, stream)
-            state = state[at]
-        spans = cast(Any, np.minimum(spans, seconds)).round(6)  # a layout's seconds are float32
-        found.append(_Depth(site, layer, stream, state.float(), spans))
+    spans = TimeGrid(model.model.seconds_per_frame).spans(len(mel))
+    found = [_Depth("mel", -1, "", mel, spans)]
+    for site, layer, stream, part, spans in places:
+        spans = cast(Any, np.minimum(spans, waveform.seconds)).round(6)  # a layout's are float32
+        state = captured[part.hook, part.row].float()
+        found.append(_Depth(site, layer, stream, state, spans))
     return found
 
 
-def _places(model: HookedAudioModel) -> Iterator[tuple[str, str, int, str]]:
-    """Hook point, site, layer and stream of every depth above the mel spectrogram."""
-    for layer, block in enumerate(model.model.encoder.blocks):
-        if layer == 0:
-            yield f"audio_{block.name}.hook_in", "encoder_input", -1, ""
-        if model.can_fire(f"audio_{block.name}.hook_out"):
-            yield f"audio_{block.name}.hook_out", "encoder_block", layer, ""
-    yield "audio_pool.hook_in", "encoder_output", -1, ""
+_Place = tuple[str, int, str, Part, Float[np.ndarray, "tokens 2"]]
+"""Site, layer and stream of a depth, its tokens, and the seconds that they stand for."""
+
+
+def _places(model: HookedAudioModel, inputs: Mapping[str, Any]) -> Iterator[_Place]:
+    """Every depth above the mel spectrogram."""
+    layout = model.layout(inputs)
+
+    def parts(address: Address) -> list[Part]:
+        return list(resolve(model, inputs, address, layout).parts)
+
+    def within(site: str, layer: int, part: Part) -> _Place:
+        spans = encoder_grid(model, part).spans(int(part.columns.max()) + 1)
+        return site, layer, "", part, spans
+
+    if model.model.encoder.blocks:
+        blocks = parts(Address("encoder_block"))
+        first = blocks[0].hook.removesuffix("hook_out")
+        yield within("encoder_input", -1, replace(blocks[0], hook=f"{first}hook_in"))
+        for number, part in enumerate(blocks):
+            yield within("encoder_block", number, part)
+    (part,) = parts(Address("encoder_output"))
+    yield within("encoder_output", -1, part)
+
+    def of_stream(site: SiteName, layer: int, name: str) -> _Place:
+        layers = None if layer < 0 else (layer,)
+        part = parts(Address(site, Sound(stream=name), layers))[0]
+        mine = layout.stream[0] == layout.stream_index(name)
+        return site, layer, name, part, layout.seconds[0][mine].double().cpu().numpy()
+
     route = model.current_route
     for stream in route.streams:
         if any(cell.level is not Level.ABSENT for cell in route.cells(stream.name)):
-            name = "audio_pool" if stream.ratio == 1 else f"audio_{stream.name}"
-            yield f"{name}.hook_out", "connector_output", -1, stream.name
+            yield of_stream("connector_output", -1, stream.name)
     for layer in range(route.n_layers):
-        for stream in route.streams_at(layer, Level.KEYS):
-            yield f"blocks.{layer}.attn.hook_audio_state", "audio_state", layer, stream
-        for stream in route.streams_at(layer, Level.ATTEND, Level.FULL):
-            yield f"blocks.{layer}.hook_resid_post", "resid_post", layer, stream
-
-
-def _tokens(
-    model: HookedAudioModel, layout: TokenLayout, site: str, layer: int, stream: str
-) -> tuple[Tensor, Float[np.ndarray, "tokens 2"]]:
-    """Where a stream's tokens stand in a site's tensor, and their seconds."""
-    mine = layout.stream[0] == layout.stream_index(stream)
-    spans = layout.seconds[0][mine].double().cpu().numpy()
-    if site == "connector_output":
-        return layout.token[0][mine], spans
-    columns = layout.layer_columns(model.current_route, layer)
-    places = (columns.memory if site == "audio_state" else columns.running)[0]
-    return mine[places].nonzero()[:, 0], spans
+        for name in route.streams_at(layer, Level.KEYS):
+            yield of_stream("audio_state", layer, name)
+        for name in route.streams_at(layer, Level.ATTEND, Level.FULL):
+            yield of_stream("resid_post", layer, name)
 
 
 def _width(

@@ -18,12 +18,12 @@ from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
-from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
+from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
 from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
@@ -71,6 +71,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     """A `StreamProjectors`."""
     encoder: Any
     """An `Encoder`, or what a published model has in its place."""
+    seconds_per_frame: float = SECONDS_PER_FEATURE
+    """Of the features that clips are given as."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -100,6 +102,10 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def unembedding(self) -> Any:
         """The linear map of the last layer's normed states to logits."""
         return self.get_submodule(self.head_path)
+
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.decoder.embed_tokens(input_ids)
 
     @property
     def text_config(self) -> Any:
@@ -168,6 +174,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
             )
         self.connector.check_serves(route)
+        check_keys_are_there(self.text_config, route)
 
     @contextmanager
     def routed(self, route: Route) -> Generator[Route, None, None]:
@@ -329,8 +336,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             sound = int((layout.stream >= 0).sum(1).max())
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
-                f"has positions for {longest}. Frame tokens: {self.frame_grid.per_step} for each "
-                f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
+                f"has positions for {longest}. Frame tokens: {self.frame_grid.cycle} for each "
+                f"{self.frame_grid.seconds_per_cycle:g} s. Use shorter clips, or, for "
                 "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
             )

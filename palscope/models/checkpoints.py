@@ -39,17 +39,14 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
         CheckpointError: there is none of that name, or its weights are pickles.
     """
     name = os.fspath(name_or_path)
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = Path(__file__).resolve().parents[2] / name
-    if not folder.is_dir():
-        cached = cached_snapshot(name) if name.count("/") == 1 else None
-        if cached is None and (name.count("/") != 1 or not hub_reachable()):
+    folder = checkpoint_here(name)
+    if folder is None:
+        if name.count("/") != 1 or not hub_reachable():
             raise CheckpointError(
                 f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or "
                 "the id of a hub that can be reached."
             )
-        folder = cached or download_snapshot(name, ["*.json", "*.safetensors", "*.txt", "*.jinja"])
+        folder = download_snapshot(name)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; save with save_pretrained.")
     if not list(folder.glob("*.safetensors")):
@@ -59,6 +56,14 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
             f"{folder} has no safetensors weights.{found} Save with save_pretrained."
         )
     return folder
+
+
+def checkpoint_here(name: str) -> Path | None:
+    """The folder of a checkpoint that needs no download; None where there is none."""
+    for folder in (Path(name), Path(__file__).resolve().parents[2] / name):
+        if folder.is_dir():
+            return folder
+    return cached_snapshot(name) if name.count("/") == 1 else None
 
 
 def model_type(folder: Path) -> str | None:

@@ -34,6 +34,10 @@ class GraniteSpeech(PublishedFamily):
     """
 
     model_types = ("granite_speech",)
+    checkpoints = (
+        ("ibm-granite/granite-speech-3.3-2b", "3 B"),
+        ("ibm-granite/granite-speech-3.3-8b", "9 B"),
+    )
     architecture = "GraniteSpeechForConditionalGeneration"
     tower_path = "model.encoder"
     projector = "projector"

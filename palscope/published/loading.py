@@ -9,10 +9,13 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 
 from palscope.errors import CheckpointError
+from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import check_loaded, model_type
+from palscope.models.processor import AudioProcessor
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
@@ -28,9 +31,10 @@ def wrap_published(
         processor: the checkpoint's, or a `PublishedProcessor`.
 
     Raises:
-        CheckpointError: the class is not registered, or there is no processor.
+        CheckpointError: the class is not registered, or there is no processor that serves it.
     """
     family = published_family(model.config)
+    model = family.hearing_part(model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
     if processor is None:
@@ -44,6 +48,26 @@ def wrap_published(
     template = getattr(processor, "chat_template", None)
     parts = PublishedProcessor(family, processor.tokenizer, extractor, template)
     return PublishedAudioModel(model, family), parts
+
+
+def open_checkpoint(
+    folder: Path, *, dtype: torch.dtype | str | None = None, **kwargs: Any
+) -> tuple[AudioLanguageModel, AudioProcessor]:
+    """The model in `folder`, without hooks, and its processor: palscope's own or a published one.
+
+    Args:
+        dtype: of the weights; by default float32 for palscope's own, for published models that of
+            the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    if model_type(folder) != PalscopeConfig.model_type:
+        return open_published(folder, dtype=dtype or "auto", **kwargs)
+    kwargs["dtype"] = dtype or torch.float32
+    model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
+    return model, PalscopeProcessor.from_pretrained(folder)
 
 
 def open_published(
@@ -62,6 +86,7 @@ def open_published(
     published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:
         model, info = kind.from_pretrained(
@@ -81,9 +106,9 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
     The published processor as a whole may need packages for pictures and films.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = family.read_tokenizer(folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         missing = family.package is not None and isinstance(error, ImportError)
         raise CheckpointError(
             f"{folder}: the processor of {family.architecture} cannot be read: {error}"

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
+from palscope.encoders.base import Passing
 from palscope.errors import AudioError, RouteError
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.clips import AudioClips
@@ -79,6 +80,7 @@ class PublishedAudioModel(AudioLanguageModel):
 
     Attributes:
         published: the Hugging Face model.
+        features: what each clip's features pass on their way in, `[1, bins, columns]`.
     """
 
     def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
@@ -89,6 +91,8 @@ class PublishedAudioModel(AudioLanguageModel):
         self.head_path = f"published.{family.head_path}"
         self.connector = Unprojected(family.grid, family.routes_refused)
         self.encoder = PublishedTower(family)
+        self.features = nn.Identity()
+        self.seconds_per_frame = family.seconds_per_frame
         layers = len(self.decoder.layers)
         self._begin(Route.plits(layers))
         self.generation_config = model.generation_config
@@ -96,6 +100,13 @@ class PublishedAudioModel(AudioLanguageModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the published model has its weights."""
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """How experts run: as in the published model, which has checked it, and shares its config.
+
+        transformers asks each model's own code whether it has experts, and this one has none.
+        """
+        return requested_experts or "eager"
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
@@ -109,6 +120,10 @@ class PublishedAudioModel(AudioLanguageModel):
     def text_config(self) -> Any:
         """The decoder's config."""
         return self.decoder.config
+
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.family.embed(self.published, input_ids)
 
     @property
     def audio_token_id(self) -> int:
@@ -126,10 +141,14 @@ class PublishedAudioModel(AudioLanguageModel):
         return super().logits_divisor if self.family.divides_logits else 1.0
 
     def audio_components(self) -> dict[str, Component]:
-        """The tower's and the projector's, and what all clips' tokens pass (`input_frames`)."""
+        """The tower's, the projector's, and what passes before and behind them.
+
+        A clip's features pass `features`, all clips' tokens `input_frames`.
+        """
         parts = {name: each.within("published") for name, each in self.family.components().items()}
         return {
             **parts,
+            "features": Component("features"),
             f"input_{FRAMES.name}": Component(f"connector.input_projectors.{FRAMES.name}"),
         }
 
@@ -160,9 +179,11 @@ class PublishedAudioModel(AudioLanguageModel):
         made: list[Tensor] = []
         counts: list[int] = []
         lengths = [int(length) for length in feature_lengths]
-        for features, length in zip(input_features, lengths, strict=True):
-            given = features[:, : self.family.columns(length)].to(device, self.dtype)
-            tokens = self.family.encode(self.published, given, length)
+        for number, length in enumerate(lengths):
+            self.encoder.passing = Passing((number,), 0.0, tuple(lengths))
+            given = input_features[number : number + 1, :, : self.family.columns(length)]
+            heard = self.features(given.to(device, self.dtype))[0]
+            tokens = self.family.encode(self.published, heard, length)
             counts.append(self.frame_tokens(length))
             if len(tokens) != counts[-1]:
                 raise AudioError(
@@ -170,6 +191,7 @@ class PublishedAudioModel(AudioLanguageModel):
                     f"feature frames; its family counts {counts[-1]}."
                 )
             made.append(tokens)
+        self.encoder.passing = None
         seconds = tuple(self.seconds_heard(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
         return AudioClips(streams, tuple(counts), seconds, tuple(range(len(counts))))

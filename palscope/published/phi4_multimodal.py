@@ -42,6 +42,7 @@ class Phi4Multimodal(PublishedFamily):
         "phi4mm": "these are the weights of the code that came with them; open the revision that "
         "was converted for transformers (of microsoft/Phi-4-multimodal-instruct: refs/pr/70)"
     }
+    checkpoints = (("microsoft/Phi-4-multimodal-instruct", "5.6 B"),)
     architecture = "Phi4MultimodalForCausalLM"
     decoder_path = "model"
     tower_path = f"{_EMBED}.encoder"

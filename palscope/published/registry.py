@@ -29,6 +29,11 @@ def published_families() -> tuple[type[PublishedFamily], ...]:
     return tuple(dict.fromkeys(_FAMILIES.values()))
 
 
+def unread_prefixes() -> tuple[str, ...]:
+    """Prefixes of tensors that no class loads: parts that neither hear nor write."""
+    return tuple(prefix for family in published_families() for prefix in family.unread)
+
+
 def published_class(model_type: str | None) -> type[PublishedFamily]:
     """The family of models of a type.
 

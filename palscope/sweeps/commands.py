@@ -40,23 +40,25 @@ _NO_SETTING = ("out", "resume", "seed")
 """Arguments that are no part of a run's config; the seed has a place of its own."""
 
 
-def arguments(doc: str | None, *, models: bool = False) -> ArgumentParser:
+def arguments(doc: str | None, *, models: bool = False, model: bool = True) -> ArgumentParser:
     """A parser with `--model, --route, --seed, --out, --resume`.
 
     Args:
         doc: the script's docstring, shown by `--help`.
         models: `--model` takes several.
+        model: without it there is neither `--model` nor `--route`.
     """
     parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model",
-        required=True,
-        nargs="+" if models else None,
-        help="checkpoint folder or hub id" + (", one or several" if models else ""),
-    )
-    parser.add_argument(
-        "--route", help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30"
-    )
+    if model:
+        parser.add_argument(
+            "--model",
+            required=True,
+            nargs="+" if models else None,
+            help="checkpoint folder or hub id" + (", one or several" if models else ""),
+        )
+        parser.add_argument(
+            "--route", help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30"
+        )
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
