@@ -379,6 +379,7 @@ def _before_the_decoder(
             if (part.encoder, grid) in told:
                 continue  # another layer of the same encoder
             told.add((part.encoder, grid))
+            spans = grid.spans(tokens[-1] + 1, length)
             covered.append(
                 {
                     "row": row,
@@ -386,8 +387,8 @@ def _before_the_decoder(
                     "tokens": len(tokens),
                     "first": tokens[0],
                     "last": tokens[-1],
-                    "start_s": grid.span(tokens[0])[0],
-                    "end_s": min(grid.span(tokens[-1])[1], length),
+                    "start_s": float(spans[tokens[0], 0]),
+                    "end_s": float(spans[-1, 1]),
                 }
             )
     return Resolved(address, tuple(parts), lambda: pd.DataFrame(covered))

@@ -395,13 +395,13 @@ def _encoder_labels(model: HookedAudioModel, inputs: Mapping[str, Any], part: Pa
     mel = part.axis == "mel"
     tokens = part.columns.numpy()
     length = model.model.seconds_heard(int(inputs["feature_lengths"][part.row]))
-    spans = encoder_grid(model, part).spans(int(tokens.max()) + 1)[tokens]
+    spans = encoder_grid(model, part).spans(int(tokens.max()) + 1, length)[tokens]
     return pd.DataFrame(
         {
             "stream": "mel frames" if mel else "encoder tokens",
             "clip": part.row,
             "token": tokens,
             "start_s": spans[:, 0].round(6),
-            "end_s": np.minimum(spans[:, 1], length).round(6),
+            "end_s": spans[:, 1].round(6),
         }
     )

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import palscope
+from palscope.interventions import Address, Sound, resolve
 from palscope.models.families import sliding_window
 from palscope.published import PublishedFamily
 from palscope.published.qwen2_5_omni import Qwen25Omni
@@ -249,9 +250,16 @@ def test_the_tower_has_the_tokens_that_its_grids_count(opened: Opened, seconds: 
     for name, grid in names.items():
         assert cache[name].ndim == 2
         assert len(cache[name]) == grid.tokens(length), name
-    # The clip's end belongs to its last token.
+    # The clip's end belongs to its last token, in the decoder and before it.
     layout = hooked.layout(inputs)
     assert float(layout.seconds[layout.stream == 0][-1, 1]) == pytest.approx(length)
+    hooks = {"encoder_block": f"audio_{family.tower_layers()[0].name}.hook_out"}
+    hooks["encoder_output"] = f"audio_{family.projector}.hook_in"
+    for site, hook in hooks.items():
+        end = resolve(hooked, inputs, Address(site, Sound(length - 0.005, length)))
+        assert end.covered["end_s"].tolist() == pytest.approx([length])
+        [last] = {int(column) for part in end.parts for column in part.columns}
+        assert last == len(cache[hook]) - 1
 
 
 @torch.no_grad()
