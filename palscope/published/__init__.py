@@ -1,13 +1,17 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import audio_flamingo3 as _audio_flamingo3
 from palscope.published import gemma3n as _gemma3n
+from palscope.published import glm_asr as _glm_asr
+from palscope.published import music_flamingo as _music_flamingo
 from palscope.published import qwen2_audio as _qwen2_audio
+from palscope.published import voxtral as _voxtral
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
 from palscope.published.registry import published_families, published_family, register_published
 
-_ = _gemma3n, _qwen2_audio
+_ = _audio_flamingo3, _gemma3n, _glm_asr, _music_flamingo, _qwen2_audio, _voxtral
 
 __all__ = [
     "PublishedAudioModel",

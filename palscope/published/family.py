@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
@@ -55,6 +57,8 @@ class PublishedFamily(ABC):
     """Of the features."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
+    about_tokenizer: ClassVar[str] = ""
+    """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
@@ -151,6 +155,10 @@ class PublishedFamily(ABC):
         """
         content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
         return template([{"role": "user", "content": content}])
+
+    def read_tokenizer(self, folder: Path) -> Any:
+        """The tokenizer of a checkpoint. Raises `OSError`, `ValueError` or `ImportError`."""
+        return AutoTokenizer.from_pretrained(folder)
 
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import check_loaded
@@ -28,7 +28,7 @@ def wrap_published(
         processor: the checkpoint's, or a `PublishedProcessor`.
 
     Raises:
-        CheckpointError: the class is not registered, or there is no processor.
+        CheckpointError: the class is not registered, or there is no processor that serves it.
     """
     family = published_family(model.config)
     if isinstance(processor, PublishedProcessor):
@@ -80,9 +80,9 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
     The published processor as a whole may need packages for pictures and films.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = family.read_tokenizer(folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder}: the processor of {family.architecture} cannot be read: {error}"
         ) from error
