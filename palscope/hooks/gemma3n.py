@@ -7,7 +7,7 @@ read from one would be a part of the state, and what is written into one a part 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, cast
 
 from torch import Tensor
 from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
@@ -31,11 +31,10 @@ class StreamsBlock(AltUpBlockBridge):
 class Gemma3nDecoderAdapter(Gemma3nArchitectureAdapter):
     """TransformerLens's adapter of the whole class, for the decoder alone."""
 
-    required_libraries: ClassVar[list[str]] = []  # timm is the vision tower's
-
     def __init__(self, cfg: Any) -> None:
+        self.required_libraries = []  # timm is the vision tower's
         super().__init__(cfg)
-        parts: dict[str, Any] = self.component_mapping
+        parts: dict[str, Any] = cast(Any, self.component_mapping)
         for part in parts.values():
             part.name = part.name.replace("model.language_model.", "model.")
         blocks = parts["blocks"]
