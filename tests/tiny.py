@@ -46,6 +46,12 @@ def text_config(family: str, **changes: Any) -> Any:
         "gemma2": {"sliding_window": 7, "query_pre_attn_scalar": 8},
         "gemma3_text": {"sliding_window": 7, "query_pre_attn_scalar": 8},
         "phi3": {"sliding_window": None, "partial_rotary_factor": 0.5},
+        "granite": {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.5,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 1.7,
+        },
     }
     return AutoConfig.for_model(family, **(sizes | special.get(family, {}) | changes))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from palscope.errors import AudioError
 
@@ -19,24 +20,32 @@ _EDGE = 1e-6
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """Equal steps of time, in each of which `per_step` tokens stand.
+    """Steps of time, in each of which `per_step` tokens stand.
 
     Token `i` stands for the seconds `[s, s + 1) * seconds_per_step` of its step, which is
     `s = i // per_step`. Encoders of spectrogram patches have a token for each band of frequency in
     a step, the lowest first. Tokens of the whole clip (a CLS token, latents of the clip) have
     steps without end: `seconds_per_step=inf`.
 
+    Steps are equal, or `centres` says where in a cycle of steps, which repeats, each has its middle
+    (an encoder that hears a second at a time may make 13 tokens of it). A step is then what lies
+    nearest to its centre within the cycle. A clip has the tokens whose centres it reaches, and the
+    last of them stands for what is left of the clip, too.
+
     A span says where the token's own samples are. What a token *knows* is wider: an encoder with
     global attention spreads a sound over all of its tokens.
 
     Attributes:
-        seconds_per_step: seconds from one step to the next.
+        seconds_per_step: seconds from one step to the next; on average where `centres` says more.
         per_step: tokens that share a step.
         hz: edges of their bands of frequency, in Hz, one more than `per_step`, ascending; None
             where a token hears all frequencies, or nobody knows which.
+        centres: seconds from the start of a cycle to the middle of each of its steps, ascending,
+            within `seconds_per_step` times their number; None for equal steps.
 
     Raises:
-        AudioError: a step of no positive length, no token in a step, or bands that do not fit.
+        AudioError: a step of no positive length, no token in a step, or bands or centres that do
+            not fit.
 
     >>> TimeGrid(0.1).span(3)
     (0.30000000000000004, 0.4)
@@ -44,11 +53,17 @@ class TimeGrid:
     range(2, 4)
     >>> TimeGrid(0.16, per_step=8).span(17)
     (0.32, 0.48)
+    >>> uneven = TimeGrid(0.5, centres=(0.0, 0.4))
+    >>> uneven.spans(4).tolist()
+    [[0.0, 0.2], [0.2, 1.0], [1.0, 1.2], [1.2, 2.0]]
+    >>> uneven.spans(3, duration=1.3).tolist()
+    [[0.0, 0.2], [0.2, 1.0], [1.0, 1.3]]
     """
 
     seconds_per_step: float
     per_step: int = 1
     hz: tuple[float, ...] | None = None
+    centres: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.seconds_per_step > 0:  # NaN is not
@@ -64,6 +79,14 @@ class TimeGrid:
                     f"hz={self.hz} are no edges of {self.per_step} bands; expected "
                     f"{self.per_step + 1} ascending frequencies."
                 )
+        if self.centres is not None:
+            object.__setattr__(self, "centres", tuple(self.centres))
+            inside = all(0 <= centre < self.seconds_per_cycle < math.inf for centre in self.centres)
+            if not (self.centres and inside) or list(self.centres) != sorted(set(self.centres)):
+                raise AudioError(
+                    f"centres={self.centres} are no middles of steps of {self.seconds_per_step:g} "
+                    "s on average; expected ascending seconds from 0 to below the cycle's end."
+                )
 
     @property
     def whole_clip(self) -> bool:
@@ -71,21 +94,46 @@ class TimeGrid:
         return math.isinf(self.seconds_per_step)
 
     @property
-    def seconds_per_token(self) -> float:
-        """Seconds from one token to the next, where no tokens share a step.
+    def cycle(self) -> int:
+        """Tokens after which the grid repeats: those of a step where steps are equal."""
+        return self.per_step * self._steps_per_cycle
 
-        Raises `AudioError` where they do.
+    @property
+    def seconds_per_cycle(self) -> float:
+        """Seconds after which the grid repeats."""
+        return self.seconds_per_step * self._steps_per_cycle
+
+    @property
+    def equal_step(self) -> float:
+        """Seconds of each step. Raises `AudioError` where steps differ."""
+        if self.centres is not None:
+            raise AudioError(
+                f"{self._steps_per_cycle} steps of different length share each "
+                f"{self.seconds_per_cycle:g} s; expected equal steps."
+            )
+        return self.seconds_per_step
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Seconds from one token to the next, where steps are equal and no tokens share one.
+
+        Raises `AudioError` elsewhere.
         """
         if self.per_step > 1:
             raise AudioError(
                 f"{self.per_step} tokens share each step of {self.seconds_per_step:g} s; ask for "
                 "seconds_per_step."
             )
-        return self.seconds_per_step
+        return self.equal_step
 
     def tokens(self, seconds: float) -> int:
         """How many tokens a clip of `seconds` has; its last step may be cut short."""
-        return self.per_step * max(1, math.ceil(seconds / self.seconds_per_step - _EDGE))
+        if self.centres is None:
+            steps = math.ceil(seconds / self.seconds_per_step - _EDGE)
+        else:
+            cycle, rest = self._within_cycle(seconds)
+            steps = cycle * self._steps_per_cycle + bisect_left(self.centres, rest - _EDGE)
+        return self.per_step * max(1, steps)
 
     def span(self, i: int) -> tuple[float, float]:
         """First and last second of token `i` (counted from 0).
@@ -95,7 +143,8 @@ class TimeGrid:
         if i < 0:
             raise AudioError(f"Token {i} does not exist; tokens are counted from 0.")
         step = i // self.per_step
-        return self._start(step), self._start(step + 1)
+        start, end = self._starts(np.array([step, step + 1])).tolist()
+        return start, end
 
     def band(self, i: int) -> tuple[float, float] | None:
         """Lowest and highest frequency of token `i`, in Hz; None without bands."""
@@ -109,17 +158,27 @@ class TimeGrid:
         """
         if n < 0:
             raise AudioError(f"{n} tokens asked for; expected none or more.")
-        steps = np.arange(-(-n // self.per_step) + 1)
-        edges = np.array([self._start(int(step)) for step in steps])
-        if duration is not None:
-            if n and edges[-2] > duration - _EDGE:
-                raise AudioError(
-                    f"{n} tokens of {self.seconds_per_step:g} s do not fit into {duration:g} s; "
-                    f"the last would start at {edges[-2]:g} s. Check the clip's token count."
-                )
-            edges = np.minimum(edges, duration)
+        edges = self.edges(n, duration)
+        if duration is not None and n and edges[-2] > duration - _EDGE:
+            raise AudioError(
+                f"{n} tokens of {self.seconds_per_step:g} s do not fit into {duration:g} s; "
+                f"the last would start at {self.span(n - 1)[0]:g} s. Check the clip's token count."
+            )
         of_steps = np.stack([edges[:-1], edges[1:]], axis=1)
         return np.repeat(of_steps, self.per_step, axis=0)[:n]
+
+    def edges(self, n: int, duration: float | None = None) -> Float[np.ndarray, "steps_and_one"]:
+        """Seconds where the steps of `n` tokens begin, and where the last one ends.
+
+        None lies after `duration` (seconds), and the last one there where the last token stands for
+        what is left of the clip.
+        """
+        edges = self._starts(np.arange(-(-n // self.per_step) + 1))
+        if duration is None:
+            return edges
+        if self.centres is not None and n and duration < self._reach(n) + _EDGE:
+            edges[-1] = max(edges[-1], duration)
+        return np.minimum(edges, duration)
 
     def tokens_between(self, t0: float, t1: float, n: int) -> range:
         """Return the tokens, of `n`, that overlap the seconds from `t0` to `t1`.
@@ -129,8 +188,19 @@ class TimeGrid:
         """
         if not 0 <= t0 < t1:
             raise AudioError(f"The window {t0:g} to {t1:g} s is no window; expected 0 <= t0 < t1.")
-        first = math.floor(t0 / self.seconds_per_step + _EDGE)
-        last = max(math.ceil(t1 / self.seconds_per_step - _EDGE), first + 1)
+        if self.centres is None:
+            first = math.floor(t0 / self.seconds_per_step + _EDGE)
+            last = math.ceil(t1 / self.seconds_per_step - _EDGE)
+        else:
+            steps = self._steps_per_cycle
+            starts = self._starts(np.arange(steps)).tolist()
+            cycle, rest = self._within_cycle(t0)
+            first = cycle * steps + bisect_right(starts, max(rest, 0) + _EDGE) - 1
+            if n and t0 < self._reach(n) - _EDGE:
+                first = min(first, (n - 1) // self.per_step)
+            cycle, rest = self._within_cycle(t1)
+            last = cycle * steps + bisect_left(starts, rest - _EDGE)
+        last = max(last, first + 1)
         if first * self.per_step >= n:
             raise AudioError(
                 f"The window {t0:g} to {t1:g} s starts after the last of {n} tokens, "
@@ -141,19 +211,43 @@ class TimeGrid:
     def coarsen(self, k: int) -> TimeGrid:
         """Return the grid of tokens that each pool `k` of these.
 
-        Raises `AudioError` for a `k` that would pool across steps but not whole ones.
+        Raises `AudioError` for a `k` that would pool across steps but not whole ones, and where
+        steps differ.
         """
+        step = self.equal_step
         if k < 1:
             raise AudioError(f"Cannot pool {k} tokens into one; expected at least 1.")
         if self.per_step % k == 0:
             hz = None if self.hz is None else self.hz[::k]
-            return TimeGrid(self.seconds_per_step, self.per_step // k, hz)
+            return TimeGrid(step, self.per_step // k, hz)
         if k % self.per_step:
             raise AudioError(
                 f"Cannot pool {k} tokens where {self.per_step} share a step: expected a number "
                 f"that divides {self.per_step}, or a multiple of it."
             )
-        return TimeGrid(self.seconds_per_step * (k // self.per_step))
+        return TimeGrid(step * (k // self.per_step))
 
-    def _start(self, step: int) -> float:
-        return step * self.seconds_per_step if step else 0.0  # 0 * inf is no number
+    @property
+    def _steps_per_cycle(self) -> int:
+        return 1 if self.centres is None else len(self.centres)
+
+    def _within_cycle(self, seconds: float) -> tuple[int, float]:
+        """Whole cycles before `seconds`, and what is left of them."""
+        cycle = math.floor(seconds / self.seconds_per_cycle + _EDGE)
+        return cycle, seconds - cycle * self.seconds_per_cycle
+
+    def _starts(self, steps: Int[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+        """Seconds where steps begin."""
+        if self.centres is None:
+            begun = np.zeros(len(steps))  # 0 * inf is no number
+            return np.multiply(steps, self.seconds_per_step, out=begun, where=steps > 0)
+        centres = np.array(self.centres)
+        inner = np.concatenate([[0.0], (centres[:-1] + centres[1:]) / 2])
+        cycles, places = np.divmod(steps, len(centres))
+        return cycles * self.seconds_per_cycle + inner[places]
+
+    def _reach(self, n: int) -> float:
+        """Second up to which a clip has no more than `n` tokens: the next one's centre."""
+        assert self.centres is not None
+        cycle, place = divmod(-(-n // self.per_step), len(self.centres))
+        return cycle * self.seconds_per_cycle + self.centres[place]

@@ -48,7 +48,7 @@ def find_regions(
     inside = at < tokens
     seconds = inside.double()
     if not grid.whole_clip:
-        step = grid.seconds_per_step
+        step = grid.equal_step
         touch = _TOUCH / step
         starts, ends = stretches.double().unbind(1)
         ends = ends.clamp(max=step * -(-tokens // grid.per_step))

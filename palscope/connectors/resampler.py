@@ -54,7 +54,7 @@ class Resampler(Standard, ABC):
         self.width = width
         self.grid = grid
         first = encoders[0].grid
-        steps = 0 if grid.whole_clip else round(grid.seconds_per_step / first.seconds_per_step)
+        steps = 0 if grid.whole_clip else round(grid.equal_step / first.equal_step)
         self.group = None if grid.whole_clip else steps * first.per_step
         self.per_step = grid.per_step
 
@@ -116,7 +116,7 @@ def grid_of_steps(encoder: EncoderTokens, seconds: float, per_step: int, what: s
     Raises `PalscopeError` when they are no whole number of them: the sound of one step could not be
     told from that of the next in whole tokens.
     """
-    step = encoder.grid.seconds_per_step
+    step = encoder.grid.equal_step
     count = seconds / step
     if not (math.isfinite(count) and round(count) >= 1 and abs(count - round(count)) < 1e-6):
         raise PalscopeError(

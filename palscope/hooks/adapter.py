@@ -12,8 +12,10 @@ from transformer_lens.model_bridge.generalized_components import LinearBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
+import palscope.hooks.gemma3n  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope.encoders import Component
 from palscope.hooks.attention import with_audio
+from palscope.hooks.fused import keep_adapters
 from palscope.hooks.quiet import quieten
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.families import family_of
@@ -47,6 +49,7 @@ def make_adapter(model: AudioLanguageModel, name: str) -> Any:
     for name, part in model.audio_components().items():
         adapter.component_mapping[f"audio_{name}"] = _component(model, part)
     for component in adapter.component_mapping.values():
+        keep_adapters(component)
         quieten(component)
     return adapter
 

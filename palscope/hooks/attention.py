@@ -26,6 +26,8 @@ class AudioAttention(nn.Module):
     hook_audio_state: HookPoint
     hook_audio_k: HookPoint
     hook_audio_v: HookPoint
+    only_fused: bool = False
+    """TransformerLens has no slow path for it, so what only that computes fires no hook."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Attention of one layer, on the fused path unless someone listens inside."""
@@ -41,6 +43,8 @@ class AudioAttention(nn.Module):
 
     def someone_listens_inside(self) -> bool:
         """Whether a hook or a flag asks for what only the slow path computes."""
+        if self.only_fused:
+            return False
         component = cast(Any, self)
         if any(
             getattr(component.config, flag, False)

@@ -30,6 +30,7 @@ from palscope.models import (
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import find_checkpoint
 from palscope.models.decoder import AudioTaps
+from palscope.models.families import key_layer
 from palscope.models.memory import check_fits
 from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer, prompt_batch
@@ -288,9 +289,16 @@ class HookedAudioModel(TransformerBridge):
         route = self.current_route
         if parts[-1] in AUDIO_HOOKS:
             layer = int(parts[1])
+            source = key_layer(self.model.text_config, layer)
+            if source != layer:
+                return f"layer {layer} has no keys of its own; it reads those of layer {source}"
             if route.streams_at(layer, Level.KEYS):
                 return None
-            having = [i for i in range(route.n_layers) if route.streams_at(i, Level.KEYS)]
+            having = [
+                i
+                for i in range(route.n_layers)
+                if route.streams_at(i, Level.KEYS) and key_layer(self.model.text_config, i) == i
+            ]
             return (
                 f"layer {layer} reads no audio as keys under this route; layers that do: {having}"
             )

@@ -157,7 +157,8 @@ class Engine:
         budget = BUDGET_BYTES
         if self._model.model.device.type == "cuda":
             budget = torch.cuda.mem_get_info(self._model.model.device)[0] // 2
-        per_column = 6 * config.hidden_size + 3 * config.intermediate_size
+        fed: int | list[int] = config.intermediate_size  # Gemma 3n: of each layer
+        per_column = 6 * config.hidden_size + 3 * (max(fed) if isinstance(fed, list) else fed)
         per_row = width * per_column + config.vocab_size
         return max(1, budget // (per_row * self._model.model.dtype.itemsize))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 import torch
@@ -219,7 +219,9 @@ def _layer_parts(
     hook = f"{block}.{_BLOCK[address.site]}"
     axis: Axis = "running"
     if address.site == "mlp_out":
-        axis, running = "fed", _among(chosen, columns.fed[row])
+        running = _among(chosen, columns.fed[row])
+        # Behind a norm of its own (Gemma, OLMo 2) what was fed stands among the others again.
+        axis = "running" if hasattr(cast(Any, model.blocks[layer]), "ln2_post") else "fed"
     return [Part(hook, axis, row, running, onwards, layer, heads)] if len(running) else []
 
 

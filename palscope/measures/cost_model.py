@@ -64,11 +64,11 @@ def prompt_layout(
     if seconds is None and grid.whole_clip and frames:
         raise ValueError("frame tokens stand for the whole clip here; give its seconds.")
     if seconds is None:
-        seconds = frames // grid.per_step * grid.seconds_per_step if frames else 0.0
+        seconds = grid.span(frames - 1)[1] if frames else 0.0
     if frames and grid.tokens(seconds) != frames:
         raise ValueError(
             f"a clip of {seconds:g} s has {grid.tokens(seconds)} frame tokens, not {frames}: there "
-            f"are {grid.per_step} in each step of {grid.seconds_per_step:g} s."
+            f"are {grid.cycle} for each {grid.seconds_per_cycle:g} s."
         )
     streams = model.streams
     audio = sum(stream.tokens(frames) for stream in streams)

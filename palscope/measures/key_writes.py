@@ -36,6 +36,7 @@ from palscope.measures.vocabulary import (
     norm_gain,
     top_entries,
 )
+from palscope.models.adapted import effective_weight
 from palscope.models.families import raw
 from palscope.routing import LayerColumns, TokenLayout
 
@@ -259,7 +260,9 @@ def _writes(
     decoder = model.model.decoder
     for layer, found in enumerate(columns):
         attention = raw(decoder.layers[layer].self_attn)
-        output = raw(attention.o_proj).weight.unflatten(1, (-1, attention.head_dim))
+        output: Any = effective_weight(raw(attention.o_proj)).unflatten(1, (-1, attention.head_dim))
+        part: float = getattr(raw(decoder.layers[layer]), "residual_multiplier", 1.0)
+        output = output * part  # Granite adds a part of what attention gives
         for row, place in enumerate(places):
             pattern = kept.pattern[layer][row]
             if not pattern.numel():
@@ -332,7 +335,8 @@ def _direct_logits(
 ) -> Float[Tensor, "vectors vocabulary"]:
     """What `vectors`, added to the query's residual stream, add to its logits before a soft cap."""
     head = raw(model.model.unembedding).weight
-    return functional.linear((vectors * writes.scale).to(head.dtype), head).float().detach()
+    made = functional.linear((vectors * writes.scale).to(head.dtype), head).float().detach()
+    return made / model.model.logits_divisor
 
 
 def _all(parts: Sequence[pd.DataFrame], pathways: Sequence[str]) -> pd.DataFrame:

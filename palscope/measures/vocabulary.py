@@ -13,16 +13,20 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.models.families import family_of, raw
+from palscope.models.families import raw
 
 
 def unembed(
     model: HookedAudioModel, states: Float[Tensor, "tokens d_model"]
 ) -> Float[Tensor, "tokens vocabulary"]:
-    """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook."""
+    """The decoder's logits of residual states: final norm, unembedding, soft cap. Fires no hook.
+
+    Of Gemma 3n, `states` are four times as wide: its four streams, which it merges before the norm.
+    """
     heard = model.model
-    logits = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
-    return family_of(heard.text_config).logits(heard.text_config, logits)
+    states = family_of(heard.text_config).leave(heard.decoder, states)
+    made = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
+    return heard.finish_logits(made)
 
 
 def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:

@@ -23,8 +23,8 @@ from palscope.encoders import Component
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
-from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut
-from palscope.models.families import family_of
+from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
+from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
@@ -103,6 +103,10 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """The linear map of the last layer's normed states to logits."""
         return self.get_submodule(self.head_path)
 
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.decoder.embed_tokens(input_ids)
+
     @property
     def text_config(self) -> Any:
         """The decoder's config."""
@@ -170,6 +174,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
             )
         self.connector.check_serves(route)
+        check_keys_are_there(self.text_config, route)
 
     @contextmanager
     def routed(self, route: Route) -> Generator[Route, None, None]:
@@ -321,6 +326,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                     "then ones: what continues a cached prompt cannot be padded. Leave it out."
                 )
         self._check_context(layout)
+        self._check_rotary(layout, before)
         return layout, new
 
     def _check_context(self, layout: TokenLayout) -> None:
@@ -330,10 +336,29 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             sound = int((layout.stream >= 0).sum(1).max())
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
-                f"has positions for {longest}. Frame tokens: {self.frame_grid.per_step} for each "
-                f"{self.frame_grid.seconds_per_step:g} s. Use shorter clips, or, for "
+                f"has positions for {longest}. Frame tokens: {self.frame_grid.cycle} for each "
+                f"{self.frame_grid.seconds_per_cycle:g} s. Use shorter clips, or, for "
                 "positions that it was not trained on, raise "
                 "model.config.text_config.max_position_embeddings."
+            )
+
+    def _check_rotary(self, layout: TokenLayout, before: TokenLayout | None) -> None:
+        """Refuse rows, and a cached prefix, that are turned by other angles than the rest."""
+        switch = rotary_switch(self.text_config)
+        if switch is None:
+            return
+        beyond = layout.real.sum(1) > switch
+        if bool(beyond.any() & ~beyond.all()):
+            raise PromptError(
+                f"some prompts of the batch are longer than {switch} columns and some are not, but "
+                "this decoder turns all positions otherwise in longer ones (longrope), for the "
+                "whole batch. Ask in two batches."
+            )
+        if before is not None and bool((beyond != (before.real.sum(1) > switch)).any()):
+            raise PromptError(
+                f"the prompt grows past {switch} columns, where this decoder turns all positions "
+                "otherwise (longrope), but the cache holds keys turned for a shorter one. Ask "
+                "without a cache: use_cache=False."
             )
 
     # -- forward ----------------------------------------------------------------------------------
@@ -459,8 +484,20 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def unembed(
         self, hidden: Float[Tensor, "*columns d_model"]
     ) -> Float[Tensor, "*columns vocabulary"]:
-        """Logits of normed states of the last layer, capped or scaled as the family does."""
-        return family_of(self.text_config).logits(self.text_config, self.unembedding(hidden))
+        """Logits of normed states of the last layer, divided or capped as the class does."""
+        return self.finish_logits(self.unembedding(hidden))
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the unembedding's output is divided by."""
+        return family_of(self.text_config).divisor(self.text_config)
+
+    def finish_logits(
+        self, made: Float[Tensor, "*columns vocabulary"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of the unembedding's output."""
+        divided = made if self.logits_divisor == 1 else made / self.logits_divisor
+        return family_of(self.text_config).logits(self.text_config, divided)
 
     def _loss(
         self,

@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import KVSharingDict
 
-from palscope.errors import HookError, PalscopeError
+from palscope.errors import HookError, PalscopeError, RouteError
 from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.clips import AudioClips
@@ -28,6 +29,7 @@ from palscope.models.families import (
     Family,
     KeysValues,
     family_of,
+    key_layer,
     rotary,
     rotary_kind,
     rotate_keys,
@@ -74,6 +76,10 @@ class Parts(Protocol):
     connector: Any
     audio_taps: nn.ModuleList
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Embeddings of words."""
+        ...
+
 
 @dataclass
 class DecoderRun:
@@ -108,6 +114,7 @@ class DecoderRun:
     _angles: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = field(
         default_factory=dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
     )
+    _shared: KVSharingDict = field(default_factory=KVSharingDict)
 
     @functools.cached_property
     def decoder(self) -> Any:
@@ -137,7 +144,7 @@ class DecoderRun:
                 running = self.columns_of(index).running
                 hidden = gathered(whole, self._places(running))
             if self.hidden_states is not None:
-                self.hidden_states.append(hidden)
+                self.hidden_states.append(self.family.residual(decoder.config, hidden))
             if self.checkpointing:
                 hidden = cast(
                     Tensor,
@@ -148,7 +155,11 @@ class DecoderRun:
         if self.cache is not None:
             self.cache.layout, self.cache.route = self.layout, self.route
             self.cache.columns = [self.columns_of(i) for i in range(self.route.n_layers)]
-        return decoder.norm(hidden), running
+        return self._normed(hidden), running
+
+    def _normed(self, hidden: Tensor) -> Float[Tensor, "... d_model"]:
+        """What left the last layer, as the unembedding takes it."""
+        return self.decoder.norm(self.family.leave(self.decoder, hidden))
 
     # -- columns ----------------------------------------------------------------------------------
 
@@ -162,16 +173,22 @@ class DecoderRun:
 
         `memory` and `running` are the new ones; the keys are the cached prefix's too.
         """
-        key = tuple(
-            self.route.streams_at(layer, level) for level in (Level.KEYS, Level.ATTEND, Level.FULL)
-        )
+        source = key_layer(self.decoder.config, layer)
+        key = self._levels(layer), self._levels(source)
         if key not in self._columns:
             columns = self._piece.layer_columns(self.route, layer)
             if self.held:
                 assert self.cache is not None
                 columns = columns.behind(self.cache.columns[layer], self.held)
+            if key[0] != key[1]:
+                keys = self.layout.seen_in(self.columns_of(source).keys, self.route, layer)
+                columns = columns.reading(keys)
             self._columns[key] = columns
         return self._columns[key]
+
+    def _levels(self, layer: int) -> tuple[tuple[str, ...], ...]:
+        levels = (Level.KEYS, Level.ATTEND, Level.FULL)
+        return tuple(self.route.streams_at(layer, level) for level in levels)
 
     def first_memory_row(self, layer: int) -> int:
         """The row of the batch that comes first where `layer`'s audio memory is made."""
@@ -195,10 +212,11 @@ class DecoderRun:
         ids = input_ids.gather(1, at.clamp(min=0))
         stream = self.layout.stream.gather(1, running.clamp(min=0))
         # An audio place's id is no word: it may lie outside the vocabulary, and is replaced below.
-        hidden = self.decoder.embed_tokens(ids.masked_fill(stream >= 0, 0))
+        ids = ids.masked_fill(stream >= 0, 0)
+        hidden = self.model.embed(ids)
         carried = self._carried_streams()
         if not carried or self.clips is None:
-            return self.family.enter(self.decoder, hidden), None
+            return self._entered(hidden, ids), None
         piece = self._piece
         whole = scattered(hidden.new_zeros(*piece.stream.shape, hidden.shape[-1]), at, hidden)
         everywhere = torch.arange(piece.width, device=hidden.device).expand(whole.shape[0], -1)
@@ -207,8 +225,17 @@ class DecoderRun:
             rows = self.clips.columns(states.to(hidden), piece, everywhere)
             mine = piece.stream == piece.stream_index(name)
             whole = torch.where(mine[..., None], rows, whole)
-        whole = self.family.enter(self.decoder, whole)
+        given = len(input_ids)  # runs that begin late give only the rows that begin at the bottom
+        ids = input_ids.masked_fill(piece.stream[:given] >= 0, 0)
+        whole = self._entered(whole[:given], ids)
         return gathered(whole, at), whole
+
+    def _entered(self, embedded: Tensor, ids: Int[Tensor, "batch columns"]) -> Tensor:
+        """What runs through the layers: the residual state, and what tokens take along."""
+        state = self.family.enter(self.decoder, embedded)
+        if self.family.beside is None:
+            return state
+        return torch.cat([state, self.family.beside(self.decoder, ids, embedded)], -1)
 
     @property
     def _piece(self) -> TokenLayout:
@@ -261,15 +288,16 @@ class DecoderRun:
             self._fed(layer.mlp, running, columns.fed),
             watched(layer.self_attn, index, columns, running, self.watches),
         ):
-            out = layer(
+            return self.family.run_layer(
+                layer,
                 hidden,
+                self._shared,
                 attention_mask=self._mask(index, running, hidden),
                 position_ids=self.layout.position.gather(1, running.clamp(min=0)),
                 past_key_values=past,
                 use_cache=self.cache is not None,
                 position_embeddings=(cos, sin),
             )
-        return out[0] if isinstance(out, tuple) else out
 
     def _memory(
         self, index: int, hidden: Tensor, whole: Tensor | None
@@ -278,6 +306,8 @@ class DecoderRun:
         columns = self.columns_of(index).memory
         if self.clips is None or columns.shape[1] == 0:
             return None
+        if key_layer(self.decoder.config, index) != index:
+            return None  # the layer reads another's
         return self._memory_at(index, columns, hidden, whole)
 
     def _memory_at(
@@ -317,7 +347,8 @@ class DecoderRun:
         for name in names:
             if self.route.cell(name, index).source is Source.CARRIED:
                 assert whole is not None
-                parts.append(gathered(whole, self._places(columns)))
+                state = self.family.residual(self.decoder.config, whole)
+                parts.append(gathered(state, self._places(columns)))
             else:
                 state = self.model.connector.project_layer(name, index, self.clips.streams[name])
                 parts.append(self._of_clips(state.to(hidden.dtype), columns))
@@ -473,6 +504,23 @@ class DecoderRun:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def check_keys_are_there(config: Any, route: Route) -> None:
+    """Check that layers which read another layer's keys find there what `route` shows them.
+
+    Raises:
+        RouteError: a stream takes part in such a layer, but not where its keys are made.
+    """
+    for layer in range(route.n_layers):
+        source = key_layer(config, layer)
+        for name in route.streams_at(source, Level.ABSENT):
+            if route.cell(name, layer).level is not Level.ABSENT:
+                raise RouteError(
+                    f"layer {layer} has no keys of its own and reads those of layer {source}, "
+                    f"where {name} are absent: mute them in layer {layer} too, or let them into "
+                    f"layer {source}."
+                )
 
 
 def _without(

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.connectors import Connector, ConnectorConfig
 from palscope.encoders import Component, Encoder, build_encoder
-from palscope.errors import RouteError
+from palscope.errors import CheckpointError, RouteError
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import load_checkpoint, own_state, read_config
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
-from palscope.models.families import family_of
+from palscope.models.families import FAMILIES, PUBLISHED, family_of
 from palscope.routing import Route
 
 
@@ -48,6 +48,11 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
         super().__init__(config)
         text_config: Any = config.text_config
         family_of(text_config)
+        if text_config.model_type in PUBLISHED:
+            raise CheckpointError(
+                f"decoder family {text_config.model_type!r} serves in published models alone; "
+                f"palscope's own take one of {', '.join(sorted(FAMILIES))}."
+            )
         route = config.parsed_route()
         if route.n_layers != text_config.num_hidden_layers:
             raise RouteError(

@@ -109,7 +109,7 @@ class PalscopeProcessor(ProcessorMixin):
         """
         features = None
         if not grid.whole_clip:
-            features = round(grid.seconds_per_step / SECONDS_PER_FEATURE, 6)
+            features = round(grid.equal_step / SECONDS_PER_FEATURE, 6)
             features = int(features) if features.is_integer() else features
         return cls(
             feature_extractor,

@@ -21,7 +21,9 @@ from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.cache import AudioCache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import DecoderRun, gathered, scattered
+from palscope.models.families import key_layer
 from palscope.routing import LayerColumns, Route, TokenLayout
+from palscope.routing.layout import BorrowedColumns
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class ResumedRun(DecoderRun):
             assert hidden is not None
             hidden = self._layer(index, hidden, self.columns_of(index).running, whole)
         assert hidden is not None
-        return self.decoder.norm(hidden[:, -1])
+        return self._normed(hidden[:, -1])
 
     def rows_at(self, layer: int) -> int:
         """How many rows have joined by `layer`."""
@@ -205,18 +207,39 @@ class ResumedRun(DecoderRun):
         """The columns that meet in `layer`, for the rows that have joined."""
         return self._columns_for(layer, self.rows_at(layer))
 
-    def _columns_for(self, layer: int, rows: int) -> ResumedColumns:
+    def _columns_for(self, layer: int, rows: int) -> LayerColumns:
         plain = self.plain.cache.columns[layer]
         key = (id(plain), rows)
         if key not in self._columns:
             runs, fed = plain.running[0] >= self.first, plain.fed[0] >= self.first
-            self._columns[key] = ResumedColumns(
+            columns = ResumedColumns(
                 plain.memory.expand(rows, -1),
                 plain.running[:, runs].expand(rows, -1),
                 plain.fed[:, fed].expand(rows, -1),
                 plain.running[:, ~runs].expand(rows, -1),
             )
-        return cast(ResumedColumns, self._columns[key])
+            if isinstance(plain, BorrowedColumns):
+                self._columns[key] = columns.reading(plain.keys.expand(rows, -1))
+            else:
+                self._columns[key] = columns
+        return self._columns[key]
+
+    def _layer(self, index: int, hidden: Tensor, running: Tensor, whole: Tensor | None) -> Tensor:
+        source = key_layer(self.decoder.config, index)
+        if source != index:
+            self._share_plain(index, source, hidden.shape[0])
+        return super()._layer(index, hidden, running, whole)
+
+    def _share_plain(self, index: int, source: int, rows: int) -> None:
+        """Rows that joined above `source` read there the plain run's keys and values."""
+        kind = self.decoder.config.layer_types[index]
+        made: tuple[Tensor, ...] = self._shared.get(kind, ())
+        later = rows - (made[0].shape[0] if made else 0)
+        if later:
+            held: Any = self.plain.cache.layers[source]
+            plain = [part.expand(later, -1, -1, -1) for part in (held.keys, held.values)]
+            both = [torch.cat(pair) for pair in zip(made, plain, strict=True)] if made else plain
+            self._shared[kind] = tuple(both)
 
     def _plain_input(
         self, layer: int, rows: int, input_ids: Tensor
@@ -253,8 +276,10 @@ class ResumedRun(DecoderRun):
         self, index: int, hidden: Tensor, whole: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
         """The layer's audio memory, and the keys and values of what stands before `first`."""
+        if key_layer(self.decoder.config, index) != index:
+            return None
         rows = hidden.shape[0]
-        columns = self._columns_for(index, rows)
+        columns = cast(ResumedColumns, self._columns_for(index, rows))
         audio, before = columns.memory.shape[1], columns.before.shape[1]
         if audio + before == 0:
             return None

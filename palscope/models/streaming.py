@@ -252,7 +252,7 @@ class AudioStream:
     def _seconds_of(self, tokens: int) -> float:
         """Seconds of so many encoder tokens, in whole steps."""
         grid = self._model.encoder.grid
-        return tokens // grid.per_step * grid.seconds_per_step
+        return tokens // grid.per_step * grid.equal_step
 
     def _encoded(
         self, samples: Float[np.ndarray, " samples"]

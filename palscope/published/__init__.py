@@ -1,6 +1,15 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
+from palscope.published import audio_flamingo3 as _audio_flamingo3
+from palscope.published import gemma3n as _gemma3n
+from palscope.published import glm_asr as _glm_asr
+from palscope.published import granite_speech as _granite_speech
+from palscope.published import music_flamingo as _music_flamingo
+from palscope.published import phi4_multimodal as _phi4_multimodal
+from palscope.published import qwen2_5_omni as _qwen2_5_omni
 from palscope.published import qwen2_audio as _qwen2_audio
+from palscope.published import qwen3_omni as _qwen3_omni
+from palscope.published import voxtral as _voxtral
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
@@ -11,7 +20,18 @@ from palscope.published.registry import (
     unread_prefixes,
 )
 
-_ = _qwen2_audio
+_ = (
+    _audio_flamingo3,
+    _gemma3n,
+    _glm_asr,
+    _granite_speech,
+    _music_flamingo,
+    _phi4_multimodal,
+    _qwen2_5_omni,
+    _qwen2_audio,
+    _qwen3_omni,
+    _voxtral,
+)
 
 __all__ = [
     "PublishedAudioModel",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
@@ -39,8 +42,12 @@ class PublishedFamily(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     """Of the configs of its checkpoints; the first is that of the class itself."""
+    refused_types: ClassVar[dict[str, str]] = {}
+    """Model types of weights of this class that are not opened, and what to do instead."""
     architecture: ClassVar[str]
     """The transformers class."""
+    checkpoints: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Published weights by hub id, and their size as their pages state it."""
     decoder_path: ClassVar[str] = "model.language_model"
     """Module of the bare decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""
     tower_path: ClassVar[str] = "model.audio_tower"
@@ -51,6 +58,8 @@ class PublishedFamily(ABC):
     """Name among `components` of the module that the tower's output enters."""
     place: ClassVar[str]
     """Text of one audio token."""
+    package: ClassVar[str | None] = None
+    """What its feature extractor needs beside what palscope does, to be installed by this name."""
     sample_rate: ClassVar[int] = 16_000
     """Hz of the samples that are heard."""
     seconds_per_frame: ClassVar[float] = SECONDS_PER_FEATURE
@@ -61,6 +70,10 @@ class PublishedFamily(ABC):
     """Seconds of the longest clip that the class hears."""
     unread: ClassVar[tuple[str, ...]] = ()
     """Prefixes of a checkpoint's tensors that are of other parts than those that hear and write."""
+    divides_logits: ClassVar[bool] = True
+    """Whether the class divides logits where the decoder's own class does (Granite)."""
+    about_tokenizer: ClassVar[str] = ""
+    """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
     routes_refused: ClassVar[tuple[str, ...]] = ()
     """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
@@ -125,6 +138,31 @@ class PublishedFamily(ABC):
     def tower_grid(self) -> TimeGrid:
         """Which seconds the tokens that enter the projector stand for."""
 
+    def written(self, tokens: int) -> str:
+        """What stands in a prompt's text for a clip of so many audio tokens."""
+        return self.place * tokens
+
+    def read(
+        self, input_ids: Int[Tensor, "batch columns"], tokens: list[int]
+    ) -> Int[Tensor, "batch columns"]:
+        """The ids of such texts, with as many `audio_token_id` as there are audio tokens.
+
+        Args:
+            tokens: of each clip of the batch.
+        """
+        del tokens
+        return input_ids
+
+    def embed(
+        self, model: Any, input_ids: Int[Tensor, "batch columns"]
+    ) -> Float[Tensor, "batch columns d_model"]:
+        """Embeddings of words; where sound stands, of anything."""
+        return model.get_submodule(self.decoder_path).embed_tokens(input_ids)
+
+    def before_loading(self) -> None:
+        """Make the class loadable where it needs a package that sound does not."""
+        return
+
     def chat(self, template: Any, question: str, clips: int) -> str:
         """A prompt of `clips` audio places and a question.
 
@@ -134,6 +172,29 @@ class PublishedFamily(ABC):
         content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
         return template([{"role": "user", "content": content}])
 
+    def complete(self, model: Any, folder: Path) -> None:
+        """Open what the class leaves in a checkpoint's folder (adapters).
+
+        Raises `CheckpointError` when it is not there.
+        """
+        del model, folder
+
+    def hearing_part(self, model: Any) -> Any:
+        """Of a loaded model, the class that hears: all of it, nearly always."""
+        return model
+
+    def read_tokenizer(self, folder: Path) -> Any:
+        """The tokenizer of a checkpoint. Raises `OSError`, `ValueError` or `ImportError`."""
+        return AutoTokenizer.from_pretrained(folder)
+
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Set what the class switches by whether there is sound in the call (adapters)."""
         del model, audio
+
+    def save(self, model: Any, folder: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save the model so that it opens again.
+
+        Args:
+            **kwargs: `save_pretrained`'s.
+        """
+        model.save_pretrained(folder, **kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 
 from palscope.errors import CheckpointError
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
@@ -19,7 +19,7 @@ from palscope.models.processor import AudioProcessor
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
-from palscope.published.registry import published_family
+from palscope.published.registry import published_class, published_family
 
 
 def wrap_published(
@@ -31,9 +31,10 @@ def wrap_published(
         processor: the checkpoint's, or a `PublishedProcessor`.
 
     Raises:
-        CheckpointError: the class is not registered, or there is no processor.
+        CheckpointError: the class is not registered, or there is no processor that serves it.
     """
     family = published_family(model.config)
+    model = family.hearing_part(model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
     if processor is None:
@@ -79,11 +80,13 @@ def open_published(
         **kwargs: `from_pretrained`'s.
 
     Raises:
-        CheckpointError: the class is not registered, tensors are missing, or the processor needs a
-            package that is not installed.
+        CheckpointError: the class is not registered, tensors are missing, or adapters or the
+            processor need a package that is not installed.
     """
+    published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:
         model, info = kind.from_pretrained(
@@ -92,6 +95,7 @@ def open_published(
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
     check_loaded(folder, set(info["missing_keys"]), set(), info)
+    family.complete(model, folder)
     processor = read_processor(folder, family)
     return PublishedAudioModel(model, published_family(model.config)), processor
 
@@ -102,11 +106,13 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
     The published processor as a whole may need packages for pictures and films.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = family.read_tokenizer(folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
+        missing = family.package is not None and isinstance(error, ImportError)
         raise CheckpointError(
             f"{folder}: the processor of {family.architecture} cannot be read: {error}"
+            + (f" Install what it needs: pip install {family.package}." if missing else "")
         ) from error
     return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
 

@@ -72,8 +72,7 @@ class Unprojected(nn.Module):
 class PublishedAudioModel(AudioLanguageModel):
     """A published audio language model, run by palscope on its own modules.
 
-    By default sound takes the published way: full tokens in all layers. Save it with
-    `published.save_pretrained`.
+    By default sound takes the published way: full tokens in all layers.
 
     Args:
         model: a Hugging Face model; its modules are used in place, not copied.
@@ -102,11 +101,18 @@ class PublishedAudioModel(AudioLanguageModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the published model has its weights."""
 
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        """How experts run: as in the published model, which has checked it, and shares its config.
+
+        transformers asks each model's own code whether it has experts, and this one has none.
+        """
+        return requested_experts or "eager"
+
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> None:
-        """Save the published model, as its own class does."""
-        self.published.save_pretrained(save_directory, **kwargs)
+        """Save the published model as its own class does, adapters included."""
+        self.family.save(self.published, save_directory, **kwargs)
 
     # -- what a model consists of -----------------------------------------------------------------
 
@@ -114,6 +120,10 @@ class PublishedAudioModel(AudioLanguageModel):
     def text_config(self) -> Any:
         """The decoder's config."""
         return self.decoder.config
+
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.family.embed(self.published, input_ids)
 
     @property
     def audio_token_id(self) -> int:
@@ -124,6 +134,11 @@ class PublishedAudioModel(AudioLanguageModel):
     def frame_grid(self) -> TimeGrid:
         """Which seconds of the clip each audio token stands for."""
         return self.family.grid
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the class divides the unembedding's output by."""
+        return super().logits_divisor if self.family.divides_logits else 1.0
 
     def audio_components(self) -> dict[str, Component]:
         """The tower's, the projector's, and what passes before and behind them.

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import BatchFeature
 
 from palscope.encoders.base import Clip
-from palscope.errors import AudioError
+from palscope.errors import AudioError, CheckpointError
 from palscope.models.processor import (
     AudioInput,
     as_clips,
@@ -32,6 +32,9 @@ class PublishedProcessor:
         tokenizer: the checkpoint's.
         feature_extractor: the checkpoint's.
         chat_template: of the checkpoint's processor; None for the tokenizer's.
+
+    Raises:
+        CheckpointError: the tokenizer does not know the audio's place.
     """
 
     def __init__(
@@ -45,6 +48,13 @@ class PublishedProcessor:
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
         self.chat_template = chat_template
+        read = tokenizer(family.place, add_special_tokens=False)["input_ids"]
+        if list(read) != [family.audio_token_id]:
+            raise CheckpointError(
+                f"the tokenizer of {family.architecture}, a {type(tokenizer).__name__}, reads "
+                f"{family.place} as {list(read)[:9]}; expected [{family.audio_token_id}], the "
+                f"config's audio token.{family.about_tokenizer}"
+            )
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -108,15 +118,18 @@ class PublishedProcessor:
         place = self.audio_token
         check_prompts(texts, len(clips), place)
         heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
-        counts = iter([self.family.tokens(frames) for _, frames in heard])
+        counts = [self.family.tokens(frames) for _, frames in heard]
+        written = iter([self.family.written(count) for count in counts])
         expanded = [
             "".join(
-                part if index == 0 else place * next(counts) + part
+                part if index == 0 else next(written) + part
                 for index, part in enumerate(prompt.split(place))
             )
             for prompt in texts
         ]
-        return BatchFeature({**tokenised(self.tokenizer, expanded), **padded_features(heard)})
+        made = tokenised(self.tokenizer, expanded)
+        made["input_ids"] = self.family.read(made["input_ids"], counts)
+        return BatchFeature({**made, **padded_features(heard)})
 
     def _hear(self, clip: Clip) -> Any:
         samples = clip.samples(self.sample_rate)

@@ -19,6 +19,7 @@ class Qwen2Audio(WhisperTowerFamily):
     """One window of 30 s; padding is masked. The tower's norm stands behind its pooling."""
 
     model_types = ("qwen2_audio",)
+    checkpoints = (("Qwen/Qwen2-Audio-7B-Instruct", "8.4 B"),)
     architecture = "Qwen2AudioForConditionalGeneration"
     place = "<|AUDIO|>"
     longest = 30.0

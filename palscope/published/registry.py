@@ -34,17 +34,26 @@ def unread_prefixes() -> tuple[str, ...]:
     return tuple(prefix for family in published_families() for prefix in family.unread)
 
 
-def published_family(config: Any) -> PublishedFamily:
-    """The family of a published model's config.
+def published_class(model_type: str | None) -> type[PublishedFamily]:
+    """The family of models of a type.
 
     Raises:
-        CheckpointError: the model type is not registered; the message names those that are.
+        CheckpointError: it is not registered, and the message names those that are; or it is one of
+            weights that cannot be opened, and the message says what to do.
     """
-    family = _FAMILIES.get(config.model_type)
-    if family is None:
-        raise CheckpointError(
-            f"model type {config.model_type!r} is none that palscope opens: "
-            f"{', '.join(sorted(_FAMILIES))}, or palscope's own. Another one is made known by "
-            "register_published (docs/models.md)."
-        )
-    return family(config)
+    family = _FAMILIES.get(model_type or "")
+    if family is not None:
+        return family
+    for each in published_families():
+        if model_type in each.refused_types:
+            raise CheckpointError(f"model type {model_type!r}: {each.refused_types[model_type]}.")
+    raise CheckpointError(
+        f"model type {model_type!r} is none that palscope opens: "
+        f"{', '.join(sorted(_FAMILIES))}, or palscope's own. Another one is made known by "
+        "register_published (docs/models.md)."
+    )
+
+
+def published_family(config: Any) -> PublishedFamily:
+    """The family of a published model's config. Raises `CheckpointError` as `published_class`."""
+    return published_class(config.model_type)(config)

@@ -1,9 +1,13 @@
-"""Towers of Whisper's shape, which hear 30 s at a time: Qwen2-Audio, the Flamingos, Voxtral."""
+"""Towers that hear 30 s at a time, as Whisper's does: Qwen2-Audio's, the Flamingos', Voxtral's."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
@@ -22,6 +26,11 @@ class WhisperTowerFamily(PublishedFamily):
     floor_db = WhisperEncoderConfig.floor_db
     projector = "projector"
     projector_path = "model.multi_modal_projector"
+    windows_alone: ClassVar[bool] = False
+    """Whether the features of a window know nothing of the clip's other windows.
+
+    Whisper's features end a fixed distance below their loudest bin: that of the clip, or of 30 s.
+    """
 
     def columns(self, frames: int) -> int:
         """Whole windows."""
@@ -29,16 +38,19 @@ class WhisperTowerFamily(PublishedFamily):
 
     def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features, filled with silence up to whole windows before they are computed."""
+        window = WINDOW * extractor.hop_length
+        length = window if self.windows_alone else len(samples)
         made = extractor(
-            samples,
+            [samples[first : first + length] for first in range(0, len(samples), length)],
             sampling_rate=self.sample_rate,
             padding=True,
             truncation=False,
-            pad_to_multiple_of=WINDOW * extractor.hop_length,
+            pad_to_multiple_of=window,
             return_tensors="pt",
         )
         return ClipFeatures(
-            made["input_features"][0], math.ceil(len(samples) / extractor.hop_length)
+            torch.cat(list(made["input_features"]), dim=1),
+            math.ceil(len(samples) / extractor.hop_length),
         )
 
     def components(self) -> dict[str, Component]:
@@ -58,3 +70,12 @@ class WhisperTowerFamily(PublishedFamily):
 def windows(frames: int) -> int:
     """How many windows hear a clip of so many feature frames."""
     return max(1, math.ceil(frames / WINDOW))
+
+
+def windowed(
+    features: Float[Tensor, "bins columns"], frames: int, last: int
+) -> tuple[Float[Tensor, "windows bins 3000"], Int[Tensor, "windows 3000"]]:
+    """The windows of a clip of `frames`, up to number `last`, and where in them the clip is."""
+    heard = (torch.arange(features.shape[1], device=features.device) < frames).int()
+    cut = features.unflatten(1, (-1, WINDOW)).transpose(0, 1)
+    return cut[: last + 1], heard.unflatten(0, (-1, WINDOW))[: last + 1]

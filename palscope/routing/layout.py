@@ -63,6 +63,10 @@ class LayerColumns:
         fed = running if self.fed is self.running else fed
         return ContinuedColumns(memory, running, fed, held.keys)
 
+    def reading(self, keys: Int[Tensor, "batch keys"]) -> BorrowedColumns:
+        """These columns in a layer that has no keys of its own and reads another's `keys`."""
+        return BorrowedColumns(self.memory, self.running, self.fed, keys)
+
     def repeated(self, times: int) -> LayerColumns:
         """These columns with every row repeated `times`."""
         each = (part.repeat_interleave(times, 0) for part in (self.memory, self.running, self.fed))
@@ -84,6 +88,23 @@ class ContinuedColumns(LayerColumns):
         """These columns with every row repeated `times`."""
         parts = (self.memory, self.running, self.fed, self.past)
         return ContinuedColumns(*(part.repeat_interleave(times, 0) for part in parts))
+
+
+@dataclass(frozen=True)
+class BorrowedColumns(LayerColumns):
+    """The columns of a layer whose keys were made in another one, in which other tokens run."""
+
+    borrowed: Int[Tensor, "batch keys"]
+
+    @property
+    def keys(self) -> Int[Tensor, "batch keys"]:
+        """Columns of the other layer's keys; -1 where what stands there is absent in this one."""
+        return self.borrowed
+
+    def repeated(self, times: int) -> BorrowedColumns:
+        """These columns with every row repeated `times`."""
+        parts = (self.memory, self.running, self.fed, self.borrowed)
+        return BorrowedColumns(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -164,17 +185,15 @@ class TokenLayout:
                         f"clip {which} needs {len(tokens)} audio tokens, but row {row} has "
                         f"{len(span)} left. Was the prompt cut, or made for another checkpoint?"
                     )
-                end = grid.span(frames[which] - 1)[1] if durations is None else durations[which]
                 ratio = torch.tensor([s.ratio for s in streams])[kinds]
                 stream[row, span] = kinds
                 clip[row, span] = which
                 token[row, span] = tokens
                 first = tokens * ratio // grid.per_step
                 last = ((tokens + 1) * ratio - 1) // grid.per_step
-                edges = torch.stack([first, last + 1], dim=1)
-                # The start of the clip is 0, however long its first step is.
-                at = torch.where(edges == 0, 0.0, edges * grid.seconds_per_step)
-                seconds[row, span] = at.clamp(max=end)
+                edges = grid.edges(frames[which], None if durations is None else durations[which])
+                steps = torch.stack([first, last + 1], dim=1).clamp(max=len(edges) - 1)
+                seconds[row, span] = torch.from_numpy(edges)[steps].float()
                 clip_row.append(row)
                 used += len(tokens)
         if len(clip_row) < len(frames):
@@ -224,8 +243,8 @@ class TokenLayout:
             ratio = torch.tensor([s.ratio for s in self.streams], device=token.device)
             first = more.clip == 0
             token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
-            steps = heard // grid.per_step
-            seconds = seconds + first[..., None] * steps * grid.seconds_per_step
+            begins = grid.span(heard - 1)[1]
+            seconds = seconds + first[..., None] * begins
         base = len(rows) - len(more.clip_row)
         added = torch.where(added < 0, -1, added + base)
         if rows != sorted(rows):
@@ -257,7 +276,7 @@ class TokenLayout:
         }
         # A token over less sound than its share would have been another one, had it waited.
         short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last].max())
-        if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.per_step:
+        if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.cycle:
             raise PromptError(
                 "the clip ends within a token, which more sound would change, so it cannot go on. "
                 "Add whole tokens only (AudioStream does), or start again without the cache."
@@ -290,6 +309,13 @@ class TokenLayout:
         fed = _packed(text | full)
         running = _packed(text | full | attending) if bool(attending.any()) else fed
         return LayerColumns(_packed(keys), running, fed)
+
+    def seen_in(
+        self, columns: Int[Tensor, "batch n"], route: Route, layer: int
+    ) -> Int[Tensor, "batch n"]:
+        """`columns`, with -1 in place of those whose stream is absent in `layer`."""
+        absent = self._of(route.streams_at(layer, Level.ABSENT))
+        return torch.where(self._at(absent, columns), -1, columns)
 
     def _of(self, streams: Sequence[str]) -> Bool[Tensor, "batch columns"]:
         """Where tokens of these streams stand."""

@@ -111,3 +111,80 @@ def test_tokens_of_the_whole_clip():
 def test_grids_that_are_none(wrong: dict):
     with pytest.raises(AudioError):
         TimeGrid(0.1, **({"per_step": 2} | wrong))
+
+
+CHUNKS = TimeGrid(1 / 13, centres=tuple(0.08 * i for i in range(13)))
+"""Thirteen tokens each second, the second's last one nearer to its end than the others apart."""
+
+
+@given(st.integers(0, 500), st.sampled_from([1, 4]))
+def test_uneven_steps_lie_nearest_to_their_centres(i: int, rows: int):
+    grid = TimeGrid(1 / 13, rows, centres=CHUNKS.centres)
+    step = i // rows
+    cycle, place = divmod(step, 13)
+    start = 0.0 if place == 0 else 0.08 * place - 0.04
+    end = 1.0 if place == 12 else 0.08 * place + 0.04
+    assert grid.span(i) == pytest.approx((cycle + start, cycle + end), abs=1e-9)
+    np.testing.assert_allclose(grid.spans(i + 1)[i], grid.span(i))
+    assert (grid.cycle, grid.seconds_per_cycle) == (13 * rows, 1.0)
+
+
+@given(st.integers(1, 100_000))
+def test_a_clip_has_the_tokens_whose_centres_it_reaches(milliseconds: int):
+    whole, rest = divmod(milliseconds, 1000)
+    reached = sum(80 * place < rest for place in range(13))
+    assert CHUNKS.tokens(milliseconds / 1000) == whole * 13 + reached
+
+
+@given(st.integers(2, 3000), st.data())
+def test_uneven_tokens_cover_a_clip_to_its_end(frames: int, data: st.DataObject):
+    seconds = frames / 100
+    n = CHUNKS.tokens(seconds)
+    spans = CHUNKS.spans(n, duration=seconds)
+    assert spans[0, 0] == 0 and spans[-1, 1] == seconds
+    np.testing.assert_array_equal(spans[1:, 0], spans[:-1, 1])
+    assert (spans[:, 1] > spans[:, 0]).all()
+    t0 = data.draw(st.floats(0, seconds - 0.01))
+    t1 = data.draw(st.floats(t0 + 0.005, seconds))
+    taken = CHUNKS.tokens_between(t0, t1, n)
+    overlap = np.minimum(spans[:, 1], t1) - np.maximum(spans[:, 0], t0)
+    expected = np.flatnonzero(overlap > 1e-5)
+    assert set(expected) <= set(taken) <= set(np.flatnonzero(overlap > -1e-5))
+
+
+def test_uneven_tokens_by_hand():
+    # 2.07 s: 26 tokens of the two whole seconds, one at 2.00 s; the next would be at 2.08 s.
+    assert CHUNKS.tokens(2.07) == 27 and CHUNKS.tokens(2.09) == 28
+    assert CHUNKS.spans(27, duration=2.07)[-2:].tolist() == [[1.92, 2.0], [2.0, 2.07]]
+    assert CHUNKS.tokens_between(2.05, 2.07, 27) == range(26, 27)
+    assert CHUNKS.tokens_between(2.05, 2.07, 28) == range(27, 28)
+    assert CHUNKS.tokens_between(0.93, 1.03, 27) == range(12, 14)
+    with pytest.raises(AudioError, match="after the last of 27"):
+        CHUNKS.tokens_between(2.08, 2.1, 27)
+
+
+def test_steps_with_one_centre_are_equal_and_counted_by_it():
+    pairs = TimeGrid(0.04, centres=(0.02,))
+    assert [pairs.tokens(frames / 100) for frames in (3, 6, 7, 10, 11)] == [1, 1, 2, 2, 3]
+    assert pairs.spans(3).tolist() == TimeGrid(0.04).spans(3).tolist()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: CHUNKS.coarsen(1),
+        lambda: CHUNKS.seconds_per_token,
+        lambda: CHUNKS.equal_step,
+    ],
+)
+def test_uneven_steps_have_no_common_length(ask):
+    with pytest.raises(AudioError, match="13 steps of different length"):
+        ask()
+
+
+@pytest.mark.parametrize("centres", [(), (0.0, 0.2), (0.1, 0.0), (-0.1, 0.0), (0.05, 0.05)])
+def test_centres_that_are_none(centres: tuple[float, ...]):
+    with pytest.raises(AudioError, match="no middles"):
+        TimeGrid(0.1, centres=centres)
+    with pytest.raises(AudioError, match="no middles"):
+        TimeGrid(float("inf"), centres=(0.0,))

@@ -10,6 +10,7 @@ from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from palscope.encoders import registry
+from palscope.published import registry as published
 from tests.docs.pages import PAGES, name_of
 
 FENCE = re.compile(r"^[ \t]*```+[ \t]*(\w*)", re.MULTILINE)
@@ -41,6 +42,7 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # samples write to runs/
     monkeypatch.setattr(registry, "_ENCODERS", dict(registry._ENCODERS))
+    monkeypatch.setattr(published, "_FAMILIES", dict(published._FAMILIES))
     examples = list(Document.parse(str(page), PythonCodeBlockParser()).examples())
     assert len(examples) == languages(page).count("python")
     for example in examples:

@@ -76,6 +76,8 @@ def test_clips_that_are_not_heard_are_refused(opened: Opened) -> None:
     if case.too_short is not None:
         with pytest.raises(AudioError, match="no token"):
             processor(processor.chat("?"), noise(case.too_short), sampling_rate=RATE)
+    if case.longest is not None:
+        assert opened.family.longest == case.longest
     if opened.family.longest < float("inf"):
         silence = np.zeros(round((opened.family.longest + 0.1) * RATE), dtype=np.float32)
         with pytest.raises(AudioError, match="at most"):
@@ -84,7 +86,7 @@ def test_clips_that_are_not_heard_are_refused(opened: Opened) -> None:
 
 @torch.no_grad()
 def test_a_burst_changes_the_token_that_stands_for_its_second(opened: Opened) -> None:
-    seconds = max(opened.case.seconds)
+    seconds = opened.case.long or max(opened.case.seconds)
     quiet = noise(seconds) * 0.2
     hooked = opened.hooked
     inputs = hooked.inputs(WORDS[0], quiet)
@@ -92,12 +94,16 @@ def test_a_burst_changes_the_token_that_stands_for_its_second(opened: Opened) ->
     before = hooked.encode_audio(inputs).streams["frames"][0]
     hits = 0
     for share in (0.07, 0.31, 0.52, 0.78, 0.96):
-        held = int(((spans[:, 0] <= share * seconds) & (spans[:, 1] > share * seconds)).nonzero())
-        first = round((float(spans[held].mean()) - 0.005) * RATE)
+        of_it = (spans[:, 0] <= share * seconds) & (spans[:, 1] > share * seconds)
+        held = int(of_it.nonzero()[0])
+        # Not behind its middle: convolutions that halve the time hear a little early.
+        start, end = spans[held].tolist()
+        first = round((start + 0.4 * (end - start) - 0.005) * RATE)
         clip = quiet.copy()
         clip[first : first + RATE // 100] += 5 * noise(0.01, seed=1)
         after = hooked.encode_audio(hooked.inputs(WORDS[0], clip)).streams["frames"][0]
-        hits += int((after - before).norm(dim=1).argmax()) == held
+        changed = int((after - before).norm(dim=1).argmax())
+        hits += torch.equal(spans[changed], spans[held])  # tokens may share their seconds
     assert hits >= opened.case.hits
 
 
@@ -110,6 +116,14 @@ def test_logits_are_those_of_the_plain_class(opened: Opened) -> None:
     wanted = opened.plain_logits()[real]
     assert wanted.std() > 0.1
     close(opened, logits_of(opened)[real], wanted)
+
+
+@torch.no_grad()
+def test_a_long_clip_is_heard_as_the_plain_class_hears_it(opened: Opened) -> None:
+    if opened.case.long is None:
+        pytest.skip("the class hears a clip at once")
+    got = logits_of(opened, opened.asked(3))
+    close(opened, got, opened.plain_logits(3))
 
 
 def test_another_sound_gives_other_logits(opened: Opened) -> None:
@@ -219,10 +233,10 @@ def test_muted_sound_is_sound_that_nothing_reads(opened: Opened) -> None:
     assert (wanted - opened.plain_logits()[text]).abs().max() > 20 * opened.case.atol
     with hooked.route(hooked.current_route.mute("frames")):
         close(opened, logits_of(opened)[text], wanted)
-    one = opened.asked(1)
+    one = opened.asked(0)
     with intervene(hooked, one, [Knockout(Address("pattern", Sound()))]):
         text = opened.is_text_of(one)
-        close(opened, logits_of(opened, one)[text], opened.plain_logits(1, deaf=True)[text])
+        close(opened, logits_of(opened, one)[text], opened.plain_logits(0, deaf=True)[text])
 
 
 # -- interventions and measures -------------------------------------------------------------------
@@ -230,7 +244,7 @@ def test_muted_sound_is_sound_that_nothing_reads(opened: Opened) -> None:
 
 @torch.no_grad()
 def test_a_patch_in_seconds_is_one_of_the_columns_that_stand_for_them(opened: Opened) -> None:
-    hooked, one = opened.hooked, opened.asked(1)
+    hooked, one = opened.hooked, opened.asked(0)
     spans, text = hooked.layout(one).seconds, opened.is_text_of(one)
     held = (spans[..., 0] < 0.9 - 1e-6) & (spans[..., 1] > 0.4 + 1e-6)
     assert 1 < int(held.sum()) < int((~text).sum())
@@ -238,20 +252,20 @@ def test_a_patch_in_seconds_is_one_of_the_columns_that_stand_for_them(opened: Op
     with intervene(hooked, one, [patch]):
         got = logits_of(opened, one)[text]
     with opened.entering(1, lambda states: states.masked_fill(held[..., None], 0.0)):
-        wanted = opened.plain_logits(1)[text]
+        wanted = opened.plain_logits(0)[text]
     close(opened, got, wanted)
-    assert (wanted - opened.plain_logits(1)[text]).abs().max() > 20 * opened.case.atol
+    assert (wanted - opened.plain_logits(0)[text]).abs().max() > 20 * opened.case.atol
 
 
 @torch.no_grad()
 def test_attention_mass_is_the_plain_class_s_attention(opened: Opened) -> None:
-    one = opened.asked(1)
+    one = opened.asked(0)
     table: Any = measures.attention_mass(opened.hooked, one)
     masses = table.groupby(["layer", "head"])["mass"].sum()
     np.testing.assert_allclose(masses, 1, atol=1e-5)
     if not opened.case.attentions:
         return
-    [(_, given)] = opened.given(1)
+    [(_, given)] = opened.given(0)
     opened.plain.set_attn_implementation("eager")
     try:
         found = opened.plain(**given, output_attentions=True).attentions
@@ -271,7 +285,7 @@ def test_a_saved_folder_opens_again_and_a_missing_tensor_is_refused(
     opened: Opened, tmp_path: Path
 ) -> None:
     save = opened.case.save
-    opened.plain.save_pretrained(tmp_path, max_shard_size="60KB")
+    opened.family.save(opened.plain, tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     if save is None:
         return

@@ -260,6 +260,42 @@ def test_a_clip_cannot_go_on_within_a_token(frames: int, seconds: float) -> None
         held.followed_by(build([places(3)], [3]), TimeGrid(0.1), goes_on=True)
 
 
+CHUNKS = TimeGrid(1 / 13, centres=tuple(0.08 * i for i in range(13)))
+"""Thirteen tokens a second, of different length."""
+
+
+def uneven(frames: int, seconds: float) -> TokenLayout:
+    return TokenLayout.build(
+        torch.tensor([[5, *places(frames)]]),
+        None,
+        audio_token_id=A,
+        streams=BOTH,
+        frames=[frames],
+        grid=CHUNKS,
+        durations=[seconds],
+    )
+
+
+def test_uneven_tokens_have_the_grid_s_seconds_and_the_last_ones_reach_the_clip_s_end() -> None:
+    layout = uneven(27, 2.07)
+    at = layout.seconds[0]
+    frames, summaries = (at[layout.stream[0] == index] for index in (0, 1))
+    spans = torch.from_numpy(CHUNKS.spans(27, 2.07)).float()
+    assert torch.equal(frames, spans)
+    assert torch.equal(summaries, torch.stack([spans[::3, 0], spans[2::3, 1]], dim=1))
+    assert frames[-1].tolist() == pytest.approx([2.0, 2.07])
+    assert frames[12].tolist() == pytest.approx([0.92, 1.0])
+
+
+def test_a_clip_of_uneven_tokens_goes_on_after_whole_cycles_only() -> None:
+    held, more = uneven(39, 3.0), uneven(14, 1.04)
+    layout = held.followed_by(more, CHUNKS, goes_on=True)
+    frames = layout.seconds[0][layout.stream[0] == 0]
+    torch.testing.assert_close(frames, torch.from_numpy(CHUNKS.spans(53)).float())
+    with pytest.raises(PromptError, match="ends within a token"):
+        uneven(42, 3.2).followed_by(more, CHUNKS, goes_on=True)
+
+
 @pytest.mark.parametrize("rows", [[[5, 6]], [[5, *places(3)], [5, *places(3)]]])
 def test_only_one_row_with_a_clip_goes_on(rows: list[list[int]]) -> None:
     held = build(rows, [3] * (len(rows) - (len(rows) == 1)))

@@ -163,6 +163,8 @@ def processor() -> Gemma3nProcessor:
             "eoa_token": "<end_of_audio>",
         },
         padding_side="left",
+        add_bos_token=True,
+        name_or_path="tiny",
     )
     return Gemma3nProcessor(
         Gemma3nAudioFeatureExtractor(),

@@ -137,7 +137,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=whole,
         unk_token="<unk>",
-        bos_token="<|end_of_text|>",
         eos_token="<|end_of_text|>",
         pad_token="<|end_of_text|>",
         padding_side="left",

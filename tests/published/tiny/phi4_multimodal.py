@@ -134,7 +134,6 @@ def processor() -> Phi4MultimodalProcessor:
     whole.add_special_tokens(list(SPECIAL))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=whole,
-        bos_token="<|endoftext|>",
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={"image_token": "<|image|>", "audio_token": "<|audio|>"},

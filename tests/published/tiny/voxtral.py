@@ -144,6 +144,8 @@ def tokenizer() -> ConversationTokenizer:
         eos_token="</s>",
         pad_token="<pad>",
         padding_side="left",
+        add_bos_token=True,
+        name_or_path="tiny",
     )
 
 

@@ -1,0 +1,104 @@
+"""Low-rank adapters of published models: opened, switched by what is heard, saved with the weights.
+
+peft puts them in. Models without them pass through here unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.utils.import_utils import is_peft_available
+
+from palscope.errors import CheckpointError
+from palscope.models.checkpoints import check_loaded
+
+
+def has_adapters(model: Any) -> bool:
+    """Whether a Hugging Face model has adapters."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def check_peft(folder: Path) -> None:
+    """Raise `CheckpointError` where peft, without which adapters cannot be read, is missing."""
+    if not is_peft_available():
+        raise CheckpointError(
+            f"{folder}: the model hears with low-rank adapters, for which peft is needed, which is "
+            "not installed: pip install 'palscope[training]'."
+        )
+
+
+def open_adapter(model: Any, folder: Path, subfolder: str, name: str) -> None:
+    """Put the adapter in `subfolder` of a checkpoint into its model, under `name`.
+
+    Raises:
+        CheckpointError: it is not there, lacks tensors, or peft is not installed.
+    """
+    check_peft(folder)
+    if not (folder / subfolder / "adapter_model.safetensors").is_file():
+        raise CheckpointError(
+            f"{folder} has no {subfolder}/adapter_model.safetensors, without which the model does "
+            "not hear as it was trained to. Put it there; where it is merged into the weights, "
+            "load the model by transformers and give palscope that."
+        )
+    found = model.load_adapter(
+        str(folder),
+        adapter_name=name,
+        adapter_kwargs={"subfolder": subfolder},
+        use_safetensors=True,
+    )
+    # Modules of the model itself may bear the adapter's name; they are no tensors of it.
+    missing = {key for key in found.missing_keys if ".lora_" in key}
+    check_loaded(folder / subfolder, missing, set(found.unexpected_keys), {})
+
+
+def switch_adapters(model: Any, *, on: bool, name: str | None = None) -> None:
+    """Switch a model's adapters, and leave them so.
+
+    peft marks the weights of adapters that it switches on as trainable.
+
+    Args:
+        name: the one to use, where there is one of that name; None for those in use now.
+    """
+    if not has_adapters(model) or (name is not None and name not in model.peft_config):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if on and name is not None and module.active_adapters != [name]:
+            module.set_adapter(name)
+        if module.disable_adapters is on:
+            module.enable_adapters(on)
+
+
+def save_with_adapters(
+    model: Any, folder: str | os.PathLike[str], subfolders: Mapping[str, str], **kwargs: Any
+) -> None:
+    """Save a model's weights as if it had no adapters, and each of these into its subfolder.
+
+    `save_pretrained` of a model with adapters saves one of them alone.
+
+    Args:
+        subfolders: by the adapters' names.
+        **kwargs: `save_pretrained`'s, for the weights.
+    """
+    state = model.state_dict()
+    weights = {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
+    active = model.active_adapters()
+    try:
+        for name, subfolder in subfolders.items():
+            model.set_adapter(name)
+            with warnings.catch_warnings():  # peft would like to look at the base's config
+                warnings.filterwarnings("ignore", "Could not find a config file")
+                PreTrainedModel.save_pretrained(model, Path(folder, subfolder))
+        model._hf_peft_config_loaded = False
+        PreTrainedModel.save_pretrained(model, folder, state_dict=weights, **kwargs)
+    finally:
+        model._hf_peft_config_loaded = True
+        model.set_adapter(active)

@@ -1,0 +1,106 @@
+"""The page of published models: its table is what the classes say, and its recipe works."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3ASRConfig,
+    Qwen3ASRForConditionalGeneration,
+    Qwen3ASRProcessor,
+)
+from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
+
+import palscope
+from palscope.errors import CheckpointError
+from palscope.published import registry
+from palscope.published.table import models_table
+from tests.docs.pages import DOCS
+from tests.published.tiny import qwen3_omni
+from tests.published.tiny.qwen2_5_omni import loud, tokenizer
+
+PAGE = (DOCS / "models.md").read_text(encoding="utf-8")
+SPECIAL = {
+    name: token for name, token in qwen3_omni.SPECIAL.items() if "i" not in name.split("_")[0]
+}
+RATE = 16_000
+
+
+def test_the_table_is_what_the_classes_say() -> None:
+    wanted = models_table()
+    found = re.search(r"<!-- table: .*? -->\n(.*?)\n?<!-- end -->", PAGE, re.DOTALL)
+    assert found is not None and found[1] == wanted, f"the table should be:\n{wanted}"
+
+
+def words() -> PreTrainedTokenizerFast:
+    made = tokenizer(qwen3_omni.SPECIAL)
+    for name in ("audio_token", "audio_bos_token", "audio_eos_token"):
+        setattr(made, name, qwen3_omni.SPECIAL[name])
+    return made
+
+
+def tiny() -> Any:
+    ids = words()
+    config = Qwen3ASRConfig(
+        audio_config={
+            "model_type": "qwen3_asr_encoder",
+            "encoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 40,
+            "d_model": 24,
+            "output_dim": 32,
+            "downsample_hidden_size": 4,
+        },
+        text_config={
+            "model_type": "qwen3",
+            "vocab_size": len(ids),
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+        },
+        audio_token_id=ids.convert_tokens_to_ids(qwen3_omni.SPECIAL["audio_token"]),
+        pad_token_id=ids.pad_token_id,
+        eos_token_id=ids.eos_token_id,
+    )
+    torch.manual_seed(0)
+    return loud(Qwen3ASRForConditionalGeneration(config))
+
+
+def test_a_class_is_added_from_outside_in_under_a_hundred_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    template = qwen3_omni.TEMPLATE.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
+    own = Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), words(), chat_template=template)
+    with pytest.raises(CheckpointError, match="register_published"):
+        palscope.load(tiny(), processor=own)
+    (recipe,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(recipe.splitlines()) < 100
+    exec(recipe, {"__name__": "outside"})
+
+    hooked = palscope.load(tiny(), processor=own)
+    clip = 0.1 * np.random.default_rng(0).normal(size=round(2.3 * RATE)).astype(np.float32)
+    inputs = hooked.inputs("what?", clip)
+    text = hooked.processor.chat("what?")
+    theirs = own(text=text, audio=clip, sampling_rate=RATE)
+    assert torch.equal(inputs["input_ids"], theirs["input_ids"])
+    plain = tiny()
+    with torch.no_grad():
+        wanted = plain(**theirs).logits
+        got, cache = hooked.run_with_cache(inputs, names_filter=["audio_blocks.1.hook_out"])
+        torch.testing.assert_close(got, wanted, atol=5e-5, rtol=0)
+        other = plain(**own(text=text, audio=clip[::-1].copy(), sampling_rate=RATE)).logits
+    assert (other - wanted).abs().max() > 0.01
+    assert cache["audio_blocks.1.hook_out"].numel() > 0
+    spans = hooked.layout(inputs).table(0)
+    assert (spans["stream"] == "frames").sum() == 2 * 13 + 4
+    wrote = hooked.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(wrote, plain.generate(**theirs, max_new_tokens=4, do_sample=False))

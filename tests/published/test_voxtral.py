@@ -1,0 +1,95 @@
+"""What is particular to Voxtral, beside the contract: its tokenizer, and tokens of silence."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, VoxtralForConditionalGeneration
+
+import palscope
+from palscope.errors import CheckpointError
+from palscope.published import published_family
+from palscope.published.loading import read_processor, wrap_published
+from tests.published.contract import RATE, WORDS, noise
+from tests.published.tiny import voxtral
+
+MARKS = {number: mark for mark, number in voxtral.SPECIAL.items()}
+
+
+def write_hub_folder(folder: Path, *, old: bool = False) -> None:
+    """Processor files as the hub has them: a tokenizer in mistral-common's format, of bytes.
+
+    The old form does not name its special tokens.
+    """
+    special = [
+        {"rank": number, "token_str": MARKS.get(number, f"<SPECIAL_{number}>"), "is_control": True}
+        for number in range(40)
+    ]
+    vocabulary = [
+        {"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None}
+        for i in range(256)
+    ]
+    config = {
+        "pattern": r"\S+|\s+",
+        "default_vocab_size": 296,
+        "default_num_special_tokens": 40,
+        "version": "v13",
+    }
+    tekken = {"config": config, "vocab": vocabulary} | ({} if old else {"special_tokens": special})
+    (folder / "tekken.json").write_text(json.dumps(tekken), encoding="utf-8")
+    voxtral.config().save_pretrained(folder)
+    voxtral.processor().feature_extractor.save_pretrained(folder)
+
+
+def test_the_hub_s_tokenizer_is_read_without_mistral_common(tmp_path: Path) -> None:
+    write_hub_folder(tmp_path)
+    processor = read_processor(tmp_path, published_family(voxtral.config()))
+    got: Any = processor(processor.chat("hm", 2), [noise(0.4), noise(31.0)], sampling_rate=RATE)
+    clip = [25, *[24] * 375]
+    letters = [40 + ord(letter) for letter in "hm"]
+    assert got["input_ids"].tolist() == [[1, 3, *clip, 25, *[24] * 750, *letters, 4]]
+
+
+def test_a_folder_as_the_hub_has_it_opens(tmp_path: Path) -> None:
+    write_hub_folder(tmp_path)
+    config = voxtral.config()
+    config.text_config.vocab_size = 296
+    VoxtralForConditionalGeneration(config).save_pretrained(tmp_path)
+    hooked: Any = palscope.load(tmp_path)
+    assert hooked.layout(inputs := hooked.inputs("hm", noise(0.4))).clip_row == (0,)
+    assert hooked(inputs).isfinite().all()
+
+
+def test_a_tokenizer_that_reads_no_marks_is_refused(tmp_path: Path) -> None:
+    write_hub_folder(tmp_path, old=True)
+    with pytest.raises(CheckpointError, match="mistral-common"):
+        read_processor(tmp_path, published_family(voxtral.config()))
+
+    class Deaf(PreTrainedTokenizerFast):
+        """As mistral-common's, which takes marks for words."""
+
+        def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(text.replace("[", "[ "), *args, **kwargs)
+
+    own = voxtral.processor()
+    own.tokenizer.__class__ = Deaf
+    with pytest.raises(CheckpointError, match=r"reads \[AUDIO\] as .*folder or hub id"):
+        wrap_published(voxtral.model(), own)
+
+
+@torch.no_grad()
+def test_silence_behind_a_clip_has_tokens_and_seconds_of_its_own() -> None:
+    hooked: Any = palscope.load(voxtral.model(), processor=voxtral.processor())
+    inputs = hooked.inputs(WORDS[0], noise(1.3))
+    layout = hooked.layout(inputs)
+    spans = layout.seconds[layout.stream == 0]
+    assert len(spans) == 375 and spans[-1].tolist() == pytest.approx([29.92, 30.0])
+    tokens = hooked.encode_audio(inputs).streams["frames"][0]
+    other = hooked.encode_audio(hooked.inputs(WORDS[0], noise(1.3, 1))).streams["frames"][0]
+    moved = (tokens - other).norm(dim=1)
+    assert moved[:16].min() > 3 * moved[18:].median()
