@@ -62,7 +62,7 @@ def choose_setup() -> Setup | None:
 
 
 def choose_model(key: str, label: str, at: int = 0) -> str | None:
-    """The name or folder of a checkpoint; None while none is given."""
+    """The name, hub id or folder of a checkpoint; None while none is given."""
     chosen: Any = st.selectbox(
         label,
         [*demo_models(), OTHER],
@@ -76,7 +76,7 @@ def choose_model(key: str, label: str, at: int = 0) -> str | None:
     if chosen != OTHER:
         return chosen
     typed = st.text_input(
-        "Folder or hub id of a palscope checkpoint",
+        "Folder or hub id of a checkpoint, palscope's or a published model's",
         key=f"{key}-folder",
         bind="query-params",
         persist_state="session",

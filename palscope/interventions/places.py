@@ -48,7 +48,8 @@ class Places:
         return self._in_decoder(part, row, tensor)
 
     def _in_encoder(self, part: Part, clip: int, tensor: Tensor) -> Found | None:
-        passing = self._model.model.encoder.parts[part.encoder].passing
+        encoder = self._model.model.encoder.parts[part.encoder]
+        passing = encoder.passing
         if passing is None or passing.lengths != self._frames:
             raise HookError(
                 f"{part.hook}: clips of {passing and passing.lengths} feature frames pass, but the "
@@ -60,6 +61,11 @@ class Places:
         mel = part.axis == "mel"
         places = tensor.shape[-1] if mel else tensor[..., 0].numel() // len(passing.clips)
         order = torch.arange(places) if part.order is None else part.order
+        if encoder.a_call_a_clip and int(part.columns.max()) >= places:
+            raise HookError(
+                f"{part.hook}: {places} tokens of clip {clip} pass, fewer than its time grid "
+                f"counts ({int(part.columns.max()) + 1} at least). Please report it."
+            )
         grid = encoder_grid(self._model, part)
         first = grid.tokens(passing.start) if passing.start else 0
         inside = (part.columns >= first) & (part.columns < first + len(order))

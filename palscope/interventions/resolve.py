@@ -398,7 +398,7 @@ def _tokens_of(model: HookedAudioModel, grid: TimeGrid, frames: int) -> int:
     """How many tokens of a grid come of a clip of `frames`."""
     if grid == model.model.frame_grid:
         return model.model.frame_tokens(frames)  # some classes leave a clip's very end without
-    return grid.tokens(model.model.seconds_heard(frames))
+    return grid.tokens(model.model.seconds_encoded(frames))
 
 
 def encoder_grid(model: HookedAudioModel, part: Part) -> TimeGrid:

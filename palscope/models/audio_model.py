@@ -147,6 +147,10 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def seconds_heard(self, feature_frames: int) -> float:
         """Seconds of a clip of so many feature frames, as far as frame tokens stand for them."""
 
+    def seconds_encoded(self, feature_frames: int) -> float:
+        """Seconds of such a clip for which there are features and tokens of the encoder's own."""
+        return self.seconds_heard(feature_frames)
+
     @abstractmethod
     def encode_audio(
         self,

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from palscope.audio import Waveform
-from palscope.audio.timegrid import SECONDS_PER_FEATURE
 from palscope.plots import style
 from palscope.plots.spectrogram import mel_image
 from palscope.plots.style import legend_above
@@ -140,7 +139,8 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
     mel = whole[whole["site"] == "mel"]
     if len(mel):
         wide = mel.pivot_table(index="bin", columns="token", values="attribution", aggfunc="sum")
-        frames: Any = np.arange(wide.shape[1] + 1) - 0.5
+        spans = mel.groupby("token")["start_s"].first().to_numpy()
+        frames: Any = np.append(spans, mel["end_s"].max())
         rows = np.arange(wide.shape[0] + 1) - 0.5
         # The bins may be others than those of the picture above.
         hz = mel.groupby("bin")["hz"].first().to_numpy()
@@ -150,7 +150,7 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
             _Panel(
                 f"attribution to the mel spectrogram: {_summed(mel)}",
                 wide.to_numpy(),
-                frames * SECONDS_PER_FEATURE,
+                frames,
                 rows,
                 FREQUENCY,
                 True,

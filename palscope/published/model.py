@@ -165,6 +165,11 @@ class PublishedAudioModel(AudioLanguageModel):
         """Seconds of such a clip, with the padding that the class gives tokens to."""
         return self.family.seconds(feature_frames)
 
+    def seconds_encoded(self, feature_frames: int) -> float:
+        """Seconds of such a clip for which there are features and tokens of the tower's own."""
+        given = self.family.columns(feature_frames) * self.seconds_per_frame
+        return min(self.seconds_heard(feature_frames), given)
+
     def encode_audio(
         self,
         input_features: Float[Tensor, "clips bins columns"],

@@ -17,18 +17,13 @@ def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
     script = open_script("evaluate")
 
     class Anything:
-        @classmethod
-        def from_pretrained(cls, folder: Path) -> Anything:
-            return cls()
-
         def eval(self) -> Anything:
             return self
 
         def to(self, device: str) -> Anything:
             return self
 
-    monkeypatch.setattr(script, "PalscopeForConditionalGeneration", Anything)
-    monkeypatch.setattr(script, "PalscopeProcessor", Anything)
+    monkeypatch.setattr(script, "open_checkpoint", lambda folder: (Anything(), Anything()))
     monkeypatch.setattr(script, "ModelAnswerer", lambda model, processor, **_: hearing)
 
     return lambda *arguments: call(script, monkeypatch, *arguments)

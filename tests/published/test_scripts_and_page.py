@@ -1,0 +1,87 @@
+"""Scripts and page open the folder of a published model, as they open palscope's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from streamlit.testing.v1 import AppTest
+
+from palscope.pairs import bundled_pairs
+from tests.analyses.conftest import call, open_script
+from tests.dashboards.conftest import DASHBOARDS, OTHER, figures, metrics, new_page, quiet
+from tests.published.contract import save_parts
+from tests.published.tiny import qwen2_audio
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("published")
+    qwen2_audio.model().save_pretrained(made, max_shard_size="60KB")
+    save_parts(qwen2_audio.processor(), made)
+    return made
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("dog", "rain"):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * rng.normal(size=9600), 16_000)
+    table = tmp_path / "clips.csv"
+    table.write_text("path,domain,label\ndog.wav,sound,dog\nrain.wav,sound,rain\n", "utf-8")
+    return table
+
+
+@pytest.mark.slow
+def test_scripts_measure_a_published_model(
+    folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masses, leaks = tmp_path / "masses", tmp_path / "leaks"
+    given: Any = ("--model", folder, "--out")
+    mass = open_script("attention_mass")
+    assert call(mass, monkeypatch, *given, masses, "--audio", manifest) == 0
+    table = pd.read_parquet(masses / "mass_by_pathway.parquet")
+    sums = table.groupby(["path", "layer", "head"])["mass"].sum()
+    assert len(sums) == 2 * 3 * 4
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+    leakage = open_script("leakage")
+    clips = ("--manifest", manifest, "--clips", 1, "--windows", 1)
+    assert call(leakage, monkeypatch, *given, leaks, *clips) == 0
+    moved = pd.read_parquet(leaks / "leakage.parquet")
+    assert {"mel", "encoder_block", "resid_post"} <= set(moved["site"])
+    assert (moved["change"] > 0).any()
+
+
+def interventions() -> None:
+    from _interventions_view import view  # pyright: ignore[reportMissingImports]
+
+    view()
+
+
+def opened(page: AppTest, folder: Path, **address: str) -> AppTest:
+    for name, value in ({"model": OTHER, "model-folder": str(folder)} | address).items():
+        page.query_params[name] = value
+    return page.run()
+
+
+@pytest.mark.slow
+def test_the_page_answers_and_patches_with_a_published_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(DASHBOARDS))
+    page = opened(new_page(), folder)
+    quiet(page)
+    shares = metrics(page)
+    assert set(shares) == {"text", "frames"}
+    assert sum(float(share.split()[0]) for share in shares.values()) == pytest.approx(100, abs=0.2)
+    pair = next(pair.name for pair in bundled_pairs() if pair.kind == "first_digit")
+    page = AppTest.from_function(interventions, default_timeout=600)
+    page = opened(page, folder, pair=pair, experiment="attribution")
+    quiet(page)
+    page = next(b for b in page.button if b.label.startswith("Run")).click().run()
+    quiet(page)
+    assert len(figures(page)) > 2  # beside the two clips' pictures
