@@ -159,7 +159,7 @@ class PublishedFamily(ABC):
         """Embeddings of words; where sound stands, of anything."""
         return model.get_submodule(self.decoder_path).embed_tokens(input_ids)
 
-    def before_loading(self) -> None:  # noqa: B027 (most need nothing)
+    def before_loading(self) -> None:
         """Make the class loadable where it needs a package that sound does not."""
         return
 
