@@ -57,6 +57,10 @@ class HookedAudioModel(TransformerBridge):
     `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
     which is computed only when someone listens.
     `layout(inputs)` says what stands in the columns of any of them.
+
+    Gemma 3n's state is four streams: `hook_resid_pre`, `hook_resid_post` and `hook_audio_state`
+    hold them side by side, `[batch, tokens, 4 * d_model]`. What its sublayers put out does not add
+    up to it, so TransformerLens's decompositions of the residual stream do not hold there.
     """
 
     def __init__(

@@ -401,7 +401,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 returned: they are computed only where there are targets.
             logits_to_keep: number of last columns to compute logits for; 0 for all.
             output_hidden_states: also return the input of each layer and the final norm's output,
-                each with the columns that run there (`TokenLayout.layer_columns`).
+                each with the columns that run there (`TokenLayout.layer_columns`); of Gemma 3n's
+                layers all four streams, side by side.
 
         Raises:
             PromptError: clips and places do not fit together.
