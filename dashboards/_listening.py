@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from palscope.measures import attention_mass, by_pathway
 from palscope.models import AudioClips
-from palscope.models.scoring import choice_logprobs, continued
+from palscope.models.scoring import choice_logprobs, continued, end_tokens
 from palscope.routing import Route, route_to_text
 
 ANSWER_TOKENS = 16
@@ -214,7 +214,7 @@ def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
             max_new_tokens=ANSWER_TOKENS,
             do_sample=False,
             pad_token_id=model.tokenizer.pad_token_id,
-            eos_token_id=model.tokenizer.eos_token_id,
+            eos_token_id=end_tokens(model.model, model.processor),
             return_dict_in_generate=True,
             output_logits=True,
             streamer=watch,

@@ -237,9 +237,11 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
     captured = capture_parts(model, inputs, [part for *_, part, _ in places])
     mel = inputs["input_features"][0, :, : int(inputs["feature_lengths"][0])].T
     spans = TimeGrid(model.model.seconds_per_frame).spans(len(mel))
+    # Some classes give the silence behind a clip tokens, too.
+    end = max(waveform.seconds, model.model.seconds_heard(len(mel)))
     found = [_Depth("mel", -1, "", mel, spans)]
     for site, layer, stream, part, spans in places:
-        spans = cast(Any, np.minimum(spans, waveform.seconds)).round(6)  # a layout's are float32
+        spans = cast(Any, np.minimum(spans, end)).round(6)  # a layout's are float32
         state = captured[part.hook, part.row].float()
         found.append(_Depth(site, layer, stream, state, spans))
     return found

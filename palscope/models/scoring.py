@@ -115,12 +115,12 @@ def greedy_tokens(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=processor.tokenizer.pad_token_id,
-        eos_token_id=_ends(model, processor),
+        eos_token_id=end_tokens(model, processor),
     )
     return out[:, batch["input_ids"].shape[1] :]
 
 
-def _ends(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
+def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
     """Tokens that end an answer: the tokenizer's, and those that the checkpoint generates until."""
     given: Any = model.generation_config.eos_token_id if model.generation_config else None
     known = [] if given is None else given if isinstance(given, list) else [given]

@@ -146,15 +146,16 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
         hz = mel.groupby("bin")["hz"].first().to_numpy()
         wanted = [float(label) * 1000 for label in image.tick_labels]
         places = tuple(float(np.interp(each, hz, np.arange(len(hz)))) for each in wanted)
+        known = not np.isnan(hz).any()  # a published front end may not tell
         panels.append(
             _Panel(
                 f"attribution to the mel spectrogram: {_summed(mel)}",
                 wide.to_numpy(),
                 frames,
                 rows,
-                FREQUENCY,
+                FREQUENCY if known else "mel bin",
                 True,
-                (places, image.tick_labels),
+                (places, image.tick_labels) if known else None,
             )
         )
     states = whole[whole["site"] == "audio_state"]

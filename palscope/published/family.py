@@ -65,7 +65,7 @@ class PublishedFamily(ABC):
     seconds_per_frame: ClassVar[float] = SECONDS_PER_FEATURE
     """Of the features."""
     floor_db: ClassVar[float | None] = None
-    """As `EncoderConfig.floor_db`: 40 where the extractor is Whisper's."""
+    """As `EncoderConfig.floor_db`: 40 where features have Whisper's scale."""
     longest: ClassVar[float] = float("inf")
     """Seconds of the longest clip that the class hears."""
     unread: ClassVar[tuple[str, ...]] = ()

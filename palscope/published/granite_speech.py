@@ -43,6 +43,7 @@ class GraniteSpeech(PublishedFamily):
     projector = "projector"
     place = "<|audio|>"
     package = "torchaudio"  # for its mel spectrogram
+    floor_db = 40.0  # Whisper's scale: one unit is four decades
     seconds_per_frame = 0.02  # two log-mel columns make one of the encoder's frames
     divides_logits = False  # logits_scaling is left out, unlike in GraniteForCausalLM
 

@@ -26,6 +26,7 @@ class OmniThinkerFamily(PublishedFamily):
     """
 
     unread = ("talker.", "token2wav.", "code2wav.")
+    floor_db = 40.0  # Whisper's extractor
 
     def __init__(self, config: Any) -> None:
         super().__init__(getattr(config, "thinker_config", config))
