@@ -260,9 +260,10 @@ def _writes(
     decoder = model.model.decoder
     for layer, found in enumerate(columns):
         attention = raw(decoder.layers[layer].self_attn)
-        output: Any = effective_weight(raw(attention.o_proj)).unflatten(1, (-1, attention.head_dim))
+        # Granite adds a part of what attention gives.
         part: float = getattr(raw(decoder.layers[layer]), "residual_multiplier", 1.0)
-        output = output * part  # Granite adds a part of what attention gives
+        weight = effective_weight(raw(attention.o_proj)) * part
+        output = weight.unflatten(1, (-1, attention.head_dim))
         for row, place in enumerate(places):
             pattern = kept.pattern[layer][row]
             if not pattern.numel():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import palscope
@@ -178,8 +179,9 @@ def test_each_question_is_answered_as_the_class_answers_it(hooked: Any, plain: A
 def short() -> tuple[PublishedAudioModel, PublishedProcessor]:
     """Its angles differ in prompts of more than 40 columns."""
     model = tiny.model()
-    model.config.original_max_position_embeddings = 40
-    model.config.rope_parameters["original_max_position_embeddings"] = 40
+    config: Any = model.config
+    config.original_max_position_embeddings = 40
+    config.rope_parameters["original_max_position_embeddings"] = 40
     made = tiny.processor()
     family = published_family(model.config)
     processor = PublishedProcessor(family, made.tokenizer, made.audio_processor, made.chat_template)
@@ -235,6 +237,6 @@ def test_weights_of_the_first_code_are_refused_with_a_hint(folder: Path, tmp_pat
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "phi4mm", "auto_map": {"AutoConfig": "configuration_phi4mm.Phi4MM"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").touch()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="refs/pr/70"):
         palscope.load(tmp_path)
