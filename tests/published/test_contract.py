@@ -96,9 +96,9 @@ def test_a_burst_changes_the_token_that_stands_for_its_second(opened: Opened) ->
     for share in (0.07, 0.31, 0.52, 0.78, 0.96):
         of_it = (spans[:, 0] <= share * seconds) & (spans[:, 1] > share * seconds)
         held = int(of_it.nonzero()[0])
-        # Not behind its middle: convolutions that halve the time hear a little early.
         start, end = spans[held].tolist()
-        first = round((start + 0.4 * (end - start) - 0.005) * RATE)
+        middle = start + opened.case.phase * (end - start)
+        first = round((middle - 0.005) * RATE)
         clip = quiet.copy()
         clip[first : first + RATE // 100] += 5 * noise(0.01, seed=1)
         after = hooked.encode_audio(hooked.inputs(WORDS[0], clip)).streams["frames"][0]
