@@ -84,7 +84,8 @@ def profile_bands(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         rows = [_view(table, measure, axis) for table in tables]
         highest = 1.0 if (measure, axis) == (MASS, DEPTH) else None
         band: Any = mean_band(rows, places, value="value", limits=(0, highest))
-        ends = pd.concat(rows).groupby(places)["end"].max().reset_index()
+        every: Any = pd.concat(rows)
+        ends = every.groupby(places)["end"].max().reset_index()
         parts.append(ends.merge(band, on=places))
     return pd.concat(parts, ignore_index=True)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import get_max_memory
@@ -16,8 +16,11 @@ from palscope.errors import CheckpointError
 from palscope.models.checkpoints import checkpoint_here
 from palscope.setup.hub import hub_reachable
 
-_STORED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
-_STORED |= {"F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
+_STORED = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+}
+"""Bytes of a number, by what safetensors calls its type."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -71,10 +74,10 @@ def stored_tensors(
 def _in_files(files: Iterable[Path]) -> list[StoredTensor]:
     tensors: list[StoredTensor] = []
     for file in files:
-        opened: Any
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(file, framework="pt") as given:
+            opened: Any = given
             for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
-                part = opened.get_slice(name)
+                part: Any = opened.get_slice(name)
                 tensors.append(StoredTensor(name, tuple(part.get_shape()), part.get_dtype()))
     return tensors
 
@@ -135,7 +138,7 @@ def check_fits(
     bits = _bits(quantization_config)
     tensors = stored_tensors(name_or_path, unread)
     needed = weights_bytes(tensors, dtype, bits)
-    free: dict[Any, Any] = get_max_memory()
+    free: dict[Any, Any] = dict(cast(Any, get_max_memory()))
     if device_map is not None:
         places, room = "all devices together have", sum(free.values())
     elif device.type == "cuda":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeSt
 from palscope.measures.profile import DEPTH, KNOCKOUT, MASS, SECONDS
 from palscope.plots import style
 
-_COLOURS: list[str] = list(qualitative.D3)
+_COLOURS: list[str] = list(cast(Any, qualitative).D3)
 _PANELS = [(measure, axis) for measure in (MASS, KNOCKOUT) for axis in (DEPTH, SECONDS)]
 _X = {DEPTH: "relative depth (0 first layer, 1 last)", SECONDS: style.TIME}
 _Y = {
