@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
@@ -263,7 +263,7 @@ def _writes(
         # Granite adds a part of what attention gives.
         part: float = getattr(raw(decoder.layers[layer]), "residual_multiplier", 1.0)
         weight = effective_weight(raw(attention.o_proj)) * part
-        output = weight.unflatten(1, (-1, attention.head_dim))
+        output = cast(Any, weight.unflatten(1, (-1, attention.head_dim)))
         for row, place in enumerate(places):
             pattern = kept.pattern[layer][row]
             if not pattern.numel():
