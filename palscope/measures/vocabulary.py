@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.models.families import raw
+from palscope.models.families import family_of, raw
 
 
 def unembed(

@@ -123,7 +123,7 @@ def greedy_tokens(
 def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
     """Tokens that end an answer: the tokenizer's, and those that the checkpoint generates until."""
     given: Any = model.generation_config.eos_token_id if model.generation_config else None
-    known = [] if given is None else given if isinstance(given, list) else [given]
+    known: list[int] = [] if given is None else given if isinstance(given, list) else [given]
     return sorted({int(processor.tokenizer.eos_token_id), *known})
 
 
