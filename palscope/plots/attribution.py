@@ -139,8 +139,8 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
     mel = whole[whole["site"] == "mel"]
     if len(mel):
         wide = mel.pivot_table(index="bin", columns="token", values="attribution", aggfunc="sum")
-        spans = mel.groupby("token")["start_s"].first().to_numpy()
-        frames: Any = np.append(spans, mel["end_s"].max())
+        step = float(mel["end_s"].max()) / wide.shape[1]
+        frames: Any = (np.arange(wide.shape[1] + 1) - 0.5) * step
         rows = np.arange(wide.shape[0] + 1) - 0.5
         # The bins may be others than those of the picture above.
         hz = mel.groupby("bin")["hz"].first().to_numpy()
