@@ -271,7 +271,7 @@ def _writes(
             keys = found.keys[row]
             real = (keys >= 0).nonzero()[:, 0]
             values = kept.values[layer][row, real]
-            shared = output.shape[1] // values.shape[1]
+            shared = int(output.shape[1]) // values.shape[1]
             values = values.repeat_interleave(shared, 1)
             offered = torch.einsum("khd,mhd->hkm", values.float(), output.float())
             block: Any = model.blocks[layer]

@@ -76,9 +76,11 @@ def _in_files(files: Iterable[Path]) -> list[StoredTensor]:
     for file in files:
         with safe_open(file, framework="pt") as given:
             opened: Any = given
-            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+            names: list[str] = list(opened.keys())
+            for name in names:
                 part: Any = opened.get_slice(name)
-                tensors.append(StoredTensor(name, tuple(part.get_shape()), part.get_dtype()))
+                shape: list[int] = part.get_shape()
+                tensors.append(StoredTensor(str(name), tuple(shape), str(part.get_dtype())))
     return tensors
 
 

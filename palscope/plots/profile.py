@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -34,7 +35,7 @@ def profiles(bands: pd.DataFrame) -> go.Figure:
     for number, (model, measure, axis, rows) in _lines(bands):
         panel = _PANELS.index((measure, axis))
         place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour: str = _COLOURS[number % len(_COLOURS)]
         x = rows["middle"].tolist()
         figure.add_scatter(
             x=x + x[::-1],
@@ -96,7 +97,7 @@ def profiles_paper(bands: pd.DataFrame) -> Figure:
     return figure
 
 
-def _lines(bands: Any) -> Any:
+def _lines(bands: Any) -> Iterator[tuple[int, tuple[str, str, str, Any]]]:
     """(number of the model, (model, measure, axis, rows by their middle))."""
     numbers = {model: number for number, model in enumerate(dict.fromkeys(bands["model"]))}
     grouped = bands.groupby(["model", "measure", "axis"], sort=False, observed=True)

@@ -13,13 +13,28 @@ from transformers import PreTrainedModel
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders.base import Passing
-from palscope.errors import AudioError, RouteError
+from palscope.errors import AudioError, CheckpointError, RouteError
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.clips import AudioClips
 from palscope.models.devices import device_of
+from palscope.models.families import raw
+from palscope.published.adapters import has_adapters
 from palscope.published.family import PublishedFamily
 from palscope.published.tower import PublishedTower
 from palscope.routing import FRAMES, Route, Source, Stream, TokenLayout
+
+
+def unhooked_state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """A model's weights by the names that they had before TransformerLens wrapped its modules."""
+    plain: Any = raw(module)
+    state: dict[str, Tensor] = {}
+    for name, value in [*plain._parameters.items(), *plain._buffers.items()]:
+        if value is not None and name not in plain._non_persistent_buffers_set:
+            state[prefix + name] = value.detach()
+    for name, child in plain._modules.items():
+        if child is not None:
+            state |= unhooked_state(child, f"{prefix}{name}.")
+    return state
 
 
 class Unprojected(nn.Module):
@@ -86,6 +101,7 @@ class PublishedAudioModel(AudioLanguageModel):
     def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
         super().__init__(model.config)
         self.published: Any = model
+        self._named = frozenset(model.state_dict())
         self.family = family
         self.decoder_path = f"published.{family.decoder_path}"
         self.head_path = f"published.{family.head_path}"
@@ -111,7 +127,20 @@ class PublishedAudioModel(AudioLanguageModel):
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any
     ) -> None:
-        """Save the published model as its own class does, adapters included."""
+        """Save the published model as its own class does, adapters included.
+
+        Raises:
+            CheckpointError: it has adapters and is hooked: save it before it is.
+        """
+        if any(raw(module) is not module for module in self.published.modules()):
+            if has_adapters(self.published):
+                raise CheckpointError(
+                    "a hooked model with adapters cannot be saved: hooks rename the modules that "
+                    "peft saves. Save it before palscope.load takes it."
+                )
+            # TransformerLens adds what it misses (a head's bias of zeros).
+            state = unhooked_state(self.published)
+            kwargs.setdefault("state_dict", {k: v for k, v in state.items() if k in self._named})
         self.family.save(self.published, save_directory, **kwargs)
 
     # -- what a model consists of -----------------------------------------------------------------

@@ -16,6 +16,7 @@ import palscope
 from palscope import measures
 from palscope.errors import AudioError, CheckpointError
 from palscope.interventions import Address, Knockout, Patch, Sound, Zero, intervene
+from palscope.published.adapters import has_adapters
 from palscope.routing import Route
 from tests.published.contract import CASES, RATE, WORDS, Opened, noise
 
@@ -301,3 +302,16 @@ def test_a_saved_folder_opens_again_and_a_missing_tensor_is_refused(
     save_file(tensors, shard, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="missing"):
         palscope.load(tmp_path)
+
+
+def test_a_hooked_model_saves_what_the_plain_one_saves(opened: Opened, tmp_path: Path) -> None:
+    model = opened.hooked.model
+    if has_adapters(opened.plain):
+        with pytest.raises(CheckpointError, match="before"):
+            model.save_pretrained(tmp_path / "hooked")
+        return
+    opened.family.save(opened.plain, tmp_path / "plain")
+    model.save_pretrained(tmp_path / "hooked")
+    plain, hooked = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "hooked"))
+    assert plain.keys() == hooked.keys()
+    assert all(torch.equal(plain[name], hooked[name]) for name in plain)
