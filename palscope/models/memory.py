@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import checkpoint_here
-from palscope.setup.hub import hub_reachable
+from palscope.setup.hub import UNREAD, hub_reachable
 
 _STORED = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
@@ -66,7 +66,7 @@ def stored_tensors(
     found = (
         _on_the_hub(os.fspath(name_or_path))
         if folder is None
-        else _in_files(sorted(folder.glob("*.safetensors")))
+        else _in_files(sorted(set(folder.glob("*.safetensors")) - set(folder.glob(UNREAD))))
     )
     return [each for each in found if not each.name.startswith(tuple(unread))]
 
@@ -74,13 +74,10 @@ def stored_tensors(
 def _in_files(files: Iterable[Path]) -> list[StoredTensor]:
     tensors: list[StoredTensor] = []
     for file in files:
-        with safe_open(file, framework="pt") as given:
-            opened: Any = given
-            names: list[str] = list(opened.keys())
-            for name in names:
-                part: Any = opened.get_slice(name)
-                shape: list[int] = part.get_shape()
-                tensors.append(StoredTensor(str(name), tuple(shape), str(part.get_dtype())))
+        with cast(Any, safe_open)(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+                part = opened.get_slice(name)
+                tensors.append(StoredTensor(name, tuple(part.get_shape()), part.get_dtype()))
     return tensors
 
 

@@ -16,6 +16,8 @@ from palscope.errors import CheckpointError
 PROBE_SECONDS = 4.0
 #: Weights, settings and tokenizers in the repository's top folder; never pickles (`*.bin`, `*.pt`).
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+#: The same weights once more, in Mistral's own form.
+UNREAD = "consolidated*"
 
 
 def cached_snapshot(name: str) -> Path | None:
@@ -70,7 +72,7 @@ def download_snapshot(name: str, patterns: Sequence[str] = PATTERNS) -> Path:
 
     try:
         folder = snapshot_download(
-            name, allow_patterns=list(patterns), ignore_patterns=["*/*"], etag_timeout=5
+            name, allow_patterns=list(patterns), ignore_patterns=["*/*", UNREAD], etag_timeout=5
         )
     except Exception as error:
         raise CheckpointError(

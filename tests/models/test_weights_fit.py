@@ -35,6 +35,8 @@ def folder(tmp_path: Path) -> Path:
 def test_bytes_are_those_of_the_tensors(folder: Path) -> None:
     found = stored_tensors(folder)
     assert weights_bytes(found) == sum(t.numel() * t.element_size() for t in TENSORS.values())
+    save_file(TENSORS, folder / "consolidated.safetensors")  # the same weights once more
+    assert stored_tensors(folder) == found
     heard = stored_tensors(folder, ["talker."])
     assert {each.name for each in heard} == TENSORS.keys() - {"talker.weight"}
     # Numbers that are no floats keep their type; linear maps alone are quantised.
