@@ -74,8 +74,6 @@ class PublishedFamily(ABC):
     """Whether the class divides logits where the decoder's own class does (Granite)."""
     about_tokenizer: ClassVar[str] = ""
     """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
-    routes_refused: ClassVar[tuple[str, ...]] = ()
-    """Levels that audio cannot have in this class, by their symbols in a route's picture."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -48,10 +48,9 @@ class Unprojected(nn.Module):
 
     streams: tuple[Stream, ...] = (FRAMES,)
 
-    def __init__(self, grid: TimeGrid, refused: tuple[str, ...]) -> None:
+    def __init__(self, grid: TimeGrid) -> None:
         super().__init__()
         self.grid = grid
-        self._refused = refused
         self.input_projectors = nn.ModuleDict({FRAMES.name: nn.Identity()})
 
     def project_input(self, stream: str, tokens: Tensor) -> Tensor:
@@ -77,11 +76,6 @@ class Unprojected(nn.Module):
                 "for single layers. Routes that need no training: full, carried keys (frozen from "
                 "a layer on), attend, absent."
             )
-        if refused := sorted({cell.symbol for cell in cells} & set(self._refused)):
-            raise RouteError(
-                f"audio at {', '.join(refused)} cannot be had in this class; docs/models.md says "
-                "why."
-            )
 
 
 class PublishedAudioModel(AudioLanguageModel):
@@ -105,7 +99,7 @@ class PublishedAudioModel(AudioLanguageModel):
         self.family = family
         self.decoder_path = f"published.{family.decoder_path}"
         self.head_path = f"published.{family.head_path}"
-        self.connector = Unprojected(family.grid, family.routes_refused)
+        self.connector = Unprojected(family.grid)
         self.encoder = PublishedTower(family)
         self.features = nn.Identity()
         self.seconds_per_frame = family.seconds_per_frame
@@ -210,25 +204,26 @@ class PublishedAudioModel(AudioLanguageModel):
         makes another number of tokens of a clip than its family says.
         """
         device = device_of(self.published.get_submodule(self.family.tower_path))
-        made: list[Tensor] = []
-        counts: list[int] = []
         lengths = [int(length) for length in feature_lengths]
-        for number, length in enumerate(lengths):
-            self.encoder.passing = Passing((number,), 0.0, tuple(lengths))
-            given = input_features[number : number + 1, :, : self.family.columns(length)]
-            heard = self.features(given.to(device, self.dtype))[0]
-            tokens = self.family.encode(self.published, heard, length)
-            counts.append(self.frame_tokens(length))
-            if len(tokens) != counts[-1]:
+        made: list[Tensor] = []
+        try:
+            for number, length in enumerate(lengths):
+                self.encoder.passing = Passing((number,), 0.0, tuple(lengths))
+                given = input_features[number : number + 1, :, : self.family.columns(length)]
+                heard = self.features(given.to(device, self.dtype))[0]
+                made.append(self.family.encode(self.published, heard, length))
+        finally:
+            self.encoder.passing = None
+        counts = tuple(self.frame_tokens(length) for length in lengths)
+        for length, count, tokens in zip(lengths, counts, made, strict=True):
+            if len(tokens) != count:
                 raise AudioError(
                     f"{self.family.architecture} made {len(tokens)} tokens of a clip of {length} "
-                    f"feature frames; its family counts {counts[-1]}."
+                    f"feature frames; its family counts {count}."
                 )
-            made.append(tokens)
-        self.encoder.passing = None
         seconds = tuple(self.seconds_heard(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
-        return AudioClips(streams, tuple(counts), seconds, tuple(range(len(counts))))
+        return AudioClips(streams, counts, seconds, tuple(range(len(counts))))
 
     def _before_decoder(self, layout: TokenLayout) -> None:
         self.family.prepare(self.published, audio=bool(layout.clip_row))

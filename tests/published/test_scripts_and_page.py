@@ -56,6 +56,28 @@ def test_scripts_measure_a_published_model(
     assert (moved["change"] > 0).any()
 
 
+@pytest.mark.slow
+def test_models_are_compared_on_axes_that_they_share(
+    folder: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = f"{{model: {folder}, route: 'frames:F1k2', dtype: bfloat16}}"
+    config, out = tmp_path / "models.yaml", tmp_path / "out"
+    config.write_text(f"models:\n  whole: {{model: {folder}}}\n  frozen: {half}\n", "utf-8")
+    script = open_script("compare_models")
+    given: Any = ("--config", config, "--audio", manifest.parent / "dog.wav", "--step", 0.2)
+    assert call(script, monkeypatch, *given, "--out", out) == 0
+    table = pd.read_csv(out / "profiles.csv")
+    assert set(table["model"]) == {"whole", "frozen"}
+    assert len(table.groupby(["model", "measure", "axis"])) == 8
+    assert table["mean"].notna().all() and (out / "profiles.png").stat().st_size > 10_000
+    seconds = table[table["axis"] == "seconds"]
+    assert set(seconds["end"].round(6)) == {0.2, 0.4, 0.6}
+    deep = table[(table["measure"] == "knockout") & (table["axis"] == "depth")]
+    assert deep["end"].max() == 1 and (deep["mean"] > 0).any()
+    config.write_text("models:\n  whole: {model: x, precision: 4}\n", "utf-8")
+    assert call(script, monkeypatch, *given, "--out", tmp_path / "other") == 2
+
+
 def interventions() -> None:
     from _interventions_view import view  # pyright: ignore[reportMissingImports]
 
