@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
-from transformers.cache_utils import KVSharingDict
+from transformers import cache_utils
 
 from palscope.errors import HookError, PalscopeError, RouteError
 from palscope.listened import is_listened_to
@@ -37,6 +37,9 @@ from palscope.models.families import (
 )
 from palscope.models.watching import Watch, watched
 from palscope.routing import LayerColumns, Level, Route, Source, TokenLayout
+
+_KEYS_SHARED: Any = getattr(cache_utils, "KVSharingDict", dict)
+"""Before transformers 5.23 layers shared keys in a plain dict, which a device map cannot spread."""
 
 EdgeCut = Callable[
     [
@@ -114,7 +117,7 @@ class DecoderRun:
     _angles: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = field(
         default_factory=dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
     )
-    _shared: KVSharingDict = field(default_factory=KVSharingDict)
+    _shared: Any = field(default_factory=lambda: _KEYS_SHARED())
 
     @functools.cached_property
     def decoder(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -87,6 +88,9 @@ class PublishedAudioModel(AudioLanguageModel):
         model: a Hugging Face model; its modules are used in place, not copied.
         family: what is particular to its class.
 
+    Raises:
+        CheckpointError: the installed transformers lays the class out otherwise.
+
     Attributes:
         published: the Hugging Face model.
         features: what each clip's features pass on their way in, `[1, bins, columns]`.
@@ -94,6 +98,13 @@ class PublishedAudioModel(AudioLanguageModel):
 
     def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
         super().__init__(model.config)
+        try:
+            model.get_submodule(family.decoder_path)
+        except AttributeError as error:
+            raise CheckpointError(
+                f"{family.architecture} of transformers {transformers.__version__} has no "
+                f"{family.decoder_path}: palscope opens it as transformers 5.23 has it. Upgrade."
+            ) from error
         self.published: Any = model
         self._named = frozenset(model.state_dict())
         self.family = family
