@@ -48,7 +48,7 @@ class ProjectedRows(nn.Module):
 def keep_adapters(component: Any) -> None:
     """Let the parts of fused projections in and below a component have their adapters, in place."""
     submodules: dict[str, Any] = component.submodules
-    if "qkv" in submodules:
+    if hasattr(component, "split_qkv_matrix") and "qkv" in submodules:
         name = submodules["qkv"].name
         component.split_qkv_matrix = _split(component.split_qkv_matrix, name)
     if hasattr(component, "split_gate_up_matrix"):
