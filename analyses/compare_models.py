@@ -25,17 +25,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import BitsAndBytesConfig, set_seed
+from transformers import BitsAndBytesConfig
 
-import palscope
 from palscope.audio import load_audio
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.measures.profile import listening_profile, profile_bands
 from palscope.plots.figures import save_figure
 from palscope.plots.profile import profiles, profiles_paper
-from palscope.routing import route_from_text
-from palscope.sweeps import commands
+from palscope.sweeps import commands, processes
 from palscope.sweeps.clips import sound_files
 from palscope.sweeps.record import file_hash
 from palscope.training.recipe import read_yaml
@@ -63,17 +60,19 @@ def run(given: Namespace) -> None:
         raise PalscopeError(f"{given.config} names no models.")
     bands = [measured(name, settings, given, clips) for name, settings in models.items()]
     table = pd.concat(bands, ignore_index=True)
-    save_figure(given.out / "profiles", profiles(table), profiles_paper(table), table)
-    print(f"{len(models)} model(s), {len(clips)} clip(s); results in {given.out}")
+    if processes.place()[0] == 0:
+        save_figure(given.out / "profiles", profiles(table), profiles_paper(table), table)
+        print(f"{len(models)} model(s), {len(clips)} clip(s); results in {given.out}")
 
 
 def measured(
     name: str, settings: dict[str, Any], given: Namespace, clips: Sequence[Path]
 ) -> pd.DataFrame:
     """Means over clips of one model's profile, with intervals."""
-    model = opened(name, settings, given.seed)
-    # As the other scripts' runs: what decides results is the record's config.
-    asked = Namespace(**vars(given) | {"model": settings["model"], "out": given.out / name})
+    # As if the config's settings stood on the command line: they decide results, too.
+    asked = Namespace(**vars(given) | {"route": None} | checked(name, settings))
+    asked.out = given.out / name
+    model = commands.open_model(asked, **loading(settings))
     results = commands.open_run(asked, model, data=clips)
 
     def measure(clip: Path) -> pd.DataFrame:
@@ -99,30 +98,31 @@ def measured(
     return band
 
 
-def opened(name: str, settings: dict[str, Any], seed: int) -> HookedAudioModel:
-    """A model as the config says it is loaded.
+def checked(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the config says of a model.
 
     Raises:
-        PalscopeError: the config holds a key that is not known, or names no checkpoint.
+        PalscopeError: it holds a key that is not known, or names no checkpoint.
     """
     if unknown := sorted(settings.keys() - set(KEYS)):
         raise PalscopeError(f"{name}: no such keys: {', '.join(unknown)}; {', '.join(KEYS)}.")
     if "model" not in settings:
         raise PalscopeError(f"{name}: give the checkpoint, `model`: a folder or a hub id.")
-    set_seed(seed)
-    loading: dict[str, Any] = {}
+    return settings
+
+
+def loading(settings: dict[str, Any]) -> dict[str, Any]:
+    """How a model's weights are loaded, for `palscope.load`."""
+    found: dict[str, Any] = {}
     if "dtype" in settings:
-        loading["dtype"] = getattr(torch, settings["dtype"])
+        found["dtype"] = getattr(torch, settings["dtype"])
     if "device_map" in settings:
-        loading["device_map"] = settings["device_map"]
+        found["device_map"] = settings["device_map"]
     if "bits" in settings:
-        loading["quantization_config"] = BitsAndBytesConfig(
+        found["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=settings["bits"] == 4, load_in_8bit=settings["bits"] == 8
         )
-    model = palscope.load(settings["model"], **loading)
-    if "route" in settings:
-        model.set_route(route_from_text(settings["route"]))
-    return model
+    return found
 
 
 if __name__ == "__main__":

@@ -246,11 +246,11 @@ class Encoder(nn.Module, ABC):
         """As `EncoderConfig.floor_db`."""
         return self.config.floor_db
 
-    # -- several together -------------------------------------------------------------------------
-
     def blank(self) -> np.ndarray:
         """A short clip of nothing, as the processor takes it."""
         return self.config.blank()
+
+    # -- several together -------------------------------------------------------------------------
 
     @property
     def parts(self) -> tuple[Encoder, ...]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
+from palscope.interventions.cells import with_encoded
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures.bands import mean_band
 from palscope.measures.columns import TEXT_PATHWAY
@@ -58,6 +59,7 @@ def listening_profile(
     """
     if len(model.layout(inputs).clip_row) != 1 or inputs["input_ids"].shape[0] != 1:
         raise PalscopeError("a profile is of one prompt with one clip; measure clips one by one.")
+    inputs = with_encoded(model, inputs)
     edges = _stretches(seconds, step)
     stretches = {f"{start:g} to {end:g} s": Sound(start, end) for start, end in edges}
     rows = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -31,27 +31,6 @@ from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
 
 
-class StreamProjectors(Protocol):
-    """What the decoder's run needs of a connector: the states of streams, and for which routes."""
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """Those of which there are tokens."""
-        ...
-
-    def project_input(self, stream: str, tokens: Tensor) -> Tensor:
-        """The state that `stream` carries upwards from the bottom of the decoder."""
-        ...
-
-    def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
-        """The state of `stream` that `layer` reads as keys and values."""
-        ...
-
-    def check_serves(self, route: Route) -> None:
-        """Check that there are weights for `route`. Raises `RouteError` when there are none."""
-        ...
-
-
 # GenerationMixin by its own name: transformers looks for it among the bases.
 class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A model whose audio takes the `route` through the decoder."""
@@ -68,7 +47,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     head_path: str
     """Of the linear map to logits."""
     connector: Any
-    """A `StreamProjectors`."""
+    """A `StreamProjectors`, which the decoder's run names."""
     encoder: Any
     """An `Encoder`, or what a published model has in its place."""
     seconds_per_frame: float = SECONDS_PER_FEATURE

@@ -36,7 +36,7 @@ from palscope.models.families import (
     sliding_window,
 )
 from palscope.models.watching import Watch, watched
-from palscope.routing import LayerColumns, Level, Route, Source, TokenLayout
+from palscope.routing import LayerColumns, Level, Route, Source, Stream, TokenLayout
 
 _KEYS_SHARED: Any = getattr(cache_utils, "KVSharingDict", dict)
 """Before transformers 5.23 layers shared keys in a plain dict, which a device map cannot spread."""
@@ -72,11 +72,32 @@ class AudioTaps(nn.Module):
         self.v: nn.Module = nn.Identity()
 
 
+class StreamProjectors(Protocol):
+    """What a model needs of a connector: the states of streams, and for which routes."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Those of which there are tokens."""
+        ...
+
+    def project_input(self, stream: str, tokens: Tensor) -> Tensor:
+        """The state that `stream` carries upwards from the bottom of the decoder."""
+        ...
+
+    def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
+        """The state of `stream` that `layer` reads as keys and values."""
+        ...
+
+    def check_serves(self, route: Route) -> None:
+        """Check that there are weights for `route`. Raises `RouteError` when there are none."""
+        ...
+
+
 class Parts(Protocol):
     """What the decoder's run needs of a model."""
 
     decoder: Any
-    connector: Any
+    connector: StreamProjectors
     audio_taps: nn.ModuleList
 
     def embed(self, input_ids: Tensor) -> Tensor:

@@ -187,14 +187,8 @@ class PalscopeProcessor(ProcessorMixin):
         features = [
             hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
         ]
-        counts = iter([self.audio_tokens(frames) for _, frames in features])
-        expanded = [
-            "".join(
-                part if index == 0 else AUDIO_TOKEN * next(counts) + part
-                for index, part in enumerate(prompt.split(AUDIO_TOKEN))
-            )
-            for prompt in texts
-        ]
+        written = [AUDIO_TOKEN * self.audio_tokens(frames) for _, frames in features]
+        expanded = with_tokens(texts, AUDIO_TOKEN, written)
         return BatchFeature({**self.tokenise(expanded), **padded_features(features)})
 
     def tokenise(self, prompts: Sequence[str]) -> dict[str, Any]:
@@ -246,6 +240,18 @@ def check_prompts(texts: Sequence[str], clips: int, place: str) -> None:
                 "a prompt ends in a clip: only text that comes after a clip can hear it. Put "
                 f"the question, or the chat format's answer mark, behind {place}."
             )
+
+
+def with_tokens(prompts: Sequence[str], place: str, written: Sequence[str]) -> list[str]:
+    """Prompts with what is `written` for each clip, in reading order, where its `place` stands."""
+    each = iter(written)
+    return [
+        "".join(
+            part if index == 0 else next(each) + part
+            for index, part in enumerate(prompt.split(place))
+        )
+        for prompt in prompts
+    ]
 
 
 def tokenised(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:

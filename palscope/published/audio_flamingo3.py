@@ -30,11 +30,6 @@ class AudioFlamingo3(WhisperTowerFamily):
         """Four feature frames a token, 750 tokens a window."""
         return TimeGrid(0.04)
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """Pooled already."""
-        return self.grid
-
     def tokens(self, frames: int) -> int:
         """Up to 20 ms at the end have no token."""
         return (frames + 1) // 4

@@ -132,9 +132,9 @@ class PublishedFamily(ABC):
         return ()
 
     @property
-    @abstractmethod
     def tower_grid(self) -> TimeGrid:
-        """Which seconds the tokens that enter the projector stand for."""
+        """Which seconds the tokens that enter the projector stand for: nearly always `grid`'s."""
+        return self.grid
 
     def written(self, tokens: int) -> str:
         """What stands in a prompt's text for a clip of so many audio tokens."""

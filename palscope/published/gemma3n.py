@@ -73,11 +73,6 @@ class Gemma3n(PublishedFamily):
         """
         return TimeGrid(0.16)
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """Every fourth state of the last layer."""
-        return self.grid
-
     def tokens(self, frames: int) -> int:
         """One for every sixteen frames that were begun."""
         return math.ceil(frames / _FRAMES_A_TOKEN)

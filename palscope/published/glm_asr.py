@@ -28,11 +28,6 @@ class GlmAsr(WhisperTowerFamily):
         """Eight feature frames a token, 375 tokens a window."""
         return TimeGrid(0.08)
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """Four tower frames side by side enter the projector."""
-        return self.grid
-
     def tokens(self, frames: int) -> int:
         """Up to 60 ms at the end have no token."""
         return (frames + 1) // 2 // 4

@@ -59,11 +59,6 @@ class Phi4Multimodal(PublishedFamily):
         """Eight feature frames a token."""
         return TimeGrid(_FRAMES_PER_TOKEN * self.seconds_per_frame)
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """The stem of convolutions has made tokens already."""
-        return self.grid
-
     def tokens(self, frames: int) -> int:
         """The last may hear a single frame."""
         return math.ceil(frames / _FRAMES_PER_TOKEN)

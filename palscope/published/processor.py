@@ -17,6 +17,7 @@ from palscope.models.processor import (
     check_question,
     padded_features,
     tokenised,
+    with_tokens,
 )
 from palscope.published.family import PublishedFamily
 
@@ -119,15 +120,8 @@ class PublishedProcessor:
         check_prompts(texts, len(clips), place)
         heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
         counts = [self.family.tokens(frames) for _, frames in heard]
-        written = iter([self.family.written(count) for count in counts])
-        expanded = [
-            "".join(
-                part if index == 0 else next(written) + part
-                for index, part in enumerate(prompt.split(place))
-            )
-            for prompt in texts
-        ]
-        made = tokenised(self.tokenizer, expanded)
+        written = [self.family.written(count) for count in counts]
+        made = tokenised(self.tokenizer, with_tokens(texts, place, written))
         made["input_ids"] = self.family.read(made["input_ids"], counts)
         return BatchFeature({**made, **padded_features(heard)})
 

@@ -52,11 +52,6 @@ class OmniThinkerFamily(PublishedFamily):
         """Of the tokens in the tower's layers."""
         return self.grid
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """As the decoder's: the projector is linear maps."""
-        return self.grid
-
 
 class Qwen25Omni(OmniThinkerFamily):
     """Windows of 2 s, which neither convolutions nor attention cross.

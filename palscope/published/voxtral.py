@@ -35,11 +35,6 @@ class Voxtral(WhisperTowerFamily):
         """Eight feature frames a token, 375 tokens a window."""
         return TimeGrid(0.08)
 
-    @property
-    def tower_grid(self) -> TimeGrid:
-        """Four tower frames side by side enter the projector."""
-        return self.grid
-
     def tokens(self, frames: int) -> int:
         """375 for each 30 s begun."""
         return windows(frames) * 375

@@ -92,15 +92,19 @@ def call(run: Callable[[Namespace], None], given: Namespace) -> int:
     return 0
 
 
-def open_model(given: Namespace) -> HookedAudioModel:
+def open_model(given: Namespace, **loading: Any) -> HookedAudioModel:
     """The model of `--model` on the route of `--route`, with all random numbers seeded.
+
+    Args:
+        given: the parsed arguments.
+        **loading: `palscope.load`'s, of how the weights are loaded.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         RouteError: the route is malformed, or the checkpoint has no weights for it.
     """
     set_seed(given.seed)
-    model = palscope.load(given.model, device=processes.device())
+    model = palscope.load(given.model, device=processes.device(), **loading)
     if given.route is not None:
         model.set_route(route_from_text(given.route))
     return model
