@@ -193,25 +193,27 @@ def costs_of(
         rng = np.random.default_rng(0)
         samples = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
         noise = [Waveform(samples, SAMPLE_RATE, "noise")]
+        # Prefills are timed before anything is made trainable: adapters would slow them.
+        opened = {each.folder: open_variant(replace(each, route=None)) for each in every}
         prefills: dict[str, Any] = {}
+        for variant in every:
+            model, processor = opened[variant.folder].model, opened[variant.folder].processor
+            inputs = prompt_batch(processor, [(noise, TIMED_QUESTION)], model.device)
+            prefills[variant.name] = prefill(model, inputs, variant.route or model.route)
+        table: Any = prefill_costs(prefills, baseline, repeats=repeats)
         steps: dict[str, Any] = {}
         trained: dict[str, int] = {}
         for variant in every:
-            answerer = open_variant(variant)
-            model, processor = answerer.model, answerer.processor
-            inputs = prompt_batch(processor, [(noise, TIMED_QUESTION)], model.device)
-            prefills[variant.name] = prefill(model, inputs, model.route)
-            if variant.route is None:
-                stage = list(variant.system.recipe.stages.values())[-1]
-                prepare(cast(Any, model), stage.train, bf16=False)
-                batch = prompt_batch(processor, [(noise, TIMED_QUESTION)] * TIMED_ROWS)
-                batch = with_answers(processor, batch, ["a dog"] * TIMED_ROWS)
-                batch = {name: value.to(model.device) for name, value in batch.items()}
-                steps[variant.name] = training_step(model, batch)
-                trained[variant.name] = sum(
-                    p.numel() for p in model.parameters() if p.requires_grad
-                )
-        table: Any = prefill_costs(prefills, baseline, repeats=repeats)
+            if variant.route is not None:
+                continue
+            model, processor = opened[variant.folder].model, opened[variant.folder].processor
+            stage = list(variant.system.recipe.stages.values())[-1]
+            prepare(cast(Any, model), stage.train, bf16=False)
+            batch = prompt_batch(processor, [(noise, TIMED_QUESTION)] * TIMED_ROWS)
+            batch = with_answers(processor, batch, ["a dog"] * TIMED_ROWS)
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            steps[variant.name] = training_step(model, batch)
+            trained[variant.name] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         training = training_costs(steps, baseline, repeats=repeats)
         training["trained_parameters"] = [trained[name] for name in training["placement"]]
         return table.merge(training, on="placement", how="left")
