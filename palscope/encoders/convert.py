@@ -6,7 +6,8 @@
 |---|---|
 | `whisper`, `af-whisper`, `clap`, `ast`, `clip-vision`, `siglip-vision` | a folder saved by |
 | | `transformers`, of the whole model or of this part of it |
-| `eat`, `sslam` | the published `.pt` file, or a safetensors file of the same names |
+| `eat`, `sslam`, `clap` | the published `.pt` file (fairseq's, LAION's), or a safetensors file of |
+| | the same names |
 
 OUT then serves as `load_encoder(OUT)` and as a checkpoint's `encoder_base`. Tensors that are
 missing or that belong to no known part are errors. Pickles are refused: with `--unpickle` they are
@@ -20,13 +21,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -48,6 +52,26 @@ from palscope.encoders.weights import load_strictly, load_whisper_encoder, save_
 from palscope.errors import CheckpointError
 
 _EAT_KINDS: dict[str, type[EATConfig]] = {"eat": EATConfig, "sslam": SSLAMConfig}
+
+_LAION_NAMES = {
+    r"^bn0\.": "batch_norm.",
+    r"\.norm1\.": ".layernorm_before.",
+    r"\.norm2\.": ".layernorm_after.",
+    r"\.attn\.proj\.": ".attention.output.dense.",
+    r"\.attn\.": ".attention.self.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+}
+"""Patterns of names in LAION's HTSAT, and what transformers calls them."""
+_LAION_OTHERS = ("spectrogram_extractor.", "logmel_extractor.", "tscam_conv.", "head.")
+
+_NUMBERS: list[Any] = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
+]
+"""Numbers of NumPy, which training scripts leave beside the tensors: plain values, too."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +144,8 @@ def convert(kind: str, source: Path, *, unpickle: bool = False) -> Encoder:
         raise CheckpointError(f"{source} does not exist.")
     if kind in _EAT_KINDS:
         return _from_fairseq(_EAT_KINDS[kind], source, unpickle)
+    if kind == "clap" and source.is_file():
+        return _from_laion(source, unpickle)
     if kind == "whisper":
         return load_whisper_encoder(source)
     if kind not in _PUBLISHED:
@@ -218,8 +244,56 @@ def _from_fairseq(kind: type[EATConfig], source: Path, unpickle: bool) -> Encode
     return made.eval()
 
 
+def _from_laion(source: Path, unpickle: bool) -> Encoder:
+    """CLAP's HTSAT from LAION's own file: the same model as transformers', under other names.
+
+    Source: github.com/LAION-AI/CLAP, `clap_module/htsat.py`.
+    """
+    tower = re.compile(r"^(module\.)?audio_branch\.")
+    state = _read_state(source, unpickle)
+    state = {tower.sub("", name): each for name, each in state.items() if tower.match(name)}
+    try:
+        patches = state["patch_embed.proj.weight"]
+        hidden = state["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
+        bins = len(state["bn0.weight"])
+        stages = range(sum(name.endswith("blocks.0.norm1.weight") for name in state))
+        first = [f"layers.{stage}.blocks.0.attn.relative_position_bias_table" for stage in stages]
+        offsets, heads = zip(*(state[name].shape for name in first), strict=True)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{source} holds no audio tower of LAION's CLAP: {error}.") from error
+    config = clap.ClapConfig(
+        window_size=(math.isqrt(offsets[0]) + 1) // 2,
+        num_mel_bins=bins,
+        patch_size=patches.shape[-1],
+        depths=tuple(
+            sum(bool(re.match(rf"layers\.{stage}\.blocks\.\d+\.norm1\.weight$", n)) for n in state)
+            for stage in stages
+        ),
+        num_attention_heads=heads,
+        enable_fusion="patch_embed.mel_conv2d.weight" in state,
+        patch_embeds_hidden_size=patches.shape[0],
+        mlp_ratio=hidden / patches.shape[0],
+    )
+    kept: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        # The front end, the classifier, and masks that are computed.
+        if name.startswith(_LAION_OTHERS) or name.endswith("attn_mask"):
+            continue
+        for theirs, ours in _LAION_NAMES.items():
+            name = re.sub(theirs, ours, name)
+        if ".qkv." in name:
+            for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                kept[f"audio_encoder.{name.replace('qkv', part)}"] = rows.float()
+        else:
+            is_float = tensor.is_floating_point()  # indices and counts of batches are not
+            kept[f"audio_encoder.{name}"] = tensor.float() if is_float else tensor
+    made: Any = build_encoder(config)
+    load_strictly(made.model, kept, source)
+    return made.eval()
+
+
 def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
-    """The tensors of a file: safetensors, or the `model` of a pickled fairseq checkpoint."""
+    """The tensors of a file: safetensors, or what a pickled checkpoint holds as its model."""
     if source.suffix == ".safetensors":
         return load_file(source)
     if not unpickle:
@@ -227,13 +301,14 @@ def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
             f"{source} may run code when read; it is a pickle. Pass --unpickle, in a sandbox."
         )
     try:
-        read: Any = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            read: Any = torch.load(source, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"{source} cannot be read as tensors and plain values alone: {error}. In a sandbox, "
             "save its tensors as safetensors under their names."
         ) from error
-    model = cast("dict[str, Any]", read.get("model", read))
+    model = cast("dict[str, Any]", read.get("model", read.get("state_dict", read)))
     return {name: value for name, value in model.items() if isinstance(value, Tensor)}
 
 

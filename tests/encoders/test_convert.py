@@ -194,6 +194,13 @@ def test_fairseq_tensors_that_do_not_fit(sslam: Any, change: str, tmp_path: Path
         convert("sslam", file)
 
 
+def test_a_file_without_laions_audio_tower(tmp_path: Path) -> None:
+    file = tmp_path / "text.safetensors"
+    save_file({"module.text_branch.weight": torch.zeros(1)}, file)
+    with pytest.raises(CheckpointError, match="no audio tower of LAION's CLAP"):
+        convert("clap", file)
+
+
 # --- the command, and checkpoints that refer to what it wrote ------------------------------------
 
 

@@ -21,6 +21,7 @@ from palscope.audio.bundled import bundled_clips
 from palscope.audio.waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
 from palscope.encoders.base import Clip, filled
+from palscope.encoders.convert import convert
 from palscope.errors import PalscopeError
 from tests.encoders import small
 
@@ -89,6 +90,47 @@ def test_a_patch_of_each_of_claps_layers_hears_its_own_seconds_and_band() -> Non
         start, end = first.grid.span(loudest)
         assert start - 0.03 <= column / 100 <= end + 0.03  # the spectrogram is stretched a little
         assert loudest % rows == row
+
+
+@pytest.mark.parametrize("name", ["unfused", "fused"])
+@torch.inference_mode()
+def test_laions_file_gives_what_laions_code_gave(name: str, tmp_path: Path) -> None:
+    """`laion_clap_reference.npz`: `HTSAT_Swin_Transformer` of github.com/LAION-AI/CLAP.
+
+    Commit 1fd4c37, embed_dim 8, depths 1, 2, 1, 1 and heads 1, 2, 2, 4, fusion_type aff_2d where
+    fused, on the first bundled clip, repeated and filled up to 10 s: through its own front end
+    (torchlibrosa 0.1.0), or fused through torchaudio 2.11 as its `get_mel` does. Weights as below,
+    in the order of their sorted names. Stored: names and shapes, and what leaves its `norm`.
+    """
+    stored = np.load(Path(__file__).with_name("laion_clap_reference.npz"))
+    generator = np.random.default_rng(20220212)
+    state: dict[str, Any] = {"module.text_branch.embeddings.weight": torch.zeros(2, 2)}
+    for key, shape in zip(stored[f"{name}_names"], stored[f"{name}_shapes"], strict=True):
+        sizes = tuple(map(int, shape.split()))
+        if str(key).endswith(("attn_mask", "tracked")):
+            drawn = np.zeros(sizes, np.int64 if str(key).endswith("tracked") else np.float32)
+        elif str(key).endswith("position_index"):
+            drawn = position_index()
+        else:
+            drawn = (0.3 * generator.standard_normal(sizes)).astype(np.float32)
+            drawn = 1 + abs(drawn) if str(key).endswith("running_var") else drawn
+        state[f"module.audio_branch.{key}"] = torch.from_numpy(np.asarray(drawn))
+    checkpoint = {"epoch": 3, "best": np.float64(0.5), "state_dict": state}
+    torch.save(checkpoint, tmp_path / "630k-best.pt")
+
+    made: Any = convert("clap", tmp_path / "630k-best.pt", unpickle=True)
+    assert made.config.depths == (1, 2, 1, 1) and made.config.enable_fusion == (name == "fused")
+    found: list[torch.Tensor] = []
+    made.model.audio_encoder.norm.register_forward_hook(lambda *at: found.append(at[-1]))
+    alone(made, samples_of(bundled_clips().path[0], 48_000))
+    np.testing.assert_allclose(found[0][0], stored[f"{name}_states"], atol=5e-5)
+
+
+def position_index(side: int = 8) -> np.ndarray:
+    """Which row of the table of biases two places of a window of Swin share."""
+    at = np.stack(np.meshgrid(*[np.arange(side)] * 2, indexing="ij")).reshape(2, -1)
+    apart = at[:, :, None] - at[:, None, :] + side - 1
+    return apart[0] * (2 * side - 1) + apart[1]
 
 
 @pytest.mark.parametrize("clip", CLIPS)
