@@ -30,9 +30,6 @@ class QuestionRows(Dataset[Example]):
             rows alike.
         seed: of the draws.
 
-    Attributes:
-        epoch: number of rows that fit the mix.
-
     Raises:
         DataError: a pattern fits no row.
     """
@@ -49,7 +46,6 @@ class QuestionRows(Dataset[Example]):
         self.table: Any = table
         self.waveforms = waveforms
         kinds = pools(table, mix)
-        self.epoch = sum(map(len, kinds.values()))
         self.rows = drawn(list(kinds.values()), list(mix.values()) or [1.0], size, seed)
 
     def __len__(self) -> int:
@@ -58,11 +54,6 @@ class QuestionRows(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         row = self.table.iloc[int(self.rows[index])]
         return row_example(row, np.array(self.waveforms[str(row["audio"])]))
-
-    def extent(self, index: int) -> tuple[float, int]:
-        """Seconds of sound and characters of the question, without reading the sound."""
-        row = self.table.iloc[int(self.rows[index])]
-        return float(row["seconds"]), len(str(row["question"]))
 
 
 def row_example(row: Any, samples: np.ndarray) -> Example:

@@ -119,7 +119,6 @@ class Stage(Strict):
         max_grad_norm: gradients are scaled down to this norm.
         bf16: products in bfloat16; bases that are frozen are held in it too.
         gradient_checkpointing: compute activations again in the backward pass.
-        group_by_length: batches of examples that are about equally long.
         mix: share of each kind of example: families of the demo's examples, else patterns of
             `domain/task`, such as `audiocaps/*`. Without one, all rows alike.
         log_every: steps between logged losses.
@@ -138,7 +137,6 @@ class Stage(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     bf16: bool = False
     gradient_checkpointing: bool = False
-    group_by_length: bool = True
     mix: dict[str, float] = {}
     log_every: int = Field(default=20, ge=1)
     save_every: int = Field(default=200, ge=1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,9 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
@@ -160,63 +158,16 @@ def _first(examples: Any, count: int) -> Any:
     return (examples[index] for index in range(min(count, len(examples))))
 
 
-CHARACTERS_PER_TOKEN = 4
-FRAMES_PER_SECOND = 10
-
-
-@runtime_checkable
-class _Measured(Protocol):
-    """Examples whose lengths are known without making them."""
-
-    def extent(self, index: int) -> tuple[float, int]:
-        """Seconds of sound, characters of the question."""
-        ...
-
-
 class StageTrainer(Trainer):
-    """Trains in an order that depends on seed and batch alone, not on processes or a kill.
+    """Trains in the examples' own order: the same on every route, however many processes share it.
 
-    With `group_by_length`, batches are of examples that are about equally long, so that little time
-    goes into padding. Length is that of the sequence that runs: the question, and the frames where
-    they run too.
+    Batches of equally long examples would save padding. But length goes with the kind of sound, and
+    what counts as length with the route: systems would learn from other batches than those that they
+    are compared with.
     """
 
-    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.stage = stage
-
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        examples: Any = self.train_dataset
-        if not self.stage.group_by_length:
-            return range(len(examples))
-        lengths = self._lengths(examples)
-        # A pass over the rows is ordered by itself: a row's second time comes after all first ones.
-        epoch = int(getattr(examples, "epoch", len(examples)))
-        order: list[int] = []
-        for start in range(0, len(examples), epoch):
-            grouped = get_length_grouped_indices(
-                lengths[start : start + epoch],
-                # Of the whole batch: the order is the same however it is shared.
-                self.stage.batch,
-                generator=torch.Generator().manual_seed(self.args.seed + start // epoch),
-            )
-            order += [start + index for index in grouped]
-        return order
-
-    def _lengths(self, examples: Any) -> list[int]:
-        route: Route = cast(Any, self.accelerator.unwrap_model(cast(Any, self.model))).route
-        runs = any(cell.level.runs for cell in route.cells("frames"))
-        lengths: list[int] = []
-        for index in range(len(examples)):
-            if isinstance(examples, _Measured):
-                seconds, characters = examples.extent(index)
-            else:
-                example = examples[index]
-                seconds = sum(len(w) for w in example.waveforms) / SAMPLE_RATE
-                characters = len(example.question)
-            frames = int((seconds if runs else 0) * FRAMES_PER_SECOND)
-            lengths.append(characters + CHARACTERS_PER_TOKEN * frames)
-        return lengths
+        return range(len(cast(Any, self.train_dataset)))
 
 
 class _StopAtNonsense(TrainerCallback):
@@ -257,8 +208,8 @@ def train(
     Args:
         model: prepared by `palscope.training.trained.prepare`, or with frozen bases.
         processor: its processor.
-        examples: what is trained on, in the order of their indices or grouped by length.
-        stage: whose order, adapters and length this is.
+        examples: what is trained on, in the order of their indices.
+        stage: whose adapters these are.
         arguments: from `training_arguments`.
         heldout: asked while training.
         samples: how often; never by default.
@@ -284,7 +235,6 @@ def train(
         train_dataset=examples,
         data_collator=ExampleCollator(processor),
         callbacks=callbacks,
-        stage=stage,
     )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
         raise PalscopeError(

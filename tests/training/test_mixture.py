@@ -39,7 +39,6 @@ def mixed(size: int, mix: dict[str, float], seed: int = 0) -> QuestionRows:
 
 def test_without_a_mix_every_row_comes_once_a_pass() -> None:
     rows = mixed(28 * 3 + 5, {})
-    assert rows.epoch == 28
     passes = [rows.rows[start : start + 28].tolist() for start in (0, 28, 56)]
     assert all(sorted(each) == list(range(28)) for each in passes)
     assert passes[0] != passes[1] != list(range(28))
@@ -47,7 +46,6 @@ def test_without_a_mix_every_row_comes_once_a_pass() -> None:
 
 def test_shares_are_kept_and_each_kind_is_gone_through_before_it_comes_again() -> None:
     rows = mixed(3000, {"clotho/*": 0.7, "*/caption": 0.3})
-    assert rows.epoch == 8
     kinds = Counter("clotho" if row < 5 else "other" for row in rows.rows)
     assert kinds["clotho"] / 3000 == pytest.approx(0.7, abs=0.03)
     assert not any(5 <= row < 25 for row in rows.rows)  # fits no pattern
@@ -65,7 +63,6 @@ def test_an_example_is_a_function_of_seed_and_index() -> None:
     assert (example.question, example.answer) == (row["question"], row["answer"])
     assert example.kind == f"{row['domain']}/{row['task']}"
     assert len(example.waveforms[0]) == row["row"] + 1
-    assert rows.extent(7) == (row["seconds"], len(row["question"]))
     assert mixed(40, mix).rows.tolist() == rows.rows.tolist()
     assert mixed(40, mix, seed=1).rows.tolist() != rows.rows.tolist()
 
