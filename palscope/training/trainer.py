@@ -162,8 +162,8 @@ class StageTrainer(Trainer):
     """Trains in the examples' own order: the same on every route, however many processes share it.
 
     Batches of equally long examples would save padding. But length goes with the kind of sound, and
-    what counts as length with the route: systems would learn from other batches than those that they
-    are compared with.
+    what counts as length with the route: systems would learn from other batches than those that
+    they are compared with.
     """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -21,7 +21,7 @@ from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.training.curriculum import Place, train_recipe
 from palscope.training.examples import Example
 from palscope.training.recipe import read_recipe
-from palscope.training.trainer import INSTRUCTION, ExampleCollator, StageTrainer
+from palscope.training.trainer import INSTRUCTION, ExampleCollator
 from tests.planted import small_processor
 from tests.training import small
 
@@ -174,24 +174,26 @@ def test_a_killed_training_gives_the_losses_of_one_that_was_not(
     assert line["step"] == 1 and line["expected"] in small.PITCH and "answer" in line
 
 
-def test_the_order_hangs_on_the_seed_and_passes_follow_one_another(
+def test_batches_depend_on_the_seed_and_on_nothing_else(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders: list[list[int]] = []
-    sampler = StageTrainer._get_train_sampler
+    batches: list[list[bytes]] = []
+    collate = ExampleCollator.__call__
 
-    def noted(self: Any, *args: Any) -> Any:
-        orders.append(list(sampler(self, *args)))
-        return orders[-1]
+    def noted(self: Any, examples: Any) -> Any:
+        batches[-1].append(b"".join(each.waveforms[0].tobytes() for each in examples))
+        return collate(self, examples)
 
-    monkeypatch.setattr(StageTrainer, "_get_train_sampler", noted)
-    (one,) = trial.train("seed0", steps=None, epochs=2, batch=12)
-    (other,) = trial.train("seed1", steps=None, epochs=2, batch=12, seed=1)
-    assert not same(one, other)
-    assert orders[0] != orders[1]
-    for order in orders:
-        assert sorted(order[:24]) == list(range(24)) and sorted(order[24:]) == list(range(24, 48))
-        assert [each + 24 for each in order[:24]] != order[24:]
+    monkeypatch.setattr(ExampleCollator, "__call__", noted)
+    done: list[Path] = []
+    for route, seed in (("plits", 0), ("lal", 0), ("lal", 1)):
+        batches.append([])
+        name = f"{route}{seed}"
+        done += trial.train(name, route=route, steps=None, epochs=2, batch=12, seed=seed)
+    plits, lal, other = batches
+    assert len(plits) == 4 and plits == lal and lal != other
+    assert sorted(plits[:2]) != sorted(plits[2:])  # another order in the second pass
+    assert not same(*done[1:])
 
 
 def test_a_connector_learns_to_tell_tones(trial: Trial) -> None:
