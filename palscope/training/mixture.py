@@ -23,7 +23,7 @@ class QuestionRows(Dataset[Example]):
     is heard twice before all were heard once.
 
     Args:
-        table: rows with their `seconds` (`palscope.training.rows`).
+        table: rows (`palscope.training.rows`).
         waveforms: of the rows' files.
         size: number of examples.
         mix: share of each pattern of `domain/task`; a row is of the first that it fits. Empty: all

@@ -33,8 +33,7 @@ _log = logging.getLogger(__name__)
 class Rows:
     """Rows of a source: those that are fit so far, and why others are not.
 
-    `good` has the columns `FIELDS` (`audio` the file's path; after `decoded` also `seconds`), `bad`
-    the columns `REPORT`.
+    `good` has the columns `FIELDS` (`audio` the file's path), `bad` the columns `REPORT`.
     """
 
     source: str
@@ -62,8 +61,6 @@ class Rows:
                 len(cache),
                 data.max_seconds,
             )
-        good: Any = self.good
-        good["seconds"] = [cache.seconds(file) for file in good["audio"]]
         return cache
 
     def _leave_out(self, files: Mapping[str, tuple[str, str]]) -> None:

@@ -23,12 +23,12 @@ class Sounds:
 
 ROWS = pd.DataFrame(
     [
-        (n, str(n + 1), f"q{n}", f"a{n}", domain, task, "", (n + 1) / 10)
+        (n, str(n + 1), f"q{n}", f"a{n}", domain, task, "")
         for n, (domain, task) in enumerate(
             [("clotho", "caption")] * 5 + [("fsd", "label")] * 20 + [("fsd", "caption")] * 3
         )
     ],
-    columns=["row", "audio", "question", "answer", "domain", "task", "split", "seconds"],
+    columns=["row", "audio", "question", "answer", "domain", "task", "split"],
 )
 
 
