@@ -17,17 +17,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmark_runs import evaluate_benchmark, score_predictions
 from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.evaluate import evaluate_manifest
 from palscope.evaluation.nearest import decoder_embedder, sentence_embedder
-from palscope.evaluation.ranking import ModelAnswerer
+from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.checkpoints import find_checkpoint
-from palscope.published.loading import open_checkpoint
 from palscope.sweeps import commands
 
 OWN_EMBEDDER = "the model's own input embeddings"
@@ -166,12 +163,8 @@ def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
     """The model of `--model` as an answerer, and the name of its weights."""
     if given.model is None:
         raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
-    folder = find_checkpoint(given.model)
-    model: Any
-    model, processor = open_checkpoint(folder)
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    answerer = ModelAnswerer(model, processor, **options)
-    return answerer, f"{given.model} {base_fingerprint(folder)}"
+    weights = base_fingerprint(find_checkpoint(given.model))
+    return open_answerer(given.model, **options), f"{given.model} {weights}"
 
 
 def refuse(given: Namespace, names: tuple[str, ...], beside: str) -> None:

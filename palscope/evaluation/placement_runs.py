@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
@@ -13,14 +13,12 @@ import torch
 from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import RouteError
 from palscope.evaluation.placements import Questions, measure_placements
-from palscope.evaluation.ranking import ModelAnswerer
+from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.base_weights import base_fingerprint
-from palscope.models.checkpoints import find_checkpoint
-from palscope.published.loading import open_checkpoint
 from palscope.routing import Route
 from palscope.routing.depths import NO_AUDIO, Placement
-from palscope.sweeps import commands, processes
+from palscope.sweeps import commands
 from palscope.sweeps.record import command_record, file_hash
 from palscope.sweeps.store import Run
 from palscope.training.manifest import Clip, Corpus, ManifestError, read_manifest
@@ -87,7 +85,7 @@ def rerouted(given: Namespace, find: Callable[[Route], list[Placement]]) -> pd.D
         if not own:
             continue
         # Timed and asked as users run it: without hooks.
-        answerer = _load(name, hooked.model.device)
+        answerer = open_answerer(name, hooked.model.device)
         results = commands.open_run(one, hooked, data=[given.manifest])
         table = measure_placements(
             results,
@@ -150,18 +148,12 @@ class Trained:
     def __call__(self, placement: Placement) -> ModelAnswerer:
         """The model of that name, loaded once."""
         if placement.name not in self._loaded:
-            answerer = _load(self._folders[placement.name], processes.device())
+            answerer = open_answerer(self._folders[placement.name])
             for first in list(self._loaded.values())[:1]:
                 answerer.model.language_model = first.model.language_model
                 answerer.model.encoder = first.model.encoder
             self._loaded[placement.name] = answerer
         return self._loaded[placement.name]
-
-
-def _load(name: str | Path, device: torch.device | None) -> ModelAnswerer:
-    model, processor = open_checkpoint(find_checkpoint(name))
-    cast(Any, model).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return ModelAnswerer(model.eval(), processor)
 
 
 def _served(

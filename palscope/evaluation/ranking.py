@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.models import scoring
 from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.checkpoints import find_checkpoint
 from palscope.models.processor import AudioProcessor
+from palscope.published.loading import open_checkpoint
+from palscope.sweeps import processes
 
 
 class Asked(NamedTuple):
@@ -66,6 +71,26 @@ class ModelAnswerer:
         return scoring.answer(
             self.model, self.processor, questions, max_new_tokens=self.max_new_tokens
         )
+
+
+def open_answerer(
+    name: str | Path, device: torch.device | str | None = None, **options: Any
+) -> ModelAnswerer:
+    """The model of a checkpoint, to be asked as users run it: without hooks.
+
+    Args:
+        name: a folder or hub id.
+        device: by default the one of this process, or a GPU where there is one.
+        **options: of `ModelAnswerer`.
+
+    Raises:
+        CheckpointError: it cannot be found or loaded.
+    """
+    model: Any
+    model, processor = open_checkpoint(find_checkpoint(name))
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    model.eval().to(device or processes.device() or default)
+    return ModelAnswerer(model, processor, **options)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import torch
 
 from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
@@ -23,10 +22,9 @@ from palscope.evaluation.benchmarks.registry import find_benchmark
 from palscope.evaluation.experiment import OWN, Experiment, Scale, System
 from palscope.evaluation.intervals import difference_interval, ratio_interval
 from palscope.evaluation.placements import TIMED_QUESTION, Questions
-from palscope.evaluation.ranking import ModelAnswerer
+from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.evaluation.rows import ROWS
 from palscope.measures.cost import prefill, prefill_costs, training_costs, training_step
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
@@ -232,12 +230,10 @@ def costs_of(
 
 def open_variant(variant: Variant) -> ModelAnswerer:
     """The variant's model, on its route."""
-    model = PalscopeForConditionalGeneration.from_pretrained(variant.folder, dtype=torch.float32)
+    answerer = open_answerer(variant.folder)
     if variant.route is not None:
-        model.route = variant.route
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    cast(Any, model).to(processes.device() or default)
-    return ModelAnswerer(model.eval(), PalscopeProcessor.from_pretrained(variant.folder))
+        answerer.model.route = variant.route
+    return answerer
 
 
 def scale_of(

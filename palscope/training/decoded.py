@@ -56,8 +56,15 @@ class WaveformCache:
         """Samples of a clip or of a file, read-only. KeyError when it is not there."""
         if self._samples is None:
             self._samples = np.memmap(self.folder / "samples.f32", dtype=np.float32, mode="r")
-        start, length = self._places[clip if isinstance(clip, str) else str(clip.path)]
+        start, length = self._place(clip)
         return self._samples[start : start + length]
+
+    def seconds(self, clip: Located | str) -> float:
+        """Duration in seconds. KeyError when it is not there."""
+        return self._place(clip)[1] / SAMPLE_RATE
+
+    def _place(self, clip: Located | str) -> tuple[int, int]:
+        return self._places[clip if isinstance(clip, str) else str(clip.path)]
 
     def __len__(self) -> int:
         return len(self._places)

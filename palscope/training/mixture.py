@@ -55,6 +55,10 @@ class QuestionRows(Dataset[Example]):
         row = self.table.iloc[int(self.rows[index])]
         return row_example(row, np.array(self.waveforms[str(row["audio"])]))
 
+    def seconds(self, index: int) -> float:
+        """Duration of an example's sound, without reading it."""
+        return self.waveforms.seconds(str(self.table["audio"].iloc[int(self.rows[index])]))
+
 
 def row_example(row: Any, samples: np.ndarray) -> Example:
     """The question of a row (a series, or a mapping) about these samples (mono, 16 kHz)."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
@@ -158,16 +159,47 @@ def _first(examples: Any, count: int) -> Any:
     return (examples[index] for index in range(min(count, len(examples))))
 
 
+@runtime_checkable
+class _Measured(Protocol):
+    """Examples whose durations are known without making them."""
+
+    def seconds(self, index: int) -> float:
+        """Of sound."""
+        ...
+
+
 class StageTrainer(Trainer):
     """Trains in the examples' own order: the same on every route, however many processes share it.
 
-    Batches of equally long examples would save padding. But length goes with the kind of sound, and
-    what counts as length with the route: systems would learn from other batches than those that
-    they are compared with.
+    What is accumulated into a step is shared out by duration, so that little goes into padding;
+    which examples make up a step does not hang on that. (Batches of equally long examples would
+    save more. But length goes with the kind of sound, and what counts as length with the route:
+    systems would learn from other batches than those that they are compared with.)
     """
 
+    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage = stage
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return range(len(cast(Any, self.train_dataset)))
+        examples: Any = self.train_dataset
+        order = range(len(examples))
+        batch = self.stage.batch
+        if self.stage.micro_batch == batch:
+            return order
+        hidden = self.args.process_index > 0
+        seconds = [_seconds(examples, n) for n in tqdm(order, "measuring examples", disable=hidden)]
+        return [
+            index
+            for start in order[::batch]
+            for index in sorted(order[start : start + batch], key=seconds.__getitem__)
+        ]
+
+
+def _seconds(examples: Any, index: int) -> float:
+    if isinstance(examples, _Measured):
+        return examples.seconds(index)
+    return sum(map(len, examples[index].waveforms)) / SAMPLE_RATE
 
 
 class _StopAtNonsense(TrainerCallback):
@@ -209,7 +241,7 @@ def train(
         model: prepared by `palscope.training.trained.prepare`, or with frozen bases.
         processor: its processor.
         examples: what is trained on, in the order of their indices.
-        stage: whose adapters these are.
+        stage: whose adapters and batches these are.
         arguments: from `training_arguments`.
         heldout: asked while training.
         samples: how often; never by default.
@@ -235,6 +267,7 @@ def train(
         train_dataset=examples,
         data_collator=ExampleCollator(processor),
         callbacks=callbacks,
+        stage=stage,
     )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
         raise PalscopeError(

@@ -68,7 +68,7 @@ def test_a_csv_with_all_that_can_be_wrong(tmp_path: Path, caplog: pytest.LogCapt
         ["what?", "dog"],
         ["what, then?", "NA"],  # no missing value, but a word
     ]
-    assert [len(waveforms[file]) / RATE for file in good["audio"]] == [0.2, 0.3, 0.25, 0.25]
+    assert [waveforms.seconds(file) for file in good["audio"]] == [0.2, 0.3, 0.25, 0.25]
     expected = load_audio(tmp_path / "b.wav", sample_rate=RATE).samples
     np.testing.assert_array_equal(waveforms[str(tmp_path / "b.wav")], expected)
 
@@ -116,7 +116,7 @@ def test_long_sound_is_cut_and_counted(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         waveforms = rows.decoded(data, tmp_path / "cache")
     assert "1 of 2 sounds are longer than 0.5 s and were cut" in caplog.text
-    assert [len(waveforms[file]) / RATE for file in rows.good["audio"]] == [0.5, 0.2]
+    assert [waveforms.seconds(file) for file in rows.good["audio"]] == [0.5, 0.2]
 
 
 def test_sound_is_decoded_once_bad_ones_too(
