@@ -15,17 +15,7 @@ from tests.evaluation.benchmarks.samples import json_file, mmau
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
     script = open_script("evaluate")
-
-    class Anything:
-        def eval(self) -> Anything:
-            return self
-
-        def to(self, device: str) -> Anything:
-            return self
-
-    monkeypatch.setattr(script, "open_checkpoint", lambda folder: (Anything(), Anything()))
-    monkeypatch.setattr(script, "ModelAnswerer", lambda model, processor, **_: hearing)
-
+    monkeypatch.setattr(script, "open_answerer", lambda name, **_: hearing)
     return lambda *arguments: call(script, monkeypatch, *arguments)
 
 
