@@ -187,7 +187,7 @@ class StageTrainer(Trainer):
         batch = self.stage.batch
         if self.stage.micro_batch == batch:
             return order
-        hidden = self.args.process_index > 0
+        hidden = processes.place()[0] > 0
         seconds = [_seconds(examples, n) for n in tqdm(order, "measuring examples", disable=hidden)]
         return [
             index

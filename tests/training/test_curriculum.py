@@ -177,23 +177,35 @@ def test_a_killed_training_gives_the_losses_of_one_that_was_not(
 def test_batches_depend_on_the_seed_and_on_nothing_else(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches: list[list[bytes]] = []
+    heard: list[list[bytes]] = []
     collate = ExampleCollator.__call__
 
     def noted(self: Any, examples: Any) -> Any:
-        batches[-1].append(b"".join(each.waveforms[0].tobytes() for each in examples))
+        heard[-1] += [each.waveforms[0].tobytes() for each in examples]
         return collate(self, examples)
 
     monkeypatch.setattr(ExampleCollator, "__call__", noted)
     done: list[Path] = []
-    for route, seed in (("plits", 0), ("lal", 0), ("lal", 1)):
-        batches.append([])
-        name = f"{route}{seed}"
-        done += trial.train(name, route=route, steps=None, epochs=2, batch=12, seed=seed)
-    plits, lal, other = batches
-    assert len(plits) == 4 and plits == lal and lal != other
-    assert sorted(plits[:2]) != sorted(plits[2:])  # another order in the second pass
-    assert not same(*done[1:])
+    for route, seed, at_once in (
+        ("plits", 0, None),
+        ("lal", 0, None),
+        ("lal", 0, 4),
+        ("lal", 1, 4),
+    ):
+        heard.append([])
+        changes: Any = {"steps": None, "epochs": 2, "batch": 12, "per_device": at_once}
+        done += trial.train(f"{route}{seed}{at_once}", route=route, seed=seed, **changes)
+    plits, lal, shared, other = heard
+    assert len(plits) == 48 and plits == lal
+    steps, of_shared = ([each[n : n + 12] for n in range(0, 48, 12)] for each in (lal, shared))
+    assert [sorted(each) for each in steps] == [sorted(each) for each in of_shared]
+    assert [sorted(map(len, each)) for each in steps] == [list(map(len, s)) for s in of_shared]
+    assert [list(map(len, each)) for each in steps] != [list(map(len, s)) for s in of_shared]
+    assert sorted(lal) == sorted(other) and shared != other
+    assert lal[:24] != lal[24:]  # another order in the second pass
+    for name, value in weights(done[1]).items():  # the same gradients, up to rounding
+        torch.testing.assert_close(weights(done[2])[name], value, atol=1e-3, rtol=1e-2)
+    assert not same(*done[2:])
 
 
 def test_a_connector_learns_to_tell_tones(trial: Trial) -> None:
