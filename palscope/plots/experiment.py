@@ -9,6 +9,8 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
+from palscope.plots import style
+
 Cost = Literal["peak_ratio", "cache_ratio", "prefill_ratio", "step_ratio", "step_peak_ratio"]
 
 COST_LABELS: dict[Cost, str] = {
@@ -19,6 +21,7 @@ COST_LABELS: dict[Cost, str] = {
     "step_peak_ratio": "peak memory of a training step, relative",
 }
 _COLOUR, _SEEDS = "#0072B2", "#7F7F7F"
+_MARKERS = "osDPX^"  # Plotly's symbols 0 to 5
 SCORE = "score"
 
 
@@ -89,46 +92,52 @@ def scores_by_system_paper(table: pd.DataFrame) -> Figure:
 def score_against_cost(table: pd.DataFrame, cost: Cost) -> go.Figure:
     """The score over all sets against what a system costs beside the baseline."""
     rows = _overall(table).dropna(subset=[cost])
+    colours = style.colours(rows["variant"])
     figure: Any = go.Figure()
-    figure.add_scatter(
-        x=rows[cost],
-        y=rows["score"],
-        text=rows["variant"],
-        mode="markers+text",
-        textposition="top center",
-        marker={"color": _COLOUR, "size": 9},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": rows["high"] - rows["score"],
-            "arrayminus": rows["score"] - rows["low"],
-            "color": _COLOUR,
-        },
-        hovertemplate="%{text}: %{y:.3f} at %{x:.2f}",
-    )
+    for number, (_, row) in enumerate(rows.iterrows()):
+        colour = colours[row["variant"]]
+        figure.add_scatter(
+            x=[row[cost]],
+            y=[row["score"]],
+            name=row["variant"],
+            mode="markers",
+            marker={"color": colour, "size": 9, "symbol": number % len(_MARKERS)},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [row["high"] - row["score"]],
+                "arrayminus": [row["score"] - row["low"]],
+                "color": colour,
+            },
+            hovertemplate="%{y:.3f} at %{x:.2f}",
+        )
     figure.update_xaxes(title_text=COST_LABELS[cost], rangemode="tozero")
     figure.update_yaxes(title_text=SCORE, range=[-0.03, 1.08])
-    return figure
+    return figure.update_layout(showlegend=True)
 
 
 def score_against_cost_paper(table: pd.DataFrame, cost: Cost) -> Figure:
     """`score_against_cost` for print."""
     rows = _overall(table).dropna(subset=[cost])
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    colours = style.colours(rows["variant"])
+    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
     panel: Any = figure.subplots()
-    sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
-    panel.errorbar(rows[cost], rows["score"], yerr=sides, fmt="o", color=_COLOUR, ms=4, lw=1)
-    for _, row in rows.iterrows():
-        panel.annotate(
-            row["variant"],
-            (row[cost], row["score"]),
-            xytext=(4, 5),
-            textcoords="offset points",
-            fontsize=7,
+    for number, (_, row) in enumerate(rows.iterrows()):
+        panel.errorbar(
+            row[cost],
+            row["score"],
+            yerr=[[row["score"] - row["low"]], [row["high"] - row["score"]]],
+            fmt=_MARKERS[number % len(_MARKERS)],
+            color=colours[row["variant"]],
+            ms=5,
+            lw=1,
+            label=row["variant"],
         )
     panel.set(xlabel=COST_LABELS[cost], ylabel=SCORE, ylim=(-0.03, 1.08))
-    panel.set_xlim(0, 1.3 * rows[cost].max())  # room for the names
+    panel.set_xlim(0, 1.1 * rows[cost].max())
     panel.grid(alpha=0.3)
+    # Beside the panel: systems of one cost lie on each other, and names at the points would too.
+    figure.legend(loc="outside right upper", frameon=False, fontsize=7)
     return figure
 
 
