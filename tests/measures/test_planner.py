@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from palscope.measures.planner import (
 )
 from palscope.models import AudioClips, PalscopeForConditionalGeneration
 from palscope.routing import KEYS, Route
-from tests import tiny
+from tests import few_bits, tiny
 from tests.measures.test_cost_model import counted, counting
 
 TOLERANCE = 0.15
@@ -216,6 +217,16 @@ def test_few_bits_are_of_the_linear_maps_alone() -> None:
     assert parts[4]["inference", "decoder"] == whole - 4 * layer + layer // 2 + 4 * layer // 64
     for part in ("encoder", "connector"):
         assert parts[4]["inference", part] == parts[None]["inference", part]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_few_bits_take_what_bitsandbytes_holds(bits: Any, tmp_path: Path) -> None:
+    made(ROUTES["lal"]).save_pretrained(tmp_path)
+    held: Any = PalscopeForConditionalGeneration.from_pretrained(
+        tmp_path, dtype=torch.float32, quantization_config=few_bits.config(bits)
+    )
+    plan = plan_for(shapes(held), load(1), bits=bits).memory.set_index(["phase", "part"])["bytes"]
+    assert plan["inference", "decoder"] == few_bits.size(held.language_model, bits)
 
 
 def test_what_cannot_be_planned_is_refused() -> None:

@@ -16,7 +16,7 @@ from palscope.errors import CheckpointError
 from palscope.models import PalscopeForConditionalGeneration
 from palscope.models.devices import device_of
 from palscope.routing import Route
-from tests import tiny
+from tests import few_bits, tiny
 from tests.models.test_checkpoints import a_tokenizer
 
 ROUTES = {
@@ -151,10 +151,6 @@ def test_upper_layers_on_a_second_device(name: str) -> None:
 
 # -- few bits -------------------------------------------------------------------------------------
 
-needs_bitsandbytes = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is optional"
-)
-
 
 def test_few_bits_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(ROUTES["pal"], tmp_path)
@@ -167,13 +163,10 @@ def test_few_bits_without_the_library(tmp_path: Path, monkeypatch: pytest.Monkey
         PalscopeForConditionalGeneration.from_pretrained(tmp_path, quantization_config={"bits": 4})
 
 
-@needs_bitsandbytes
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("kind", ["whole", "light"])
 @torch.no_grad()
 def test_the_decoder_alone_has_few_bits(bits: int, kind: str, tmp_path: Path) -> None:
-    import bitsandbytes as bnb  # pyright: ignore[reportMissingImports]
-
     sizes: Any = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128}
     if kind == "light":
         plain = light(tmp_path, **sizes)
@@ -181,27 +174,16 @@ def test_the_decoder_alone_has_few_bits(bits: int, kind: str, tmp_path: Path) ->
         plain = tiny.model(ROUTES["pal"], **sizes).eval()
         plain.save_pretrained(tmp_path / "whole")
     model: Any = PalscopeForConditionalGeneration.from_pretrained(
-        tmp_path / kind,
-        dtype=torch.float32,
-        quantization_config=BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4),
+        tmp_path / kind, dtype=torch.float32, quantization_config=few_bits.config(bits)
     )
-    kinds = {8: bnb.nn.Linear8bitLt, 4: bnb.nn.Linear4bit}
-    changed = {name for name, part in model.named_modules() if isinstance(part, kinds[bits])}
     linear = {
         name
         for name, part in plain.named_modules()
         if isinstance(part, torch.nn.Linear) and ".layers." in name and "language" in name
     }
-    assert changed == linear
-    # The oracle: the plain model with the weights that the few bits stand for, read before the
-    # first pass, which packs them otherwise on a CPU.
-    meant: dict[str, torch.Tensor] = {}
-    for name in changed:
-        weight = model.get_submodule(name).weight
-        if bits == 4:
-            meant[name] = bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
-        else:
-            meant[name] = weight.CB.float() * weight.SCB.float()[:, None] / 127
+    assert few_bits.maps(model, bits) == linear
+    # The oracle: the plain model with the weights that the few bits stand for.
+    meant = few_bits.meant(model, bits)
     batch = asked(ROUTES["pal"])
     got, unchanged = (each(**batch).logits for each in (model, plain))
     for name, weight in meant.items():

@@ -68,10 +68,12 @@ def config() -> Qwen2AudioConfig:
     )
 
 
-def model(seed: int = 0) -> Qwen2AudioForConditionalGeneration:
+def model(
+    seed: int = 0, shape: Qwen2AudioConfig | None = None
+) -> Qwen2AudioForConditionalGeneration:
     """Random weights, large enough that another sound gives other words."""
     torch.manual_seed(seed)
-    made = Qwen2AudioForConditionalGeneration(config())
+    made = Qwen2AudioForConditionalGeneration(shape or config())
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "embed_positions" in name:
