@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 import palscope
 from palscope.audio.bundled import CLIPS_FOLDER

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
-from transformers import set_seed
 
 from palscope.audio import TimeGrid
 from palscope.connectors import ConnectorConfig, ProjectorConfig
