@@ -9,7 +9,7 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots.style import legend_above
+from palscope.plots.style import error_bars, legend_above, looks
 from palscope.routing.depths import NO_AUDIO
 
 Against = Literal["layers", "first_layer", "prefill_ratio", "cache_ratio"]
@@ -21,29 +21,6 @@ LABELS: dict[Against, str] = {
     "cache_ratio": "size of the cache, relative",
 }
 ACCURACY = "accuracy"
-# Okabe and Ito's palette (2008) and two of Tol's muted scheme (2021), made for the colour-blind.
-# Shapes tell it twice, and as there is one fewer of them, no two families look alike.
-_COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#882255",
-    "#999933",
-)
-_MARKS = (
-    ("circle", "o"),
-    ("diamond", "D"),
-    ("square", "s"),
-    ("triangle-up", "^"),
-    ("triangle-down", "v"),
-    ("x", "X"),
-    ("star", "*"),
-    ("cross", "P"),
-)
 _GREY = "#7F7F7F"
 
 
@@ -90,7 +67,7 @@ def accuracy_against(table: pd.DataFrame, x: Against) -> go.Figure:
             figure.add_scatter(
                 x=rows[x],
                 y=rows["accuracy"],
-                error_y=_errors(rows["accuracy"], rows["low"], rows["high"]),
+                error_y=error_bars(rows["accuracy"], rows["low"], rows["high"]),
                 error_x=_quartiles(rows, x),
                 name=family,
                 legendgroup=family,
@@ -161,17 +138,13 @@ def _panels(table: Any) -> tuple[list[str], list[str], dict[str, tuple[str, str,
     """The models, the domains, how each family looks, and a title for each panel."""
     models, domains = list(table["model"].unique()), list(table["domain"].unique())
     families = [name for name in table["family"].unique() if name != NO_AUDIO]
-    looks = {
-        name: (_COLOURS[i % len(_COLOURS)], *_MARKS[i % len(_MARKS)])
-        for i, name in enumerate(families)
-    }
     counts = table.groupby(["model", "domain"])["n"].max()
     titles = [
         f"{model}\n{domain} ({counts.get((model, domain), 0)} clips)"
         for model in models
         for domain in domains
     ]
-    return models, domains, looks, titles
+    return models, domains, looks(families), titles
 
 
 def _groups(table: Any, by: list[str]) -> Any:
@@ -191,17 +164,7 @@ def _span(table: Any, x: str) -> list[float]:
     return [float(shown.min()), float(shown.max())]
 
 
-def _errors(middle: Any, low: Any, high: Any) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": high - middle,
-        "arrayminus": middle - low,
-        "thickness": 1,
-        "width": 2,
-    }
-
-
 def _quartiles(rows: Any, x: str) -> dict[str, Any] | None:
     if x != "prefill_ratio":
         return None
-    return _errors(rows[x], rows[f"{x}_low"], rows[f"{x}_high"])
+    return error_bars(rows[x], rows[f"{x}_low"], rows[f"{x}_high"])

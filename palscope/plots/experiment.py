@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -21,7 +22,6 @@ COST_LABELS: dict[Cost, str] = {
     "step_peak_ratio": "peak memory of a training step, relative",
 }
 _COLOUR, _SEEDS = "#0072B2", "#7F7F7F"
-_MARKERS = "osDPX^"  # Plotly's symbols 0 to 5
 SCORE = "score"
 
 
@@ -53,13 +53,7 @@ def scores_by_system(table: pd.DataFrame) -> go.Figure:
             y=variants,
             mode="markers",
             marker={"color": _COLOUR, "size": 9},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["high"] - rows["score"],
-                "arrayminus": rows["score"] - rows["low"],
-                "color": _COLOUR,
-            },
+            error_x=style.error_bars(rows["score"], rows["low"], rows["high"]),
             hovertemplate="%{y}: %{x:.3f}",
             row=1,
             col=column,
@@ -91,24 +85,15 @@ def scores_by_system_paper(table: pd.DataFrame) -> Figure:
 
 def score_against_cost(table: pd.DataFrame, cost: Cost) -> go.Figure:
     """The score over all sets against what a system costs beside the baseline."""
-    rows = _overall(table).dropna(subset=[cost])
-    colours = style.colours(rows["variant"])
     figure: Any = go.Figure()
-    for number, (_, row) in enumerate(rows.iterrows()):
-        colour = colours[row["variant"]]
+    for name, (colour, mark, _), rows in _costing(table, cost):
         figure.add_scatter(
-            x=[row[cost]],
-            y=[row["score"]],
-            name=row["variant"],
+            x=rows[cost],
+            y=rows["score"],
+            name=name,
             mode="markers",
-            marker={"color": colour, "size": 9, "symbol": number % len(_MARKERS)},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [row["high"] - row["score"]],
-                "arrayminus": [row["score"] - row["low"]],
-                "color": colour,
-            },
+            marker={"color": colour, "size": 9, "symbol": mark},
+            error_y=style.error_bars(rows["score"], rows["low"], rows["high"]),
             hovertemplate="%{y:.3f} at %{x:.2f}",
         )
     figure.update_xaxes(title_text=COST_LABELS[cost], rangemode="tozero")
@@ -118,27 +103,27 @@ def score_against_cost(table: pd.DataFrame, cost: Cost) -> go.Figure:
 
 def score_against_cost_paper(table: pd.DataFrame, cost: Cost) -> Figure:
     """`score_against_cost` for print."""
-    rows = _overall(table).dropna(subset=[cost])
-    colours = style.colours(rows["variant"])
-    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     panel: Any = figure.subplots()
-    for number, (_, row) in enumerate(rows.iterrows()):
-        panel.errorbar(
-            row[cost],
-            row["score"],
-            yerr=[[row["score"] - row["low"]], [row["high"] - row["score"]]],
-            fmt=_MARKERS[number % len(_MARKERS)],
-            color=colours[row["variant"]],
-            ms=5,
-            lw=1,
-            label=row["variant"],
+    drawn: dict[str, Any] = {}
+    for name, (colour, _, mark), rows in _costing(table, cost):
+        sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+        drawn[name] = panel.errorbar(
+            rows[cost], rows["score"], yerr=sides, fmt=mark, color=colour, ms=5, lw=1
         )
     panel.set(xlabel=COST_LABELS[cost], ylabel=SCORE, ylim=(-0.03, 1.08))
-    panel.set_xlim(0, 1.1 * rows[cost].max())
+    panel.set_xlim(0, 1.1 * table[cost].max())
     panel.grid(alpha=0.3)
-    # Beside the panel: systems of one cost lie on each other, and names at the points would too.
-    figure.legend(loc="outside right upper", frameon=False, fontsize=7)
+    # Not at the points: systems of one cost lie on each other, and their names would too.
+    style.legend_above(figure, drawn, 2)
     return figure
+
+
+def _costing(table: Any, cost: Cost) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
+    """Each system that has this cost, how it looks in the figure of every cost, and its row."""
+    looks = style.looks(_variants(table))
+    rows = _overall(table).dropna(subset=[cost])
+    return ((name, looks[name], row) for name, row in rows.groupby("variant", sort=False))
 
 
 def _overall(table: Any) -> Any:

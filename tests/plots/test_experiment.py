@@ -29,7 +29,7 @@ def table() -> pd.DataFrame:
                 "high": score + 0.05,
                 "seed_low": score - 0.02,
                 "seed_high": score + 0.02,
-                "step_ratio": None if name == "alone" else 1.0,
+                "step_ratio": None if name == "whole" else 1.0,
                 "peak_ratio": 1.0,
             }
             for name, score in SCORES.items()
@@ -48,9 +48,12 @@ def test_systems_of_one_cost_and_score_are_each_named(table: pd.DataFrame):
 
 def test_a_system_without_the_cost_is_left_out(table: pd.DataFrame):
     screen: Any = score_against_cost(table, "step_ratio")
-    assert [trace.name for trace in screen.data] == ["whole", "frozen"]
+    assert [trace.name for trace in screen.data] == ["frozen", "alone"]
+    # What is left looks as where none is missing.
+    whole: Any = score_against_cost(table, "peak_ratio")
+    assert [trace.marker for trace in screen.data] == [trace.marker for trace in whole.data[1:]]
     printed = score_against_cost_paper(table, "step_ratio")
-    assert [text.get_text() for text in printed.legends[0].get_texts()] == ["whole", "frozen"]
+    assert [text.get_text() for text in printed.legends[0].get_texts()] == ["frozen", "alone"]
 
 
 def test_intervals_are_the_tables(table: pd.DataFrame):
