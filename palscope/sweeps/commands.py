@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import set_seed
+from accelerate.utils import set_seed  # transformers' own brings peft along
 
 import palscope
 from palscope.audio.bundled import CLIPS_FOLDER

@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch.utils.data import Dataset, IterableDataset
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig
 
 from palscope.errors import DataError, RecipeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
