@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from palscope.audio import Waveform, load_audio
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import AudioError, PalscopeError
+from palscope.files import Line, read_table
 from palscope.pairs.pair import Pair, Segment, decibels, rms
 from palscope.training.manifest import ManifestError
 
@@ -80,34 +80,21 @@ def read_pairs(path: str | PathLike[str]) -> list[Pair]:
     one, `clip`. Others are ignored. Names begin with the row's number.
 
     Raises:
-        ManifestError: no such file, a column missing, or a cell empty or no number; the message
-            names the file, the line and the column.
+        ManifestError: no such file, a column missing or given twice, a row with more or fewer
+            cells than columns, or a cell empty or no number; the message names the file, the line
+            and the column.
         AudioError: a pair's files cannot be used, see `pair_from_files`; names the line.
         PalscopeError: what else `Pair` refuses; names the line.
     """
     path = Path(path).absolute()
-    if not path.is_file():
-        raise ManifestError(
-            f"pairs {path}: no such file; give a CSV with columns {','.join(_PAIR_COLUMNS)}"
-        )
-    pairs: list[Pair] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            absent = [name for name in _PAIR_COLUMNS if name not in (reader.fieldnames or ())]
-            if absent:
-                raise ManifestError(f"pairs {path}: column {', '.join(absent)} missing")
-            for number, row in enumerate(reader):
-                cells = {name: (text or "").strip() for name, text in row.items() if name}
-                pairs.append(_row(cells, number, path, reader.line_num))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"pairs {path}: not a UTF-8 CSV file ({error})") from error
-    if not pairs:
-        raise ManifestError(f"pairs {path}: it has a header but no rows")
-    return pairs
+    wanted = f"a CSV with columns {', '.join(_PAIR_COLUMNS)}"
+    lines = read_table(path, _PAIR_COLUMNS, wanted, ManifestError)
+    return [_row(line, number, path) for number, line in enumerate(lines)]
 
 
-def _row(cells: dict[str, str], number: int, path: Path, line: int) -> Pair:
+def _row(row: Line, number: int, path: Path) -> Pair:
+    line = row.number
+    cells = {name: text.strip() for name, text in row.cells.items()}
     for column in _PAIR_COLUMNS[:-1]:
         if not cells[column]:
             raise ManifestError(f"pairs {path}, line {line}: column {column} is empty")

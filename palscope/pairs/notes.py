@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
+from palscope.files import read_table
 from palscope.training.manifest import Clip, ManifestError
 
 NOTES_FILE = "notes.csv"
@@ -22,17 +22,21 @@ def notes_of(clip: Clip) -> Notes:
     `start-end:pitch` for each note, separated by spaces).
 
     Raises:
-        ManifestError: the table has neither form, or times that are no numbers.
+        ManifestError: the table has neither form, or times that are no numbers or no stretch.
     """
     table = clip.path.parent / NOTES_FILE
     if not table.is_file():
         return ()
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if Path(row.get("file") or row.get("path") or "").name == clip.path.name
-        ]
+    wanted = "the notes of clips: columns path,start_s,end_s, or file and notes"
+    lines = read_table(table, (), wanted, ManifestError)
+    if not {"file", "path"} & lines[0].cells.keys():
+        found = ", ".join(lines[0].cells)
+        raise ManifestError(f"{table}: no column file or path; expected {wanted}; found {found}.")
+    rows = [
+        row
+        for _, row in lines
+        if Path(row.get("file") or row.get("path") or "").name == clip.path.name
+    ]
     try:
         spans = [span for row in rows for span in _spans(row)]
     except (KeyError, ValueError) as error:
@@ -40,6 +44,11 @@ def notes_of(clip: Clip) -> Notes:
             f"{table}, {clip.path.name}: no note times could be read ({error}); expected columns "
             "path,start_s,end_s, or file and 'notes' as start-end:pitch"
         ) from error
+    if wrong := [span for span in spans if not 0 <= span[0] < span[1] < float("inf")]:
+        raise ManifestError(
+            f"{table}, {clip.path.name}: a note from {wrong[0][0]:g} to {wrong[0][1]:g} s; "
+            "expected seconds from 0 on, the start before the end."
+        )
     return tuple(sorted(spans))
 
 

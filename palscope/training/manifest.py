@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from palscope.audio import load_audio
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import PalscopeError
+from palscope.files import Line, read_table
 from palscope.training.decoded import WaveformCache, decode_once
 
 REQUIRED = ("path", "domain", "label")
@@ -49,48 +50,45 @@ def read_manifest(path: str | Path) -> list[Clip]:
     `missing_audio`.
 
     Raises:
-        ManifestError: no such file, not UTF-8 CSV, a column missing, or a row with an empty or
-            unusable cell; the message names the file, the line and the column.
+        ManifestError: no such file, not UTF-8 CSV, a column missing or given twice, a row twice
+            or with more or fewer cells than columns, or an empty or unusable cell; the message
+            names the file, the line and the column.
     """
     path = Path(path).absolute()
-    if not path.is_file():
-        raise ManifestError(
-            f"manifest {path}: no such file; give a CSV with columns path,domain,label"
-        )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            absent = [column for column in REQUIRED if column not in columns]
-            if absent:
-                raise ManifestError(
-                    f"manifest {path}: column {', '.join(absent)} missing; expected "
-                    f"{', '.join(REQUIRED)}, found {', '.join(columns) or 'nothing'}"
-                )
-            clips = [_clip(row, path, reader.line_num) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"manifest {path}: not a UTF-8 CSV file ({error})") from error
-    if not clips:
-        raise ManifestError(f"manifest {path}: it has a header but no rows")
+    wanted = f"a CSV with columns {', '.join(REQUIRED)}"
+    lines = read_table(path, REQUIRED, wanted, ManifestError)
+    clips = [_clip(line, path) for line in lines]
+    first: dict[Clip, int] = {}
+    for clip, line in zip(clips, lines, strict=True):
+        if clip in first:
+            raise ManifestError(
+                f"{path}, line {line.number}: the row of line {first[clip]} once more; a clip that "
+                "stands twice would count twice. Leave one out."
+            )
+        first[clip] = line.number
     return clips
 
 
-def _clip(row: dict[str, Any], manifest: Path, line: int) -> Clip:
+def _clip(row: Line, manifest: Path) -> Clip:
+    line = row.number
+
     def cell(column: str) -> str:
-        return (row.get(column) or "").strip()
+        return row.cells.get(column, "").strip()
 
     for column in REQUIRED:
         if not cell(column):
-            raise ManifestError(f"manifest {manifest}, line {line}: column {column} is empty")
+            raise ManifestError(f"{manifest}, line {line}: column {column} is empty.")
     duration: float | None = None
     if cell("duration_s"):
         try:
             duration = float(cell("duration_s"))
         except ValueError:
+            duration = math.nan
+        if not (math.isfinite(duration) and duration > 0):
             raise ManifestError(
-                f"manifest {manifest}, line {line}: column duration_s is "
-                f"{cell('duration_s')!r}, expected seconds"
-            ) from None
+                f"{manifest}, line {line}: column duration_s is {cell('duration_s')!r}; expected "
+                "seconds above 0, or nothing."
+            )
     return Clip(
         name=cell("path"),
         path=manifest.parent / cell("path"),

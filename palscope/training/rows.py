@@ -6,7 +6,6 @@ error. No row disappears silently.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import DataError
+from palscope.files import read_json, read_ragged_table, whole
 from palscope.training.decoded import WaveformCache, decode_once
 from palscope.training.recipe import Data
 
@@ -77,7 +77,8 @@ class Rows:
         Raises:
             DataError: their share is above `max_bad`, or no row is left.
         """
-        self.bad.sort_values("row", kind="stable").to_csv(file, index=False)
+        with whole(file) as part:
+            self.bad.sort_values("row", kind="stable").to_csv(part, index=False)
         total = len(self.good) + len(self.bad)
         if len(self.bad):
             reasons = self.bad["reason"].value_counts()
@@ -152,29 +153,21 @@ def why_unfit(question: str, answer: str, data: Data) -> tuple[str, str] | None:
 
 
 def _read_csv(source: Path, folder: Path, data: Data) -> Rows:
-    try:
-        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:  # pandas's own errors are ValueErrors
-        raise DataError(f"{source}: not a UTF-8 CSV file ({error}).") from error
     named = {"audio": "path"} | data.columns
     columns = {field: named.get(field, field) for field in FIELDS[1:]}
-    for field in ("audio", "question", "answer"):
-        if columns[field] not in table.columns:
-            raise DataError(
-                f"{source}: no column {columns[field]!r} ({field}); it has "
-                f"{', '.join(map(str, table.columns))}. Name it in data.columns."
-            )
-    # Those alone: another column may bear the name of a field.
-    chosen = {theirs: field for field, theirs in columns.items() if theirs in table.columns}
-    table = table.reindex(columns=list(chosen)).rename(columns=chosen)
-    entries = (
-        {name: "" if value is None else str(value) for name, value in entry.items()}
-        for entry in cast("list[dict[str, Any]]", table.to_dict("records"))
-    )
+    required = [columns[field] for field in ("audio", "question", "answer")]
+    wanted = f"a CSV with columns {', '.join(required)} (name others in data.columns)"
+    lines, ragged = read_ragged_table(source, required, wanted, DataError)
+    entries: dict[int, dict[str, str] | str] = dict(ragged)
+    for number, cells in lines:
+        # Those alone: another column may bear the name of a field.
+        entries[number] = {f: cells[theirs] for f, theirs in columns.items() if theirs in cells}
     return _checked(
         str(source),
-        # Line 1 is the header.
-        ((line, entry, _under(folder, entry["audio"])) for line, entry in enumerate(entries, 2)),
+        (
+            (number, entry, "" if isinstance(entry, str) else _under(folder, entry["audio"]))
+            for number, entry in sorted(entries.items(), key=lambda each: each[0])
+        ),
         data,
     )
 
@@ -188,10 +181,7 @@ def _under(folder: Path, name: str) -> str | tuple[str, str]:
 
 def _read_openaqa(source: Path, folder: Path, data: Data) -> Rows:
     """A list of `{instruction, input, audio_id, dataset, task, output}` (LTU, arXiv 2305.10790)."""
-    try:
-        entries = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: not UTF-8 JSON ({error}).") from error
+    entries = read_json(source, "OpenAQA's questions", DataError)
     if not isinstance(entries, list):
         raise DataError(f"{source}: expected a list of objects, found a {type(entries).__name__}.")
     files = AudioFolder(folder)

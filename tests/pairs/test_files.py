@@ -179,5 +179,5 @@ def test_a_manifest_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such file"):
         read_pairs(tmp_path / "none.csv")
     (tmp_path / "pairs.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ManifestError, match="not a UTF-8 CSV"):
+    with pytest.raises(ManifestError, match="not UTF-8 text"):
         read_pairs(tmp_path / "pairs.csv")

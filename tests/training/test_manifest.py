@@ -61,8 +61,15 @@ def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
         ("", "column path, domain, label missing"),
         ("path,domain,label\n", "no rows"),
         ("path,domain,label\nx.wav,sound,dog\ny.wav,,dog\n", "line 3: column domain is empty"),
-        ("path,domain,label\nx.wav,sound\n", "line 2: column label is empty"),
-        ("path,domain,label,duration_s\nx.wav,sound,dog,long\n", "line 2: column duration_s"),
+        ("path,domain,label\nx.wav,sound\n", "line 2: 2 cells, but the header has 3"),
+        ("path,domain,label\n\na, b.wav,sound,dog\n", "line 3: 4 cells, but the header has 3"),
+        ("path,domain,label,label\nx.wav,sound,dog,cat\n", "column label stands twice"),
+        ("path;domain;label\nx.wav;sound;dog\n", "apart by ';' here"),
+        ("path,domain,label\nx.wav,sound,dog\ny.wav,sound,dog\nx.wav,sound, dog\n", "line 4"),
+        *(
+            (f"path,domain,label,duration_s\nx.wav,sound,dog,{bad}\n", "line 2: column duration_s")
+            for bad in ("long", "nan", "-1.5", "inf", "0", "1e999", "-inf")
+        ),
     ],
 )
 def test_bad_manifests_are_told_by_file_and_place(tmp_path: Path, text: str, told: str) -> None:

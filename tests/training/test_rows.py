@@ -145,14 +145,14 @@ def test_other_columns_by_name_and_those_that_lack(tmp_path: Path) -> None:
     rows = read_rows(data, file, tmp_path / "wav")
     assert rows.good["audio"].tolist() == [str(tmp_path / "wav" / "a.wav")]
     assert rows.good["domain"].tolist() == [""]
-    with pytest.raises(DataError, match=r"no column 'path' \(audio\).*file, prompt, label"):
+    with pytest.raises(DataError, match=r"path, question, answer missing.*file, prompt, label"):
         read_rows(CSV, file, None)
     with pytest.raises(DataError, match="no such file"):
         read_rows(CSV, tmp_path / "none.csv", None)
     with pytest.raises(DataError, match="no such folder"):
         read_rows(CSV, file, tmp_path / "none")
     (tmp_path / "q.csv").write_bytes(b"\xff\xfe\x00path\x81")
-    with pytest.raises(DataError, match="not a UTF-8 CSV"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         read_rows(CSV, file, None)
 
 
@@ -224,7 +224,7 @@ def test_openaqa_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a list of objects, found a dict"):
         read_rows(OPENAQA, openaqa(tmp_path, {"a": 1}), None)
     (tmp_path / "q.json").write_text("[{")
-    with pytest.raises(DataError, match="not UTF-8 JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         read_rows(OPENAQA, tmp_path / "q.json", None)
 
 

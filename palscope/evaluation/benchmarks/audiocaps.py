@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from palscope.evaluation.benchmarks.benchmark import Benchmark, Rules
-from palscope.evaluation.benchmarks.files import read_csv_rows, text_field, write_csv_rows
+from palscope.evaluation.benchmarks.files import read_csv_rows, text_field
 from palscope.evaluation.benchmarks.rules import Mark, Rule, Unknown
 from palscope.evaluation.benchmarks.sheet import Given, Question, Sheet
 from palscope.evaluation.captions import METRICS, CaptionScores, caption_scores
 from palscope.evaluation.nearest import Embedder
+from palscope.files import write_table
 
 
 def rules(sheet: Sheet, embedder: Embedder | None = None) -> Rules:
@@ -61,7 +62,7 @@ def read_questions(path: Path) -> list[Question]:
     """The clips, each with its captions."""
     clips: dict[str, list[str]] = {}
     columns = ("youtube_id", "start_time", "caption")
-    for number, row in enumerate(read_csv_rows(path, columns), 2):
+    for number, row in read_csv_rows(path, columns):
         name = text_field(path, number, row, "youtube_id")
         clips.setdefault(name, []).append(text_field(path, number, row, "caption"))
     return [
@@ -85,14 +86,14 @@ def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[G
             text_field(path, number, row, "file_name").removesuffix(".wav"),
             row["caption_predicted"] or "",
         )
-        for number, row in enumerate(read_csv_rows(path, ("file_name", "caption_predicted")), 2)
+        for number, row in read_csv_rows(path, ("file_name", "caption_predicted"))
     ]
 
 
 def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
     """Store captions in that form."""
     rows = ((question.id, answer) for question, answer in pairs)
-    write_csv_rows(path, ("file_name", "caption_predicted"), rows)
+    write_table(path, ("file_name", "caption_predicted"), rows)
 
 
 def _prompt(question: Question) -> str:

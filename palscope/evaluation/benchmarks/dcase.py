@@ -7,6 +7,7 @@ that nothing was heard in a clip.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from palscope.evaluation.benchmarks.files import read_lines
 from palscope.evaluation.benchmarks.rules import Mark, Rule
 from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
 from palscope.evaluation.nearest import Embedder
+from palscope.files import write_text
 
 LABELS = (
     "Train horn",
@@ -117,7 +119,7 @@ def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
         lines += [
             f"{question.audio[0]}\t0.000\t10.000\t{each}\n" for each in labels_in(answer) or ("",)
         ]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(lines))
 
 
 def _predicted(sheet: Sheet) -> dict[str, tuple[str, ...]]:
@@ -152,7 +154,7 @@ def _rule(sheet: Sheet, predicted: dict[str, tuple[str, ...]], says: str) -> Rul
 
 def _rows(path: Path, *, predicted: bool = False) -> list[tuple[int, list[str]]]:
     rows: list[tuple[int, list[str]]] = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         fields = [field.strip() for field in line.split("\t")]
         fields += [""] * (4 - len(fields)) if predicted else []
         if len(fields) != 4 or not fields[0]:
@@ -161,11 +163,14 @@ def _rows(path: Path, *, predicted: bool = False) -> list[tuple[int, list[str]]]
                 f"{line!r}."
             )
         try:
-            float(fields[2] or 0)
+            start, end = (float(field or 0) for field in fields[1:3])
         except ValueError:
+            start = end = math.nan
+        if not 0 <= start < math.inf or not (start <= end < math.inf or not fields[2]):
             raise BenchmarkError(
-                f"{path}, line {number}: the end is {fields[2]!r}; expected seconds."
-            ) from None
+                f"{path}, line {number}: start is {fields[1]!r} and end {fields[2]!r}; expected "
+                "seconds, the start before the end."
+            )
         rows.append((number, fields))
     return rows
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmarks.benchmark import Benchmark, Rules
-from palscope.evaluation.benchmarks.files import read_csv_rows, text_field, write_csv_rows
+from palscope.evaluation.benchmarks.files import read_csv_rows, text_field
 from palscope.evaluation.benchmarks.rules import Unknown, in_order, strict
 from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
 from palscope.evaluation.nearest import Embedder, nearest_labels
+from palscope.files import write_table
 
 TEXT_SAYS = "the prediction is the label, apart from case and punctuation"
 OPEN_SAYS = "the label whose embedding is nearest to the prediction's is the right one (as LTU)"
@@ -66,7 +67,7 @@ def read_esc50(path: Path, *, esc10: bool = False) -> list[Question]:
     Raises:
         BenchmarkError: a column or a cell is missing or is not what the data set has there.
     """
-    rows = list(enumerate(read_csv_rows(path, ("filename", "fold", "category", "esc10")), 2))
+    rows = read_csv_rows(path, ("filename", "fold", "category", "esc10"))
     for number, row in rows:
         if row["esc10"] not in ("True", "False"):
             raise BenchmarkError(
@@ -95,7 +96,7 @@ def read_esc50(path: Path, *, esc10: bool = False) -> list[Question]:
 def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[Given]:
     """A CSV with `filename, prediction`; a cell that is empty is an answer without words."""
     del questions
-    rows = enumerate(read_csv_rows(path, ("filename", "prediction")), 2)
+    rows = read_csv_rows(path, ("filename", "prediction"))
     return [
         Given(text_field(path, number, row, "filename"), row["prediction"]) for number, row in rows
     ]
@@ -104,7 +105,7 @@ def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[G
 def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
     """Store answers in that form."""
     rows = ((question.id, answer) for question, answer in pairs)
-    write_csv_rows(path, ("filename", "prediction"), rows)
+    write_table(path, ("filename", "prediction"), rows)
 
 
 def _prompt(question: Question) -> str:

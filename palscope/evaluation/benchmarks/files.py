@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from palscope.errors import BenchmarkError
+from palscope.files import parse_json, read_table, read_text, write_text
 
 Row = Mapping[str, Any]
+
+_WANTED = "questions as a JSON list, or as JSON objects, one a line"
 
 
 def read_json_rows(path: Path) -> list[Row]:
@@ -25,12 +26,7 @@ def read_json_rows(path: Path) -> list[Row]:
     """
     text = _text(path)
     if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BenchmarkError(
-                f"{path}: not valid JSON ({error}); fetch the file again."
-            ) from None
+        rows = parse_json(text, str(path), _WANTED, BenchmarkError)
     else:
         rows = list(_lines(path, text))
     for number, row in enumerate(rows, 1):
@@ -44,40 +40,29 @@ def read_json_rows(path: Path) -> list[Row]:
     return cast("list[Row]", rows)
 
 
-def read_csv_rows(path: Path, required: Sequence[str]) -> list[Row]:
-    """The rows of a CSV file with a header.
+def read_csv_rows(path: Path, required: Sequence[str]) -> list[tuple[int, Row]]:
+    """The rows of a CSV file with a header, each with the number of its line.
 
     Args:
         path: the file.
         required: the columns that it must have.
 
     Raises:
-        BenchmarkError: no such file, not UTF-8 CSV, a column missing, or no rows.
+        BenchmarkError: no such file, not UTF-8 CSV, a column missing or given twice, a row with
+            more or fewer cells than columns, or no rows.
     """
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        columns = list(reader.fieldnames or ())
-        absent = [column for column in required if column not in columns]
-        if absent:
-            raise BenchmarkError(
-                f"{path}: column {', '.join(absent)} missing; expected {', '.join(required)}, "
-                f"found {', '.join(columns) or 'nothing'}."
-            )
-        rows = list(reader)
-    except csv.Error as error:
-        raise BenchmarkError(f"{path}, line {reader.line_num}: not a CSV file ({error}).") from None
-    if not rows:
-        raise BenchmarkError(f"{path}: it has a header but no rows.")
-    return cast("list[Row]", rows)
+    wanted = f"a CSV with columns {', '.join(required)}"
+    return [(number, row) for number, row in read_table(path, required, wanted, BenchmarkError)]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without their ends.
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers, without their ends.
 
     Raises:
         BenchmarkError: no such file, not UTF-8, or no line.
     """
-    lines = [line.rstrip("\r\n") for line in _text(path).split("\n") if line.strip()]
+    numbered = enumerate(_text(path).split("\n"), 1)
+    lines = [(number, line.rstrip("\r\n")) for number, line in numbered if line.strip()]
     if not lines:
         raise BenchmarkError(f"{path}: it has no lines.")
     return lines
@@ -114,42 +99,21 @@ def category(row: Row, field: str) -> str:
 
 def write_json_lines(path: Path, rows: Iterable[Row]) -> None:
     """One JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_json_list(path: Path, rows: Iterable[Row]) -> None:
     """A JSON list."""
     text = json.dumps(list(rows), ensure_ascii=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def write_csv_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A CSV file with a header."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+    write_text(path, text + "\n")
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        raise BenchmarkError(f"{path}: no such file; give the benchmark's file.")
-    try:
-        # Bytes, not text mode: what a line's end within a quoted cell is, the file says.
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BenchmarkError(f"{path}: not UTF-8 text ({error}).") from None
+    return read_text(path, "the benchmark's file", BenchmarkError)
 
 
 def _lines(path: Path, text: str) -> Iterator[Any]:
     # Not splitlines: JSON text may hold a line separator (U+2028) that is no end of a line.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BenchmarkError(
-                    f"{path}, line {number}: not a JSON object ({error}); is it cut short?"
-                ) from None
+            yield parse_json(line, f"{path}, line {number}", _WANTED, BenchmarkError)

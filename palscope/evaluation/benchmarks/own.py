@@ -14,10 +14,11 @@ from palscope.evaluation.benchmarks import multiple_choice
 from palscope.evaluation.benchmarks.benchmark import Benchmark, Rules
 from palscope.evaluation.benchmarks.esc50 import TEXT_SAYS
 from palscope.evaluation.benchmarks.esc50 import judge as same_words
-from palscope.evaluation.benchmarks.files import read_csv_rows, text_field, write_csv_rows
+from palscope.evaluation.benchmarks.files import read_csv_rows, text_field
 from palscope.evaluation.benchmarks.rules import in_order, strict
 from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
 from palscope.evaluation.nearest import Embedder
+from palscope.files import write_table
 
 SAYS = (
     f"with choices, {multiple_choice.SAYS.replace('the benchmark', 'MMAU')}; without, {TEXT_SAYS}"
@@ -42,16 +43,16 @@ def rules(sheet: Sheet, embedder: Embedder | None = None) -> Rules:
 def read_questions(path: Path) -> list[Question]:
     """The rows of the CSV."""
     questions: list[Question] = []
-    for number, row in enumerate(read_csv_rows(path, ("audio", "question", "answer")), 1):
-        # A line of its own in the file's count: the header is the first.
+    rows = read_csv_rows(path, ("audio", "question", "answer"))
+    for number, (line, row) in enumerate(rows, 1):
         choices = [part.strip() for part in (row.get("choices") or "").split("|")]
         questions.append(
             Question(
-                id=text_field(path, number + 1, row, "id") if "id" in row else str(number),
-                audio=(text_field(path, number + 1, row, "audio").strip(),),
-                text=text_field(path, number + 1, row, "question").strip(),
+                id=text_field(path, line, row, "id") if "id" in row else str(number),
+                audio=(text_field(path, line, row, "audio").strip(),),
+                text=text_field(path, line, row, "question").strip(),
                 choices=tuple(choice for choice in choices if choice),
-                truth=(text_field(path, number + 1, row, "answer").strip(),),
+                truth=(text_field(path, line, row, "answer").strip(),),
                 groups={"category": row["category"] or ""} if "category" in row else {},
             )
         )
@@ -61,13 +62,13 @@ def read_questions(path: Path) -> list[Question]:
 def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[Given]:
     """A CSV with `id, prediction`; an empty cell is an answer without words."""
     del questions
-    rows = enumerate(read_csv_rows(path, ("id", "prediction")), 2)
+    rows = read_csv_rows(path, ("id", "prediction"))
     return [Given(text_field(path, number, row, "id"), row["prediction"]) for number, row in rows]
 
 
 def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
     """Store answers in that form."""
-    write_csv_rows(path, ("id", "prediction"), ((q.id, answer) for q, answer in pairs))
+    write_table(path, ("id", "prediction"), ((q.id, answer) for q, answer in pairs))
 
 
 def _prompt(question: Question) -> str:

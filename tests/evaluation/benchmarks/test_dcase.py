@@ -120,5 +120,5 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a.wav,0,10,Car\n", encoding="utf-8")
     with pytest.raises(BenchmarkError, match="line 1: expected file, start, end and label"):
         DCASE.read_questions(tmp_path / "t.csv")
-    with pytest.raises(BenchmarkError, match="the end is 'late'"):
+    with pytest.raises(BenchmarkError, match="end 'late'; expected seconds"):
         DCASE.read_predictions(write(tmp_path / "p.tsv", [("a.wav", "Car")], end="late"), None)

@@ -77,7 +77,7 @@ def test_errors_name_file_row_and_field(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"q\.jsonl, row 2: field choice_b is 3"):
         MMSU.read_questions(path)
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    with pytest.raises(BenchmarkError, match=r"q\.jsonl, line 2: not a JSON object"):
+    with pytest.raises(BenchmarkError, match=r"q\.jsonl, line 2: not valid JSON"):
         MMSU.read_questions(path)
     with pytest.raises(BenchmarkError, match="no row has the field response"):
         MMSU.read_predictions(json_lines(path, [mmsu()]), None)

@@ -40,7 +40,7 @@ def test_what_is_stored_is_what_was_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("audio,question\n", "column answer missing; expected audio, question, answer, found"),
+        ("audio,question\n", "column answer missing.*audio, question, answer; found"),
         ("audio,question,answer\n", "it has a header but no rows"),
         ("audio,question,answer\na.wav,,yes\n", r"row 2: field question is ''"),
         ("", "found nothing"),
