@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from palscope.errors import PalscopeError
+from palscope.errors import PalscopeError, short
 from palscope.plots import comparison
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
@@ -30,7 +30,7 @@ from palscope.sweeps.compare import (
     shared_tables,
 )
 from palscope.sweeps.record import command_record, file_hash
-from palscope.sweeps.store import Run, read_record, short
+from palscope.sweeps.store import Run, read_record
 
 SHOWN = 20
 """So many differences between the records are printed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PalscopeError(ValueError):
     """Base of all errors that a user's input can cause."""
@@ -37,3 +39,9 @@ class RecipeError(PalscopeError):
 
 class DataError(PalscopeError):
     """Training data that cannot be found or read, or too much of which is unusable."""
+
+
+def short(value: Any, width: int = 60) -> str:
+    """A value as it is written in Python, cut to `width` characters: for messages."""
+    text = repr(value)
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from palscope.audio.given import check_rate, plain_sound
 from palscope.errors import AudioError
 
 # Rates outside are no sound rates: a damaged header, or seconds given for hertz.
@@ -55,6 +56,9 @@ def load_audio(
 ) -> Waveform:
     """Read sound from a path, the bytes of a file, an open binary file, an array or a `Waveform`.
 
+    A tensor or a list of floats is taken as an array, `(array, rate)` and a cell of `datasets` as
+    what they hold.
+
     Channels are averaged, then resampled (soxr, high quality) to `sample_rate` Hz, block by block,
     so memory grows with the result and not with the file. Integer samples are scaled to ±1; float
     samples keep their values, beyond ±1 too.
@@ -67,6 +71,7 @@ def load_audio(
     length, so one that is cut short plays to its last whole page.)
     """
     _check_rate(sample_rate, "sample_rate")
+    source, native_rate = plain_sound(source, native_rate)
     if isinstance(source, np.ndarray):
         if native_rate is None:
             raise AudioError("An array of samples has no sample rate: give native_rate in Hz.")
@@ -76,7 +81,7 @@ def load_audio(
         raise AudioError("native_rate is for arrays; a file or waveform brings its own rate.")
     if isinstance(source, Waveform):
         return _from_array(
-            source.samples, source.sample_rate, sample_rate, source.source, max_seconds
+            np.asarray(source.samples), source.sample_rate, sample_rate, source.source, max_seconds
         )
     if isinstance(source, bytes):
         return _from_file(io.BytesIO(source), "uploaded bytes", sample_rate, max_seconds)
@@ -228,12 +233,13 @@ def _not_empty(samples: np.ndarray, source: str) -> np.ndarray:
     return samples
 
 
-def _check_rate(rate: int, name: str) -> None:
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        raise AudioError(f"{name} is {rate} Hz; expected {_LOWEST_RATE} to {_HIGHEST_RATE} Hz.")
+def _check_rate(rate: Any, name: str) -> None:
+    check_rate(rate, name, _LOWEST_RATE, _HIGHEST_RATE)
 
 
 def _check_length(frames: int, rate: int, source: str, max_seconds: float | None) -> None:
+    if max_seconds is not None and not max_seconds > 0:
+        raise AudioError(f"max_seconds is {max_seconds}; expected seconds above 0, or None.")
     if max_seconds is not None and frames > max_seconds * rate:
         raise AudioError(
             f"{source} lasts {frames / rate:.1f} s; expected at most {max_seconds:g} s. "

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from palscope.audio.given import is_samples
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.audio.waveform import load_audio
 from palscope.errors import AudioError, CheckpointError
@@ -35,8 +36,8 @@ class Clip:
     """A clip as it was given, before it is known at which rate it is heard.
 
     Attributes:
-        given: a file, bytes, `Waveform` or array.
-        native_rate: Hz of an array.
+        given: whatever `load_audio` takes.
+        native_rate: Hz of bare samples.
         max_seconds: longest sound allowed.
     """
 
@@ -47,9 +48,9 @@ class Clip:
     def samples(self, rate: int) -> Samples:
         """Mono samples at `rate` Hz. Raises `AudioError` when it is no sound that can be used."""
         given: Any = self.given
-        native = self.native_rate if isinstance(given, np.ndarray) else None
+        native = self.native_rate if is_samples(given) else None
         return load_audio(
-            cast(Any, given), sample_rate=rate, native_rate=native, max_seconds=self.max_seconds
+            given, sample_rate=rate, native_rate=native, max_seconds=self.max_seconds
         ).samples
 
 

@@ -387,8 +387,12 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             PromptError: clips and places do not fit together.
             RouteError: the cache was made under another route.
         """
-        if input_ids is None or inputs_embeds is not None:
-            raise PalscopeError("give input_ids: the layout of audio and text is read from them.")
+        if not isinstance(input_ids, Tensor) or inputs_embeds is not None:
+            held = "" if input_ids is None else f", not a {type(input_ids).__name__}"
+            raise PalscopeError(
+                f"give input_ids, a tensor{held}: the layout of audio and text is read from them. "
+                "What a processor made is given by name: model(**inputs), trace(**inputs)."
+            )
         cache = self._usable_cache(past_key_values, use_cache)
         new = input_ids.shape[1]
         layout, piece, audio = self.read_prompt(

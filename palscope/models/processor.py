@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,14 +13,15 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from palscope.audio import Waveform
+from palscope.audio.given import is_one_clip
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
-from palscope.errors import PromptError
+from palscope.errors import PromptError, short
 from palscope.routing import Stream
 
 AUDIO_TOKEN = "<|audio|>"
-AudioInput = str | Path | bytes | np.ndarray | Waveform
+AudioInput = str | Path | bytes | np.ndarray | torch.Tensor | Waveform | Mapping[str, Any]
 
 
 class AudioProcessor(Protocol):
@@ -167,8 +168,9 @@ class PalscopeProcessor(ProcessorMixin):
 
         Args:
             text: a prompt or a batch of them, with one `<|audio|>` for each of its clips.
-            audio: the batch's clips in reading order: files, bytes, `Waveform`s, or mono arrays.
-            sampling_rate: Hz of arrays.
+            audio: the batch's clips in reading order, in one list; each is whatever `load_audio`
+                takes.
+            sampling_rate: Hz of arrays, tensors and lists.
             max_seconds: longest clip allowed.
 
         Returns:
@@ -181,8 +183,7 @@ class PalscopeProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise PromptError(f"return_tensors={return_tensors!r}; only 'pt' is supported.")
-        texts = [text] if isinstance(text, str) else list(text)
-        clips = as_clips(audio)
+        texts, clips = as_texts(text), as_clips(audio)
         check_prompts(texts, len(clips), AUDIO_TOKEN)
         features = [
             hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
@@ -204,17 +205,42 @@ class PalscopeProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
 
 
+def as_texts(text: Any) -> list[str]:
+    """The prompts of a batch as a list. Raises `PromptError` where one is no text."""
+    texts: list[Any] = [text]
+    if isinstance(text, Iterable) and not isinstance(text, str | bytes | Mapping):
+        texts = list(cast("Iterable[Any]", text))
+    if not all(isinstance(each, str) for each in texts):
+        raise PromptError(
+            f"text is {short(text)}; expected a prompt, or a list of prompts, each a str."
+        )
+    return texts
+
+
 def as_clips(audio: AudioInput | Sequence[AudioInput] | None) -> list[AudioInput]:
-    """The clips of a batch as a list, in which they may be given, or one alone, or none."""
+    """The clips of a batch as a list, in which they may be given, or one alone, or none.
+
+    Raises `PromptError` for a list of lists.
+    """
     if audio is None:
         return []
-    if isinstance(audio, str | Path | bytes | np.ndarray | Waveform):
-        return [audio]
-    return list(audio)
+    if is_one_clip(audio):
+        return [cast("AudioInput", audio)]
+    clips = list(cast("Sequence[AudioInput]", audio))
+    lists = [cast("list[Any]", clip) for clip in clips if not is_one_clip(clip)]
+    # Lists of whole numbers are no clips either, which `load_audio` says.
+    if any(not isinstance(each, int) for clip in lists for each in clip[:1]):
+        raise PromptError(
+            "audio holds lists of clips; give the clips of all prompts in one flat list, in "
+            "reading order."
+        )
+    return clips
 
 
 def check_question(question: str, place: str) -> None:
     """Raise `PromptError` for a question that is empty or holds a clip's `place` itself."""
+    if not isinstance(question, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"the question is {short(question)}; expected text.")
     if not question.strip():
         raise PromptError("the question is empty; ask something about the clip.")
     if place in question:

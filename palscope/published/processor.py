@@ -13,6 +13,7 @@ from palscope.errors import AudioError, CheckpointError
 from palscope.models.processor import (
     AudioInput,
     as_clips,
+    as_texts,
     check_prompts,
     check_question,
     padded_features,
@@ -102,8 +103,9 @@ class PublishedProcessor:
 
         Args:
             text: a prompt or a batch of them, with one `audio_token` for each of its clips.
-            audio: the batch's clips in reading order: files, bytes, `Waveform`s, or mono arrays.
-            sampling_rate: Hz of arrays.
+            audio: the batch's clips in reading order, in one list; each is whatever `load_audio`
+                takes.
+            sampling_rate: Hz of arrays, tensors and lists.
             max_seconds: longest clip allowed.
 
         Returns:
@@ -114,8 +116,7 @@ class PublishedProcessor:
             PromptError: places and clips differ in number, a prompt is empty, or ends in a clip.
             AudioError: a clip cannot be used, or is longer or shorter than the class hears.
         """
-        texts = [text] if isinstance(text, str) else list(text)
-        clips = as_clips(audio)
+        texts, clips = as_texts(text), as_clips(audio)
         place = self.audio_token
         check_prompts(texts, len(clips), place)
         heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]

@@ -26,7 +26,7 @@ import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
 from filelock import BaseFileLock, FileLock, Timeout
 from tqdm.auto import tqdm
 
-from palscope.errors import PalscopeError
+from palscope.errors import PalscopeError, short
 from palscope.sweeps import processes
 
 T = TypeVar("T")
@@ -298,12 +298,6 @@ def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) 
             f"{folder} holds a run with other settings ({shown}{more}); resume it with its own, or "
             "give another folder."
         )
-
-
-def short(value: Any, width: int = 60) -> str:
-    """A value as it is written in Python, cut to `width` characters."""
-    text = repr(value)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def flat(data: Any, name: str = "") -> dict[str, Any]:

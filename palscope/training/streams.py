@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
@@ -134,20 +134,9 @@ class StreamedQuestions(IterableDataset[Example]):
 
     def _samples(self, audio: Any) -> np.ndarray:
         """Samples of a cell: bytes or path as `datasets` stores them, or decoded by it."""
-        if not isinstance(audio, Mapping):
-            raise AudioError(f"the audio cell is a {type(audio).__name__}; expected a sound.")
-        cell = cast("Mapping[str, Any]", audio)
-        if cell.get("array") is not None:
-            sound = load_audio(
-                np.asarray(cell["array"], dtype=np.float32),
-                sample_rate=SAMPLE_RATE,
-                native_rate=int(cell["sampling_rate"]),
-            )
-        elif cell.get("bytes") is not None or cell.get("path"):
-            source = cell["bytes"] if cell.get("bytes") is not None else cell["path"]
-            sound = load_audio(source, sample_rate=SAMPLE_RATE)
-        else:
-            raise AudioError("the audio cell is empty; expected a sound.")
+        if audio is None or isinstance(audio, str | float):
+            raise AudioError(f"the audio cell is {audio!r}; expected a sound.")
+        sound = load_audio(audio, sample_rate=SAMPLE_RATE)
         return sound.samples[: round(self.data.max_seconds * SAMPLE_RATE)]
 
 

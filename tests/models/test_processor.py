@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from nnsight import NNsight
 from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor
 
 from palscope.audio import Waveform
-from palscope.errors import AudioError, PromptError
+from palscope.errors import AudioError, PalscopeError, PromptError
 from palscope.models import AUDIO_TOKEN, PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.models.scoring import answer, choice_logprobs, prompt_batch, with_answers
+from palscope.published.processor import PublishedProcessor
 from palscope.routing import Route
 from tests import tiny
 
@@ -88,12 +91,92 @@ def test_a_clip_may_come_in_any_form(tmp_path: Path) -> None:
     samples = sound(0.5)
     path = tmp_path / "clip.wav"
     sf.write(path, samples, RATE, subtype="FLOAT")
-    forms = [str(path), path, path.read_bytes(), samples, Waveform(samples, RATE, "clip")]
+    forms: list[Any] = [str(path), path, path.read_bytes(), samples, Waveform(samples, RATE, "")]
+    forms += [
+        torch.from_numpy(samples),
+        samples.tolist(),
+        (samples, RATE),
+        io.BytesIO(path.read_bytes()),
+    ]
+    forms += [{"array": samples, "sampling_rate": RATE}, np.stack([samples, samples], 1)]
+    forms += [[form] for form in forms]
     features = [
         processor()(f"{A} what?", form, sampling_rate=RATE)["input_features"] for form in forms
     ]
     for other in features[1:]:
         torch.testing.assert_close(other, features[0])
+
+
+class _Published:
+    """As much of a published class as its processor reads before it hears anything."""
+
+    place, audio_token_id, architecture, about_tokenizer, sample_rate = "<a>", 5, "It", "", RATE
+
+
+def published() -> PublishedProcessor:
+    class Tokenizer:
+        pad_token = "<pad>"
+
+        def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+            return {"input_ids": [5]}
+
+    return PublishedProcessor(cast(Any, _Published()), Tokenizer(), None)
+
+
+@pytest.mark.parametrize("made", [processor, published])
+@pytest.mark.parametrize(
+    ("text", "audio", "told"),
+    [
+        (None, None, "text is None; expected a prompt"),
+        ([], None, "a prompt is empty"),
+        (b"what?", None, "text is b'what"),
+        ([["what?"]], None, r"each a str"),
+        ({"text": "what?"}, None, "expected a prompt"),
+        (3, None, "text is 3"),
+        (["what?", None], None, "each a str"),
+        ("A what?", [[sound(0.1)], [sound(0.1)]], "in one flat list"),
+        ("A what?", [], r"0 clip\(s\)"),
+        ("A what?", [0, 1, 2], r"3 clip\(s\)"),
+        (
+            ["A what?", "A why?", "who?"],
+            [sound(0.1)],
+            r"1 clip\(s\) were given, but the text has 2",
+        ),
+        ("A what?", "https://example.org/a.wav", "is an address"),
+        ("A what?", {"path": "https://example.org/a.wav"}, "is an address"),
+        ("A what?", [[0, 1, 2]], "a list is no sound"),
+        ("A what?", [None], "NoneType is no sound"),
+        ("A what?", torch.zeros(2, 400), "Transpose"),
+        ("A what?", 3.5, "float is no sound"),
+    ],
+)
+def test_what_no_processor_can_take_is_told(made: Any, text: Any, audio: Any, told: str) -> None:
+    place = A if made is processor else _Published.place
+    if isinstance(text, list):
+        text = [each.replace("A", place) if isinstance(each, str) else each for each in text]
+    with pytest.raises(PalscopeError, match=told):
+        rate = RATE if torch.is_tensor(audio) else None
+        made()(
+            text.replace("A", place) if isinstance(text, str) else text, audio, sampling_rate=rate
+        )
+
+
+@pytest.mark.parametrize("made", [processor, published])
+@pytest.mark.parametrize("question", [None, b"what?", ["what?"], 3])
+def test_a_question_that_is_no_text_is_told(made: Any, question: Any) -> None:
+    with pytest.raises(PromptError, match=r"the question is .*; expected text"):
+        made().chat(question)
+
+
+def test_a_batch_under_one_name_is_told() -> None:
+    batch = processor()(f"{A} what?", sound(0.2), sampling_rate=RATE)
+    with pytest.raises(PalscopeError, match=r"not a BatchFeature.*trace\(\*\*inputs\)"):
+        model()(batch)
+    with (
+        pytest.raises(PalscopeError, match=r"not a dict.*model\(\*\*inputs\)"),
+        NNsight(model()).trace(dict(batch)),
+    ):
+        pass
 
 
 def test_chat_puts_the_clips_before_the_question() -> None:
