@@ -91,7 +91,7 @@ class Result:
 class Experiment:
     """What an experiment is called and says, what it asks, and how it runs.
 
-    `measure` is called without the model's lock, and may draw how far it is.
+    `measure` is called outside of any block of the model's, and may draw how far it is.
     """
 
     name: str
@@ -116,7 +116,7 @@ def on_route(measure: Callable[[Asked], pd.DataFrame]) -> Callable[[Asked], pd.D
     """The model is this visitor's alone while it measures, on the route that is asked about."""
 
     def held(asked: Asked) -> pd.DataFrame:
-        with asked.opened.lock, asked.model.route(asked.route):
+        with asked.model.route(asked.route):
             return measure(asked)
 
     return held

@@ -89,7 +89,7 @@ def answers_of(
     model = _opened.model
     answers = Answers.of(model.processor, _pair.clean_answer, _pair.corrupt_answer)
     leads: list[float] = []
-    with _opened.lock, model.route(_route):
+    with model.route(_route):
         for clip in (_pair.clean, _pair.corrupt):
             inputs = answers.behind(model.inputs(_pair.question, clip))
             logits = model(inputs, logits_to_keep=1)[:, -1].detach().float()

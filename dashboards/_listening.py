@@ -1,7 +1,7 @@
 """What a model answers about a sound, and where each token of the answer listened.
 
-Results are remembered for all visitors by checkpoint, sound, question and route. The model's lock
-is held for one answer or one pass at a time, so nobody waits for the whole of another's sweep.
+Results are remembered for all visitors by checkpoint, sound, question and route. A block of
+the model is open for one answer or one pass at a time, so nobody waits for another's whole sweep.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def attended(ask: Ask, offset: int) -> Attended:
     place = _attended(offset, *ask.key)
     if not place:
         inputs, prompt = _with_answer(ask)
-        with ask.opened.lock, ask.opened.model.route(ask.route):
+        with ask.opened.model.route(ask.route):
             keys = attention_mass(ask.opened.model, inputs, queries=[prompt - 1 + offset])
         place.append(Attended(keys, by_pathway(keys)))
     return place[0]
@@ -133,7 +133,7 @@ def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
     box = _box(*ask.key)
     if ("ranked", choices) not in box:
         model = ask.opened.model
-        with ask.opened.lock, model.route(ask.route):
+        with model.route(ask.route):
             (logprobs,) = choice_logprobs(
                 model.model,
                 model.processor,
@@ -167,7 +167,7 @@ def _encoded(_opened: OpenModel, version: str, digest: str, _sound: Sound) -> Au
 
 
 def _inputs(ask: Ask) -> dict[str, Any]:
-    """The prompt's tensors, its clip encoded; the caller holds the lock."""
+    """The prompt's tensors, its clip encoded."""
     inputs = ask.opened.model.inputs(ask.question, ask.sound.waveform)
     audio = _encoded(ask.opened, ask.opened.version, ask.sound.digest, ask.sound)
     return {
@@ -180,8 +180,7 @@ def _inputs(ask: Ask) -> dict[str, Any]:
 def _with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
     """The prompt and the answer behind it, and how many columns the prompt has."""
     heard = listen(ask)
-    with ask.opened.lock:
-        inputs = _inputs(ask)
+    inputs = _inputs(ask)
     return continued(inputs, heard.tokens), inputs["input_ids"].shape[1]
 
 
@@ -206,8 +205,8 @@ class _Watch(BaseStreamer):
 def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
     model = ask.opened.model
     watch = _Watch(model.tokenizer, show)
-    with torch.no_grad(), ask.opened.lock, model.route(ask.route):
-        inputs = _inputs(ask)
+    inputs = _inputs(ask)  # before the block: another visitor's cached call may wait for its end
+    with torch.no_grad(), model.route(ask.route):
         inputs["audio"].keys_values.clear()  # so that no route profits from another's work
         out: Any = model.model.generate(
             **inputs,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
 
 import streamlit as st
 import torch
@@ -21,13 +20,12 @@ DEMO = ("demo/pal", "demo/lal", "demo/plits")
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A hooked model for all visitors; `lock` is held while it computes under a visitor's route."""
+    """A hooked model for all visitors, who take turns on it (`palscope.models.turns`)."""
 
     name: str
     model: HookedAudioModel
     route: Route
     version: str
-    lock: RLock = field(default_factory=RLock)
 
 
 def demo_models() -> list[str]:

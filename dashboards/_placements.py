@@ -39,13 +39,11 @@ def _measuring(find: Find) -> Callable[[Asked], pd.DataFrame]:
         bar = st.progress(0.0, "rerouting …")
         parts: list[pd.DataFrame] = []
         for side, clip in zip(SIDES, (asked.pair.clean, asked.pair.corrupt), strict=True):
-            with asked.opened.lock:
-                inputs = with_encoded(model, model.inputs(question, clip))
+            inputs = with_encoded(model, model.inputs(question, clip))
             for placement in placements:
                 done = len(parts) / (len(SIDES) * len(placements))
                 bar.progress(done, f"{side} clip: {placement.name}")
-                with asked.opened.lock:
-                    table = placed_choices(model, inputs, asked.candidates, [placement])
+                table = placed_choices(model, inputs, asked.candidates, [placement])
                 parts.append(table.assign(side=side, own=placement.route == asked.route))
         bar.empty()
         return pd.concat(parts, ignore_index=True)

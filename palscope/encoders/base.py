@@ -330,20 +330,22 @@ class WindowedEncoder(Encoder):
         states = features.new_zeros(len(features), self.tokens(int(lengths.max())), self.width)
         clips = tuple(int(frames) for frames in lengths)
         # One window at a time bounds the memory by the batch, not by the length of the sound.
-        for start in range(0, int(lengths.max()), self.window):
-            rows = (lengths > start).nonzero()[:, 0]
-            left = (lengths[rows] - start).clamp(max=self.window)
-            first = self.columns(self.window) * (start // self.window)
-            piece = features[rows, :, first : first + self.columns(int(left.max()))]
-            tokens = self.token_lengths(left)
-            here = tuple(clip for clip, frames in enumerate(clips) if frames > start)
-            self.passing = Passing(here, start * SECONDS_PER_FEATURE, clips)
-            encoded = self.encode_window(piece, left)[:, : int(tokens.max())]
-            at = self.tokens(start) if start else 0
-            states[rows, at : at + encoded.shape[1]] = encoded.masked_fill(
-                ~within(tokens, encoded.shape[1])[:, :, None], 0
-            )
-        self.passing = None
+        try:
+            for start in range(0, int(lengths.max()), self.window):
+                rows = (lengths > start).nonzero()[:, 0]
+                left = (lengths[rows] - start).clamp(max=self.window)
+                first = self.columns(self.window) * (start // self.window)
+                piece = features[rows, :, first : first + self.columns(int(left.max()))]
+                tokens = self.token_lengths(left)
+                here = tuple(clip for clip, frames in enumerate(clips) if frames > start)
+                self.passing = Passing(here, start * SECONDS_PER_FEATURE, clips)
+                encoded = self.encode_window(piece, left)[:, : int(tokens.max())]
+                at = self.tokens(start) if start else 0
+                states[rows, at : at + encoded.shape[1]] = encoded.masked_fill(
+                    ~within(tokens, encoded.shape[1])[:, :, None], 0
+                )
+        finally:
+            self.passing = None
         return EncoderOutput(states, self.token_lengths(lengths))
 
     def token_lengths(self, lengths: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:

@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import configure_tokenizer
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 from transformers import PreTrainedModel
@@ -21,6 +20,7 @@ from palscope.errors import HookError, PalscopeError
 from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.listening import noting
+from palscope.hooks.turns import BridgeInTurns
 from palscope.models import (
     AudioClips,
     AudioStream,
@@ -42,7 +42,7 @@ ENCODER_HOOKS = ("audio_",)
 """Prefix of the hook points of the encoder and the connector."""
 
 
-class HookedAudioModel(TransformerBridge):
+class HookedAudioModel(BridgeInTurns):
     """A palscope model under TransformerLens's hooks.
 
     All of `TransformerBridge` works on it (`run_with_cache`, `run_with_hooks`, `cache[...]`, logit
@@ -76,7 +76,6 @@ class HookedAudioModel(TransformerBridge):
         )
         processor.tokenizer.padding_side = "left"
         self.processor = processor
-        self._heard: dict[str, Any] | None = None
         for index, taps in enumerate(model.audio_taps):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
@@ -137,16 +136,10 @@ class HookedAudioModel(TransformerBridge):
     @contextmanager
     def hearing(self, inputs: Mapping[str, Any]) -> Generator[None, None, None]:
         """Within, calls with tokens alone hear `inputs`' clips: for tools that know only tokens."""
-        before = self._heard
-        self._heard = {
-            name: inputs[name]
-            for name in ("input_features", "feature_lengths", "audio", "attention_mask")
-            if name in inputs
-        }
-        try:
+        names = ("input_features", "feature_lengths", "audio", "attention_mask")
+        heard = {name: inputs[name] for name in names if name in inputs}
+        with self.turns.block("hearing", heard):
             yield
-        finally:
-            self._heard = before
 
     def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """TransformerLens's forward; `input` may also be what `inputs` gave.
@@ -163,19 +156,20 @@ class HookedAudioModel(TransformerBridge):
                 "start_at_layer is not supported: the layers' audio comes from input_ids. Patch "
                 "hook_resid_pre of that layer instead."
             )
+        heard = self.turns.values("hearing")
         if (
-            self._heard is not None
+            heard
             and isinstance(input, Tensor)
             and not input.is_floating_point()
             and kwargs.get("input_features") is None
             and kwargs.get("audio") is None
             and bool((input == self.model.audio_token_id).any())
         ):
-            heard = dict(self._heard)
-            mask = heard.pop("attention_mask", None)
+            clips = dict(heard[-1])
+            mask = clips.pop("attention_mask", None)
             if kwargs.get("attention_mask") is None and mask is not None:
-                heard["attention_mask"] = mask
-            kwargs = kwargs | heard
+                clips["attention_mask"] = mask
+            kwargs = kwargs | clips
         if kwargs.get("audio") is not None:
             self._refuse_encoder_hooks()
         return super().forward(input, *args, **kwargs)
@@ -198,9 +192,10 @@ class HookedAudioModel(TransformerBridge):
 
     @contextmanager
     def route(self, route: Route) -> Generator[Route, None, None]:
-        """Take `route` within the block, and the route before it afterwards, errors or not.
+        """Take `route` within the block, errors or not; other threads' calls wait for its end.
 
-        Raises `RouteError`, and changes nothing, when the weights cannot serve it.
+        Raises `RouteError`, and changes nothing, when the weights cannot serve it; `HookError` when
+        another thread or task has a block open, and does not leave it.
         """
         with self.model.routed(route):
             yield route

@@ -23,16 +23,18 @@ def listening(
             call within the block.
     """
     fired: set[str] = set()
-    points = model.find_hook_points(hooks)
-    handles = [
-        (point, point.add_hook(noting(name, hooks[name], fired))) for name, point in points.items()
-    ]
-    try:
-        yield
-    finally:
-        for point, handle in handles:
-            handle.hook.remove()
-            point.fwd_hooks.remove(handle)
+    with model.turns.block("hooks"):
+        points = model.find_hook_points(hooks)
+        handles = [
+            (point, point.add_hook(noting(name, hooks[name], fired)))
+            for name, point in points.items()
+        ]
+        try:
+            yield
+        finally:
+            for point, handle in handles:
+                handle.hook.remove()
+                point.fwd_hooks.remove(handle)
     silent = sorted(set(hooks) - fired)
     if silent:
         raise HookError(

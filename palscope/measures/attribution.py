@@ -322,14 +322,15 @@ def _measured(
 @contextmanager
 def _frozen(model: HookedAudioModel) -> Generator[None, None, None]:
     """Within, no weight wants a gradient: what lies below the leaves then keeps no graph."""
-    wanting = [weight for weight in model.model.parameters() if weight.requires_grad]
-    try:
-        for weight in wanting:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in wanting:
-            weight.requires_grad_(True)
+    with model.model.turns.block("attribution"):
+        wanting = [weight for weight in model.model.parameters() if weight.requires_grad]
+        try:
+            for weight in wanting:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in wanting:
+                weight.requires_grad_(True)
 
 
 # -- tables ---------------------------------------------------------------------------------------

@@ -82,10 +82,14 @@ def training_step(model: AudioLanguageModel, batch: Mapping[str, Any]) -> Callab
     """
 
     def run() -> None:
-        model.train()
-        model(**batch).loss.backward()
-        model.zero_grad(set_to_none=True)
-        model.eval()
+        with model.turns.block("training step"):
+            before = model.training
+            model.train()
+            try:
+                model(**batch).loss.backward()
+            finally:
+                model.zero_grad(set_to_none=True)
+                model.train(before)
 
     return run
 

@@ -26,6 +26,7 @@ from palscope.models.clips import AudioClips
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
 from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
+from palscope.models.turns import Turns, in_turn
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
@@ -55,9 +56,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
+        self.turns = Turns()
         self.current_run: DecoderRun | None = None
-        self._cuts: tuple[EdgeCut, ...] = ()
-        self._watches: tuple[Watch, ...] = ()
         self.gradient_checkpointing = False
 
     def _begin(self, route: Route) -> None:
@@ -130,25 +130,40 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """Seconds of such a clip for which there are features and tokens of the encoder's own."""
         return self.seconds_heard(feature_frames)
 
-    @abstractmethod
+    @in_turn
     def encode_audio(
         self,
         input_features: Float[Tensor, "clips bins frames"],
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
         """Clips as the decoder reads them, to be given to several calls as `audio=`."""
+        return self._encode(input_features, feature_lengths)
+
+    @abstractmethod
+    def _encode(
+        self,
+        input_features: Float[Tensor, "clips bins frames"],
+        feature_lengths: Int[Tensor, "clips"],
+    ) -> AudioClips:
+        """As `encode_audio`."""
 
     # -- the route --------------------------------------------------------------------------------
 
     @property
     def route(self) -> Route:
-        """The route that forward passes take."""
-        return self._route
+        """The route that forward passes of this context take."""
+        return (self._route, *self.turns.values("route"))[-1]
 
     @route.setter
     def route(self, route: Route) -> None:
         self.check_route(route)
-        self._route = route
+        if self.turns.values("route"):
+            raise RouteError(
+                "a route is set within a block that has its own, which would go on hiding it. "
+                "Leave the block first, or open another in it."
+            )
+        with self.turns.passing():
+            self._route = route
 
     def check_route(self, route: Route) -> None:
         """Check that the weights can serve `route`. Raises `RouteError` when they cannot."""
@@ -161,33 +176,33 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
 
     @contextmanager
     def routed(self, route: Route) -> Generator[Route, None, None]:
-        """Take `route` within the block, and the route before it afterwards, errors or not."""
-        before = self._route
-        self.route = route
-        try:
+        """Take `route` within the block, errors or not.
+
+        As in all such blocks, what other threads ask of the model meanwhile waits for its end.
+
+        Raises:
+            RouteError: the weights cannot serve it.
+            HookError: another thread or task has a block open, and does not leave it.
+        """
+        self.check_route(route)
+        with self.turns.block("route", route):
             yield route
-        finally:
-            self._route = before
 
     @contextmanager
     def cutting(self, *cuts: EdgeCut) -> Generator[None, None, None]:
         """Within the block, attention does not use the edges that `cuts` name (or those before)."""
-        before = self._cuts
-        self._cuts = (*before, *cuts)
-        try:
+        with self.turns.block("cut edges", cuts):
             yield
-        finally:
-            self._cuts = before
 
     @property
     def current_cuts(self) -> tuple[EdgeCut, ...]:
         """The edges that attention does not use now."""
-        return self._cuts
+        return tuple(cut for cuts in self.turns.values("cut edges") for cut in cuts)
 
     @property
     def is_watched(self) -> bool:
         """Whether someone is being shown what attention is computed from."""
-        return bool(self._watches)
+        return bool(self.turns.values("watched attention"))
 
     @contextmanager
     def watching(
@@ -205,11 +220,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 TransformerLens, because a hook listens inside it.
         """
         watch = Watch(listener, range(len(self.audio_taps)) if layers is None else layers)
-        self._watches = (*self._watches, watch)
-        try:
+        with self.turns.block("watched attention", watch):
             yield
-        finally:
-            self._watches = tuple(each for each in self._watches if each is not watch)
         if not watch.heard:
             raise HookError(
                 "the listener heard no layer: was the model called within the block, and is there "
@@ -346,6 +358,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
 
     # -- forward ----------------------------------------------------------------------------------
 
+    @in_turn
     def forward(
         self,
         input_ids: Int[Tensor, "batch columns"] | None = None,
@@ -402,23 +415,19 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         self._before_decoder(layout)
         run = DecoderRun(
             model=cast(Any, self),
-            route=self._route,
+            route=self.route,
             layout=layout,
             new=new,
             piece=piece,
             clips=audio,
             cache=cache,
-            checkpointing=self.gradient_checkpointing and self.training,
+            checkpointing=self._checkpoints(),
             hidden_states=[] if output_hidden_states else None,
-            cuts=self._cuts,
-            watches=self._watches,
+            cuts=self.current_cuts,
+            watches=self.turns.values("watched attention"),
         )
-        # Hooks ask it which tokens stand in the tensors that they get.
-        self.current_run = run
-        try:
+        with self.running(run):
             hidden, columns = run(input_ids)
-        finally:
-            self.current_run = None
         if run.hidden_states is not None:
             run.hidden_states.append(hidden)
         at = columns - (layout.width - new)
@@ -440,6 +449,20 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             else cast(Any, tuple(run.hidden_states)),
         )
 
+    @contextmanager
+    def running(self, run: DecoderRun) -> Generator[None, None, None]:
+        """Within, hooks find `run` where they ask which tokens stand in what they get."""
+        with self.turns.passing():
+            around, self.current_run = self.current_run, run  # a hook may call the model
+            try:
+                yield
+            finally:
+                self.current_run = around
+
+    def _checkpoints(self) -> bool:
+        """Whether layers are run again in the backward pass, when a block's hooks may be gone."""
+        return self.gradient_checkpointing and self.training and not self.turns.values("hooks")
+
     def _before_decoder(self, layout: TokenLayout) -> None:
         """Set what a class switches by whether there is sound in the call."""
 
@@ -452,7 +475,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, "
                 "which knows where the audio stands. Pass what a call with use_cache=True returned."
             )
-        if cache.route is not None and cache.route != self._route:
+        if cache.route is not None and cache.route != self.route:
             raise RouteError(
                 "the cache was made under another route; its keys do not fit this one. Start again "
                 "without it."
@@ -498,8 +521,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         targets = labels[:, 1:].to(hidden.device)
         stream = layout.stream[:, -labels.shape[1] :].to(hidden.device)
         runs = stream == TEXT
-        last = self._route.n_layers - 1
-        for name in self._route.streams_at(last, Level.ATTEND, Level.FULL):
+        last = self.route.n_layers - 1
+        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
             runs = runs | (stream == layout.stream_index(name))
         wanted = (targets != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
         if not bool(wanted.any()):

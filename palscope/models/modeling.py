@@ -194,12 +194,11 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
         """Seconds of a clip of so many feature frames of 10 ms."""
         return feature_frames * SECONDS_PER_FEATURE
 
-    def encode_audio(
+    def _encode(
         self,
         input_features: Float[Tensor, "clips bins frames"],
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
-        """Clips as the decoder reads them, to be given to several calls as `audio=`."""
         device = device_of(self.encoder)
         outputs = self.encoder.outputs(input_features.to(device), feature_lengths.to(device))
         streams = self.connector(outputs)

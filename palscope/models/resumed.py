@@ -8,8 +8,7 @@ from the plain run's keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -68,7 +67,7 @@ def run_plainly(
         clips=audio,
         cache=cache,
     )
-    with _current(model, run):
+    with model.running(run):
         hidden, _ = run(input_ids)
         logits = model.unembed(hidden[:, -1])[0]
     inputs, carried = zip(*run.inputs, strict=True)
@@ -116,18 +115,8 @@ def resume(
         first=first,
         anew=dict.fromkeys(anew or (), 0) if own_clips else dict(anew or {}),
     )
-    with _current(model, run):
+    with model.running(run):
         return model.unembed(run.last(plain.input_ids))
-
-
-@contextmanager
-def _current(model: AudioLanguageModel, run: DecoderRun) -> Generator[None, None, None]:
-    """Within, hooks find `run` where they ask which tokens stand in the tensors that they get."""
-    model.current_run = run
-    try:
-        yield
-    finally:
-        model.current_run = None
 
 
 def _copies(clips: AudioClips, copies: int) -> AudioClips:

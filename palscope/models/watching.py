@@ -24,8 +24,6 @@ from palscope.models.families import raw
 from palscope.routing import LayerColumns
 
 _WATCHED = "palscope_watched"
-_REDIRECTING = threading.RLock()
-"""Held while a layer's config is exchanged, so that two threads put back what they found."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +136,12 @@ def watched(
             watch.heard = True
             watch.listener(seen)
 
-    with _REDIRECTING:
-        config = module.config
-        module.config = _Redirected(config, tell)
-        try:
-            yield
-        finally:
-            module.config = config
+    config = module.config
+    module.config = _Redirected(config, tell)
+    try:
+        yield
+    finally:
+        module.config = config
     if not told:
         raise HookError(
             f"layer {layer} is watched, but did not run through its attention function: a hook on "

@@ -146,7 +146,8 @@ class PublishedAudioModel(AudioLanguageModel):
             # TransformerLens adds what it misses (a head's bias of zeros).
             state = unhooked_state(self.published)
             kwargs.setdefault("state_dict", {k: v for k, v in state.items() if k in self._named})
-        self.family.save(self.published, save_directory, **kwargs)
+        with self.turns.passing():  # adapters are switched while they are saved
+            self.family.save(self.published, save_directory, **kwargs)
 
     # -- what a model consists of -----------------------------------------------------------------
 
@@ -204,14 +205,14 @@ class PublishedAudioModel(AudioLanguageModel):
         given = self.family.columns(feature_frames) * self.seconds_per_frame
         return min(self.seconds_heard(feature_frames), given)
 
-    def encode_audio(
+    def _encode(
         self,
         input_features: Float[Tensor, "clips bins columns"],
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
-        """Clips as the decoder reads them, to be given to several calls as `audio=`.
+        """Each clip is encoded by itself, whatever stands beside it.
 
-        Each is encoded by itself, whatever stands beside it. Raises `AudioError` when the class
+        Raises `AudioError` when the class
         makes another number of tokens of a clip than its family says.
         """
         device = device_of(self.published.get_submodule(self.family.tower_path))

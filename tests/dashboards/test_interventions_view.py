@@ -19,12 +19,15 @@ from streamlit.testing.v1 import AppTest
 
 from palscope import load
 from palscope.connectors import ConnectorConfig
+from palscope.errors import HookError
 from palscope.evaluation.asked import labelled_questions
 from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import Sound
-from palscope.measures.choices import placed_choices
+from palscope.interventions.apply import in_force
+from palscope.measures import choices
 from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
 from palscope.measures.metrics import Answers
+from palscope.models import turns
 from palscope.pairs import bundled_pairs
 from palscope.routing import Route, route_to_text
 from palscope.routing.depths import NO_AUDIO, rerouted_depths
@@ -210,26 +213,30 @@ def test_a_sweep_does_not_keep_the_model_from_others(
     """Between two placements the model is free; during one it is not."""
     page = open_page(experiment="injection depth")
     import _models  # pyright: ignore[reportMissingImports]
-    import _placements  # pyright: ignore[reportMissingImports]
 
     opened = _models.open_model(str(checkpoint))
     states: list[bool] = []
 
     def free() -> bool:
+        def take() -> bool:
+            try:
+                with opened.model.turns.block("trial"):
+                    return True
+            except HookError:
+                return False
+
         with ThreadPoolExecutor(1) as pool:
-            taken = pool.submit(opened.lock.acquire, blocking=False).result()
-            if taken:
-                pool.submit(opened.lock.release).result()
-        return taken
+            return pool.submit(take).result()
 
     def watched(*given: Any) -> Any:
         states.append(free())
-        return placed_choices(*given)
+        return in_force(*given)
 
     def drawn(bar: Any, *given: Any) -> None:
         states.append(free())
 
-    monkeypatch.setattr(_placements, "placed_choices", watched)
+    monkeypatch.setattr(turns, "PATIENCE", 0.0)
+    monkeypatch.setattr(choices, "in_force", watched)
     monkeypatch.setattr("streamlit.delta_generator.DeltaGenerator.progress", drawn)
     quiet(go(page))
     assert states.count(False) > 5 and states.count(True) > 5

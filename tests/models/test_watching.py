@@ -152,7 +152,7 @@ def test_decoding_steps_are_seen_too() -> None:
 def unchanged(made: Any) -> bool:
     layers = made.language_model.model.layers
     configs = {id(layer.self_attn.config) for layer in layers}
-    return made._watches == () and configs == {id(made.language_model.config)}
+    return not made.is_watched and configs == {id(made.language_model.config)}
 
 
 def test_a_listener_that_hears_nothing_is_an_error() -> None:

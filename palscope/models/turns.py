@@ -1,0 +1,147 @@
+"""Taking turns on one model: blocks that change what it does, and passes through it.
+
+A model is shared by all that hold it, threads among them, and what a block changes for its length
+(the route, cut edges, listeners, hooks) is changed for everybody. So a model is in one hand at a
+time: while a block is open, passes of others wait for its end, and so do blocks. A hand is a
+context (`contextvars`): a thread, or a task of asyncio. What a block's body starts with a copy of
+its context (`asyncio.to_thread`, `contextvars.copy_context().run`) belongs to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from palscope.errors import HookError
+
+PATIENCE = 10.0
+"""Seconds that others wait for a block in which nothing runs: a run may last as long as it will."""
+
+
+@dataclass(eq=False)
+class Block:
+    """An open block: what it is called in messages, what it puts in force, who opened it."""
+
+    kind: str
+    value: Any
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+
+
+_MINE: ContextVar[tuple[Block, ...]] = ContextVar("palscope_blocks", default=())
+"""The blocks of this context, of any model; some may be closed already, from elsewhere."""
+
+
+class Turns:
+    """Who may use a model now. A copy of it, as of its model, begins with no block."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._blocks: tuple[Block, ...] = ()
+        self._runner: threading.Thread | None = None
+        self._depth = 0
+        self._active = time.monotonic()
+
+    def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
+        return Turns, ()
+
+    def values(self, kind: str) -> tuple[Any, ...]:
+        """What open blocks of this kind and this context put in force, in order of opening."""
+        mine = _MINE.get()
+        return tuple(each.value for each in self._blocks if each.kind == kind and each in mine)
+
+    @contextmanager
+    def block(self, kind: str, value: Any = None) -> Generator[None, None, None]:
+        """Within, the model is this context's alone. Blocks may end in any order.
+
+        Raises:
+            HookError: a block of another context is open, and does not end.
+        """
+        block = Block(kind, value)
+        with self._changed:
+            self._wait()
+            self._blocks = (*self._blocks, block)
+            self._active = time.monotonic()
+        _MINE.set((*_MINE.get(), block))
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._blocks = tuple(each for each in self._blocks if each is not block)
+                self._active = time.monotonic()
+                self._changed.notify_all()
+            # A generator may be closed in another context, whose blocks these are not.
+            _MINE.set(tuple(each for each in _MINE.get() if each is not block))
+
+    @contextmanager
+    def passing(self) -> Generator[None, None, None]:
+        """Within, the model runs, for this thread alone. Passes may be nested.
+
+        Raises:
+            HookError: a block of another context is open, and does not end.
+        """
+        with self._changed:
+            self._wait()
+            self._runner, self._depth = threading.current_thread(), self._depth + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._depth -= 1
+                self._active = time.monotonic()
+                self._changed.notify_all()
+
+    def _wait(self) -> None:
+        """Until no block of others is open, and nothing runs for another thread."""
+        mine, me = _MINE.get(), threading.current_thread()
+        while True:
+            if self._depth and self._runner is not me:
+                self._changed.wait()
+                continue
+            others = [each for each in self._blocks if each not in mine]
+            if not others:
+                return
+            left = self._active + PATIENCE - time.monotonic()
+            if left <= 0 or any(each.thread is me for each in others):
+                raise _in_use(others[0], me)
+            self._changed.wait(left)
+
+
+class _InTurns(Protocol):
+    turns: Turns
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Model = TypeVar("Model", bound=_InTurns)
+
+
+def in_turn(
+    method: Callable[Concatenate[Model, P], R],
+) -> Callable[Concatenate[Model, P], R]:
+    """A method of a model that runs it: a pass."""
+
+    @functools.wraps(method)
+    def in_turn(model: Model, *args: P.args, **kwargs: P.kwargs) -> R:
+        with model.turns.passing():
+            return method(model, *args, **kwargs)
+
+    return in_turn
+
+
+def _in_use(block: Block, me: threading.Thread) -> HookError:
+    where = (
+        "in another task or context of this thread"
+        if block.thread is me
+        else f"in thread {block.thread.name!r}, and nothing ran in it for {PATIENCE:g} s"
+    )
+    return HookError(
+        f"the model is in use: a block of {block.kind} is open {where}. It would change what is "
+        "computed here. Leave that block first, or call the model in it (in a thread of its own: "
+        "contextvars.copy_context().run)."
+    )
