@@ -18,6 +18,7 @@ A run that was stopped goes on with --resume.
 from __future__ import annotations
 
 import gc
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from palscope.audio import load_audio
-from palscope.errors import PalscopeError
+from palscope.errors import PalscopeError, short
 from palscope.measures.profile import listening_profile, profile_bands
 from palscope.plots.figures import save_figure
 from palscope.plots.profile import profiles, profiles_paper
@@ -56,8 +57,10 @@ def run(given: Namespace) -> None:
         file for path in given.audio for file in (sound_files(path) if path.is_dir() else [path])
     ]
     models = read_yaml(given.config, ["models"]).get("models") or {}
-    if not models:
-        raise PalscopeError(f"{given.config} names no models.")
+    if not isinstance(models, dict) or not models:
+        raise PalscopeError(
+            f"{given.config}: models is {short(models)}; expected names, each a key."
+        )
     bands = [measured(name, settings, given, clips) for name, settings in models.items()]
     table = pd.concat(bands, ignore_index=True)
     if processes.place()[0] == 0:
@@ -104,7 +107,13 @@ def checked(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         PalscopeError: it holds a key that is not known, or names no checkpoint.
     """
-    if unknown := sorted(settings.keys() - set(KEYS)):
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", str(name)):
+        raise PalscopeError(
+            f"{name!r} names a folder of results: letters, digits, -, . and _ only."
+        )
+    if not isinstance(settings, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PalscopeError(f"{name} is {short(settings)}; expected some of {', '.join(KEYS)}.")
+    if unknown := sorted(map(str, settings.keys() - set(KEYS))):
         raise PalscopeError(f"{name}: no such keys: {', '.join(unknown)}; {', '.join(KEYS)}.")
     if "model" not in settings:
         raise PalscopeError(f"{name}: give the checkpoint, `model`: a folder or a hub id.")
@@ -115,7 +124,11 @@ def loading(settings: dict[str, Any]) -> dict[str, Any]:
     """How a model's weights are loaded, for `palscope.load`."""
     found: dict[str, Any] = {}
     if "dtype" in settings:
-        found["dtype"] = getattr(torch, settings["dtype"])
+        found["dtype"] = getattr(torch, str(settings["dtype"]), None)
+        if not isinstance(found["dtype"], torch.dtype):
+            raise PalscopeError(
+                f"dtype: {settings['dtype']!r}; expected float32, bfloat16 or float16."
+            )
     if "device_map" in settings:
         found["device_map"] = settings["device_map"]
     if "bits" in settings:

@@ -6,9 +6,9 @@ expected; `is_one_clip` tells a clip from a batch of clips.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ def plain_sound(given: Any, native_rate: Any) -> tuple[Any, Any]:
         AudioError: it is an address, or none of these; or its rate is said twice, differently.
     """
     kind = type(given).__name__
-    if isinstance(given, str | PathLike) and _is_address(str(cast(Any, given))):
+    if _is_address(given):
         raise AudioError(
             f"{given} is an address, and nothing is fetched: download the file and give its path."
         )
@@ -66,7 +66,7 @@ def plain_sound(given: Any, native_rate: Any) -> tuple[Any, Any]:
             )
         return plain_sound(held, None)
     if hasattr(given, "get_all_samples"):  # torchcodec's decoder, which `datasets` gives
-        all_of_it = cast(Any, given).get_all_samples()
+        all_of_it = given.get_all_samples()
         return _array(all_of_it.data).T, _one_rate(all_of_it.sample_rate, native_rate)
     if isinstance(given, list | tuple):
         raise AudioError(
@@ -83,8 +83,9 @@ def check_rate(rate: Any, name: str, lowest: int, highest: int) -> None:
         raise AudioError(f"{name} is {rate!r} Hz; expected {lowest} to {highest} Hz.")
 
 
-def _is_address(name: str) -> bool:
-    return bool(_ADDRESS.match(name)) and not Path(name).exists()
+def _is_address(given: Any) -> bool:
+    name = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    return isinstance(name, str) and bool(_ADDRESS.match(name)) and not Path(name).exists()
 
 
 def _is_number(given: Any) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
+import yaml.composer
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,8 +29,12 @@ from pydantic import (
 
 from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
 from palscope.errors import RecipeError, RouteError
+from palscope.files import read_text
 from palscope.routing import Route, route_from_text
 
+_LARGEST = 1 << 20
+"""Bytes of a recipe."""
+_MOST_MESSAGES = 10
 RECIPES = Path(__file__).parent / "recipes"
 INTEGRATIONS = {"plits": Route.plits, "lal": Route.lal, "pal": Route.pal}
 EVERY_STAGE = "every_stage"
@@ -395,9 +400,12 @@ def _files(name: str) -> list[Path]:
 
 def read_yaml(file: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A YAML file's mapping. Raises `RecipeError` when it has none; `keys` are some it may have."""
+    text = read_text(file, f"YAML with some of {', '.join(keys)}", RecipeError, largest=_LARGEST)
     try:
-        piece = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        piece = yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise RecipeError(f"{file} cannot be read as YAML: it is nested too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 31st of February
         told = " ".join(str(error).split())
         raise RecipeError(f"{file} cannot be read as YAML: {told}.") from error
     if not isinstance(piece, dict):
@@ -410,15 +418,32 @@ def _keys() -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes `1e-3` for a number and a key given twice for an error."""
+    """PyYAML's safe loader, which takes `1e-3` for a number and a key given twice for an error.
+
+    Nor does it take aliases: a few hundred bytes of them stand for more than memory holds.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            parser: Any = self
+            event = parser.peek_event()
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"*{event.anchor} is an alias; write it out",
+                event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys: list[Any] = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice[0]!r} stands twice", node.start_mark
-            )
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):  # others are refused below
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -445,14 +470,16 @@ def _messages(
 ) -> list[str]:
     """One short message an error: file, key, what is wrong and what stands there."""
     messages: list[str] = []
-    for each in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for each in found[:_MOST_MESSAGES]:
         key = ".".join(map(str, each["loc"])) or "the recipe"
         file = _file_of(each["loc"], pieces)
         told = each["msg"].removeprefix("Value error, ")
         given = each["input"]
         shown = "" if isinstance(given, dict | list) or given is None else f" (it is {given!r})"
         messages.append(f"{'' if file is None else f'{file}, '}{key}: {told}{shown}")
-    return messages
+    more = len(found) - len(messages)
+    return [*messages, f"and {more} more"] if more else messages
 
 
 def _file_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,36 @@ def test_numbers_are_what_yaml_1_2_says(tmp_path: Path) -> None:
     assert yaml.safe_load("1e-3") == "1e-3"
     (stage,) = read_recipe(write(tmp_path, WHOLE)).stages.values()
     assert stage.learning_rate == 0.001
+
+
+def bomb(levels: int = 9) -> str:
+    """A few hundred bytes that stand for 10^9 lists."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (bomb(), r"\*a0 is an alias; write it out"),
+        ("a: &a {b: 1}\nc: {<<: *a}\n", "is an alias"),
+        ("a: &a [*a]\n", "is an alias"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: 2001-02-31\n", "day is out of range"),
+        ("a: " + "9" * 5000 + "\n", "cannot be read as YAML"),
+        ("".join(f"k{n}: 1\n" for n in range(3000)), "and 2994 more"),
+        ("? [1]\n: 2\n", "cannot be read as YAML"),
+        ("a: 1\n'a': 2\n", "'a' stands twice"),
+        ("<!doctype html><html></html>", "is a web page"),
+        ("x" * (1 << 21), "2 MB; expected YAML"),
+        ("!!python/object/apply:os.system [ls]\n", "cannot be read as YAML"),
+    ],
+)
+def test_a_piece_that_asks_for_memory_or_time_is_refused_at_once(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    began = time.process_time()
+    with pytest.raises(RecipeError, match=told):
+        read_recipe(write(tmp_path, text))
+    assert time.process_time() - began < 2
