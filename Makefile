@@ -3,6 +3,7 @@
 #   make demo [PORT=8501]          the attention page
 #   make test [PYTEST_ARGS=…]      ruff, pyright, the documentation, all tests
 #   make docs                      the documentation, into build/site
+#   make mutants [SEED=0]          what one wrong line would break, and no test would notice
 #   make setup | lint | format | clean
 #
 # Set-up goes into .venv and is stamped there: it runs again only when what it depends on changes.
@@ -13,6 +14,8 @@ SHELL := /bin/bash
 
 PORT ?= 8501
 PYTEST_ARGS ?= -n 2 --dist loadfile
+SEED ?= 0
+NUMBER ?= 60
 # The first Python that palscope supports; `make PYTHON=…` chooses another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
@@ -27,7 +30,7 @@ TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(PINNED))
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help setup demo test docs lint format clean
+.PHONY: help setup demo test docs mutants lint format clean
 
 help:
 	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
@@ -87,6 +90,10 @@ docs: setup $(VENV)/.docs
 
 test: lint docs
 	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
+
+# Hours; resumed where it stopped. Not part of what is checked of every change.
+mutants: setup
+	@$(PY) -m tests.mutation --seed $(SEED) --number $(NUMBER) --out build/mutants/$(SEED)
 
 format: setup
 	$(VENV)/bin/ruff check --fix .; $(VENV)/bin/ruff format .
