@@ -227,7 +227,7 @@ def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
         steps=_steps(probabilities, watch.tokens, model.tokenizer),
         prefill_s=float(waits[0]),
         token_s=float(np.mean(waits[1:])) if len(waits) > 1 else float("nan"),
-        cache_bytes=out.past_key_values.nbytes,
+        cache_bytes=out.cache.nbytes,
     )
 
 

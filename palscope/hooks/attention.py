@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
+
+from palscope.models.cache_names import OLD, naming_cache
 
 AUDIO_HOOKS = ("hook_audio_state", "hook_audio_k", "hook_audio_v")
 """Hook points of a layer's audio memory; they fire where a stream is at level `keys`."""
@@ -40,6 +42,10 @@ class AudioAttention(nn.Module):
             args = (component.hook_in(args[0]), *args[1:])
         out: tuple[Any, ...] = component.original_component(*args, **kwargs)
         return (component.hook_out(out[0]), *out[1:])
+
+    def _update_kv_cache(self, k: Tensor, v: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        # TransformerLens looks for the old name alone, and passes over a cache called otherwise.
+        return cast(Any, super())._update_kv_cache(k, v, **naming_cache(kwargs, OLD))
 
     def someone_listens_inside(self) -> bool:
         """Whether a hook or a flag asks for what only the slow path computes."""

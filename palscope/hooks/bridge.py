@@ -28,6 +28,7 @@ from palscope.models import (
     PalscopeProcessor,
 )
 from palscope.models.audio_model import AudioLanguageModel
+from palscope.models.cache_names import OLD, cache_in, naming_cache
 from palscope.models.checkpoints import find_checkpoint
 from palscope.models.decoder import AudioTaps
 from palscope.models.families import key_layer
@@ -130,7 +131,7 @@ class HookedAudioModel(BridgeInTurns):
             inputs.get("attention_mask"),
             inputs.get("audio"),
             inputs.get("feature_lengths"),
-            inputs.get("past_key_values"),
+            cache_in(inputs),
         )
 
     @contextmanager
@@ -151,6 +152,7 @@ class HookedAudioModel(BridgeInTurns):
             given = dict(cast(Mapping[str, Any], input))
             input = given.pop("input_ids")
             kwargs = given | kwargs
+        kwargs = naming_cache(kwargs, OLD)  # as TransformerLens calls it
         if kwargs.get("start_at_layer") is not None:
             raise PalscopeError(
                 "start_at_layer is not supported: the layers' audio comes from input_ids. Patch "

@@ -52,14 +52,14 @@ def choice_logprobs(
         bound = [bind(model, inputs, each) for each in interventions if isinstance(each, Knockout)]
         with in_force(model, inputs, [(each, 0) for each in bound]):
             first = model.model(**inputs, use_cache=True, logits_to_keep=1)
-        cache = first.past_key_values
+        cache = first.cache
         cache.batch_repeat_interleave(len(ids))
         later = [_of_later_tokens(each) for each in bound]
         placed = [(each, copy) for each in later if each.parts for copy in range(len(ids))]
         logits = first.logits.expand(len(ids), -1, -1)
         if width > 1:
             with in_force(model, inputs, placed, len(ids)):
-                rest = model.model(input_ids=padded[:, :-1], past_key_values=cache)
+                rest = model.model(input_ids=padded[:, :-1], cache=cache)
             logits = torch.cat([logits, rest.logits], 1)
     logp = logits.float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
     return (logp * real).sum(-1).double().cpu().numpy()

@@ -18,7 +18,7 @@ from palscope.models.audio_model import AudioLanguageModel
 from palscope.routing import Route
 
 Prefill = Callable[[], Any]
-"""Runs a prefill and gives the model's output, with its cache as `past_key_values`."""
+"""Runs a prefill and gives the model's output, with its `cache`."""
 
 
 def prefill(model: AudioLanguageModel, inputs: Mapping[str, Any], route: Route) -> Prefill:
@@ -67,7 +67,7 @@ def prefill_costs(
         ValueError: `repeats` is below 1, or no prefill is called `baseline`.
     """
     table = _side_by_side(prefills, baseline, repeats, "prefill")
-    caches = [int(call().past_key_values.nbytes) for call in prefills.values()]
+    caches = [int(call().cache.nbytes) for call in prefills.values()]
     table.insert(5, "cache_bytes", caches)
     table.insert(6, "cache_ratio", np.divide(caches, caches[list(prefills).index(baseline)]))
     return table

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
 from palscope.errors import HookError, PalscopeError, PromptError, RouteError
 from palscope.models.cache import AudioCache
+from palscope.models.cache_names import INSTALLED, AudioOutput, only_cache
 from palscope.models.clips import AudioClips
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
 from palscope.models.families import family_of, rotary_switch
@@ -236,17 +236,17 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         attention_mask: Int[Tensor, "batch all_columns"] | None = None,
         audio: AudioClips | None = None,
         feature_lengths: Int[Tensor, "clips"] | None = None,
-        past_key_values: AudioCache | None = None,
+        cache: AudioCache | None = None,
     ) -> TokenLayout:
         """What stands in every column of a batch with these clips, or clips of these lengths.
 
         Args:
-            past_key_values: a cached prefix, whose columns come first.
+            cache: a cached prefix, whose columns come first.
 
         Raises:
             PromptError: prompt and clips do not fit together.
         """
-        return self._layouts(input_ids, attention_mask, audio, feature_lengths, past_key_values)[0]
+        return self._layouts(input_ids, attention_mask, audio, feature_lengths, cache)[0]
 
     def read_prompt(
         self,
@@ -255,14 +255,14 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         input_features: Float[Tensor, "clips bins frames"] | None,
         feature_lengths: Int[Tensor, "clips"] | None,
         audio: AudioClips | None,
-        past_key_values: AudioCache | None,
+        cache: AudioCache | None,
     ) -> tuple[TokenLayout, TokenLayout, AudioClips | None]:
         """The layout of all columns, that of `input_ids` alone, and their clips, encoded.
 
         Takes what `forward` takes. Raises `PromptError` when prompt and clips do not fit together.
         """
         if input_features is None:
-            layouts = self._layouts(input_ids, attention_mask, audio, None, past_key_values)
+            layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
             return *layouts, audio
         if audio is not None:
             raise PromptError("give either input_features or audio, not both.")
@@ -272,7 +272,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"feature frames; got {feature_lengths}."
             )
         # The layout first: a clip that has no room in the prompt is not worth encoding.
-        layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, past_key_values)
+        layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, cache)
         audio = self.encode_audio(input_features, feature_lengths)
         audio.reused = False  # nobody else gets them; decoding reads the cache's copy
         return *layouts, audio
@@ -375,7 +375,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         return_dict: bool | None = None,
         num_items_in_batch: int | Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-    ) -> CausalLMOutputWithPast:
+        cache: AudioCache | None = None,
+    ) -> AudioOutput:
         """Logits for every column of `input_ids`; zeros where no token runs in the last layer.
 
         Args:
@@ -386,7 +387,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             feature_lengths: frames of each clip's features.
             audio: in place of these two, clips that `encode_audio` made.
             position_ids: follow from `attention_mask`; others are refused.
-            past_key_values: from a call with `use_cache=True` under the same route.
             labels: targets, -100 where none. The loss is over text alone: targets at audio places
                 and padding do not count, nor does a word that no token predicts (right behind a
                 clip whose tokens do not run in the last layer). In training mode no logits are
@@ -395,6 +395,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             output_hidden_states: also return the input of each layer and the final norm's output,
                 each with the columns that run there (`TokenLayout.layer_columns`); of Gemma 3n's
                 layers all four streams, side by side.
+            cache: from a call with `use_cache=True` under the same route. `past_key_values` is its
+                name in transformers before 5.24; with any version, palscope takes either.
 
         Raises:
             PromptError: clips and places do not fit together.
@@ -406,7 +408,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 f"give input_ids, a tensor{held}: the layout of audio and text is read from them. "
                 "What a processor made is given by name: model(**inputs), trace(**inputs)."
             )
-        cache = self._usable_cache(past_key_values, use_cache)
+        cache = self._usable_cache(only_cache(cache, past_key_values), use_cache)
         new = input_ids.shape[1]
         layout, piece, audio = self.read_prompt(
             input_ids, attention_mask, input_features, feature_lengths, audio, cache
@@ -440,13 +442,13 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             kept = min(logits_to_keep, new) or new
             logits = self.unembed(hidden[:, -kept:])
             logits = _at_columns(logits, at[:, -kept:] - (new - kept), kept)
-        return CausalLMOutputWithPast(
+        return AudioOutput(
             loss=loss,
             logits=cast(Any, logits),
-            past_key_values=cache,
             hidden_states=None
             if run.hidden_states is None
             else cast(Any, tuple(run.hidden_states)),
+            **cast(Any, {INSTALLED: cache}),
         )
 
     @contextmanager
@@ -472,7 +474,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             return AudioCache() if wanted and not self.training else None
         if not isinstance(cache, AudioCache):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise PalscopeError(
-                f"past_key_values is a {type(cache).__name__}; palscope needs its AudioCache, "
+                f"the cache given is a {type(cache).__name__}; palscope needs its AudioCache, "
                 "which knows where the audio stands. Pass what a call with use_cache=True returned."
             )
         if cache.route is not None and cache.route != self.route:

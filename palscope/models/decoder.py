@@ -23,6 +23,7 @@ from transformers import cache_utils
 from palscope.errors import HookError, PalscopeError, RouteError
 from palscope.listened import is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
+from palscope.models.cache_names import INSTALLED
 from palscope.models.clips import AudioClips
 from palscope.models.devices import device_of
 from palscope.models.families import (
@@ -318,9 +319,9 @@ class DecoderRun:
                 self._shared,
                 attention_mask=self._mask(index, running, hidden),
                 position_ids=self.layout.position.gather(1, running.clamp(min=0)),
-                past_key_values=past,
                 use_cache=self.cache is not None,
                 position_embeddings=(cos, sin),
+                **{INSTALLED: past},
             )
 
     def _memory(

@@ -10,6 +10,7 @@ from transformers import GenerationMixin, LogitsProcessorList
 
 from palscope.errors import PalscopeError, PromptError
 from palscope.models.cache import AudioCache
+from palscope.models.cache_names import INSTALLED, cache_in, naming_cache
 from palscope.models.clips import AudioClips
 from palscope.routing.layout import TEXT
 
@@ -32,10 +33,11 @@ class AudioGeneration(GenerationMixin):
         Raises:
             PromptError: clips and places do not fit together, or a row does not end in text.
         """
+        kwargs = naming_cache(kwargs)
         features, lengths = kwargs.pop("input_features", None), kwargs.pop("feature_lengths", None)
         ids = kwargs.get("input_ids") if inputs is None else inputs
         if ids is not None:
-            cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+            cache, mask = kwargs.get(INSTALLED), kwargs.get("attention_mask")
             past = 0 if cache is None else cache.get_seq_length()
             # As Hugging Face has it: the ids go on from a cache when the mask is longer than they.
             whole = mask is None or mask.shape[1] == ids.shape[1]
@@ -59,11 +61,12 @@ class AudioGeneration(GenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What `forward` takes at one decoding step: the clips at the first only."""
+        kwargs = naming_cache(kwargs)
         kwargs.pop("position_ids", None)
         first = kwargs.get("is_first_iteration", False)  # clips may go on from a cached prompt
         prepared = cast(Any, super()).prepare_inputs_for_generation(input_ids, **kwargs)
         prepared.pop("position_ids", None)
-        cache = prepared.get("past_key_values")
+        cache = prepared.get(INSTALLED)
         if cache is not None and cache.get_seq_length() > 0 and not first:
             prepared.pop("audio", None)
         return prepared
@@ -77,7 +80,7 @@ class AudioGeneration(GenerationMixin):
                 "supported: palscope decodes with its AudioCache. Leave it out."
             )
         if generation_config.use_cache is not False:
-            model_kwargs.setdefault("past_key_values", AudioCache())
+            model_kwargs.setdefault(INSTALLED, AudioCache())
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
         made: Any = cast(Any, super())._get_logits_processor(*args, **kwargs)
@@ -94,7 +97,7 @@ class AudioGeneration(GenerationMixin):
     ) -> tuple[Tensor | None, dict[str, Any]]:
         """Repeat each row, and with it the clips that it holds."""
         audio: AudioClips | None = kwargs.get("audio")
-        cache: AudioCache | None = kwargs.get("past_key_values")
+        cache: AudioCache | None = cache_in(kwargs)
         if expand_size > 1 and cache is not None and cache.get_seq_length() > 0:
             raise PalscopeError(
                 "a cached prompt has the rows it has: beams and several answers of each row need "

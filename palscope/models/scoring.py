@@ -81,7 +81,7 @@ def choice_logprobs(
         chunk = examples[start : start + batch_size]
         batch = prompt_batch(processor, [(c, q) for c, q, _ in chunk], model.device)
         first = model(**batch, use_cache=True, logits_to_keep=1)
-        cache = first.past_key_values
+        cache = first.cache
         most = max(len(choices) for _, _, choices in chunk)
         tokens = [[answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk]
         width = max(len(ids) for row in tokens for ids in row)
@@ -94,7 +94,7 @@ def choice_logprobs(
         ids, real = ids.to(model.device), real.to(model.device)
         cache.batch_repeat_interleave(most)
         flat = ids.flatten(0, 1)[:, :-1]
-        rest = model(input_ids=flat, past_key_values=cache).logits
+        rest = model(input_ids=flat, cache=cache).logits
         logits = torch.cat([first.logits.repeat_interleave(most, 0), rest], 1).float()
         logp = logits.log_softmax(-1).gather(-1, ids.flatten(0, 1)[..., None])[..., 0]
         total = (logp.view_as(ids) * real).sum(-1).cpu().numpy()

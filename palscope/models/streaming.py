@@ -177,7 +177,7 @@ class AudioStream:
         that adds to the cache is taken off at the end of the block. Within, there are no gradients.
 
         Yields:
-            `input_ids` of the new columns alone, `attention_mask` of all, `past_key_values`, and
+            `input_ids` of the new columns alone, `attention_mask` of all, `cache`, and
             `audio` where there is sound that is not in the cache.
 
         Raises:
@@ -203,7 +203,7 @@ class AudioStream:
                 yield {
                     "input_ids": ids,
                     "attention_mask": ids.new_ones(1, columns),
-                    "past_key_values": cache,
+                    "cache": cache,
                     **({} if latest is None else {"audio": latest}),
                 }
         finally:
@@ -290,7 +290,7 @@ class AudioStream:
         self._model(
             input_ids=ids[None].to(self._model.device),
             audio=piece,
-            past_key_values=self._cache,
+            cache=self._cache,
             logits_to_keep=1,
         )
 

@@ -8,11 +8,12 @@ hands on what that was given.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -173,7 +174,9 @@ def _watched_attention(
     """The module's own attention function, whose input is handed on once it has run."""
     redirected = module.config
     # Eager attention is no entry of the table: each family's forward falls back on its own.
-    eager: Any = type(module).forward.__globals__["eager_attention_forward"]
+    # It may be decorated (a keyword renamed): what counts is where the function itself stands.
+    forward = inspect.unwrap(cast(Callable[..., Any], type(module).forward))
+    eager: Any = forward.__globals__["eager_attention_forward"]
     function = ALL_ATTENTION_FUNCTIONS.get_interface(redirected.own._attn_implementation, eager)
     out = function(module, query, key, value, attention_mask, **kwargs)
     redirected.tell(query, key, attention_mask, kwargs.get("scaling"), kwargs.get("softcap"))

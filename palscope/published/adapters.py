@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import PreTrainedModel
+from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils.import_utils import is_peft_available
+from transformers.utils.peft_utils import check_peft_version
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import check_loaded
@@ -24,21 +28,32 @@ def has_adapters(model: Any) -> bool:
 
 
 def check_peft(folder: Path) -> None:
-    """Raise `CheckpointError` where peft, without which adapters cannot be read, is missing."""
+    """Check that adapters can be read.
+
+    Raises:
+        CheckpointError: peft is missing, or older than the installed transformers takes.
+    """
+    needs = f"{folder}: the model hears with low-rank adapters, for which peft"
     if not is_peft_available():
         raise CheckpointError(
-            f"{folder}: the model hears with low-rank adapters, for which peft is needed, which is "
-            "not installed: pip install 'palscope[training]'."
+            f"{needs} is needed, which is not installed: pip install 'palscope[training]'."
         )
+    try:
+        check_peft_version(MIN_PEFT_VERSION)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{needs} >= {MIN_PEFT_VERSION} is needed by transformers {transformers.__version__}; "
+            f"{version('peft')} is installed. Upgrade it or, where there is no such peft yet, take "
+            "an older transformers: constraints/pinned.txt names versions that go together."
+        ) from error
 
 
 def open_adapter(model: Any, folder: Path, subfolder: str, name: str) -> None:
     """Put the adapter in `subfolder` of a checkpoint into its model, under `name`.
 
     Raises:
-        CheckpointError: it is not there, lacks tensors, or peft is not installed.
+        CheckpointError: it is not there, or lacks tensors.
     """
-    check_peft(folder)
     if not (folder / subfolder / "adapter_model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} has no {subfolder}/adapter_model.safetensors, without which the model does "

@@ -157,6 +157,11 @@ class PublishedFamily(ABC):
         """Embeddings of words; where sound stands, of anything."""
         return model.get_submodule(self.decoder_path).embed_tokens(input_ids)
 
+    @property
+    def adapted(self) -> bool:
+        """Whether a checkpoint hears with low-rank adapters, so that opening it needs peft."""
+        return False
+
     def before_loading(self) -> None:
         """Make the class loadable where it needs a package that sound does not."""
         return

@@ -15,12 +15,7 @@ from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders.base import ClipFeatures, Samples
 from palscope.errors import CheckpointError
-from palscope.published.adapters import (
-    check_peft,
-    has_adapters,
-    save_with_adapters,
-    switch_adapters,
-)
+from palscope.published.adapters import has_adapters, save_with_adapters, switch_adapters
 from palscope.published.family import PublishedFamily, TowerLayer
 from palscope.published.registry import register_published
 
@@ -121,15 +116,18 @@ class GraniteSpeech(PublishedFamily):
         """As published: the clips' places are part of the message's text."""
         return template([{"role": "user", "content": self.place * clips + question}])
 
+    @property
+    def adapted(self) -> bool:
+        """By its config."""
+        return bool(self.config.has_lora_adapter)
+
     def complete(self, model: Any, folder: Path) -> None:
         """The class opens its adapter by itself, or goes on without it."""
-        if self.config.has_lora_adapter:
-            check_peft(folder)
-            if not has_adapters(model):
-                raise CheckpointError(
-                    f"{folder} has no adapter_config.json and adapter_model.safetensors, but its "
-                    "config says that the model hears with an adapter. Put them there."
-                )
+        if self.adapted and not has_adapters(model):
+            raise CheckpointError(
+                f"{folder} has no adapter_config.json and adapter_model.safetensors, but its "
+                "config says that the model hears with an adapter. Put them there."
+            )
 
     def prepare(self, model: Any, *, audio: bool) -> None:
         """Adapters on for a batch with sound, off without, as the class's `generate` leaves it."""

@@ -16,6 +16,7 @@ from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, Pa
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import check_loaded, model_type
 from palscope.models.processor import AudioProcessor
+from palscope.published.adapters import check_peft
 from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
@@ -86,6 +87,8 @@ def open_published(
     published_class(model_type(folder))  # the config of a type that is not known may need its code
     config = AutoConfig.from_pretrained(folder)
     family = published_family(config)
+    if family.adapted:
+        check_peft(folder)
     family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     try:

@@ -116,6 +116,11 @@ class Phi4Multimodal(PublishedFamily):
         """As published: the clips' places are part of the message's text."""
         return template([{"role": "user", "content": self.place * clips + question}])
 
+    @property
+    def adapted(self) -> bool:
+        """Always."""
+        return True
+
     def complete(self, model: Any, folder: Path) -> None:
         """The adapter "speech"; that for images stays where it is."""
         open_adapter(model, folder, "speech-lora", "speech")

@@ -49,7 +49,7 @@ def test_patterns_of_a_question_fit_the_streams_columns(hearing: Any) -> None:
             got, cache = hearing.run_with_cache(
                 asked, names_filter=lambda name: name.endswith("hook_pattern")
             )
-            columns = asked["past_key_values"].columns
+            columns = asked["cache"].columns
     torch.testing.assert_close(got[:, -1], logits[:, -1], atol=5e-5, rtol=0)
     for layer in range(tiny.LAYERS):
         at_once = layout.layer_columns(hearing.current_route, layer)

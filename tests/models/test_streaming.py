@@ -186,7 +186,7 @@ def test_the_layout_is_the_whole_prompts() -> None:
                 inputs["input_ids"],
                 inputs["attention_mask"],
                 inputs["audio"],
-                past_key_values=inputs["past_key_values"],
+                cache=inputs["cache"],
             )
     assert layout.clip_row == whole.clip_row
     for name in ("stream", "clip", "token", "position"):

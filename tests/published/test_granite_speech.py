@@ -185,7 +185,15 @@ def test_a_folder_without_the_adapter_is_refused(
         palscope.load(tmp_path)
     monkeypatch.setattr("palscope.published.adapters.is_peft_available", lambda: False)
     with pytest.raises(CheckpointError, match=r"pip install 'palscope\[training\]'"):
-        palscope.load(tmp_path)
+        palscope.load(folder)
+
+
+def test_a_peft_that_transformers_does_not_take_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palscope.published.adapters.MIN_PEFT_VERSION", "999.1")
+    with pytest.raises(CheckpointError, match=r"peft >= 999.1 is needed by transformers"):
+        palscope.load(folder)
 
 
 def test_an_adapter_that_lacks_a_tensor_is_refused(folder: Path, tmp_path: Path) -> None:

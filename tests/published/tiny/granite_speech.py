@@ -27,6 +27,8 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.granite_speech import feature_extraction_granite_speech as published
 from transformers.utils.import_utils import is_torchaudio_available
 
+from tests.published.tiny.adapters import peft_or_skip
+
 SPECIAL = ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>", "<|audio|>")
 WORDS = (
     *("<unk>", "user", "assistant", "what", "do", "you", "hear", "?"),
@@ -102,6 +104,7 @@ def config() -> GraniteSpeechConfig:
 
 
 def model(seed: int = 0) -> GraniteSpeechForConditionalGeneration:
+    peft_or_skip()
     torch.manual_seed(seed)
     made: Any = GraniteSpeechForConditionalGeneration(config())
     made.add_adapter(

@@ -20,6 +20,8 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from tests.published.tiny.adapters import peft_or_skip
+
 ADAPTED = r"model\.layers\.\d+\.(self_attn\.(qkv_proj|o_proj)|mlp\.(gate_up_proj|down_proj))"
 """What the adapters change; the audio tower has parts of the same names and stays as it is."""
 
@@ -101,6 +103,7 @@ def model(seed: int = 0) -> Phi4MultimodalForCausalLM:
     """The published class with its two adapters; "speech" is switched on."""
     from peft import LoraConfig
 
+    peft_or_skip()
     torch.manual_seed(seed)
     made = Phi4MultimodalForCausalLM(config())
     adapter = LoraConfig(r=4, lora_alpha=8, target_modules=ADAPTED, init_lora_weights=False)
