@@ -23,12 +23,8 @@ class Token:
 
 
 Which = Callable[[Token], bool]
-Change = Callable[[Tensor, Sequence[Token]], Tensor]
-"""New values of old ones, `[tokens, ...]`."""
-
-
-def anything(token: Token) -> bool:
-    return True
+Change = Callable[[Tensor, Sequence[Token], int], Tensor]
+"""New values of old ones, `[tokens, ...]`, in a layer."""
 
 
 def text(token: Token) -> bool:
@@ -92,7 +88,7 @@ class Trace:
             new = old.clone()
             heads = slice(None) if edit.heads is None else list(edit.heads)
             where = ... if edit.heads is None else (slice(None), heads)
-            new[where] = edit.change(old[where], [tokens[i] for i in at])
+            new[where] = edit.change(old[where], [tokens[i] for i in at], layer)
             values = values.index_copy(0, torch.tensor(at), new)
         held = self.seen.setdefault((site, layer), {})
         held |= {name_of(token): value for token, value in zip(tokens, values, strict=True)}

@@ -35,7 +35,7 @@ class Sound:
             x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         )
 
-    def encoded(self, mel: Tensor) -> Tensor:
+    def encoded(self, mel: Tensor, named: list[Token], trace: Trace) -> Tensor:
         """`[tokens, width]` of `[frames, bins]`: the chosen hidden states side by side."""
         weights, name = self.weights, "encoder.model"
         frames = mel.shape[0]
@@ -63,6 +63,7 @@ class Sound:
             x = x + self.linear(f"{layer}.self_attn.out_proj", read)
             y = self.norm(f"{layer}.final_layer_norm", x)
             x = x + self.linear(f"{layer}.fc2", gelu(self.linear(f"{layer}.fc1", y)))
+            x = trace("encoder_block", i, named, x)
             states.append(x)
         states[-1] = self.norm(f"{name}.layer_norm", states[-1])
         return torch.cat([states[i] for i in self.encoder["layers"]], 1)
@@ -100,8 +101,8 @@ class Sound:
             ]
 
         x = trace("mel", -1, even("mel", mel.shape[1], FRAME_S), mel.T)
-        x = self.encoded(x)
-        x = trace("encoder_output", -1, even("encoded", len(x), ENCODED_S), x)
+        named = even("encoded", math.ceil(len(x) / 2), ENCODED_S)
+        x = trace("encoder_output", -1, named, self.encoded(x, named, trace))
         made = {"frames": self.frames(x)}
         for stream in self.ratios:
             if stream != "frames":
