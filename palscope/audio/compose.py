@@ -47,9 +47,10 @@ def scene(label: str, samples: Float[np.ndarray, " samples"]) -> Scene:
 
 def frame_energy(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " frames"]:
     """Mean square of each 20 ms frame; the last frame may be shorter."""
-    padded = np.zeros(-(-len(samples) // _FRAME) * _FRAME, dtype=np.float32)
+    # In double precision: the squares of single-precision samples may overflow, or vanish.
+    padded = np.zeros(-(-len(samples) // _FRAME) * _FRAME)
     padded[: len(samples)] = samples
-    return (padded.reshape(-1, _FRAME) ** 2).mean(axis=1)  # pyright: ignore[reportUnknownMemberType]
+    return (padded.reshape(-1, _FRAME) ** 2).mean(axis=1)
 
 
 def active_part(
@@ -102,7 +103,7 @@ def level(samples: Float[np.ndarray, " samples"]) -> float:
 def at_level(samples: Float[np.ndarray, " samples"], rms: float) -> Float[np.ndarray, " samples"]:
     """The samples scaled to a root mean square (see `level`); silence stays silence."""
     now = level(samples)
-    return samples * np.float32(rms / now) if now > 0 else samples
+    return (samples * np.float64(rms / now)).astype(np.float32) if now > 0 else samples
 
 
 def join(parts: Sequence[Scene], gaps: Sequence[float]) -> Scene:

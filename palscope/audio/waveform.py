@@ -30,11 +30,17 @@ class Waveform:
 
     `samples`: `Float[np.ndarray, "samples"]`, float32, full scale ±1 (float files may exceed it,
     and are kept as they are); `sample_rate` in Hz; `source` names where the sound came from.
+
+    Raises `AudioError` for samples that are not finite.
     """
 
     samples: Float[np.ndarray, " samples"] = field(repr=False)
     sample_rate: int
     source: str
+
+    def __post_init__(self) -> None:
+        # Whoever makes sound ends here: resampling and mixing can overflow, too.
+        _check_finite(np.asarray(self.samples), self.source)
 
     @property
     def seconds(self) -> float:
@@ -110,12 +116,16 @@ def check_samples(samples: np.ndarray, source: str) -> Float[np.ndarray, " sampl
         raise AudioError(f"{source}: shape {samples.shape}; expected mono sound, one axis.")
     if len(samples) == 0:
         raise AudioError(f"{source} holds no samples; expected a sound that lasts.")
+    _check_finite(samples, source)
+    return samples
+
+
+def _check_finite(samples: np.ndarray, source: str) -> None:
     if not np.isfinite(samples).all():
         raise AudioError(
             f"{source} holds NaN or infinite samples; expected finite ones. "
             "Export the sound again, or replace them, for example by np.nan_to_num."
         )
-    return samples
 
 
 def _from_array(

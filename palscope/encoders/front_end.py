@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from transformers import WhisperFeatureExtractor
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from palscope.audio.mel import log_mel
 from palscope.encoders.base import Clip, ClipFeatures, EncoderConfig
 from palscope.encoders.registry import encoder_config
+from palscope.errors import AudioError
+from palscope.finite import all_finite
 
 
 class EncoderFeatureExtractor(FeatureExtractionMixin):
@@ -43,8 +46,23 @@ def hear(extractor: Any, clip: Clip) -> ClipFeatures:
     Raises:
         AudioError: the clip cannot be used.
     """
-    if isinstance(extractor, WhisperFeatureExtractor):
-        rate: Any = extractor.sampling_rate
-        mel = log_mel(clip.samples(rate), extractor)
-        return ClipFeatures(mel, mel.shape[1])
-    return extractor.encoder_config.hear(clip)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        if isinstance(extractor, WhisperFeatureExtractor):
+            rate: Any = extractor.sampling_rate
+            mel = log_mel(clip.samples(rate), extractor)
+            return checked(ClipFeatures(mel, mel.shape[1]))
+        return checked(extractor.encoder_config.hear(clip))
+
+
+def checked(features: ClipFeatures) -> ClipFeatures:
+    """Features that are finite.
+
+    Raises:
+        AudioError: they are not, as of samples whose energy overflows.
+    """
+    if not all_finite(features.values):
+        raise AudioError(
+            "a clip is so loud that its features overflow, though its samples are finite. Full "
+            "scale is ±1: divide the samples by their peak."
+        )
+    return features

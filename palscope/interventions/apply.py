@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from palscope.errors import HookError, PalscopeError
+from palscope.finite import squares_finite
 from palscope.hooks import HookedAudioModel
 from palscope.hooks.listening import listening
 from palscope.interventions.address import Address
@@ -186,6 +187,13 @@ def _edited(tensor: Tensor, edits: Sequence[Edit], places: Places, done: set[int
         if value.shape != old.shape:
             raise PalscopeError(
                 f"{edit.part.hook}: the change made {tuple(value.shape)} of {tuple(old.shape)}."
+            )
+        value = value.to(new)
+        if not squares_finite(value):
+            raise PalscopeError(
+                f"{edit.part.hook}: {type(edit.change).__name__} made values that hold NaN or "
+                f"infinity, or are too large to be normed, in {new.dtype}. Give smaller ones, or "
+                "load the model with dtype=torch.float32."
             )
         new[found.index] = value
         done.add(id(edit))

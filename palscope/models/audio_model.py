@@ -19,7 +19,8 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
-from palscope.errors import HookError, PalscopeError, PromptError, RouteError
+from palscope.errors import AudioError, HookError, PalscopeError, PromptError, RouteError
+from palscope.finite import all_finite, cause
 from palscope.models.cache import AudioCache
 from palscope.models.cache_names import INSTALLED, AudioOutput, only_cache
 from palscope.models.clips import AudioClips
@@ -136,8 +137,31 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         input_features: Float[Tensor, "clips bins frames"],
         feature_lengths: Int[Tensor, "clips"],
     ) -> AudioClips:
-        """Clips as the decoder reads them, to be given to several calls as `audio=`."""
-        return self._encode(input_features, feature_lengths)
+        """Clips as the decoder reads them, to be given to several calls as `audio=`.
+
+        Raises:
+            AudioError: features and lengths do not fit, or features are not finite.
+            PalscopeError: what is made of them is not.
+        """
+        clips = self._encode(input_features, feature_lengths)
+        self.check_clips(clips, input_features)
+        return clips
+
+    def check_clips(self, clips: AudioClips, features: Tensor) -> None:
+        """Raise where tokens of clips, made of these features, hold NaN or infinity."""
+        wrong = [name for name, tokens in clips.streams.items() if not all_finite(tokens)]
+        if not wrong:
+            return
+        # Asked only now: behind a clip's end features may be anything, and are not read.
+        if not all_finite(features):
+            raise AudioError(
+                "input_features hold NaN or infinity. Make them of finite samples, with the "
+                "processor."
+            )
+        raise PalscopeError(
+            f"the {', '.join(wrong)} tokens that encoder and connector made of the clips hold NaN "
+            f"or infinity. {cause(self)}"
+        )
 
     @abstractmethod
     def _encode(
@@ -497,8 +521,14 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def unembed(
         self, hidden: Float[Tensor, "*columns d_model"]
     ) -> Float[Tensor, "*columns vocabulary"]:
-        """Logits of normed states of the last layer, divided or capped as the class does."""
-        return self.finish_logits(self.unembedding(hidden))
+        """Logits of normed states of the last layer, divided or capped as the class does.
+
+        Raises `PalscopeError` where they hold NaN or infinity, but for training, whose loss tells.
+        """
+        logits = self.finish_logits(self.unembedding(hidden))
+        if not (self.training or all_finite(logits)):
+            raise PalscopeError(f"the logits hold NaN or infinity. {cause(self)}")
+        return logits
 
     @property
     def logits_divisor(self) -> float:

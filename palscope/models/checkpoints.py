@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from palscope.encoders import EncoderConfig, load_encoder
 from palscope.errors import CheckpointError
+from palscope.finite import shortened, wrong_weights
 from palscope.models.base_weights import find_base
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
@@ -115,6 +116,7 @@ def load_checkpoint(
         except SafetensorError as error:
             raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
         check_loaded(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
+        check_finite(folder, model)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
     if config.text_base is None or config.encoder_base is None:
@@ -147,6 +149,7 @@ def load_checkpoint(
     device = device_of(language_model.get_input_embeddings())
     model.encoder.to(device)
     model.connector.to(device)
+    check_finite(folder, model)
     return model.eval()
 
 
@@ -202,6 +205,15 @@ def _read(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}.") from error
     return state
+
+
+def check_finite(name: str | os.PathLike[str], model: nn.Module) -> None:
+    """Raise `CheckpointError` where weights are NaN or infinite, which makes all answers NaN."""
+    if wrong := wrong_weights(model):
+        raise CheckpointError(
+            f"{os.fspath(name)}: tensors hold NaN or infinity: {shortened(wrong)}. The file is "
+            "damaged, its training diverged, or they are too large for this dtype."
+        )
 
 
 def check_loaded(folder: Path, missing: set[str], foreign: set[str], info: dict[str, Any]) -> None:

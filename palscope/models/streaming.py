@@ -109,27 +109,28 @@ class AudioStream:
         Raises:
             AudioError: the samples are empty, not finite, or at another rate.
             PromptError: the decoder has no positions for so much sound.
-            PalscopeError: the stream is closed, or a question is being asked.
+            PalscopeError: the stream is closed, or called within the block of a question.
             RouteError: the model's route is not the one under which the stream began.
         """
-        cache = self._open()
-        new = self._checked(samples, sampling_rate)
-        self._check_room(len(new))
-        while len(new):
-            taken = new[: self._window - self._filled]
-            self._sound[self._filled : self._filled + len(taken)] = taken
-            if self._filled + len(taken) == self._window:
-                mark = cache.mark()
-                try:
-                    self._add_window()
-                except BaseException:
-                    cache.back_to(mark)
-                    raise
-                self._filled, self._windows = 0, self._windows + 1
-            else:
-                self._filled += len(taken)
-            self._latest = None
-            new = new[len(taken) :]
+        with self._model.turns.passing():  # another thread may be asking
+            cache = self._open()
+            new = self._checked(samples, sampling_rate)
+            self._check_room(len(new))
+            while len(new):
+                taken = new[: self._window - self._filled]
+                self._sound[self._filled : self._filled + len(taken)] = taken
+                if self._filled + len(taken) == self._window:
+                    mark = cache.mark()
+                    try:
+                        self._add_window()
+                    except BaseException:
+                        cache.back_to(mark)
+                        raise
+                    self._filled, self._windows = 0, self._windows + 1
+                else:
+                    self._filled += len(taken)
+                self._latest = None
+                new = new[len(taken) :]
 
     @property
     def seconds(self) -> float:
@@ -184,31 +185,32 @@ class AudioStream:
             PromptError: nothing was heard yet, or the question is empty.
             PalscopeError: the stream is closed, or another question is being asked.
         """
-        cache = self._open()
-        before, after = self._around(question)
-        if not torch.equal(before, self._before):
-            raise PromptError(
-                "the chat format puts other text before the sound for this question than for "
-                "others, but that text has been run already; use a format that does not."
-            )
-        if self.seconds == 0:
-            raise PromptError("nothing was heard yet; hear() some sound, then ask.")
-        mark, self._asking = cache.mark(), True
-        try:
-            # No gradients: they would keep what was asked, and copy what is held.
-            with torch.no_grad():
-                latest = self._latest_sound()
-                ids = torch.cat([self._places(latest), after])[None].to(self._model.device)
-                columns = cache.get_seq_length() + ids.shape[1]
-                yield {
-                    "input_ids": ids,
-                    "attention_mask": ids.new_ones(1, columns),
-                    "cache": cache,
-                    **({} if latest is None else {"audio": latest}),
-                }
-        finally:
-            self._asking = False
-            cache.back_to(mark)
+        with self._model.turns.block("a question to a stream"):
+            cache = self._open()
+            before, after = self._around(question)
+            if not torch.equal(before, self._before):
+                raise PromptError(
+                    "the chat format puts other text before the sound for this question than for "
+                    "others, but that text has been run already; use a format that does not."
+                )
+            if self.seconds == 0:
+                raise PromptError("nothing was heard yet; hear() some sound, then ask.")
+            mark, self._asking = cache.mark(), True
+            try:
+                # No gradients: they would keep what was asked, and copy what is held.
+                with torch.no_grad():
+                    latest = self._latest_sound()
+                    ids = torch.cat([self._places(latest), after])[None].to(self._model.device)
+                    columns = cache.get_seq_length() + ids.shape[1]
+                    yield {
+                        "input_ids": ids,
+                        "attention_mask": ids.new_ones(1, columns),
+                        "cache": cache,
+                        **({} if latest is None else {"audio": latest}),
+                    }
+            finally:
+                self._asking = False
+                cache.back_to(mark)
 
     def close(self) -> None:
         """Let go of the keys and values. Hearing and asking are errors afterwards."""
@@ -262,7 +264,8 @@ class AudioStream:
             self._processor.feature_extractor, Clip(Waveform(samples, self._rate, "the stream"))
         )
         features = values[None].to(self._model.device)
-        states, _ = self._model.encoder(features, torch.tensor([frames], device=features.device))
+        lengths = torch.tensor([frames], device=features.device)
+        states, _ = self._model.encoder(features, lengths)
         seconds = frames * self._hop / self._rate
         if self._left is None:
             return states, seconds
@@ -274,9 +277,12 @@ class AudioStream:
     def _piece(self, states: Float[Tensor, "1 tokens width"], seconds: float) -> AudioClips:
         connector = self._model.connector
         tokens = states.shape[1]
-        streams = connector([EncoderOutput(states, torch.tensor([tokens], device=states.device))])
+        lengths = torch.tensor([tokens], device=states.device)
+        streams = connector([EncoderOutput(states, lengths)])
         frames = connector.pool.tokens(tokens)
-        return AudioClips(streams, (frames,), (seconds,), (0,), goes_on=self._begun)
+        piece = AudioClips(streams, (frames,), (seconds,), (0,), goes_on=self._begun)
+        self._model.check_clips(piece, states)
+        return piece
 
     def _places(self, piece: AudioClips | None) -> Int[Tensor, " columns"]:
         """The ids of a piece's columns."""

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 from palscope.errors import CheckpointError
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import check_loaded, model_type
+from palscope.models.checkpoints import check_finite, check_loaded, model_type
 from palscope.models.processor import AudioProcessor
 from palscope.published.adapters import check_peft
 from palscope.published.family import PublishedFamily
@@ -36,6 +36,7 @@ def wrap_published(
     """
     family = published_family(model.config)
     model = family.hearing_part(model)
+    check_finite(model.name_or_path or type(model).__name__, model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
     if processor is None:
@@ -99,6 +100,7 @@ def open_published(
         raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
     check_loaded(folder, set(info["missing_keys"]), set(), info)
     family.complete(model, folder)
+    check_finite(folder, model)
     processor = read_processor(folder, family)
     return PublishedAudioModel(model, published_family(model.config)), processor
 

@@ -6,9 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from transformers import BatchFeature
 
 from palscope.encoders.base import Clip
+from palscope.encoders.front_end import checked
 from palscope.errors import AudioError, CheckpointError
 from palscope.models.processor import (
     AudioInput,
@@ -134,7 +136,8 @@ class PublishedProcessor:
                 f"a clip lasts {seconds:.2f} s, but {self.family.architecture} hears {longest:g} s "
                 "at most and would drop the rest. Cut it, or ask about its parts."
             )
-        heard = self.family.hear(self.feature_extractor, samples)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+            heard = checked(self.family.hear(self.feature_extractor, samples))
         if self.family.tokens(heard.frames) < 1:
             raise AudioError(
                 f"a clip lasts {seconds * 1000:.0f} ms, of which {self.family.architecture} makes "

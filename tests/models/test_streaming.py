@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -379,3 +380,24 @@ def test_chat_formats_that_start_with_the_clip() -> None:
                 stream.ask(QUESTION)
     finally:
         processor.tokenizer.chat_template = template
+
+
+def test_one_thread_hears_while_another_asks() -> None:
+    """What is asked meanwhile is asked about what was heard by then, all of it or a piece less."""
+    made, processor = parts()
+    pieces = chunks(sound(3.2), [k / 8 for k in range(8)])
+    with AudioStream(made, processor) as alone:
+        wanted: list[Tensor] = []
+        for piece in pieces:
+            alone.hear(piece)
+            wanted.append(asked(made, alone))
+    found: list[Tensor] = []
+    with AudioStream(made, processor) as stream, ThreadPoolExecutor(1) as other:
+        stream.hear(pieces[0])
+        hearing = other.submit(lambda: [stream.hear(piece) for piece in pieces[1:]])
+        while not hearing.done():
+            found.append(asked(made, stream))
+        hearing.result()
+        found.append(asked(made, stream))
+    near = [[bool(torch.isclose(one, each, atol=1e-4).all()) for each in wanted] for one in found]
+    assert all(any(row) for row in near) and near[-1][-1]
