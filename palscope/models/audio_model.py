@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -542,6 +542,21 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         divided = made if self.logits_divisor == 1 else made / self.logits_divisor
         return family_of(self.text_config).logits(self.text_config, divided)
 
+    def targets(
+        self, labels: Int[Tensor, "batch columns"], layout: TokenLayout
+    ) -> Bool[Tensor, "batch next"]:
+        """Which columns' next labels count in the loss: text that a token predicts.
+
+        Targets at audio places and padding do not count, nor does a word that no token predicts:
+        right behind a clip whose tokens do not run in the last layer.
+        """
+        stream = layout.stream[:, -labels.shape[1] :].to(labels.device)
+        runs = stream == TEXT
+        last = self.route.n_layers - 1
+        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
+            runs = runs | (stream == layout.stream_index(name))
+        return (labels[:, 1:] != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
+
     def _loss(
         self,
         hidden: Tensor,
@@ -551,12 +566,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     ) -> Tensor:
         """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
         targets = labels[:, 1:].to(hidden.device)
-        stream = layout.stream[:, -labels.shape[1] :].to(hidden.device)
-        runs = stream == TEXT
-        last = self.route.n_layers - 1
-        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
-            runs = runs | (stream == layout.stream_index(name))
-        wanted = (targets != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
+        wanted = self.targets(labels, layout).to(hidden.device)
         if not bool(wanted.any()):
             raise PromptError(
                 "labels hold no target: all are -100, or at places that hold no text. Was the "
