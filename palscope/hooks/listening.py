@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from palscope.errors import HookError
 
 if TYPE_CHECKING:
     from palscope.hooks.bridge import HookedAudioModel
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 @contextmanager
@@ -28,8 +26,7 @@ def listening(
     with model.turns.block("hooks"):
         points = model.find_hook_points(hooks)
         handles = [
-            # A level, as within TransformerLens's `hooks`: to fire once within the block will do.
-            (point, point.add_hook(noting(name, hooks[name], fired), level=1))
+            (point, point.add_hook(noting(name, hooks[name], fired)))
             for name, point in points.items()
         ]
         try:
@@ -46,7 +43,7 @@ def listening(
         )
 
 
-def noting(name: Name, hook: Callable[..., Any], fired: set[Name]) -> Callable[..., Any]:
+def noting(name: str, hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
     """`hook`, which also puts `name` into `fired` when it is called."""
 
     def noted(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:

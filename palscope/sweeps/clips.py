@@ -6,11 +6,7 @@ from pathlib import Path
 
 from palscope.errors import AudioError
 
-# For folders and uploads; a file given by itself is known by its content.
-SOUND_ENDINGS = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".aif", ".aiff"),
-    *(".caf", ".au", ".w64", ".rf64", ".wma", ".sph"),
-)
+SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
 
 def sound_files(folder: Path) -> list[Path]:
