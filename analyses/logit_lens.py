@@ -82,9 +82,7 @@ def run(given: Namespace) -> None:
         key=lambda clip: clip.name,
         item="clip",
         keys=["place", "depth"],
-        content=lambda clip: repr(
-            (clip.domain, clip.label, choices[clip.domain], file_hash(clip.path))
-        ),
+        content=lambda clip: file_hash(clip.path) or "",
     )
     if results.main:
         draw([table for _, table in stored], given.out)

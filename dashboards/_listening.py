@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from palscope.measures import attention_mass, by_pathway
 from palscope.models import AudioClips
+from palscope.models.cache_names import cache_of
 from palscope.models.scoring import choice_logprobs, continued, end_tokens
 from palscope.routing import Route, route_to_text
 
@@ -227,7 +228,7 @@ def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
         steps=_steps(probabilities, watch.tokens, model.tokenizer),
         prefill_s=float(waits[0]),
         token_s=float(np.mean(waits[1:])) if len(waits) > 1 else float("nan"),
-        cache_bytes=out.cache.nbytes,
+        cache_bytes=cache_of(out).nbytes,
     )
 
 

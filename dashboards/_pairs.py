@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,10 @@ def choose_pair() -> ChosenPair | None:
     if pair is None:
         st.info("Give two sounds, a question and both answers.")
         return None
-    return ChosenPair(pair, pair.digest)
+    about = (pair.question, pair.clean_answer, pair.corrupt_answer, pair.segments)
+    digest = hashlib.sha256(pair.clean.samples.tobytes() + pair.corrupt.samples.tobytes())
+    digest.update(repr(about).encode())
+    return ChosenPair(pair, digest.hexdigest())
 
 
 def _own() -> Pair | None:

@@ -13,11 +13,12 @@ import streamlit as st
 from palscope.audio import Waveform, load_audio
 from palscope.audio.bundled import BundledScene, bundled_clips, bundled_scenes
 from palscope.errors import AudioError
+from palscope.sweeps.clips import SOUND_ENDINGS
 from palscope.training.questions import LABELS
 
 MAX_SECONDS = 30.0
 MAX_MEGABYTES = 20
-ENDINGS = ("wav", "flac", "ogg", "mp3")
+ENDINGS = tuple(ending.removeprefix(".") for ending in SOUND_ENDINGS)
 
 QUESTION_OF_DOMAIN = {
     "sound": "Which everyday sound is this?",

@@ -15,6 +15,9 @@ from _interventions_view import view as interventions_view
 from _runs_view import view as runs_view
 
 from palscope.errors import PalscopeError
+from palscope.versions import check_versions
+
+check_versions("streamlit")
 
 
 def guarded(view: Callable[[], None]) -> Callable[[], None]:

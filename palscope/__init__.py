@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from palscope.versions import CHECKED, check_versions
+
 if TYPE_CHECKING:
     from palscope.audio import load_audio
     from palscope.hooks import HookedAudioModel, load
     from palscope.routing import Level, Route, Stream
 
 __version__ = "0.1.0"
+
+check_versions(*CHECKED)
 
 _HOMES = {
     "HookedAudioModel": "palscope.hooks",

@@ -1,4 +1,4 @@
-"""The errors palscope raises: each message names the input, what was expected and what to do."""
+"""What palscope raises and warns of: each message names the input, what was expected, what next."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class PalscopeError(ValueError):
 
 class AudioError(PalscopeError):
     """A sound that cannot be read or must not be used (corrupt, empty, NaN, too long)."""
+
+
+class AudioWarning(UserWarning):
+    """A sound that is read, but is odd in a way that may change results."""
 
 
 class PromptError(PalscopeError):

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 from jaxtyping import Float
 
+from palscope.audio.decode import FORMATS, decode
 from palscope.audio.given import check_rate, plain_sound
+from palscope.audio.mixing import Mixer, check_finite
 from palscope.errors import AudioError
 
 # Rates outside are no sound rates: a damaged header, or seconds given for hertz.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
-# Decoded values held at once, over all channels: 32 MB of float32.
-_BLOCK_VALUES = 8_000_000
-_FORMATS = "WAV, FLAC, Ogg (Vorbis or Opus), MP3 or AIFF"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +37,7 @@ class Waveform:
 
     def __post_init__(self) -> None:
         # Whoever makes sound ends here: resampling and mixing can overflow, too.
-        _check_finite(np.asarray(self.samples), self.source)
+        check_finite(np.asarray(self.samples), self.source)
 
     @property
     def seconds(self) -> float:
@@ -70,11 +67,20 @@ def load_audio(
     samples keep their values, beyond ±1 too.
 
     `native_rate` (Hz) is needed for arrays, and only there: `[samples]` or `[samples, channels]`.
-    `max_seconds` refuses longer sound, where possible before it is decoded.
+    `max_seconds` refuses longer sound: at once where the file states its length, else as soon as so
+    much is decoded, so that an endless pipe is left.
 
-    Raises `AudioError`, naming the source, when the sound is missing, unreadable, of unknown
-    format, cut short, empty, too long, or holds NaN or infinite samples. (An Ogg file states no
-    length, so one that is cut short plays to its last whole page.)
+    Files are decoded by FFmpeg, see `palscope.audio.decode.decode`: known by their content, not by
+    their name.
+
+    Raises:
+        AudioError: the sound is missing, unreadable, of unknown format, damaged or cut short (as
+            far as the file or FFmpeg tells), empty, too long, holds NaN or infinite samples, float
+            samples on the scale of integers, or channels that cancel each other. Names the source.
+
+    Warns:
+        AudioWarning: channels cancel each other in parts, the file holds several sound tracks, or
+            its end is odd though no sound is known to be lost.
     """
     _check_rate(sample_rate, "sample_rate")
     source, native_rate = plain_sound(source, native_rate)
@@ -92,15 +98,8 @@ def load_audio(
     if isinstance(source, bytes):
         return _from_file(io.BytesIO(source), "uploaded bytes", sample_rate, max_seconds)
     if isinstance(source, (str, PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "does not exist"
-            raise AudioError(f"{path} {kind}; expected a sound file ({_FORMATS}).")
-        try:
-            with path.open("rb") as file:
-                return _from_file(file, str(path), sample_rate, max_seconds)
-        except OSError as error:
-            raise AudioError(f"{path} cannot be read: {error.strerror or error}.") from error
+        with _opened(Path(source)) as file:
+            return _from_file(file, str(source), sample_rate, max_seconds)
     if hasattr(source, "read"):
         name = str(getattr(source, "name", "") or "uploaded bytes")
         return _from_file(source, name, sample_rate, max_seconds)
@@ -110,22 +109,26 @@ def load_audio(
     )
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except IsADirectoryError as error:
+        raise AudioError(f"{path} is a folder; expected a sound file ({FORMATS}).") from error
+    except FileNotFoundError as error:
+        raise AudioError(f"{path} does not exist; expected a sound file ({FORMATS}).") from error
+    except (OSError, ValueError) as error:  # no right to; a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{path} cannot be read: {reason}.") from error
+
+
 def check_samples(samples: np.ndarray, source: str) -> Float[np.ndarray, " samples"]:
     """Return `samples` if they are mono, not empty and finite; else raise, naming `source`."""
     if samples.ndim != 1:
         raise AudioError(f"{source}: shape {samples.shape}; expected mono sound, one axis.")
     if len(samples) == 0:
         raise AudioError(f"{source} holds no samples; expected a sound that lasts.")
-    _check_finite(samples, source)
+    check_finite(samples, source)
     return samples
-
-
-def _check_finite(samples: np.ndarray, source: str) -> None:
-    if not np.isfinite(samples).all():
-        raise AudioError(
-            f"{source} holds NaN or infinite samples; expected finite ones. "
-            "Export the sound again, or replace them, for example by np.nan_to_num."
-        )
 
 
 def _from_array(
@@ -141,97 +144,62 @@ def _from_array(
             f"{source}: shape {array.shape}; expected [samples] or [samples, channels]."
         )
     _check_length(array.shape[0], native_rate, source, max_seconds)
-    mono = _mono(_to_float(array, source), source)
+    if array.dtype.kind == "i" and array.dtype.itemsize > 2 and array.size:
+        peak = max(abs(int(array.min())), abs(int(array.max())))
+        if array.dtype.itemsize == 8 or 0 < peak <= 1 << 15:
+            raise AudioError(
+                f"{source}: {array.dtype} samples that reach {peak}; no sound is stored so. If "
+                "they came from 16 bits, give int16."
+            )
+    mixer = Mixer(source)
+    mono = mixer.mix(array, native_rate)
+    mixer.check()
     if native_rate != sample_rate:
         mono = np.asarray(soxr.resample(mono, native_rate, sample_rate), dtype=np.float32)
     return Waveform(_not_empty(mono, source), sample_rate, source)
 
 
-def _to_float(array: np.ndarray, source: str) -> np.ndarray:
-    """Integers scaled by their type's full scale, floats kept."""
-    if np.issubdtype(array.dtype, np.floating):
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused next
-            return array.astype(np.float32, copy=False)
-    if array.dtype == np.uint8:  # WAV's only unsigned width, silent at 128
-        return (array.astype(np.float32) - 128) / 128
-    if np.issubdtype(array.dtype, np.signedinteger):
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    raise AudioError(f"{source}: samples of type {array.dtype}; expected floats or integers.")
-
-
-def _mono(samples: np.ndarray, source: str) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # not finite: refused next
-        mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
-    return check_samples(mono, source) if len(mono) else mono  # a file's last block may be empty
-
-
 def _from_file(
     file: BinaryIO, source: str, sample_rate: int, max_seconds: float | None
 ) -> Waveform:
-    if file.seekable():
-        file.seek(0)  # an upload shown twice has been read to its end
-    else:
-        file = io.BytesIO(file.read())
-    try:
-        with soundfile.SoundFile(file) as sound:
-            return _decode(sound, source, sample_rate, max_seconds)
-    except soundfile.SoundFileError as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise AudioError(
-            f"{source} cannot be read as sound ({reason}); expected {_FORMATS}. "
-            "Check that the file is whole, or convert it to WAV."
-        ) from error
-
-
-def _decode(
-    sound: soundfile.SoundFile, source: str, sample_rate: int, max_seconds: float | None
-) -> Waveform:
-    native_rate, announced = int(sound.samplerate), int(sound.frames)
-    _check_rate(native_rate, f"the sample rate of {source}")
-    _check_whole(sound, source)
-    _check_length(announced, native_rate, source, max_seconds)
-
-    stream = (
-        soxr.ResampleStream(native_rate, sample_rate, 1, dtype="float32")
-        if native_rate != sample_rate
-        else None
+    _check_length(0, 1, source, max_seconds)
+    mixer, resampler = Mixer(source), _Resampler(sample_rate, source)
+    decode(
+        file, source, lambda block, rate: resampler.add(mixer.mix(block, rate), rate), max_seconds
     )
-    blocks: list[np.ndarray] = []
-    decoded = 0
-    block_frames = max(1, _BLOCK_VALUES // sound.channels)
-    while True:
-        block = cast(Any, sound.read)(block_frames, dtype="float32", always_2d=True)
-        decoded += len(block)
-        last = len(block) < block_frames
-        mono = _mono(block, source)
-        blocks.append(mono if stream is None else stream.resample_chunk(mono, last=last))
-        if last:
-            break
-    if decoded < announced:
-        raise AudioError(
-            f"{source} is cut short: {decoded} of {announced} samples could be read. "
-            "Fetch or export the file again."
-        )
-    return Waveform(_not_empty(np.concatenate(blocks), source), sample_rate, source)
+    samples = resampler.finish()
+    mixer.check()
+    return Waveform(_not_empty(samples, source), sample_rate, source)
 
 
-def _check_whole(sound: soundfile.SoundFile, source: str) -> None:
-    """Refuse a WAV or AIFF file that ends before the samples its header announces.
+class _Resampler:
+    """Blocks of mono sound at one rate; each stretch of another native rate by itself."""
 
-    libsndfile plays what there is and tells of the rest in its log only.
-    """
-    for announced, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", _log(sound)):
-        # A recorder that could not seek back leaves the largest number there, nearly 2 or 4 GB;
-        # a few bytes less are a slip of the writer.
-        if int(announced) < 0x7F000000 and int(found) < 0.99 * int(announced):
-            raise AudioError(
-                f"{source} is cut short: {found} of {announced} bytes of sound are there. "
-                "Fetch or export the file again."
-            )
+    def __init__(self, sample_rate: int, source: str) -> None:
+        self._to = sample_rate
+        self._source = source
+        self._blocks: list[np.ndarray] = []
+        self._native: int | None = None
+        self._stream: soxr.ResampleStream | None = None
 
+    def add(self, mono: np.ndarray, native_rate: int) -> None:
+        if native_rate != self._native:
+            _check_rate(native_rate, f"the sample rate of {self._source}")
+            self._flush()
+            self._native = native_rate
+            if native_rate != self._to:
+                self._stream = soxr.ResampleStream(native_rate, self._to, 1, dtype="float32")
+        self._blocks.append(mono if self._stream is None else self._stream.resample_chunk(mono))
 
-def _log(sound: soundfile.SoundFile) -> str:
-    return str(cast(Any, sound).extra_info)
+    def finish(self) -> np.ndarray:
+        self._flush()
+        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+
+    def _flush(self) -> None:
+        if self._stream is not None:
+            empty = np.zeros(0, np.float32)
+            self._blocks.append(self._stream.resample_chunk(empty, last=True))
+        self._stream = None
 
 
 def _not_empty(samples: np.ndarray, source: str) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from palscope.errors import HookError
 
 if TYPE_CHECKING:
     from palscope.hooks.bridge import HookedAudioModel
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @contextmanager
@@ -26,7 +28,8 @@ def listening(
     with model.turns.block("hooks"):
         points = model.find_hook_points(hooks)
         handles = [
-            (point, point.add_hook(noting(name, hooks[name], fired)))
+            # A level, as within TransformerLens's `hooks`: to fire once within the block will do.
+            (point, point.add_hook(noting(name, hooks[name], fired), level=1))
             for name, point in points.items()
         ]
         try:
@@ -43,7 +46,7 @@ def listening(
         )
 
 
-def noting(name: str, hook: Callable[..., Any], fired: set[str]) -> Callable[..., Any]:
+def noting(name: Name, hook: Callable[..., Any], fired: set[Name]) -> Callable[..., Any]:
     """`hook`, which also puts `name` into `fired` when it is called."""
 
     def noted(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:

@@ -6,10 +6,8 @@ from typing import Any
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.audio.timegrid import overlaps
 from palscope.errors import PalscopeError
-from palscope.measures.columns import HEAD, TEXT_PATHWAY
-from palscope.whole import whole_number
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, TOUCH_S
 
 
 def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0) -> pd.DataFrame:
@@ -27,11 +25,8 @@ def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int =
         `pathway, tokens, start_s, end_s`, one row a stream that is seen in the table.
 
     Raises:
-        PalscopeError: no token of any stream overlaps the stretch, or it is empty, or the table
-            holds several rows of a batch.
+        PalscopeError: no token of any stream overlaps the stretch, or it is empty.
     """
-    if table["row"].nunique() > 1:
-        raise PalscopeError("the table holds several rows of a batch; choose one of them.")
     keys = _within(table, start_s, end_s, clip)[["pathway", "key", "start_s", "end_s"]]
     grouped: Any = keys.drop_duplicates().groupby("pathway", observed=True)
     return grouped.agg(
@@ -51,9 +46,12 @@ def by_seconds(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0)
 
 
 def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:
-    clip = whole_number(clip, "clip", least=0)
+    if not end_s > start_s:
+        raise PalscopeError(
+            f"{start_s:g} to {end_s:g} s is no stretch of time; its end must lie after its start."
+        )
     sound = table[(table["pathway"] != TEXT_PATHWAY) & (table["clip"] == clip)]
-    found = sound[overlaps(sound["start_s"], sound["end_s"], start_s, end_s)]
+    found = sound[(sound["start_s"] < end_s - TOUCH_S) & (sound["end_s"] > start_s + TOUCH_S)]
     if not len(found):
         heard = (
             "no sound is seen in this table"

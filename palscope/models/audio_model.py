@@ -7,12 +7,12 @@ What holds whatever the encoder and the connector are: palscope's own checkpoint
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -31,7 +31,6 @@ from palscope.models.turns import Turns, in_turn
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
-from palscope.whole import whole_numbers
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
@@ -224,15 +223,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """The edges that attention does not use now."""
         return tuple(cut for cuts in self.turns.values("cut edges") for cut in cuts)
 
-    @contextmanager
-    def expecting(self, check: Callable[[TokenLayout], None]) -> Generator[None, None, None]:
-        """Within the block, `check` gets every call's layout, before anything is computed.
-
-        It raises where the block was not made for such a call.
-        """
-        with self.turns.block("expected inputs", check):
-            yield
-
     @property
     def is_watched(self) -> bool:
         """Whether someone is being shown what attention is computed from."""
@@ -253,8 +243,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             HookError: nothing was called within the block, or attention of a layer is computed by
                 TransformerLens, because a hook listens inside it.
         """
-        wanted = range(len(self.audio_taps)) if layers is None else whole_numbers(layers, "layers")
-        watch = Watch(listener, wanted)
+        watch = Watch(listener, range(len(self.audio_taps)) if layers is None else layers)
         with self.turns.block("watched attention", watch):
             yield
         if not watch.heard:
@@ -298,7 +287,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """
         if input_features is None:
             layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
-            self._check_expected(layouts[0])
             return *layouts, audio
         if audio is not None:
             raise PromptError("give either input_features or audio, not both.")
@@ -309,7 +297,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             )
         # The layout first: a clip that has no room in the prompt is not worth encoding.
         layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, cache)
-        self._check_expected(layouts[0])
         audio = self.encode_audio(input_features, feature_lengths)
         audio.reused = False  # nobody else gets them; decoding reads the cache's copy
         return *layouts, audio
@@ -360,10 +347,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         self._check_context(layout)
         self._check_rotary(layout, before)
         return layout, new
-
-    def _check_expected(self, layout: TokenLayout) -> None:
-        for check in self.turns.values("expected inputs"):
-            check(layout)
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
@@ -559,6 +542,21 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         divided = made if self.logits_divisor == 1 else made / self.logits_divisor
         return family_of(self.text_config).logits(self.text_config, divided)
 
+    def targets(
+        self, labels: Int[Tensor, "batch columns"], layout: TokenLayout
+    ) -> Bool[Tensor, "batch next"]:
+        """Which columns' next labels count in the loss: text that a token predicts.
+
+        Targets at audio places and padding do not count, nor does a word that no token predicts:
+        right behind a clip whose tokens do not run in the last layer.
+        """
+        stream = layout.stream[:, -labels.shape[1] :].to(labels.device)
+        runs = stream == TEXT
+        last = self.route.n_layers - 1
+        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
+            runs = runs | (stream == layout.stream_index(name))
+        return (labels[:, 1:] != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
+
     def _loss(
         self,
         hidden: Tensor,
@@ -568,12 +566,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     ) -> Tensor:
         """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
         targets = labels[:, 1:].to(hidden.device)
-        stream = layout.stream[:, -labels.shape[1] :].to(hidden.device)
-        runs = stream == TEXT
-        last = self.route.n_layers - 1
-        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
-            runs = runs | (stream == layout.stream_index(name))
-        wanted = (targets != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
+        wanted = self.targets(labels, layout).to(hidden.device)
         if not bool(wanted.any()):
             raise PromptError(
                 "labels hold no target: all are -100, or at places that hold no text. Was the "

@@ -44,6 +44,11 @@ def cache_in(given: Mapping[str, Any]) -> Any:
     return only_cache(given.get(NEW), given.get(OLD))
 
 
+def cache_of(output: Any) -> Any:
+    """The cache of an output that a class of transformers made, as `generate` gives it."""
+    return getattr(output, INSTALLED)
+
+
 def naming_cache(given: Mapping[str, Any], name: str = INSTALLED) -> dict[str, Any]:
     """Keyword arguments, with a cache among them called `name`.
 

@@ -283,7 +283,10 @@ def with_tokens(prompts: Sequence[str], place: str, written: Sequence[str]) -> l
 def tokenised(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
     """`input_ids` and `attention_mask` of whole prompts; a start mark first unless they have it."""
     bos = tokenizer.bos_token
-    has_bos = bos is not None and all(prompt.startswith(bos) for prompt in prompts)
+    marked = [bos is not None and prompt.startswith(bos) for prompt in prompts]
+    has_bos = all(marked)
+    if any(marked) and not has_bos and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        prompts = [prompt.removeprefix(str(bos)) for prompt in prompts]
     data: dict[str, Any] = dict(
         tokenizer(list(prompts), padding=True, return_tensors="pt", add_special_tokens=not has_bos)
     )

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from palscope.errors import AudioError
 
-SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+# For folders and uploads; a file given by itself is known by its content.
+SOUND_ENDINGS = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".aif", ".aiff"),
+    *(".caf", ".au", ".w64", ".rf64", ".wma", ".sph"),
+)
 
 
 def sound_files(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from palscope.hooks import HookedAudioModel
 from palscope.models.base_weights import base_fingerprint, find_base
 from palscope.models.checkpoints import find_checkpoint
 
-_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas", "soundfile", "soxr")
+_PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas", "av", "soxr")
 
 
 def weights_hashes(name_or_path: str | os.PathLike[str], model: HookedAudioModel) -> dict[str, Any]:

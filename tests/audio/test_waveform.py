@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio import waveform as waveform_module
+from palscope.audio import decode as decode_module
 from palscope.errors import AudioError
 
 
@@ -63,8 +63,9 @@ def test_formats_and_widths(form: str, subtype: str, tolerance: float):
     samples = tone(16_000)
     loaded = load_audio(encoded(samples, 16_000, form, subtype))
     assert loaded.samples.dtype == np.float32
-    assert loaded.seconds == pytest.approx(0.5)
-    np.testing.assert_allclose(loaded.samples[500:-500], samples[500:-500], atol=tolerance)
+    # FFmpeg ends Vorbis on a whole block.
+    assert loaded.seconds == pytest.approx(0.5, abs=0.02 if subtype == "VORBIS" else 1e-6)
+    np.testing.assert_allclose(loaded.samples[500:7500], samples[500:7500], atol=tolerance)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
@@ -99,11 +100,11 @@ def test_many_channels():
 def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch):
     samples = np.random.default_rng(0).normal(0, 0.1, 30_011).astype(np.float32)
     file = encoded(samples, 44_100, subtype="FLOAT")
-    monkeypatch.setattr(waveform_module, "_BLOCK_VALUES", 997)
+    monkeypatch.setattr(decode_module, "_BLOCK_VALUES", 997)
     expected = soxr.resample(samples, 44_100, 16_000)
     np.testing.assert_allclose(load_audio(file).samples, expected, atol=1e-6)
     # A length of whole blocks ends with an empty one.
-    monkeypatch.setattr(waveform_module, "_BLOCK_VALUES", 30_011)
+    monkeypatch.setattr(decode_module, "_BLOCK_VALUES", 30_011)
     np.testing.assert_allclose(load_audio(file).samples, expected, atol=1e-6)
 
 
@@ -240,7 +241,7 @@ def test_infinities_that_cancel_are_not_missed():
 def test_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
     data = encoded(tone(16_000, 2.0), 16_000)
     assert load_audio(data, max_seconds=2.0).seconds == 2.0
-    monkeypatch.setattr(waveform_module, "_BLOCK_VALUES", None)  # decoding would fail
+    monkeypatch.setattr(decode_module, "_Blocks", None)  # decoding would fail
     assert "at most 1.5 s" in refused(data, max_seconds=1.5)
     assert "at most 1.5 s" in refused(np.zeros(32_000), native_rate=16_000, max_seconds=1.5)
 

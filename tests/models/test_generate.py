@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from palscope.errors import PalscopeError, PromptError
+from palscope.models.cache_names import cache_of
 from palscope.routing import Route
 from tests import tiny
 
@@ -147,11 +148,11 @@ def test_a_conversation_goes_on_from_its_cache() -> None:
     )
     more = torch.cat([said.sequences, torch.tensor([[7, 8, 9]])], 1)
     # What was said last is not in the cache yet.
-    assert said.past_key_values.get_seq_length() == said.sequences.shape[1] - 1
+    assert cache_of(said).get_seq_length() == said.sequences.shape[1] - 1
     fresh = batch | {"input_ids": more, "attention_mask": torch.ones_like(more)}
     wanted = generate(made, fresh)
     ids = {"input_ids": more, "attention_mask": torch.ones_like(more)}
-    assert torch.equal(generate(made, ids, past_key_values=said.past_key_values), wanted)
+    assert torch.equal(generate(made, ids, past_key_values=cache_of(said)), wanted)
 
 
 def test_a_repetition_penalty_never_looks_up_the_audio_place() -> None:
