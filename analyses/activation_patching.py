@@ -29,8 +29,7 @@ and their numbers as CSV) and run.json. A run that was stopped goes on with --re
 
 from __future__ import annotations
 
-import hashlib
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,7 @@ from palscope.pairs import KINDS, Pair, bundled_pairs, control, read_pairs, swap
 from palscope.plots import patching as figures
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.store import Run
 from palscope.training.manifest import Corpus, DecodedOnDemand, read_manifest
 
@@ -73,7 +73,7 @@ def main() -> int:
     source.add_argument("--pairs", type=Path, help="your own pairs")
     parser.add_argument("--split", help="of a manifest, only clips with this value in column split")
     parser.add_argument("--kind", nargs="+", choices=KINDS, help="kinds of pairs (default: all)")
-    parser.add_argument("--n", type=positive, help="so many pairs of each kind (default: 20)")
+    parser.add_argument("--n", type=count, help="so many pairs of each kind (default: 20)")
     parser.add_argument("--grid", choices=LABELS_OF_GRID, default="sites")
     parser.add_argument("--step", type=float, help="equal steps of so many seconds, not segments")
     parser.add_argument("--stream", help="sound of this stream alone (default: all together)")
@@ -89,20 +89,13 @@ def main() -> int:
         default="window",
         help="patch neighbouring layers together, or all layers from one up",
     )
-    parser.add_argument("--width", type=positive, default=3, help="layers together (default: 3)")
+    parser.add_argument("--width", type=count, default=3, help="layers together (default: 3)")
     parser.add_argument("--direction", choices=("denoising", "noising"), default="denoising")
     parser.add_argument("--metric", choices=METRICS, default="logit_diff")
     parser.add_argument(
         "--all-pairs", action="store_true", help="also those that are not answered right"
     )
     return commands.call(run, parser.parse_args())
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if int(text) < 1:
-        raise ArgumentTypeError(f"{text}; give at least 1")
-    return int(text)
 
 
 def run(given: Namespace) -> None:
@@ -121,7 +114,7 @@ def run(given: Namespace) -> None:
         clean, corrupt = (model.inputs(pair.question, c) for c in (pair.clean, pair.corrupt))
         return greedy_answers(model, clean, corrupt, pair.clean_answer, pair.corrupt_answer)
 
-    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": fingerprint}
+    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": lambda pair: pair.digest}
     results.over(pairs, measure, table="patching", keys=["run", *grids.LABELS], **shared)
     results.over(pairs, answered, table="answers", keys=["side"], **shared)
     if results.main:
@@ -149,15 +142,6 @@ def chosen_pairs(given: Namespace) -> list[Pair]:
             f"there are no bundled pairs of kind {', '.join(kinds)}; give a --manifest."
         )
     return chosen
-
-
-def fingerprint(pair: Pair) -> bytes:
-    """What a pair's rows depend on."""
-    digest = hashlib.sha256(pair.clean.samples.tobytes() + pair.corrupt.samples.tobytes())
-    digest.update(
-        repr((pair.question, pair.clean_answer, pair.corrupt_answer, pair.segments)).encode()
-    )
-    return digest.digest()
 
 
 def patched(model: HookedAudioModel, pair: Pair, given: Namespace) -> pd.DataFrame:
@@ -210,8 +194,8 @@ def present(results: Run, given: Namespace) -> None:
         kind: {"pairs": len(names), "right": int(pd.Series(names).isin(right).sum())}
         for kind, names in kinds.items()
     }
-    for kind, count in counts.items():
-        print(f"{kind}: {count['right']} of {count['pairs']} pairs are answered right")
+    for kind, told in counts.items():
+        print(f"{kind}: {told['right']} of {told['pairs']} pairs are answered right")
     if not len(used):
         raise PalscopeError(
             "the model answers no pair right on both sides, so there is nothing to restore; give "
@@ -223,9 +207,9 @@ def present(results: Run, given: Namespace) -> None:
     if used["logit_diff"].notna().any():
         answers_moved(used, by).to_csv(given.out / "moved.csv", index=False)
     for kind, rows in effects.groupby("kind", sort=False):
-        count = counts[kind]
+        told = counts[kind]
         note = figures.note(
-            rows, controls, count["pairs"], given.all_pairs, given.direction, given.metric
+            rows, controls, told["pairs"], given.all_pairs, given.direction, given.metric
         )
         draw(rows.drop(columns="kind"), given, f"{given.grid}_{kind}", note)
     results.finish(controls=controls.to_dict("records"), pairs=counts)

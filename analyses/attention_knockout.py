@@ -61,6 +61,7 @@ from palscope.pairs.pair import Pair
 from palscope.plots import knockout
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.training.manifest import Corpus, DecodedOnDemand, read_manifest
 
 DEPTH = ["group", "queries", "pathway", "first_layer", "last_layer"]
@@ -88,7 +89,8 @@ class Question:
     @property
     def content(self) -> bytes:
         samples = self.audio.samples
-        return f"{self.text} {self.answer} {self.other}".encode() + samples.tobytes()
+        about = (self.text, self.answer, self.other, self.choices, dict(self.segments))
+        return repr(about).encode() + samples.tobytes()
 
 
 def main() -> int:
@@ -97,7 +99,7 @@ def main() -> int:
     parser.add_argument("--split", help="only rows of the manifest with this value in column split")
     parser.add_argument("--kind", nargs="+", choices=KINDS, help="pairs of these kinds")
     parser.add_argument(
-        "--limit", type=int, default=20, help="clips a domain, or pairs a kind (default: 20)"
+        "--limit", type=count, default=20, help="clips a domain, or pairs a kind (default: 20)"
     )
     parser.add_argument(
         "--queries",
@@ -106,8 +108,8 @@ def main() -> int:
         default=["text", "last"],
         help="who is cut off (default: text last)",
     )
-    parser.add_argument("--width", type=int, default=6, help="layers in a window (default: 6)")
-    parser.add_argument("--step", type=int, default=3, help="layers between windows (default: 3)")
+    parser.add_argument("--width", type=count, default=6, help="layers in a window (default: 6)")
+    parser.add_argument("--step", type=count, default=3, help="layers between windows (default: 3)")
     parser.add_argument("--seconds", type=float, help="of a manifest's clips, also cut such steps")
     return commands.call(run, parser.parse_args())
 

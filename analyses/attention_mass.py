@@ -14,7 +14,7 @@ run that was stopped goes on with --resume.
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from palscope.plots import attention, comparison, paper, tables
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
 from palscope.sweeps.clips import sound_files
+from palscope.sweeps.commands import count
 from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import StoredTable
 from palscope.training.manifest import Clip, read_manifest
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--audio", required=True, nargs="+", type=Path, metavar="CLIP")
     parser.add_argument("--split", help="of a manifest, only rows with this value in column split")
     parser.add_argument(
-        "--limit", type=clips, help="so many clips of each domain, spread over labels"
+        "--limit", type=count, help="so many clips of each domain, spread over labels"
     )
     parser.add_argument(
         "--question",
@@ -59,13 +60,6 @@ def main() -> int:
         help="whose attention: 0 is the prompt's last token (default), 1 the greedy answer's first",
     )
     return commands.call(run, parser.parse_args())
-
-
-def clips(text: str) -> int:
-    """A number of clips, at least one."""
-    if int(text) < 1:
-        raise ArgumentTypeError(f"{text} clips; give at least 1")
-    return int(text)
 
 
 def run(given: Namespace) -> None:

@@ -22,7 +22,7 @@ PNG, SVG, and their numbers as CSV) and run.json. A run that was stopped goes on
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from palscope.pairs import Pair, bundled_pairs, control, read_pairs
 from palscope.plots import attribution as figures
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.store import StoredTable
 
 PATCHING = "attribution patching"
@@ -69,7 +70,7 @@ PICTURED = 4
 def main() -> int:
     parser = commands.arguments(__doc__)
     parser.add_argument("--pairs", type=Path, help="your own pairs (default: the bundled ones)")
-    parser.add_argument("--n", type=positive, help="so many pairs of each kind (default: all)")
+    parser.add_argument("--n", type=count, help="so many pairs of each kind (default: all)")
     parser.add_argument(
         "--against",
         choices=("corrupt", "silence", "noise", "shuffled", "other clip"),
@@ -78,28 +79,19 @@ def main() -> int:
         "others the log-probability of the clean answer takes the place of the logit difference",
     )
     parser.add_argument(
-        "--steps", type=positive, default=16, help="points of integrated gradients (default: 16)"
+        "--steps", type=count, default=16, help="points of integrated gradients (default: 16)"
     )
     parser.add_argument(
-        "--every", type=positive, default=5, help="patch every so many layers exactly (default: 5)"
+        "--every", type=count, default=5, help="patch every so many layers exactly (default: 5)"
     )
     parser.add_argument(
         "--step", type=float, default=0.3, help="seconds patched together (default: 0.3)"
     )
+    parser.add_argument("--windows", type=count, default=8, help="pieces of deletion (default: 8)")
     parser.add_argument(
-        "--windows", type=positive, default=8, help="pieces of deletion (default: 8)"
-    )
-    parser.add_argument(
-        "--random", type=positive, default=3, help="random orders to compare with (default: 3)"
+        "--random", type=count, default=3, help="random orders to compare with (default: 3)"
     )
     return commands.call(run, parser.parse_args())
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if int(text) < 1:
-        raise ArgumentTypeError(f"{text}; give at least 1")
-    return int(text)
 
 
 def run(given: Namespace) -> None:
@@ -107,7 +99,7 @@ def run(given: Namespace) -> None:
     pairs = chosen_pairs(given)
     model = commands.open_model(given)
     results = commands.open_run(given, model, data=[given.pairs] if given.pairs else [])
-    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": fingerprint}
+    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": lambda pair: pair.digest}
     attributions = results.over(
         pairs,
         lambda pair: attributed(model, pair, given).assign(kind=pair.kind),
@@ -141,13 +133,6 @@ def chosen_pairs(given: Namespace) -> list[Pair]:
     if given.against == "corrupt":
         return pairs
     return [control(pair, given.against, seed=given.seed) for pair in pairs]
-
-
-def fingerprint(pair: Pair) -> bytes:
-    """What a pair's rows depend on."""
-    about = (pair.question, pair.clean_answer, pair.corrupt_answer)
-    sounds = pair.clean.samples.tobytes() + pair.corrupt.samples.tobytes()
-    return repr(about).encode() + sounds
 
 
 def setting(model: HookedAudioModel, pair: Pair) -> tuple[dict[str, Any], dict[str, Any]]:

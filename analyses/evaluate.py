@@ -26,6 +26,7 @@ from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.checkpoints import find_checkpoint
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 
 OWN_EMBEDDER = "the model's own input embeddings"
 MANIFEST_ONLY = ("split", "wordings", "temporal")
@@ -50,7 +51,7 @@ def main() -> int:
         "manifest: own, or swapped: each question hears another clip of its domain with a "
         "different label",
     )
-    parser.add_argument("--limit", type=rows, help="only so many rows, spread over the labels")
+    parser.add_argument("--limit", type=count, help="only so many rows, spread over the labels")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     own = parser.add_argument_group("with --manifest")
     own.add_argument("--split", help="only rows with this value in the column split")
@@ -172,13 +173,6 @@ def refuse(given: Namespace, names: tuple[str, ...], beside: str) -> None:
     for name in names:
         if getattr(given, name) not in (None, False):
             raise BenchmarkError(f"--{name} does not go with {beside}; leave it out.")
-
-
-def rows(text: str) -> int:
-    """A number of rows, at least one."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} rows; give at least 1")
-    return int(text)
 
 
 def report(given: Namespace, scores: dict[str, Any]) -> None:

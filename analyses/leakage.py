@@ -28,6 +28,7 @@ from palscope.measures.leakage import DEPTH, leakage, leakage_profile, receptive
 from palscope.plots import leakage as figures
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import StoredTable
 from palscope.training.manifest import Clip, read_manifest
@@ -41,7 +42,7 @@ STEP_S = 0.1
 def main() -> int:
     parser = commands.arguments(__doc__)
     commands.add_clips(parser, 30)
-    parser.add_argument("--windows", type=int, default=3, help="in each clip (default: 3)")
+    parser.add_argument("--windows", type=count, default=3, help="in each clip (default: 3)")
     parser.add_argument("--window-s", type=float, default=0.2, help="seconds (default: 0.2)")
     parser.add_argument("--how", choices=("noise", "silence"), default="noise")
     return commands.call(run, parser.parse_args())

@@ -82,7 +82,9 @@ def run(given: Namespace) -> None:
         key=lambda clip: clip.name,
         item="clip",
         keys=["place", "depth"],
-        content=lambda clip: file_hash(clip.path) or "",
+        content=lambda clip: repr(
+            (clip.domain, clip.label, choices[clip.domain], file_hash(clip.path))
+        ),
     )
     if results.main:
         draw([table for _, table in stored], given.out)

@@ -31,6 +31,7 @@ from palscope.measures.masking import WAYS, domain_contrasts, masking_scores, pa
 from palscope.plots import masking
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.record import file_hash
 from palscope.training.manifest import Clip
 
@@ -40,7 +41,7 @@ def main() -> int:
     parser.add_argument("--manifest", type=Path, help="default: the package's own clips")
     parser.add_argument("--split", help="only rows with this value in column split")
     parser.add_argument(
-        "--limit", type=int, help="so many clips of each domain, spread over labels"
+        "--limit", type=count, help="so many clips of each domain, spread over labels"
     )
     parser.add_argument(
         "--way", nargs="+", choices=WAYS, default=WAYS, help="of masking (default: both)"
@@ -70,7 +71,9 @@ def run(given: Namespace) -> None:
         key=lambda pair: pair[0].name,
         item="clip",
         keys=["way", "masked"],
-        content=lambda pair: f"{pair[1].question} {pair[1].answer} {file_hash(pair[0].path)}",
+        content=lambda pair: repr(
+            (pair[1].question, pair[1].choices, pair[1].answer, file_hash(pair[0].path))
+        ),
     )
     if results.main:
         table = stored.read()

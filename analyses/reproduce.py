@@ -29,6 +29,7 @@ from palscope.models.base_weights import base_fingerprint
 from palscope.plots import experiment as plots
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.record import command_record, file_hash
 from palscope.sweeps.store import Run
 from palscope.training.curriculum import Place
@@ -56,16 +57,16 @@ def main() -> int:
         metavar="NAME=QUESTIONS[:AUDIO]",
         help="a benchmark's question file, and its sound; without any, the data's validation rows",
     )
-    parser.add_argument("--limit", type=int, help="so many validation clips of each domain")
+    parser.add_argument("--limit", type=count, help="so many validation clips of each domain")
     parser.add_argument("--seeds", type=int, nargs="+", help="others than the experiment's")
     parser.add_argument("--systems", nargs="+", help="these alone, and the baseline")
     parser.add_argument("--seconds", type=float, default=10.0, help="of sound in timed prompts")
-    parser.add_argument("--repeats", type=int, default=5, help="of each timing")
+    parser.add_argument("--repeats", type=count, default=5, help="of each timing")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--checkpoints", type=Path, help="of the trainings (OUT/checkpoints)")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
-    parser.add_argument("--workers", type=int, default=1, help="processes that decode")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=count, default=1, help="processes that decode")
+    parser.add_argument("--threads", type=count, help="CPU threads (default: all)")
     parser.add_argument("--train-only", action="store_true", help="measure another time")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     return commands.call(run, parser.parse_args())

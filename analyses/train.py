@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from palscope.sweeps import commands, processes
+from palscope.sweeps.commands import count
 from palscope.training.curriculum import Place, train_recipe
 from palscope.training.recipe import read_recipe
 
@@ -36,11 +37,11 @@ def main() -> int:
     )
     parser.add_argument("--audio", type=Path, help="folder of the sound files (the data's own)")
     parser.add_argument("--out", required=True, type=Path, help="gets a folder a stage")
-    parser.add_argument("--stage", type=int, help="train this one only, from 1")
+    parser.add_argument("--stage", type=count, help="train this one only, from 1")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded sound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="data loading, a training process")
-    parser.add_argument("--threads", type=int, help="CPU threads (all by default)")
+    parser.add_argument("--threads", type=count, help="CPU threads (all by default)")
     return commands.call(run, parser.parse_args())
 
 

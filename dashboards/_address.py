@@ -46,4 +46,9 @@ def remember_selection(selection: tuple[float, float] | None) -> None:
     if selection is None:
         st.query_params.pop("seconds", None)
     else:
-        st.query_params["seconds"] = f"{selection[0]:.2f}-{selection[1]:.2f}"
+        st.query_params["seconds"] = "-".join(map(_written, selection))
+
+
+def _written(seconds: float) -> str:
+    """As exactly as the player tells a selection; in hundredths where that is as exact."""
+    return f"{seconds:.4f}".removesuffix("00")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,10 +39,7 @@ def choose_pair() -> ChosenPair | None:
     if pair is None:
         st.info("Give two sounds, a question and both answers.")
         return None
-    about = (pair.question, pair.clean_answer, pair.corrupt_answer, pair.segments)
-    digest = hashlib.sha256(pair.clean.samples.tobytes() + pair.corrupt.samples.tobytes())
-    digest.update(repr(about).encode())
-    return ChosenPair(pair, digest.hexdigest())
+    return ChosenPair(pair, pair.digest)
 
 
 def _own() -> Pair | None:

@@ -154,8 +154,8 @@ def token_edges(tokens: pd.DataFrame | None) -> list[dict[str, Any]]:
     return [
         {
             "stream": str(stream),
-            "start": rows["start_s"].astype(float).round(4).tolist(),
-            "end": rows["end_s"].astype(float).round(4).tolist(),
+            "start": rows["start_s"].astype(float).tolist(),
+            "end": rows["end_s"].astype(float).tolist(),
         }
         for stream, rows in timed.groupby("stream", sort=False, observed=True)
     ]

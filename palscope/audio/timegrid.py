@@ -1,21 +1,67 @@
-"""The time grid of a token stream: which seconds of the clip a token stands for."""
+"""The time grid of a token stream: which seconds of the clip a token stands for.
+
+All seconds of palscope are double precision, in whole nanoseconds, and one rule says which tokens a
+stretch of time takes, wherever it is asked: `overlaps`.
+"""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from palscope.errors import AudioError
+from palscope.whole import whole_number
 
 SECONDS_PER_FEATURE = 0.01
 """Every front end gives a frame of features each 10 ms."""
 
-# Seconds are sums of decimal fractions: an edge this close to a token's edge is on it.
-_EDGE = 1e-6
+TOUCH_S = 1e-6
+"""Seconds: an edge this close to a token's edge is on it, for seconds are sums of decimals."""
+
+_PER_SECOND = 1e9  # nanoseconds; up to three months of them are exact in double precision
+
+
+def rounded(seconds: Any) -> Any:
+    """`seconds` as the doubles nearest to whole nanoseconds, 0.3 for 3 * 0.1; an array's or one's.
+
+    >>> rounded(3 * 0.1)
+    0.3
+    """
+    array = np.rint(np.asarray(seconds, dtype=np.float64) * _PER_SECOND) / _PER_SECOND
+    return array if isinstance(seconds, np.ndarray) else float(array)
+
+
+def overlaps(starts: Any, ends: Any, t0: float, t1: float) -> Any:
+    """Which tokens overlap the stretch from `t0` to `t1`: the one rule of what a stretch takes.
+
+    A token that it only touches is not taken, nor one of which it covers no more than a microsecond
+    (of a stretch shorter than four, a quarter of it). So a stretch that lies on tokens takes one of
+    them at least.
+
+    Args:
+        starts: seconds at which tokens begin, an array of any library in double precision.
+        ends: seconds at which they end. NaN edges (text) overlap nothing.
+        t0: start of the stretch, in seconds.
+        t1: its end, after `t0`; infinite for all that follows.
+
+    Returns:
+        Booleans, one a token.
+
+    Raises:
+        AudioError: it is no stretch: it must begin at 0 or later, and end after that.
+    """
+    if not 0 <= t0 < t1:  # NaN is neither
+        raise AudioError(f"{t0:g} to {t1:g} s is no stretch of time; expected 0 <= start < end.")
+    first, last = (float(np.rint(edge * _PER_SECOND)) for edge in (t0, t1))
+    last = max(last, first + 1)
+    touch = min(TOUCH_S * _PER_SECOND, (last - first) / 4)
+    begun = (starts * _PER_SECOND).round() < last - touch
+    return begun & ((ends * _PER_SECOND).round() > first + touch)
 
 
 @dataclass(frozen=True)
@@ -48,7 +94,7 @@ class TimeGrid:
             not fit.
 
     >>> TimeGrid(0.1).span(3)
-    (0.30000000000000004, 0.4)
+    (0.3, 0.4)
     >>> TimeGrid(0.1).tokens_between(0.25, 0.4, 10)
     range(2, 4)
     >>> TimeGrid(0.16, per_step=8).span(17)
@@ -70,8 +116,8 @@ class TimeGrid:
             raise AudioError(
                 f"seconds_per_step is {self.seconds_per_step}; expected a positive number."
             )
-        if self.per_step < 1:
-            raise AudioError(f"{self.per_step} tokens in a step; expected a positive number.")
+        per_step = whole_number(self.per_step, "tokens in a step", least=1, error=AudioError)
+        object.__setattr__(self, "per_step", per_step)
         if self.hz is not None:
             object.__setattr__(self, "hz", tuple(self.hz))
             if len(self.hz) != self.per_step + 1 or list(self.hz) != sorted(set(self.hz)):
@@ -129,10 +175,10 @@ class TimeGrid:
     def tokens(self, seconds: float) -> int:
         """How many tokens a clip of `seconds` has; its last step may be cut short."""
         if self.centres is None:
-            steps = math.ceil(seconds / self.seconds_per_step - _EDGE)
+            steps = math.ceil((seconds - TOUCH_S) / self.seconds_per_step)
         else:
             cycle, rest = self._within_cycle(seconds)
-            steps = cycle * self._steps_per_cycle + bisect_left(self.centres, rest - _EDGE)
+            steps = cycle * self._steps_per_cycle + bisect_left(self.centres, rest - TOUCH_S)
         return self.per_step * max(1, steps)
 
     def span(self, i: int) -> tuple[float, float]:
@@ -140,15 +186,14 @@ class TimeGrid:
 
         Raises `AudioError` for a negative `i`.
         """
-        if i < 0:
-            raise AudioError(f"Token {i} does not exist; tokens are counted from 0.")
+        i = whole_number(i, "token", least=0, error=AudioError)
         step = i // self.per_step
         start, end = self._starts(np.array([step, step + 1])).tolist()
         return start, end
 
     def band(self, i: int) -> tuple[float, float] | None:
         """Lowest and highest frequency of token `i`, in Hz; None without bands."""
-        row = i % self.per_step
+        row = whole_number(i, "token", least=0, error=AudioError) % self.per_step
         return None if self.hz is None else (self.hz[row], self.hz[row + 1])
 
     def spans(self, n: int, duration: float | None = None) -> Float[np.ndarray, "tokens 2"]:
@@ -156,10 +201,8 @@ class TimeGrid:
 
         Raises `AudioError` when a token would start at or after `duration`.
         """
-        if n < 0:
-            raise AudioError(f"{n} tokens asked for; expected none or more.")
         edges = self.edges(n, duration)
-        if duration is not None and n and edges[-2] > duration - _EDGE:
+        if duration is not None and n and edges[-2] > duration - TOUCH_S:
             raise AudioError(
                 f"{n} tokens of {self.seconds_per_step:g} s do not fit into {duration:g} s; "
                 f"the last would start at {self.span(n - 1)[0]:g} s. Check the clip's token count."
@@ -173,12 +216,13 @@ class TimeGrid:
         None lies after `duration` (seconds), and the last one there where the last token stands for
         what is left of the clip.
         """
+        n = whole_number(n, "the number of tokens", least=0, error=AudioError)
         edges = self._starts(np.arange(-(-n // self.per_step) + 1))
         if duration is None:
             return edges
-        if self.centres is not None and n and duration < self._reach(n) + _EDGE:
+        if self.centres is not None and n and duration < self._reach(n) + TOUCH_S:
             edges[-1] = max(edges[-1], duration)
-        return np.minimum(edges, duration)
+        return rounded(np.minimum(edges, duration))
 
     def tokens_between(self, t0: float, t1: float, n: int) -> range:
         """Return the tokens, of `n`, that overlap the seconds from `t0` to `t1`.
@@ -186,26 +230,16 @@ class TimeGrid:
         `t1` may lie past the last token (a clip's last token may be cut short). Raises `AudioError`
         when the window is empty, or starts before 0 or after the last token.
         """
-        if not 0 <= t0 < t1:
-            raise AudioError(f"The window {t0:g} to {t1:g} s is no window; expected 0 <= t0 < t1.")
-        if self.centres is None:
-            first = math.floor(t0 / self.seconds_per_step + _EDGE)
-            last = math.ceil(t1 / self.seconds_per_step - _EDGE)
-        else:
-            steps = self._steps_per_cycle
-            starts = self._starts(np.arange(steps)).tolist()
-            cycle, rest = self._within_cycle(t0)
-            first = cycle * steps + bisect_right(starts, max(rest, 0) + _EDGE) - 1
-            if n and t0 < self._reach(n) - _EDGE:
-                first = min(first, (n - 1) // self.per_step)
-            cycle, rest = self._within_cycle(t1)
-            last = cycle * steps + bisect_left(starts, rest - _EDGE)
-        last = max(last, first + 1)
-        if first * self.per_step >= n:
+        edges = self.edges(n)
+        if self.centres is not None and n:
+            edges[-1] = max(edges[-1], self._reach(n))  # the last stands for what is left, too
+        found = overlaps(edges[:-1], edges[1:], t0, t1).nonzero()[0]
+        if not len(found):
             raise AudioError(
-                f"The window {t0:g} to {t1:g} s starts after the last of {n} tokens, "
+                f"{t0:g} to {t1:g} s starts after the last of {n} tokens, "
                 f"which ends at {self.span(n - 1)[1] if n else 0:g} s."
             )
+        first, last = int(found[0]), int(found[-1]) + 1
         return range(first * self.per_step, min(last * self.per_step, n))
 
     def coarsen(self, k: int) -> TimeGrid:
@@ -215,8 +249,7 @@ class TimeGrid:
         steps differ.
         """
         step = self.equal_step
-        if k < 1:
-            raise AudioError(f"Cannot pool {k} tokens into one; expected at least 1.")
+        k = whole_number(k, "the tokens pooled into one", least=1, error=AudioError)
         if self.per_step % k == 0:
             hz = None if self.hz is None else self.hz[::k]
             return TimeGrid(step, self.per_step // k, hz)
@@ -233,18 +266,18 @@ class TimeGrid:
 
     def _within_cycle(self, seconds: float) -> tuple[int, float]:
         """Whole cycles before `seconds`, and what is left of them."""
-        cycle = math.floor(seconds / self.seconds_per_cycle + _EDGE)
+        cycle = math.floor((seconds + TOUCH_S) / self.seconds_per_cycle)
         return cycle, seconds - cycle * self.seconds_per_cycle
 
     def _starts(self, steps: Int[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
         """Seconds where steps begin."""
         if self.centres is None:
             begun = np.zeros(len(steps))  # 0 * inf is no number
-            return np.multiply(steps, self.seconds_per_step, out=begun, where=steps > 0)
+            return rounded(np.multiply(steps, self.seconds_per_step, out=begun, where=steps > 0))
         centres = np.array(self.centres)
         inner = np.concatenate([[0.0], (centres[:-1] + centres[1:]) / 2])
         cycles, places = np.divmod(steps, len(centres))
-        return cycles * self.seconds_per_cycle + inner[places]
+        return rounded(cycles * self.seconds_per_cycle + inner[places])
 
     def _reach(self, n: int) -> float:
         """Second up to which a clip has no more than `n` tokens: the next one's centre."""

@@ -8,10 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from palscope.audio.timegrid import TimeGrid
-
-_TOUCH = 1e-6
-"""Seconds: tokens that only touch a stretch do not lie in it."""
+from palscope.audio.timegrid import TOUCH_S, TimeGrid
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def find_regions(
     seconds = inside.double()
     if not grid.whole_clip:
         step = grid.equal_step
-        touch = _TOUCH / step
+        touch = TOUCH_S / step
         starts, ends = stretches.double().unbind(1)
         ends = ends.clamp(max=step * -(-tokens // grid.per_step))
         first = (starts / step + touch).floor().long() * grid.per_step

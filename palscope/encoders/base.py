@@ -16,6 +16,7 @@ from palscope.audio.given import is_samples
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.audio.waveform import load_audio
 from palscope.errors import AudioError, CheckpointError
+from palscope.whole import whole_numbers
 
 Samples = Float[np.ndarray, " samples"]
 
@@ -416,7 +417,7 @@ def check_layers(kind: str, layers: Sequence[int], count: int) -> tuple[int, ...
 
     Raises `CheckpointError` for a number that is none, for none at all and for one given twice.
     """
-    layers = tuple(layers)
+    layers = whole_numbers(layers, f"layers of a {kind} encoder", error=CheckpointError)
     wrong = [layer for layer in layers if not 0 <= layer <= count]
     if wrong or not layers or len(set(layers)) < len(layers):
         raise CheckpointError(

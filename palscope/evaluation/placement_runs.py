@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from palscope.models.base_weights import base_fingerprint
 from palscope.routing import Route
 from palscope.routing.depths import NO_AUDIO, Placement
 from palscope.sweeps import commands
+from palscope.sweeps.commands import count
 from palscope.sweeps.record import command_record, file_hash
 from palscope.sweeps.store import Run
 from palscope.training.manifest import Clip, Corpus, ManifestError, read_manifest
@@ -39,10 +40,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--manifest", type=Path, default=BUNDLED, help="clips to ask about (default: the bundled)"
     )
     asked.add_argument("--split", help="only rows with this value in the manifest's column split")
-    asked.add_argument("--limit", type=_count, help="so many clips of each domain")
+    asked.add_argument("--limit", type=count, help="so many clips of each domain")
     asked.add_argument("--seconds", type=float, default=10.0, help="of sound in the timed prompt")
-    asked.add_argument("--repeats", type=_count, default=5, help="of each timing")
-    asked.add_argument("--threads", type=_count, help="CPU threads (default: all)")
+    asked.add_argument("--repeats", type=count, default=5, help="of each timing")
+    asked.add_argument("--threads", type=count, help="CPU threads (default: all)")
     trained = parser.add_argument_group("training")
     trained.add_argument(
         "--train",
@@ -53,11 +54,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     trained.add_argument(
         "--steps",
-        type=_count,
+        type=count,
         default=150,
         help="of each training; few steps compare how fast placements learn, not what they reach",
     )
-    trained.add_argument("--batch", type=_count, default=12, help="clips a step")
+    trained.add_argument("--batch", type=count, default=12, help="clips a step")
     trained.add_argument("--bf16", action="store_true", help="bfloat16 bases and products")
     trained.add_argument(
         "--checkpoints", type=Path, help="folder of the trainings (default: OUT/checkpoints)"
@@ -184,10 +185,3 @@ def _only(given: Namespace, without: Sequence[str], **changes: Any) -> Namespace
     """The arguments that decide this run, so that the others do not stand in its record."""
     left = {n: v for n, v in vars(given).items() if n not in (*without, *_OF_NEITHER)}
     return Namespace(**left | changes)
-
-
-def _count(text: str) -> int:
-    """A number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text}; give a whole number from 1")
-    return int(text)

@@ -7,11 +7,12 @@ where the site has them, layers and heads. `resolve` turns it into exact tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from palscope.errors import PalscopeError
+from palscope.whole import whole_number, whole_numbers
 
 SiteName = Literal[
     "waveform",
@@ -92,7 +93,7 @@ class Sound:
 
     def __post_init__(self) -> None:
         edges = (self.start,) if self.end is None else (self.start, self.end)
-        if not all(math.isfinite(edge) for edge in edges) or self.start < 0:
+        if not all(_is_time(edge) for edge in edges) or self.start < 0:
             raise PalscopeError(
                 f"seconds {self.start} to {self.end} are no stretch of a clip; it starts at 0."
             )
@@ -100,8 +101,9 @@ class Sound:
             raise PalscopeError(
                 f"{self.start:g} to {self.end:g} s is empty; the end must lie after the start."
             )
-        if self.clip < 0:
-            raise PalscopeError(f"clip {self.clip}: clips of a prompt are counted from 0.")
+        object.__setattr__(self, "start", float(self.start))
+        object.__setattr__(self, "end", None if self.end is None else float(self.end))
+        object.__setattr__(self, "clip", whole_number(self.clip, "clip", least=0))
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,12 @@ class Text:
     what: str | int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.what == "" or self.what == ():
+        what: Any = self.what
+        if what is not None and not isinstance(what, str):
+            numbers = whole_numbers(what, "columns")
+            what = numbers[0] if hasattr(what, "__index__") and len(numbers) == 1 else numbers
+            object.__setattr__(self, "what", what)
+        if what == "" or what == ():
             raise PalscopeError("an empty string or no columns name no text token.")
 
 
@@ -152,7 +159,11 @@ class Address:
         site = SITES[self.site]
         for name in ("layers", "heads"):
             given = getattr(self, name)
-            object.__setattr__(self, name, None if given is None else _whole(name, given))
+            if given is not None:
+                numbers = tuple(sorted(set(whole_numbers(given, name, least=0))))
+                if not numbers:
+                    raise PalscopeError(f"{name} {given} name none; leave them out for all.")
+                object.__setattr__(self, name, numbers)
         if self.layers is not None and site.layers is None:
             raise PalscopeError(f"{self.site} has no layers; leave them out.")
         if self.heads is not None and not site.heads:
@@ -173,8 +184,7 @@ class Address:
         return self.tokens
 
 
-def _whole(name: str, given: Iterable[int] | int) -> tuple[int, ...]:
-    numbers = tuple(sorted({int(i) for i in ((given,) if isinstance(given, int) else given)}))
-    if not numbers or numbers[0] < 0:
-        raise PalscopeError(f"{name} {numbers} name none; count them from 0, or leave them out.")
-    return numbers
+def _is_time(seconds: Any) -> bool:
+    """Whether it is a finite number, of any library."""
+    truth = isinstance(seconds, bool)
+    return isinstance(seconds, Real) and not truth and math.isfinite(float(seconds))

@@ -54,6 +54,10 @@ def intervene(
 ) -> Generator[tuple[Resolved, ...], None, None]:
     """Within the block, calls of the model on `inputs` undergo `interventions`.
 
+    A call on other inputs is refused, for what was addressed stands elsewhere in them. The same are
+    inputs of the same tokens and padding with clips of the same lengths: every address names the
+    same tokens in them, whatever the clips sound like. What was generated may stand behind.
+
     They hold for a forward pass, `generate` (the prompt and every decoding step), `run_with_cache`
     and any measure, and act in the order given; what `Resample` and `Mean` take from other runs
     comes from runs without them, under the same route. Gradients pass through. The model is as it
@@ -67,7 +71,8 @@ def intervene(
 
     Raises:
         PalscopeError: an address cannot be resolved, or source and target differ in tokens.
-        HookError: an intervention took no effect: within the block nothing of it fired.
+        HookError: a call is on other inputs, or on another route; or an intervention took no
+            effect: within the block nothing of it fired.
     """
     interventions = list(interventions)
     with ExitStack() as stack:
@@ -123,24 +128,22 @@ def in_force(
     inputs: Mapping[str, Any],
     placed: Sequence[tuple[Bound, int]],
     copies: int = 1,
-    joining: bool = False,
 ) -> Generator[EdgeCuts, None, None]:
     """Within the block, what was bound to `inputs` acts on calls of the model.
 
     Args:
         placed: what was bound, and the copy of `inputs` on which it acts.
         copies: the calls hold so many copies of `inputs`, one behind the other.
-        joining: copies join a call at the layer where they are first changed (`models.resumed`).
 
     Yields:
         The knockouts' edges, which count what they cut.
 
     Raises:
-        HookError: a patch found none of its tokens.
+        HookError: a call is on other inputs or another route, or a patch found none of its tokens.
     """
-    rows = int(inputs["input_ids"].shape[0])
-    clips = len(model.layout(inputs).clip_row)
-    places = Places(model, inputs, copies)
+    layout = model.layout(inputs)
+    rows, clips = layout.stream.shape[0], len(layout.clip_row)
+    places = Places(model, inputs, layout.width, copies)
     edits: dict[str, list[Edit]] = {}
     cuts: list[tuple[Part, int]] = []
     for each, copy in placed:
@@ -159,9 +162,11 @@ def in_force(
 
         return edit
 
-    width = int(inputs["input_ids"].shape[1])
-    cut = EdgeCuts(cuts, width, model.cfg.n_heads, rows * copies, joining)
+    cut = EdgeCuts(cuts, layout.width, model.cfg.n_heads)
     with ExitStack() as stack:
+        if placed:
+            made_for = Inputs(model, layout, model.current_route, copies)
+            stack.enter_context(model.model.expecting(made_for))
         if cuts:
             stack.enter_context(model.model.cutting(cut))
         stack.enter_context(listening(model, {name: editor(e) for name, e in edits.items()}))
@@ -173,6 +178,36 @@ def in_force(
             "in the calls within the block. Was the model called with the inputs that they were "
             "made for?"
         )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What calls within a block must be on: `copies` of the inputs with this layout, this route."""
+
+    model: HookedAudioModel
+    layout: TokenLayout
+    route: Route
+    copies: int
+
+    def __call__(self, called: TokenLayout) -> None:
+        """Check a call's layout. Raises `HookError` on other inputs, or another route."""
+        if self.model.current_route != self.route:
+            raise HookError(
+                "the model took another route than the interventions were resolved under. Change "
+                "the route before the block, or by Reroute among them."
+            )
+        rows = self.layout.stream.shape[0]
+        if called.stream.shape[0] != rows * self.copies:
+            raise HookError(
+                f"the call has {called.stream.shape[0]} rows, but the interventions were made for "
+                f"{rows * self.copies}. Beams and other repeats are not supported."
+            )
+        other = called.differs_from(self.layout)
+        if other is not None:
+            raise HookError(
+                "the model is called with other inputs than the interventions were made for: in "
+                f"row {other[0]}, {other[1]}. Make them for these: intervene(model, inputs, …)."
+            )
 
 
 def _edited(tensor: Tensor, edits: Sequence[Edit], places: Places, done: set[int]) -> Tensor | None:

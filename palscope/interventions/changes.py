@@ -119,8 +119,9 @@ class Resample(Change):
 class Mean(Change):
     """The mean over the tokens of reference runs (mean ablation).
 
-    Every addressed token gets the mean over *all* tokens of its kind (the stream, or text) at the
-    site, in every reference: seconds and strings of the address are those of one clip.
+    Every addressed token gets the mean over *all* tokens of its kind at the site, in every clip of
+    every reference: of the stream that the address names, of all sound where it names none, or of
+    text. Seconds, clips and strings of the address are those of one prompt. Each head has its own.
     """
 
     references: Sequence[Mapping[str, Any]]
@@ -134,17 +135,29 @@ class Mean(Change):
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for inputs in self.references:
-            wide = replace(address, tokens=_of_its_kind(address))
-            for (hook, _), values in capture(model, inputs, wide).values.items():
+            wide = _of_its_kind(model, inputs, address)
+            for (hook, _), values in capture(model, inputs, *wide).values.items():
                 sums[hook] = sums.get(hook, torch.zeros(())) + values.double().sum(0)
                 counts[hook] = counts.get(hook, 0) + len(values)
         return _Fill({hook: total / counts[hook] for hook, total in sums.items()})
 
 
-def _of_its_kind(address: Address) -> Sound | Text | None:
-    if isinstance(address.key_tokens, Sound):
-        return Sound(stream=address.key_tokens.stream)
-    return None if address.key_tokens is None else Text()
+def _of_its_kind(
+    model: HookedAudioModel, inputs: Mapping[str, Any], address: Address
+) -> list[Address]:
+    """The addresses of all tokens of `inputs` that are of the kind of the addressed ones."""
+    tokens = address.key_tokens
+    if not isinstance(tokens, Sound):
+        return [replace(address, tokens=None if tokens is None else Text())]
+    layout = model.layout(inputs)
+    clips = {layout.clip_row.count(row) for row in range(layout.stream.shape[0])}
+    if len(clips) > 1 or not max(clips):
+        raise PalscopeError(
+            f"the rows of a reference have {sorted(clips)} clips; expected as many in each, at "
+            "least one. Give its prompts one by one."
+        )
+    sounds = [Sound(stream=tokens.stream, clip=clip) for clip in range(max(clips))]
+    return [replace(address, tokens=sound) for sound in sounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,4 +177,5 @@ class _Fill(Change):
         if part.hook not in self.values:
             raise PalscopeError(f"the references have no tokens at {part.hook} to average.")
         value = self.values[part.hook]
+        value = value if part.heads is None else value[list(part.heads)]
         return value.to(old).expand_as(old)

@@ -140,7 +140,7 @@ class Engine:
         """
         placed = [(each, row) for row, (bound, _) in enumerate(cells) for each in bound]
         starts = [start for _, start in cells]
-        with in_force(self._model, self._inputs, placed, len(cells), joining=True) as cuts:
+        with in_force(self._model, self._inputs, placed, len(cells)) as cuts:
             logits = resume(
                 self._model.model,
                 self.plain,

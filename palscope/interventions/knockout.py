@@ -37,26 +37,16 @@ class Knockout:
 class EdgeCuts:
     """An `EdgeCut` of `parts`, each in its row of the batch. `counted` edges were cut so far.
 
-    `joining` says that rows join the run at the layers where they are first cut (`models.resumed`),
-    so that lower layers have fewer of them.
+    `width` columns are the prompt's; what stands behind was added by decoding.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[tuple[Part, int]],
-        width: int,
-        heads: int,
-        rows: int,
-        joining: bool = False,
-    ) -> None:
+    def __init__(self, parts: Sequence[tuple[Part, int]], width: int, heads: int) -> None:
         self._parts: dict[int, list[tuple[Part, int]]] = {}
         for part, row in parts:
             assert part.layer is not None and part.queries is not None
             self._parts.setdefault(part.layer, []).append((part, row))
         self._width = width
         self._heads = heads
-        self._rows = rows
-        self._joining = joining
         self.counted = 0
 
     def __call__(
@@ -66,19 +56,10 @@ class EdgeCuts:
         keys: Int[Tensor, "batch keys"],
         visible: Bool[Tensor, "batch queries keys"],
     ) -> Bool[Tensor, "batch heads queries keys"] | None:
-        """The edges that are cut in `layer`.
-
-        Raises `HookError` when the call has more or fewer rows than the cuts were made for.
-        """
+        """The edges that are cut in `layer`."""
         found = self._parts.get(layer)
         if found is None:
             return None
-        here = queries.shape[0]
-        if here > self._rows or (here < self._rows and not self._joining):
-            raise HookError(
-                f"the call has {here} rows, but the knockout was made for "
-                f"{self._rows}. Beams and other repeats are not supported."
-            )
         each = any(part.heads is not None for part, _ in found)
         shape = (queries.shape[0], self._heads if each else 1, queries.shape[1], keys.shape[1])
         cut = torch.zeros(shape, dtype=torch.bool, device=queries.device)

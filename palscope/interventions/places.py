@@ -26,12 +26,17 @@ class Found:
 
 
 class Places:
-    """Finds parts in tensors, for a model that is called with so many copies of `inputs`."""
+    """Finds parts in tensors, for a model that is called with so many copies of `inputs`.
 
-    def __init__(self, model: HookedAudioModel, inputs: Mapping[str, Any], copies: int = 1) -> None:
+    `width` columns are the prompt's, those of a cache that `inputs` go on from included; what
+    stands behind was added by decoding.
+    """
+
+    def __init__(
+        self, model: HookedAudioModel, inputs: Mapping[str, Any], width: int, copies: int = 1
+    ) -> None:
         self._model = model
-        rows, self._width = (int(n) for n in inputs["input_ids"].shape)
-        self._rows = rows * copies
+        self._width = width
         lengths = inputs.get("feature_lengths")
         self._frames = () if lengths is None else tuple(int(n) for n in lengths) * copies
 
@@ -82,12 +87,6 @@ class Places:
         run = self._model.model.current_run
         if run is None:
             raise HookError(f"{part.hook} fired outside of a forward pass.")
-        if run.layout.stream.shape[0] != self._rows:
-            raise HookError(
-                f"{part.hook}: the call has {run.layout.stream.shape[0]} rows, but the "
-                f"interventions were made for {self._rows}. Beams and other repeats are not "
-                "supported."
-            )
         assert part.layer is not None
         layer = run.columns_of(part.layer)
         first = run.first_memory_row(part.layer) if part.axis == "memory" else 0
@@ -95,27 +94,36 @@ class Places:
         if not 0 <= here < tensor.shape[0]:
             raise HookError(f"{part.hook} fired without row {row}, which stands elsewhere.")
         if part.axis == "pattern":
-            keys = self._places(layer.keys[row], part.columns, part.onwards)
+            keys, _ = self._places(layer.keys[row], part.columns, part.onwards)
             assert part.queries is not None
-            queries = self._places(layer.running[row], part.queries, part.queries_onwards)
+            queries, _ = self._places(layer.running[row], part.queries, part.queries_onwards)
             if not len(keys) or not len(queries):
                 return None
             heads = self._heads(part, tensor.shape[1], tensor.device)
             return Found((row, heads[:, None, None], queries[None, :, None], keys[None, None, :]))
         columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, layer.running)
-        places = self._places(columns[row], part.columns, part.onwards)
+        places, which = self._places(columns[row], part.columns, part.onwards)
         if not len(places):
             return None
         if part.heads is None:
-            return Found((here, places))
+            return Found((here, places), which)
         heads = self._heads(part, tensor.shape[2], tensor.device)
-        return Found((here, places[:, None], heads[None, :]))
+        return Found((here, places[:, None], heads[None, :]), which)
 
-    def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
-        found = torch.isin(axis, wanted.to(axis.device))
+    def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> tuple[Tensor, Tensor | None]:
+        """Places on `axis` of the columns `wanted`, in their order; and which of them stand there.
+
+        The latter is None where all do. With `onwards`, what decoding added comes behind.
+        """
+        wanted = wanted.to(axis.device).contiguous()
+        order = axis.argsort()
+        at = torch.searchsorted(axis[order], wanted).clamp(max=max(len(axis) - 1, 0))
+        there = axis[order][at] == wanted if len(axis) else wanted < 0
+        places = order[at[there]]
+        which = None if onwards or bool(there.all()) else there.nonzero()[:, 0]
         if onwards:
-            found |= axis >= self._width
-        return found.nonzero()[:, 0]
+            places = torch.cat([places, (axis >= self._width).nonzero()[:, 0]])
+        return places, which
 
     @staticmethod
     def _heads(part: Part, count: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import TOUCH_S, TimeGrid, overlaps
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
@@ -25,8 +25,8 @@ Axis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", 
 OF_CLIPS = ("passing", "mel", "clip_tokens")
 """Layouts before the decoder, where a part's row is a clip of the batch."""
 
-_TOUCH = 1e-6
-"""Seconds: tokens that only touch a stretch do not overlap it."""
+_LATE_S = 0.1
+"""A stretch may end so much behind its clip: features and tokens round a clip's length."""
 
 _BLOCK = {
     "resid_pre": "hook_resid_pre",
@@ -46,7 +46,7 @@ class Part:
         hook: name of the hook point.
         axis: how its tensor is laid out.
         row: row of the batch; for sites before the decoder, the clip of the batch.
-        columns: in order: columns of the layout inside the decoder, tokens of the clip before it.
+        columns: columns of the layout inside the decoder, tokens of the clip before it; in order.
         onwards: the columns that decoding adds belong to it too.
         layer: None at a site without layers.
         heads: places on the tensor's head axis, None for all.
@@ -54,6 +54,7 @@ class Part:
         encoder: before the decoder, which of the encoder's parts.
         order: inside an encoder's layer, places of its tokens among a clip's; None where token `i`
             of what passes has place `i`.
+        clip: before the decoder, the row of the batch that has the clip, and its number there.
     """
 
     hook: str
@@ -67,6 +68,12 @@ class Part:
     queries_onwards: bool = False
     encoder: int = 0
     order: Int[Tensor, "window_tokens"] | None = None
+    clip: tuple[int, int] | None = None
+
+    @property
+    def prompt(self) -> tuple[int, int]:
+        """The row of the batch that it is in, and before the decoder the clip's number there."""
+        return (self.row, 0) if self.clip is None else self.clip
 
 
 @dataclass(frozen=True)
@@ -290,17 +297,23 @@ def _sound_columns(sound: Sound, layout: TokenLayout, row: int) -> Int[Tensor, "
         if sound.stream not in names:
             raise PalscopeError(f"no stream {sound.stream!r}; there are: {', '.join(names)}.")
         mine &= layout.stream[row].cpu() == names.index(sound.stream)
-    seconds = layout.seconds[row].cpu().double()
-    length = float(seconds[mine, 1].max())
+    starts, ends = layout.seconds[row].unbind(-1)
+    stretch = _stretch(sound, float(ends[mine].max()))
+    return (mine & overlaps(starts, ends, *stretch)).nonzero()[:, 0]
+
+
+def _stretch(sound: Sound, length: float) -> tuple[float, float]:
+    """First and last second of `sound` in a clip of so many seconds.
+
+    Raises `PalscopeError` when it lies outside; a clip's end may be given a little late.
+    """
     end = length if sound.end is None else sound.end
-    if sound.start >= length - _TOUCH or end > length + 0.1:
+    if sound.start >= length - TOUCH_S or end > length + _LATE_S:
         raise PalscopeError(
             f"{sound.start:.2f} to {end:.2f} s lies outside of clip {sound.clip}, which is "
             f"{length:.2f} s long."
         )
-    # Token edges are stored in single precision.
-    inside = (seconds[:, 0] < end - _TOUCH) & (seconds[:, 1] > sound.start + _TOUCH)
-    return (mine & inside).nonzero()[:, 0]
+    return sound.start, end
 
 
 def _string_columns(
@@ -365,17 +378,13 @@ def _before_the_decoder(
             )
         clip = owned[sound.clip]
         length = model.model.seconds_heard(frames[clip])
-        end = length if sound.end is None else sound.end
-        if end > length + 0.1:
-            raise PalscopeError(
-                f"{sound.start:.2f} to {end:.2f} s lies outside of clip {sound.clip}, which is "
-                f"{length:.2f} s long."
-            )
+        start, end = _stretch(sound, length)
         told: set[tuple[int, TimeGrid]] = set()
         for part, grid in places:
             count = _tokens_of(model, grid, frames[clip])
-            tokens = grid.tokens_between(sound.start, end, count)
-            parts.append(replace(part, row=clip, columns=torch.tensor(list(tokens))))
+            tokens = grid.tokens_between(start, end, count)
+            stands = torch.tensor(list(tokens))
+            parts.append(replace(part, row=clip, columns=stands, clip=(row, sound.clip)))
             if (part.encoder, grid) in told:
                 continue  # another layer of the same encoder
             told.add((part.encoder, grid))
@@ -479,7 +488,9 @@ def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLa
                 continue
             tokens = layout.token[row].cpu()[mine]
             clip = int(layout.clip[row].cpu()[mine[0]])
-            parts += [Part(hook, "clip_tokens", clip, tokens) for hook in hooks]
+            parts += [
+                Part(hook, "clip_tokens", clip, tokens, clip=(row, sound.clip)) for hook in hooks
+            ]
             used |= {(row, int(column)) for column in mine}
     if not parts:
         raise PalscopeError(f"connector_output: this route reads no such stream:\n{route}")
@@ -521,7 +532,7 @@ def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
             if not len(mine):
                 continue
             numbers = mine if index == TEXT else layout.token[row].cpu()[mine]
-            seconds = layout.seconds[row].cpu()[mine]
+            seconds = layout.seconds[row][mine]
             rows.append(
                 {
                     "row": row,
@@ -529,8 +540,8 @@ def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
                     "tokens": len(mine),
                     "first": int(numbers[0]),
                     "last": int(numbers[-1]),
-                    "start_s": round(float(seconds[0, 0]), 6),
-                    "end_s": round(float(seconds[-1, 1]), 6),
+                    "start_s": float(seconds[0, 0]),
+                    "end_s": float(seconds[-1, 1]),
                 }
             )
     return pd.DataFrame(rows)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palscope.audio.timegrid import overlaps
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import SITES, Address, Captured, Change, Resolved, Sound, capture
@@ -36,9 +37,6 @@ Metric = Literal["logit_diff", "logprob"]
 
 CELL = ["site", "layer", "stream", "clip", "token", "start_s", "end_s", "bin", "hz"]
 """Columns that say where an attribution belongs."""
-
-_TOUCH = 1e-6
-"""Seconds: tokens that only touch a stretch do not overlap it."""
 
 _Values = dict[tuple[str, int], Tensor]
 """By hook point and row: `[tokens, width]`."""
@@ -205,7 +203,7 @@ def attribution_at(table: pd.DataFrame, *addresses: Address) -> float:
             raise PalscopeError(f"{address}: only sound, in all heads, is summed here.")
         end = float("inf") if sound.end is None else sound.end
         mine = (whole["site"] == address.site) & (whole["clip"] == sound.clip)
-        mine &= (whole["start_s"] < end - _TOUCH) & (whole["end_s"] > sound.start + _TOUCH)
+        mine &= overlaps(whole["start_s"], whole["end_s"], sound.start, end)
         if sound.stream is not None:
             mine &= whole["stream"] == sound.stream
         if address.layers is not None:
@@ -386,8 +384,6 @@ def _column_labels(model: HookedAudioModel, inputs: Mapping[str, Any]) -> Any:
     labels: Any = model.layout(inputs).table(0)
     text = labels["stream"] == TEXT_PATHWAY
     labels["token"] = labels["token"].mask(text, labels["column"])
-    for edge in ("start_s", "end_s"):
-        labels[edge] = labels[edge].astype("float64").round(6)
     return labels
 
 
@@ -402,7 +398,7 @@ def _encoder_labels(model: HookedAudioModel, inputs: Mapping[str, Any], part: Pa
             "stream": "mel frames" if mel else "encoder tokens",
             "clip": part.row,
             "token": tokens,
-            "start_s": spans[:, 0].round(6),
-            "end_s": spans[:, 1].round(6),
+            "start_s": spans[:, 0],
+            "end_s": spans[:, 1],
         }
     )

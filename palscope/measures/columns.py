@@ -14,6 +14,7 @@ from palscope.errors import PromptError
 from palscope.hooks import HookedAudioModel
 from palscope.routing import LayerColumns, Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
+from palscope.whole import whole_numbers
 
 TEXT_PATHWAY = "text"
 """Name of the pathway that is no stream."""
@@ -21,9 +22,6 @@ TEXT_PATHWAY = "text"
 HEAD = ["row", "query", "layer", "head"]
 """Columns of a table that name one softmax: its masses sum to 1."""
 
-
-TOUCH_S = 1e-6
-"""Tokens that only touch a stretch do not overlap it, however their seconds were rounded."""
 
 Queries = Sequence[int] | Literal["text"]
 """Which tokens are asked: columns of `input_ids`, or "text", all text tokens of each row.
@@ -39,10 +37,14 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
     Raises:
         PromptError: none is given, or one does not exist or is padding.
     """
-    if queries == "text":
-        return [row.nonzero()[:, 0].tolist() for row in (layout.stream == TEXT).cpu()]
     if isinstance(queries, str):
-        raise PromptError(f"queries {queries!r} are unknown; give columns, or 'text' for all text.")
+        if queries == "text":
+            return [row.nonzero()[:, 0].tolist() for row in (layout.stream == TEXT).cpu()]
+        raise PromptError(
+            f"queries {queries!r} are unknown; give columns, which are whole numbers, or 'text' "
+            "for all text."
+        )
+    queries = whole_numbers(queries, "queries", error=PromptError)
     if not queries:
         raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
     places: list[list[int]] = []
@@ -130,6 +132,4 @@ def column_labels(
     ]
     known = labels["stream"].isin(names)  # padding has no pathway
     labels["pathway"] = pd.Categorical(labels["stream"].where(known), categories=names)
-    for edge in ("start_s", "end_s"):
-        labels[edge] = labels[edge].astype("float64").round(6)
     return labels[["pathway", "token", "clip", "start_s", "end_s"]]

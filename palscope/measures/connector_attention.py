@@ -67,7 +67,7 @@ def connector_attention(model: HookedAudioModel, inputs: Mapping[str, Any]) -> p
     lengths = [int(n) for n in inputs["feature_lengths"]]
     tokens = [[part.tokens(n) for part in encoder.parts] for n in lengths]
     most = [max(counts) for counts in zip(*tokens, strict=True)]
-    seconds = layout.seconds.nan_to_num().flatten(0, 1).cpu()
+    seconds = layout.seconds.nan_to_num().flatten(0, 1)
     pieces: list[pd.DataFrame] = []
     for clip, row in enumerate(layout.clip_row):
         own = (layout.clip == clip).flatten().cpu()
@@ -96,7 +96,7 @@ class _Spans:
 
     def of(self, grid: TimeGrid, tokens: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         every = np.minimum(grid.spans(int(tokens.max(initial=0)) + 1), self.duration)
-        return every[tokens].round(6)
+        return every[tokens]
 
     def bands(self, grid: TimeGrid, tokens: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         bands = np.array([grid.band(i) or (np.nan, np.nan) for i in range(grid.per_step)])

@@ -28,12 +28,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from palscope.audio.timegrid import TOUCH_S, TimeGrid
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Sound, Text
 from palscope.interventions.address import SITES, SiteName, Tokens
 from palscope.measures.patching import Cell
 from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
+from palscope.whole import whole_number
 
 LABELS = ("site", "stream", "layer", "last_layer", "head", "place", "start_s", "end_s")
 """Columns that name a cell of any grid; those that do not apply are missing.
@@ -55,8 +57,6 @@ LAST = Text(-1)
 
 Layers = tuple[int, ...]
 
-_TOUCH_S = 1e-6
-
 
 def layer_windows(n_layers: int, width: int = 1) -> list[Layers]:
     """All layers in windows of `width` neighbours, none twice; the top one may be narrower."""
@@ -69,9 +69,7 @@ def layers_from(n_layers: int, step: int = 1) -> list[Layers]:
 
 
 def _starts(n_layers: int, step: int) -> range:
-    if step < 1:
-        raise PalscopeError(f"{step} layers together; give at least one.")
-    return range(0, n_layers, step)
+    return range(0, n_layers, whole_number(step, "layers together", least=1))
 
 
 def steps(seconds: float, step: float, stream: str | None = None) -> dict[str, Sound]:
@@ -80,14 +78,22 @@ def steps(seconds: float, step: float, stream: str | None = None) -> dict[str, S
     Raises:
         PalscopeError: `step` is not a positive number of seconds.
     """
-    if not 0 < step < math.inf:
+    if not TOUCH_S < step < math.inf:
         raise PalscopeError(f"steps of {step:g} s; give a positive number of seconds.")
-    count = math.ceil(seconds / step - _TOUCH_S)
-    edges = [min(number * step, seconds) for number in range(count + 1)]
-    return {
-        f"{start:.2f} to {end:.2f} s": Sound(start, end, stream)
-        for start, end in itertools.pairwise(edges)
-    }
+    grid = TimeGrid(step)
+    edges: list[float] = grid.edges(grid.tokens(seconds), seconds).tolist()
+    sounds = [Sound(start, end, stream) for start, end in itertools.pairwise(edges)]
+    return dict(zip(stretch_names(edges), sounds, strict=True))
+
+
+def stretch_names(edges: Sequence[float]) -> list[str]:
+    """Names of the stretches between `edges` (seconds), no two alike."""
+    decimals = 2
+    while True:
+        written = [f"{edge:.{decimals}f}" for edge in edges]
+        if len(set(written)) == len(edges):
+            return [f"{start} to {end} s" for start, end in itertools.pairwise(written)]
+        decimals += 1
 
 
 def text_places(layout: TokenLayout) -> dict[str, Text]:

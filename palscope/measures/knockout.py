@@ -31,6 +31,7 @@ from palscope.measures.metrics import Answers, answer_metrics
 from palscope.models.scoring import answer_ids, continued
 from palscope.routing import Level, Route
 from palscope.routing.layout import TEXT
+from palscope.whole import whole_number
 
 Reader = Literal["text", "last"]
 """Who reads: all text (what is generated included), or the token alone that predicts the answer."""
@@ -69,6 +70,7 @@ def sliding_windows(n_layers: int, width: int, step: int) -> list[range]:
         PalscopeError: `width` is not 1 to `n_layers`, or `step` not 1 to `width`: layers would be
             left out.
     """
+    width, step = whole_number(width, "width"), whole_number(step, "step")
     if not 1 <= width <= n_layers or not 1 <= step <= width:
         raise PalscopeError(
             f"windows of {width} layers, {step} apart, do not cover {n_layers} layers; give a "

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import TimeGrid, overlaps
 from palscope.errors import AudioError, PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Sound, edit_waveform, resolve
@@ -30,9 +30,6 @@ How = Literal["noise", "silence"]
 
 DEPTH = ["depth", "site", "layer", "stream"]
 """Columns that name one depth of one stream."""
-
-_TOUCH = 1e-6
-"""Seconds: a token that only touches the window is none of its own."""
 
 
 def changed_window(
@@ -140,8 +137,7 @@ def leakage(
                     "token_end_s": old.spans[:, 1],
                     "offset_s": old.spans.mean(1) - (start_s + end_s) / 2,
                     "beyond_s": np.maximum(old.spans[:, 1] - end_s, start_s - old.spans[:, 0]),
-                    "overlaps": (old.spans[:, 0] < end_s - _TOUCH)
-                    & (old.spans[:, 1] > start_s + _TOUCH),
+                    "overlaps": overlaps(old.spans[:, 0], old.spans[:, 1], start_s, end_s),
                     "change": change,
                 }
             )
@@ -240,10 +236,8 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
     # Some classes give the silence behind a clip tokens, too.
     end = max(waveform.seconds, model.model.seconds_heard(len(mel)))
     found = [_Depth("mel", -1, "", mel, spans)]
-    for site, layer, stream, part, spans in places:
-        spans = cast(Any, np.minimum(spans, end)).round(6)  # a layout's are float32
-        state = captured[part.hook, part.row].float()
-        found.append(_Depth(site, layer, stream, state, spans))
+    for (site, layer, stream, _, spans), state in zip(places, captured, strict=True):
+        found.append(_Depth(site, layer, stream, state.float(), np.minimum(spans, end)))
     return found
 
 
@@ -275,7 +269,7 @@ def _places(model: HookedAudioModel, inputs: Mapping[str, Any]) -> Iterator[_Pla
         layers = None if layer < 0 else (layer,)
         part = parts(Address(site, Sound(stream=name), layers))[0]
         mine = layout.stream[0] == layout.stream_index(name)
-        return site, layer, name, part, layout.seconds[0][mine].double().cpu().numpy()
+        return site, layer, name, part, layout.seconds[0][mine.cpu()].numpy()
 
     route = model.current_route
     for stream in route.streams:

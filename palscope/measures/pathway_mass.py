@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from palscope.audio.timegrid import overlaps
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.measures.attention_rows import (
@@ -25,9 +26,10 @@ from palscope.measures.attention_rows import (
     read_rows,
     sum_tolerance,
 )
-from palscope.measures.columns import HEAD, TEXT_PATHWAY, TOUCH_S, Queries, head_columns
+from palscope.measures.columns import HEAD, TEXT_PATHWAY, Queries, head_columns
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
+from palscope.whole import whole_number
 
 KeySet = Bool[Tensor, "batch columns"]
 """Which columns of `input_ids` belong to a set, in each row of the batch."""
@@ -108,9 +110,10 @@ def seconds_set(layout: TokenLayout, start_s: float, end_s: float, clip: int = 0
     Raises:
         PalscopeError: no token of any row overlaps the stretch.
     """
+    clip = whole_number(clip, "clip", least=0)
     clips = clip_sets(layout)
     starts, ends = layout.seconds.unbind(-1)
-    within = (starts < end_s - TOUCH_S) & (ends > start_s + TOUCH_S)  # NaN, for text, is not within
+    within = overlaps(starts, ends, start_s, end_s).to(layout.stream.device)
     within &= clips.get(f"clip {clip}", torch.zeros_like(within))
     if not bool(within.any()):
         raise PalscopeError(

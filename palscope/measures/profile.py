@@ -16,6 +16,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from jaxtyping import Float
 
+from palscope.audio.timegrid import rounded
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
@@ -23,6 +24,7 @@ from palscope.interventions.cells import with_encoded
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures.bands import mean_band
 from palscope.measures.columns import TEXT_PATHWAY
+from palscope.measures.grids import stretch_names
 from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
 from palscope.measures.metrics import Answers
 
@@ -61,7 +63,8 @@ def listening_profile(
         raise PalscopeError("a profile is of one prompt with one clip; measure clips one by one.")
     inputs = with_encoded(model, inputs)
     edges = _stretches(seconds, step)
-    stretches = {f"{start:g} to {end:g} s": Sound(start, end) for start, end in edges}
+    names = stretch_names([*(start for start, _ in edges), seconds])
+    stretches = {name: Sound(*edge) for name, edge in zip(names, edges, strict=True)}
     rows = [
         *_mass_by_depth(table := attention_mass(model, inputs), model.current_route.n_layers),
         *_mass_by_seconds(table, edges),
@@ -100,7 +103,7 @@ def _stretches(seconds: float, step: float) -> list[tuple[float, float]]:
     if not 0 < step < math.inf:
         raise PalscopeError(f"steps of {step:g} s; give a positive number of seconds.")
     count = max(1, math.floor(seconds / step + 0.5))
-    starts = [round(number * step, 6) for number in range(count)]
+    starts = [rounded(number * step) for number in range(count)]
     return list(zip(starts, [*starts[1:], seconds], strict=True))
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
+from palscope.audio.timegrid import overlaps
 from palscope.errors import PalscopeError
-from palscope.measures.columns import HEAD, TEXT_PATHWAY, TOUCH_S
+from palscope.measures.columns import HEAD, TEXT_PATHWAY
+from palscope.whole import whole_number
 
 
 def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0) -> pd.DataFrame:
@@ -25,8 +27,11 @@ def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int =
         `pathway, tokens, start_s, end_s`, one row a stream that is seen in the table.
 
     Raises:
-        PalscopeError: no token of any stream overlaps the stretch, or it is empty.
+        PalscopeError: no token of any stream overlaps the stretch, or it is empty, or the table
+            holds several rows of a batch.
     """
+    if table["row"].nunique() > 1:
+        raise PalscopeError("the table holds several rows of a batch; choose one of them.")
     keys = _within(table, start_s, end_s, clip)[["pathway", "key", "start_s", "end_s"]]
     grouped: Any = keys.drop_duplicates().groupby("pathway", observed=True)
     return grouped.agg(
@@ -46,12 +51,9 @@ def by_seconds(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0)
 
 
 def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:
-    if not end_s > start_s:
-        raise PalscopeError(
-            f"{start_s:g} to {end_s:g} s is no stretch of time; its end must lie after its start."
-        )
+    clip = whole_number(clip, "clip", least=0)
     sound = table[(table["pathway"] != TEXT_PATHWAY) & (table["clip"] == clip)]
-    found = sound[(sound["start_s"] < end_s - TOUCH_S) & (sound["end_s"] > start_s + TOUCH_S)]
+    found = sound[overlaps(sound["start_s"], sound["end_s"], start_s, end_s)]
     if not len(found):
         heard = (
             "no sound is seen in this table"

@@ -14,6 +14,7 @@ from torch import Tensor
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.models.families import family_of, raw
+from palscope.whole import whole_number
 
 
 def unembed(
@@ -58,6 +59,7 @@ def answer_entries(model: HookedAudioModel, answers: Sequence[str | int]) -> lis
             if not found:
                 raise PalscopeError("an answer is empty; give a word that the model may answer.")
             answer = int(found[0])
+        answer = whole_number(answer, "an answer's id")
         if not 0 <= answer < size:
             raise PalscopeError(f"answer {answer} is no id of a vocabulary of {size} entries.")
         if answer in ids:

@@ -7,7 +7,7 @@ What holds whatever the encoder and the connector are: palscope's own checkpoint
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from palscope.models.turns import Turns, in_turn
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
+from palscope.whole import whole_numbers
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
@@ -223,6 +224,15 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """The edges that attention does not use now."""
         return tuple(cut for cuts in self.turns.values("cut edges") for cut in cuts)
 
+    @contextmanager
+    def expecting(self, check: Callable[[TokenLayout], None]) -> Generator[None, None, None]:
+        """Within the block, `check` gets every call's layout, before anything is computed.
+
+        It raises where the block was not made for such a call.
+        """
+        with self.turns.block("expected inputs", check):
+            yield
+
     @property
     def is_watched(self) -> bool:
         """Whether someone is being shown what attention is computed from."""
@@ -243,7 +253,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             HookError: nothing was called within the block, or attention of a layer is computed by
                 TransformerLens, because a hook listens inside it.
         """
-        watch = Watch(listener, range(len(self.audio_taps)) if layers is None else layers)
+        wanted = range(len(self.audio_taps)) if layers is None else whole_numbers(layers, "layers")
+        watch = Watch(listener, wanted)
         with self.turns.block("watched attention", watch):
             yield
         if not watch.heard:
@@ -287,6 +298,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """
         if input_features is None:
             layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
+            self._check_expected(layouts[0])
             return *layouts, audio
         if audio is not None:
             raise PromptError("give either input_features or audio, not both.")
@@ -297,6 +309,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             )
         # The layout first: a clip that has no room in the prompt is not worth encoding.
         layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, cache)
+        self._check_expected(layouts[0])
         audio = self.encode_audio(input_features, feature_lengths)
         audio.reused = False  # nobody else gets them; decoding reads the cache's copy
         return *layouts, audio
@@ -347,6 +360,10 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         self._check_context(layout)
         self._check_rotary(layout, before)
         return layout, new
+
+    def _check_expected(self, layout: TokenLayout) -> None:
+        for check in self.turns.values("expected inputs"):
+            check(layout)
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -103,6 +104,15 @@ class Pair:
     def differing(self) -> tuple[Segment, ...]:
         """The segments where the two clips are meant to differ."""
         return tuple(segment for segment in self.segments if segment.differs)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that it is but `changes`, in hexadecimal: what its results follow from."""
+        about = (self.name, self.kind, self.question, self.clean_answer, self.corrupt_answer)
+        made = hashlib.sha256(repr((about, self.segments)).encode())
+        for clip in (self.clean, self.corrupt):
+            made.update(clip.samples.tobytes())
+        return made.hexdigest()
 
     def _check_text(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio.timegrid import SECONDS_PER_FEATURE, TOUCH_S, TimeGrid
 from palscope.encoders import Component
 from palscope.encoders.base import ClipFeatures, Samples
 
@@ -96,7 +96,7 @@ class PublishedFamily(ABC):
         """Seconds of such a clip; to the end of its last token, if that hears padding alone."""
         heard = frames * self.seconds_per_frame
         start, end = self.grid.span(self.tokens(frames) - 1)
-        return heard if start < heard else end
+        return heard if start < heard - TOUCH_S else end
 
     def columns(self, frames: int) -> int:
         """Columns of the features that belong to a clip of `frames`: a window's filling, too."""

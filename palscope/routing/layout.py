@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from palscope.audio.timegrid import TimeGrid
+from palscope.audio.timegrid import TimeGrid, rounded
 from palscope.errors import PromptError
 from palscope.routing.route import Level, Route, Stream
+from palscope.whole import whole_number
 
 PADDING = -2
 TEXT = -1
@@ -112,20 +113,23 @@ class TokenLayout:
     """What stands in every column of a batch.
 
     Attributes:
+        ids: the column's id in `input_ids`.
         stream: PADDING, TEXT, or the index in `streams`.
         clip: index of the clip among the batch's clips, -1 for text.
         token: index of the token in its stream of its clip, -1 for text.
         position: position id; 0 for padding.
         seconds: start and end of the sound a token stands for, from the clip's start; NaN for text.
+            In double precision, and so on the CPU: not every device has that.
         clip_row: the row that each clip belongs to.
         streams: the checkpoint's streams.
     """
 
+    ids: Int[Tensor, "batch columns"]
     stream: Int[Tensor, "batch columns"]
     clip: Int[Tensor, "batch columns"]
     token: Int[Tensor, "batch columns"]
     position: Int[Tensor, "batch columns"]
-    seconds: Float[Tensor, "batch columns 2"]
+    seconds: Float64[Tensor, "batch columns 2"]
     clip_row: tuple[int, ...]
     streams: tuple[Stream, ...]
 
@@ -165,7 +169,7 @@ class TokenLayout:
         stream = torch.where(real, TEXT, PADDING)
         clip = torch.full(shape, -1)
         token = torch.full(shape, -1)
-        seconds = torch.full((*shape, 2), float("nan"))
+        seconds = torch.full((*shape, 2), float("nan"), dtype=torch.float64)
         clip_row: list[int] = []
         for row in range(shape[0]):
             places = is_audio[row].nonzero()[:, 0]
@@ -193,7 +197,7 @@ class TokenLayout:
                 last = ((tokens + 1) * ratio - 1) // grid.per_step
                 edges = grid.edges(frames[which], None if durations is None else durations[which])
                 steps = torch.stack([first, last + 1], dim=1).clamp(max=len(edges) - 1)
-                seconds[row, span] = torch.from_numpy(edges)[steps].float()
+                seconds[row, span] = torch.from_numpy(edges)[steps]
                 clip_row.append(row)
                 used += len(tokens)
         if len(clip_row) < len(frames):
@@ -203,11 +207,12 @@ class TokenLayout:
             )
         position = (real.long().cumsum(1) - 1).clamp(min=0)
         return cls(
+            input_ids,
             stream.to(device),
             clip.to(device),
             token.to(device),
             position.to(device),
-            seconds.to(device),
+            seconds,
             tuple(clip_row),
             streams,
         )
@@ -244,7 +249,8 @@ class TokenLayout:
             first = more.clip == 0
             token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
             begins = grid.span(heard - 1)[1]
-            seconds = seconds + first[..., None] * begins
+            later = torch.from_numpy(rounded(seconds.numpy() + begins))
+            seconds = torch.where(first[..., None].cpu(), later, seconds)
         base = len(rows) - len(more.clip_row)
         added = torch.where(added < 0, -1, added + base)
         if rows != sorted(rows):
@@ -254,6 +260,7 @@ class TokenLayout:
         position = self.real.sum(1, keepdim=True) + more.position
         return replace(
             self,
+            ids=torch.cat([self.ids, more.ids], 1),
             stream=torch.cat([self.stream, more.stream], 1),
             clip=torch.cat([clip, added], 1),
             token=torch.cat([self.token, token], 1),
@@ -275,7 +282,7 @@ class TokenLayout:
             for index, stream in enumerate(self.streams)
         }
         # A token over less sound than its share would have been another one, had it waited.
-        short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last].max())
+        short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last.cpu()].max())
         if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.cycle:
             raise PromptError(
                 "the clip ends within a token, which more sound would change, so it cannot go on. "
@@ -283,11 +290,41 @@ class TokenLayout:
             )
         return ends.pop()
 
+    def differs_from(self, prompts: TokenLayout) -> tuple[int, str] | None:
+        """How rows differ from copies of `prompts`, one behind the other, with text behind or not.
+
+        Rows may hold no more than the prompts' beginnings. Padding's ids do not count.
+
+        Returns:
+            The first such row and what differs, as the end of a sentence; None where none does.
+        """
+        width = min(self.width, prompts.width)
+        row = torch.arange(self.stream.shape[0]) % prompts.stream.shape[0]
+        seconds = [each.nan_to_num(-1.0) for each in (self.seconds, prompts.seconds[row])]
+        mine = self.stream[:, :width], self.ids[:, :width]
+        stream, ids = (
+            each.to(self.stream.device)[row.to(self.stream.device), :width]
+            for each in (prompts.stream, prompts.ids)
+        )
+        placed = (mine[0] != stream).any(1)
+        length = (seconds[0][:, :width] != seconds[1][:, :width]).flatten(1).any(1)
+        text = ((mine[1] != ids) & (stream != PADDING)).any(1)
+        behind = (self.stream[:, prompts.width :] >= 0).any(1)
+        for differs, what in (
+            (placed, "clips or padding stand elsewhere, or clips are longer or shorter"),
+            (length, "clips are longer or shorter"),
+            (text, "the text is another"),
+            (behind, "another clip follows"),
+        ):
+            if bool(differs.any()):
+                return int(differs.nonzero()[0, 0]), what
+        return None
+
     def repeated(self, times: int) -> TokenLayout:
         """This layout with every row, and the clips in it, repeated `times`."""
         each = {
             name: getattr(self, name).repeat_interleave(times, 0)
-            for name in ("stream", "clip", "token", "position", "seconds")
+            for name in ("ids", "stream", "clip", "token", "position", "seconds")
         }
         # The copies of a row's clips are clips of their own, numbered in reading order.
         count = self.stream.shape[0] * times
@@ -367,7 +404,13 @@ class TokenLayout:
         Args:
             row: row of the batch.
             columns: columns of this layout (all by default), e.g. a layer's keys; -1 is padding.
+
+        Raises:
+            PromptError: there is no such row.
         """
+        row = whole_number(row, "row", least=0, error=PromptError)
+        if row >= self.stream.shape[0]:
+            raise PromptError(f"row {row} does not exist: the batch has {self.stream.shape[0]}.")
         chosen = torch.arange(self.width) if columns is None else columns.cpu()
         at = chosen.clamp(min=0)
         names = {PADDING: "padding", TEXT: "text"}
@@ -383,8 +426,8 @@ class TokenLayout:
                 "clip": torch.where(clip >= 0, clip - first, -1).numpy(),
                 "token": self.token[row].cpu()[at].numpy(),
                 "position": self.position[row].cpu()[at].numpy(),
-                "start_s": self.seconds[row, :, 0].cpu()[at].numpy(),
-                "end_s": self.seconds[row, :, 1].cpu()[at].numpy(),
+                "start_s": self.seconds[row, :, 0][at].numpy(),
+                "end_s": self.seconds[row, :, 1][at].numpy(),
             }
         )
 

@@ -11,7 +11,9 @@ from palscope.routing.route import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Cell, 
 CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, KEYS, ATTEND, FULL)}
 """The cells by the symbol that they are written with."""
 
-_ROW = re.compile(r"(?P<name>[^\W\d]\w*)(/(?P<ratio>\d{1,4}))?:(?P<runs>([.kPaF](\d{1,4})?)+)")
+_ROW = re.compile(
+    r"(?P<name>[^\W\d]\w*)(/(?P<ratio>[0-9]{1,4}))?:(?P<runs>([.kPaF]([1-9][0-9]{0,3})?)+)"
+)
 _TEXT_READS_FRAMES = "frame_readers=text"
 
 
@@ -60,6 +62,6 @@ def _row(part: str, text: str) -> tuple[Stream, tuple[Cell, ...]]:
             f"{part!r} in {text!r} is no stream of a route; expected its name and its cells from "
             f"the bottom layer, e.g. frames:P10.20 (symbols: {' '.join(CELLS)})."
         )
-    runs = re.findall(r"([.kPaF])(\d*)", found["runs"])
+    runs = re.findall(r"([.kPaF])([0-9]*)", found["runs"])
     cells = tuple(CELLS[symbol] for symbol, n in runs for _ in range(int(n or 1)))
     return Stream(found["name"], int(found["ratio"] or 1)), cells

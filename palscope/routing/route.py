@@ -15,6 +15,7 @@ from html import escape
 from typing import Any, Literal
 
 from palscope.errors import RouteError
+from palscope.whole import whole_number, whole_numbers
 
 FrameReaders = Literal["all", "text"]
 
@@ -56,10 +57,8 @@ class Stream:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise RouteError(f"stream name {self.name!r} is no identifier; use e.g. 'frames'.")
-        if not isinstance(self.ratio, int) or self.ratio < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise RouteError(
-                f"stream {self.name!r}: ratio {self.ratio!r} must be a whole number from 1."
-            )
+        ratio = whole_number(self.ratio, f"stream {self.name!r}: ratio", least=1, error=RouteError)
+        object.__setattr__(self, "ratio", ratio)
 
     def tokens(self, frames: int) -> int:
         """Number of this stream's tokens for a clip of `frames` frame tokens."""
@@ -129,8 +128,8 @@ class Route:
     frame_readers: FrameReaders = "all"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_layers, int) or self.n_layers < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise RouteError(f"a route needs at least one layer, got n_layers={self.n_layers!r}.")
+        n_layers = whole_number(self.n_layers, "n_layers", least=1, error=RouteError)
+        object.__setattr__(self, "n_layers", n_layers)
         if self.frame_readers not in ("all", "text"):
             raise RouteError(f"frame_readers is {self.frame_readers!r}; expected 'all' or 'text'.")
         # Lists would compare unequal to the same route from a config, and could not be hashed.
@@ -201,7 +200,7 @@ class Route:
 
     def with_cell(self, stream: str, layers: Iterable[int], cell: Cell) -> Route:
         """This route with `cell` at `layers` of `stream`."""
-        chosen = {self._checked_layer(layer) for layer in layers}
+        chosen = self._checked_layers(layers)
         old = self.cells(stream)
         new = tuple(cell if i in chosen else c for i, c in enumerate(old))
         return replace(self, rows=tuple((s, new if s.name == stream else c) for s, c in self.rows))
@@ -212,7 +211,7 @@ class Route:
 
     def keep(self, stream: str, layers: Iterable[int]) -> Route:
         """This route with `stream` absent everywhere but at `layers`."""
-        kept = {self._checked_layer(layer) for layer in layers}
+        kept = self._checked_layers(layers)
         return self.mute(stream, (i for i in range(self.n_layers) if i not in kept))
 
     def frozen_from(self, layer: int, stream: str = "frames") -> Route:
@@ -295,6 +294,11 @@ class Route:
         return f'<div style="overflow-x:auto">{table}{_LEGEND}</div>'
 
     def _checked_layer(self, layer: int) -> int:
+        layer = whole_number(layer, "layer", error=RouteError)
         if not 0 <= layer < self.n_layers:
             raise RouteError(f"layer {layer} is not in 0 to {self.n_layers - 1}.")
         return layer
+
+    def _checked_layers(self, layers: Iterable[int]) -> set[int]:
+        numbers = whole_numbers(layers, "layers", error=RouteError)
+        return {self._checked_layer(layer) for layer in numbers}

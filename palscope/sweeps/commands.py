@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ def arguments(doc: str | None, *, models: bool = False, model: bool = True) -> A
     return parser
 
 
-def add_clips(parser: ArgumentParser, count: int) -> None:
-    """`--manifest, --split, --clips`: labelled clips, `count` of them by default."""
+def add_clips(parser: ArgumentParser, most: int) -> None:
+    """`--manifest, --split, --clips`: labelled clips, `most` of them by default."""
     parser.add_argument(
         "--manifest",
         type=Path,
@@ -75,8 +75,15 @@ def add_clips(parser: ArgumentParser, count: int) -> None:
     )
     parser.add_argument("--split", help="only clips of this split, e.g. validation")
     parser.add_argument(
-        "--clips", type=int, default=count, help=f"how many, evenly (default: {count})"
+        "--clips", type=count, default=most, help=f"how many, evenly (default: {most})"
     )
+
+
+def count(text: str) -> int:
+    """The `type` of an argument that counts: a whole number from 1, in plain digits."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise ArgumentTypeError(f"{text}; give a whole number from 1")
+    return int(text)
 
 
 def call(run: Callable[[Namespace], None], given: Namespace) -> int:

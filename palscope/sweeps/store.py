@@ -124,7 +124,7 @@ class Run:
         and torch's), so that an item's rows do not depend on which were measured before it.
 
         Args:
-            items: what to measure; of items with the same key the first counts.
+            items: what to measure; one that stands there twice is measured once.
             measure: gives an item's rows. A `PalscopeError` leaves the item out; others stop.
             table: the file's name, without its ending.
             key: names an item. It becomes the table's first column.
@@ -135,18 +135,25 @@ class Run:
                 is measured again.
 
         Raises:
-            PalscopeError: no item could be measured.
+            PalscopeError: no item could be measured, or two have the same key and other contents.
             ValueError: `keys` do not tell rows apart, the measure gives a column named `item` that
                 holds something else, or items differ in a column's type.
         """
-        named = {key(each): each for each in reversed(items)}
-        named = {name: named[name] for name in dict.fromkeys(map(key, items))}
+        named: dict[str, T] = {}
+        contents: dict[str, str | bytes] = {}
+        for each in items:
+            name, made_of = key(each), content(each) if content else ""
+            if contents.setdefault(name, made_of) != made_of:
+                raise PalscopeError(
+                    f"two different items for {table} are called {name!r}; give each a name of its "
+                    "own."
+                )
+            named.setdefault(name, each)
         shards = self.folder / "shards" / table
         shards.mkdir(parents=True, exist_ok=True)
         decides = json.dumps([_deciding(self.record), table, item, list(keys)], sort_keys=True)
         files = {
-            name: shards / f"{_digest(decides, name, content(each) if content else '')}.parquet"
-            for name, each in named.items()
+            name: shards / f"{_digest(decides, name, contents[name])}.parquet" for name in named
         }
         number, count = processes.place()
         mine = list(named)[number::count]

@@ -274,3 +274,12 @@ def test_nonsense_from_a_browser_is_no_selection(page: AppTest, report: Any):
     page.run()
     page.session_state["sound"] = {"selection": report}
     assert got(page.run()) is None
+
+
+def test_the_address_keeps_the_seconds_that_the_player_tells() -> None:
+    written = import_module("_address")._written
+    within = import_module("_player").within
+    for seconds in (0.0, 0.5, 1.25, 0.0769, 3599.9999, 1 / 3):
+        told = within((0.0, max(seconds, 0.001)), 3600)[1]
+        assert float(written(told)) == told
+    assert (written(1.0), written(1.25), written(1.255)) == ("1.00", "1.25", "1.2550")

@@ -35,7 +35,7 @@ def test_windows_cover_every_layer_once() -> None:
     assert grids.layer_windows(7, 3) == [(0, 1, 2), (3, 4, 5), (6,)]
     assert grids.layer_windows(3) == [(0,), (1,), (2,)]
     assert grids.layers_from(5, 2) == [(0, 1, 2, 3, 4), (2, 3, 4), (4,)]
-    with pytest.raises(PalscopeError, match="at least one"):
+    with pytest.raises(PalscopeError, match="whole number from 1"):
         grids.layer_windows(4, 0)
 
 

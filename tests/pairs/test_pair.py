@@ -42,6 +42,23 @@ def test_what_differs_and_how_long_it_lasts(pair: Pair) -> None:
     assert HALVES[1].slice == slice(8000, 16000)
 
 
+def test_the_digest_follows_all_that_results_depend_on(pair: Pair) -> None:
+    later = (Segment("first", 0.0, 0.25, False), Segment("second", 0.25, 1.0, True))
+    changes = (
+        {"name": "high_low"},
+        {"kind": "pitch"},
+        {"question": "Which?"},
+        {"clean_answer": "deep"},
+        {"corrupt_answer": None},
+        {"segments": later},
+        {"corrupt": waveform(HIGH)},
+        {"clean": pair.corrupt, "corrupt": pair.clean},
+    )
+    digests = {pair.digest, *(replace(pair, **change).digest for change in changes)}
+    assert len(digests) == 1 + len(changes)
+    assert replace(pair, changes=("trimmed",)).digest == pair.digest
+
+
 NAN = np.where(TIME == 0, np.nan, LOW)
 
 

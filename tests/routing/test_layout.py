@@ -87,7 +87,9 @@ def test_tokens_of_the_whole_clip_span_it() -> None:
         durations=[1.7],
     )
     audio = layout.seconds[0, 1:-1]
-    torch.testing.assert_close(audio, torch.tensor([[0, 1.7]]).expand_as(audio))
+    torch.testing.assert_close(
+        audio, torch.tensor([[0, 1.7]], dtype=torch.float64).expand_as(audio)
+    )
 
 
 def test_seconds_of_each_token_end_with_the_clip() -> None:
@@ -280,7 +282,7 @@ def test_uneven_tokens_have_the_grid_s_seconds_and_the_last_ones_reach_the_clip_
     layout = uneven(27, 2.07)
     at = layout.seconds[0]
     frames, summaries = (at[layout.stream[0] == index] for index in (0, 1))
-    spans = torch.from_numpy(CHUNKS.spans(27, 2.07)).float()
+    spans = torch.from_numpy(CHUNKS.spans(27, 2.07))
     assert torch.equal(frames, spans)
     assert torch.equal(summaries, torch.stack([spans[::3, 0], spans[2::3, 1]], dim=1))
     assert frames[-1].tolist() == pytest.approx([2.0, 2.07])
@@ -291,7 +293,7 @@ def test_a_clip_of_uneven_tokens_goes_on_after_whole_cycles_only() -> None:
     held, more = uneven(39, 3.0), uneven(14, 1.04)
     layout = held.followed_by(more, CHUNKS, goes_on=True)
     frames = layout.seconds[0][layout.stream[0] == 0]
-    torch.testing.assert_close(frames, torch.from_numpy(CHUNKS.spans(53)).float())
+    torch.testing.assert_close(frames, torch.from_numpy(CHUNKS.spans(53)))
     with pytest.raises(PromptError, match="ends within a token"):
         uneven(42, 3.2).followed_by(more, CHUNKS, goes_on=True)
 

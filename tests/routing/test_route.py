@@ -110,7 +110,7 @@ def test_only_keys_can_be_projected(level: Level) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Route.plits(0), "at least one layer"),
+        (lambda: Route.plits(0), "whole number from 1"),
         (lambda: Route.lal(4, [4]), "layer 4 is not in 0 to 3"),
         (lambda: Route.lal(4, [-1]), "layer -1 is not in 0 to 3"),
         (lambda: Route.plits(4).mute("frames", [7]), "layer 7"),

@@ -283,3 +283,10 @@ def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(PalscopeError, match=message):
             begin(tmp_path, True)
+
+
+def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:
+    named: dict[str, Any] = {"key": lambda item: item[0], "content": str}
+    with pytest.raises(PalscopeError, match="two different items for effects are called 'a'"):
+        over(begin(tmp_path), ["a1", "a2"], **named)
+    over(begin(tmp_path, True), ["a1", "b", "a1"], **named)
