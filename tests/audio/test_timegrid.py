@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palscope.audio import TimeGrid
@@ -38,6 +38,17 @@ def test_taken_tokens_overlap_the_window_and_others_do_not(t0: float, length: fl
         overlap = min(end, t0 + length) - max(start, t0)
         if abs(overlap) > 1e-5:
             assert (i in taken) == (overlap > 0)
+
+
+@given(st.integers(1, 3_600_000), st.sampled_from([10, 20, 40, 80, 160]))
+@example(140, 20)  # 0.14 / 0.02 is 7.000000000000001
+@example(141, 20)
+@example(139, 20)
+@example(1, 20)
+def test_a_clip_has_a_token_for_each_step_begun(ms: int, step: int):
+    """Counted in whole milliseconds, up to an hour."""
+    assert TimeGrid(step / 1000).tokens(ms / 1000) == -(-ms // step)
+    assert TimeGrid(step / 1000, per_step=3).tokens(ms / 1000) == 3 * -(-ms // step)
 
 
 def test_coarse_tokens_cover_their_fine_ones():

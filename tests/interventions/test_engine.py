@@ -33,7 +33,7 @@ from palscope.interventions.cells import run_cells, run_cells_plainly
 from palscope.interventions.resolve import resolve
 from palscope.models.families import FAMILIES
 from palscope.models.resumed import ResumedRun
-from palscope.routing import FRAMES, SUMMARY, Route
+from palscope.routing import FRAMES, FULL, SUMMARY, Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 from tests.interventions.conftest import prompt
@@ -135,6 +135,37 @@ def test_late_runs_give_whole_runs_numbers(tokenizer: Any, implementation: str) 
     model = make_hooked(tokenizer, Route.pal(tiny.LAYERS, [0, 2]))
     model.model.language_model.set_attn_implementation(implementation)
     agree(model)
+
+
+FROZEN = {
+    "plits": Route.plits(tiny.LAYERS).frozen_from(2),
+    "again": Route.plits(tiny.LAYERS).frozen_from(1).with_cell("frames", [2], FULL),
+    "muted": Route.plits(tiny.LAYERS).frozen_from(2).mute("frames", [2]),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_late_runs_read_sound_that_was_frozen_below(plits: Any, name: str) -> None:
+    """What is changed below is read by every layer above; what runs again goes on from it."""
+    inputs, other = two_clips(plits), two_clips(plits, 5)
+    with plits.route(FROZEN[name]):
+        places = [
+            Address(site, tokens, (layer,))
+            for site in ("audio_state", "audio_v", "resid_post")
+            for tokens in (Sound(0.3, 0.6), Sound(0.1, 0.3, clip=1))
+            for layer in range(tiny.LAYERS)
+        ]
+        places += [Address("resid_pre", Text("louder"), (1,)), Address("attn_out", LAST, (3,))]
+        places = [place for place in places if possible(plits, inputs, place)]
+        taken = capture(plits, other, *places)
+        chosen = [[Patch(place, Resample(taken))] for place in places]
+        with no_whole_run():
+            late = run_cells(plits, inputs, chosen)
+        whole = run_cells_plainly(plits, inputs, chosen)
+        plain = run_cells_plainly(plits, inputs, [[]])
+    scale = whole.abs().max()
+    assert (late - whole).abs().max() <= 1e-5 * scale
+    assert ((whole - plain).abs().amax(1) > 1e-4 * scale).all()
 
 
 def test_nothing_runs_below_a_cells_layer_or_before_its_token(

@@ -157,6 +157,31 @@ def test_noise_is_as_loud_as_what_it_replaces(sound: Waveform) -> None:
     assert not silent.samples[part].any() and changed.samples.dtype == np.float32
 
 
+def test_widths_hold_half_and_nine_tenths_of_the_change() -> None:
+    # Ten tokens on one side of the window, each a tenth of a second further off and as much moved.
+    number = np.arange(10)
+    tokens = pd.DataFrame(
+        {
+            "depth": 1,
+            "site": "encoder_block",
+            "layer": 0,
+            "stream": "",
+            "offset_s": 0.1 * number,
+            "beyond_s": 0.1 * number,
+            "overlaps": number == 0,
+            "change": 1.0,
+            "floor_moved_db": 0.0,
+        }
+    )
+    field = receptive_field(tokens.iloc[::-1]).iloc[0]
+    assert field["within50_s"] == pytest.approx(0.4)
+    assert field["within90_s"] == pytest.approx(0.8)
+    assert field["leaked"] == pytest.approx(0.9)
+    assert field["half_maximum_s"] == pytest.approx(0.9) and field["reach_s"] == pytest.approx(0.9)
+    alone = receptive_field(tokens[:1]).iloc[0]  # a clip of one token
+    assert (alone["inside"], alone["leaked"], alone["within90_s"]) == (1.0, 0.0, 0.0)
+
+
 def test_windows_that_cannot_be_changed_are_refused(ear: HookedAudioModel, sound: Waveform) -> None:
     for window in ((0.5, 0.5), (0.9, 1.1), (-0.1, 0.2)):
         with pytest.raises(PalscopeError, match=r"is empty|outside of noise|starts at 0"):

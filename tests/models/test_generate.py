@@ -84,6 +84,35 @@ def test_rows_of_a_batch_are_answered_as_if_alone(options: dict[str, int]) -> No
     assert torch.equal(together, torch.cat(alone))
 
 
+@torch.no_grad()
+def beams_by_hand(made: Any, row: dict[str, Tensor], count: int) -> Tensor:
+    """Beam search over one prompt, every beam run anew from its first word at each step."""
+    beams = [(0.0, row["input_ids"])]
+    for _ in range(NEW):
+        grown: list[tuple[float, Tensor]] = []
+        for score, ids in beams:
+            clips = {k: v for k, v in row.items() if k not in ("input_ids", "attention_mask")}
+            best = made(input_ids=ids, **clips).logits[0, -1].log_softmax(-1).topk(count)
+            for value, word in zip(best.values, best.indices, strict=True):
+                grown.append((score + value.item(), torch.cat([ids, word[None, None]], 1)))
+        beams = sorted(grown, key=lambda each: -each[0])[:count]
+    return beams[0][1][:, -NEW:]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("name", ["plits", "pal"])
+def test_beams_are_those_of_a_search_without_cache(name: str, family: str) -> None:
+    made, counts = model(family), [1, 2, 0]
+    batch = tiny.batch([[37], [52, 30], []])
+    route = {"plits": Route.plits(4), "pal": Route.pal(4, [0, 2])}[name]
+    with made.routed(route):
+        got = generate(made, batch, num_beams=3)
+        assert torch.equal(generate(made, batch, num_beams=3, use_cache=False), got)
+        alone = [beams_by_hand(made, row, 3) for row in rows(batch, counts)]
+        assert torch.equal(got, torch.cat(alone))
+        assert not torch.equal(got, generate(made, batch))  # beams change their order here
+
+
 def test_sampled_continuations_of_several_clips() -> None:
     batch = tiny.batch([[31, 52], [37]])
     options = {"do_sample": True, "num_return_sequences": 2, "top_k": 1, "temperature": 1.0}

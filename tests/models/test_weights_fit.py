@@ -17,6 +17,7 @@ from palscope.models.memory import check_fits, stored_tensors, weights_bytes
 TENSORS = {
     "embed.weight": torch.zeros(10, 4, dtype=torch.bfloat16),
     "layer.weight": torch.zeros(6, 4, dtype=torch.bfloat16),
+    "lm_head.weight": torch.zeros(5, 4, dtype=torch.bfloat16),  # untied
     "layer.bias": torch.zeros(6, dtype=torch.float32),
     "counts": torch.zeros(3, dtype=torch.int64),
     "talker.weight": torch.zeros(100, 100),
@@ -39,9 +40,9 @@ def test_bytes_are_those_of_the_tensors(folder: Path) -> None:
     assert stored_tensors(folder) == found
     heard = stored_tensors(folder, ["talker."])
     assert {each.name for each in heard} == TENSORS.keys() - {"talker.weight"}
-    # Numbers that are no floats keep their type; linear maps alone are quantised.
-    assert weights_bytes(heard, torch.float32) == 4 * (40 + 24 + 6) + 8 * 3
-    assert weights_bytes(heard, torch.bfloat16, bits=4) == 2 * 40 + 24 // 2 + 2 * 6 + 8 * 3
+    # Numbers that are no floats keep their type; linear maps but the head's alone are quantised.
+    assert weights_bytes(heard, torch.float32) == 4 * (40 + 24 + 20 + 6) + 8 * 3
+    assert weights_bytes(heard, torch.bfloat16, bits=4) == 2 * (40 + 20) + 24 // 2 + 2 * 6 + 8 * 3
 
 
 def free(monkeypatch: pytest.MonkeyPatch, **room: int) -> None:

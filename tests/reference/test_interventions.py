@@ -154,6 +154,15 @@ def test_any_patch_of_sound(setting: Setting, data: st.DataObject) -> None:
     check_rows(setting, patch, site, sound(start, end, 1), rules, layers, places)
 
 
+@pytest.mark.parametrize("clip", [0, 1])
+@pytest.mark.parametrize("site", HEARD)
+def test_each_clip_before_the_decoder(setting: Setting, site: Any, clip: int) -> None:
+    zero: Change = lambda old, *_: torch.zeros_like(old)  # noqa: E731
+    layers = (0,) if site == "encoder_block" else None
+    patch = Patch(Address(site, Sound(0.1, 0.3, clip=clip), layers), Zero())
+    check_rows(setting, patch, site, sound(0.1, 0.3, clip), [zero] * len(COUNTS), layers)
+
+
 def check_rows(
     setting: Setting,
     patch: Patch,
