@@ -20,7 +20,7 @@ A Whisper in CTranslate2's format: `palscope.encoders.convert_whisper`.
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import math
 import pickle
 import re
@@ -32,7 +32,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     ASTModel,
@@ -49,7 +48,15 @@ from palscope.encoders.base import Encoder, EncoderConfig
 from palscope.encoders.eat import PATCH, EATConfig, SSLAMConfig
 from palscope.encoders.registry import build_encoder
 from palscope.encoders.weights import load_strictly, load_whisper_encoder, save_encoder
-from palscope.errors import CheckpointError
+from palscope.errors import CheckpointError, PalscopeError
+from palscope.files import read_object
+from palscope.setup.stored import (
+    check_folder,
+    check_weights,
+    load_tensors,
+    reading,
+    without_memory,
+)
 
 _EAT_KINDS: dict[str, type[EATConfig]] = {"eat": EATConfig, "sslam": SSLAMConfig}
 
@@ -161,14 +168,20 @@ def _from_transformers(known: _Published, folder: Path, unpickle: bool) -> Encod
             f"{folder} holds no safetensors. "
             + (f"{found} may run code when read: pass --unpickle, in a sandbox." if found else "")
         )
-    whole = cast(Any, AutoConfig).from_pretrained(folder)
+    tensors = check_folder(folder)
+    with reading(folder / "config.json", "the published model's settings"):
+        whole = cast(Any, AutoConfig).from_pretrained(folder)
     config: Any = whole
     if known.part is not None and hasattr(whole, known.part):
         config = getattr(whole, known.part)
     for name, value in known.changes.items():
         setattr(config, name, value)
     renames = {"key_mapping": known.renames} if known.renames else {}
-    with _quietly():
+    with without_memory(folder):
+        planned = known.model(copy.deepcopy(config))
+    if not unpickle:
+        check_weights(planned, tensors, folder, shapes=False)
+    with _quietly(), reading(folder, f"a {known.model.__name__}"):
         model, info = known.model.from_pretrained(
             folder,
             config=config,
@@ -198,7 +211,7 @@ def _from_transformers(known: _Published, folder: Path, unpickle: bool) -> Encod
 def _front_end(kind: type[EncoderConfig], folder: Path) -> dict[str, Any]:
     """What the published front end's settings say, where they lie beside."""
     file = folder / "preprocessor_config.json"
-    read: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    read = read_object(file, "a front end's settings", CheckpointError) if file.is_file() else {}
     names: dict[str, str] = {}
     if issubclass(kind, clap.ClapConfig):
         names = {"frequency_min": "frequency_min", "frequency_max": "frequency_max"}
@@ -295,7 +308,7 @@ def _from_laion(source: Path, unpickle: bool) -> Encoder:
 def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
     """The tensors of a file: safetensors, or what a pickled checkpoint holds as its model."""
     if source.suffix == ".safetensors":
-        return load_file(source)
+        return load_tensors([source])
     if not unpickle:
         raise CheckpointError(
             f"{source} may run code when read; it is a pickle. Pass --unpickle, in a sandbox."
@@ -308,7 +321,10 @@ def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
             f"{source} cannot be read as tensors and plain values alone: {error}. In a sandbox, "
             "save its tensors as safetensors under their names."
         ) from error
-    model = cast("dict[str, Any]", read.get("model", read.get("state_dict", read)))
+    if not isinstance(read, dict):
+        raise CheckpointError(f"{source} holds a {type(read).__name__}; expected named tensors.")
+    held = cast("dict[str, Any]", read)
+    model = cast("dict[str, Any]", held.get("model", held.get("state_dict", held)))
     return {name: value for name, value in model.items() if isinstance(value, Tensor)}
 
 
@@ -335,9 +351,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         made = convert(given.kind, given.source, unpickle=given.unpickle)
-    except CheckpointError as error:
+        save_encoder(made, given.out)
+    except PalscopeError as error:
         parser.exit(1, f"{error}\n")
-    save_encoder(made, given.out)
     count = sum(weight.numel() for weight in made.parameters())
     print(f"{given.out}: {given.kind}, {count / 1e6:.1f} M parameters, width {made.width}")
 

@@ -22,7 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import WhisperConfig, WhisperFeatureExtractor
 
-from palscope.errors import CheckpointError
+from palscope.errors import CheckpointError, PalscopeError
+from palscope.files import make_folder, writing
+from palscope.setup.stored import reading
 
 # CTranslate2's numbers of element types.
 _DTYPES = {
@@ -99,9 +101,10 @@ def whisper_config(variables: dict[str, np.ndarray]) -> WhisperConfig:
 
 def convert(source: Path, out: Path, *, whole: bool = False) -> None:
     """Write `source` (a `model.bin` or a wheel) to the folder `out` as float16 safetensors."""
-    variables = read_model_bin(_model_bin(source))
-    tensors = whisper_tensors(variables)
-    config = whisper_config(variables)
+    with reading(source, "a Whisper in CTranslate2's format, or a wheel that holds one"):
+        variables = read_model_bin(_model_bin(source))
+        tensors = whisper_tensors(variables)
+        config = whisper_config(variables)
     config.architectures = ["WhisperForConditionalGeneration"]
     if not whole:
         prefix = "model.encoder."
@@ -112,10 +115,11 @@ def convert(source: Path, out: Path, *, whole: bool = False) -> None:
         }
         config.architectures = ["WhisperEncoder"]
     config.dtype = "float16"
-    out.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(out)
-    WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(out)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    make_folder(out)
+    with writing(out):
+        config.save_pretrained(out)
+        WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(out)
+        save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def _layer(variables: dict[str, np.ndarray], there: str, here: str) -> dict[str, np.ndarray]:
@@ -205,7 +209,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--whole", action="store_true", help="the decoder too")
     arguments = parser.parse_args()
-    convert(arguments.source, arguments.out, whole=arguments.whole)
+    try:
+        convert(arguments.source, arguments.out, whole=arguments.whole)
+    except PalscopeError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

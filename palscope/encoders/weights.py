@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from palscope.encoders.base import Encoder, EncoderConfig
 from palscope.encoders.registry import build_encoder, encoder_config
 from palscope.encoders.whisper import SIZES, WhisperEncoder, WhisperEncoderConfig
 from palscope.errors import CheckpointError
+from palscope.files import make_folder, read_object, write_json, writing
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.stored import check_folder, load_tensors, without_memory
 
 _BUNDLED = {"openai/whisper-tiny.en": "whisper-tiny.en-encoder"}
 # Never the *.bin files of older checkpoints: they are pickles, which run code when read.
@@ -49,27 +50,33 @@ def load_encoder(
             of another shape, or a choice does not exist.
     """
     folder = find_encoder(name_or_path)
+    check_folder(folder)
     config = _read_config(folder)
     try:
         config = replace(cast(Any, config), **choices)
     except TypeError as error:
         raise CheckpointError(f"{config.kind} encoders have no such choice: {error}.") from error
+    saved = "kind" in _read_json(folder)
+    tensors = _all_tensors(folder) if saved else _encoder_tensors(folder)
+    with without_memory(folder):
+        shape: Any = build_encoder(config)
+    check_strictly(shape if saved else shape.model, tensors, folder)
     made: Any = build_encoder(config)
-    if "kind" in _read_json(folder):
-        load_strictly(made, dict(_all_tensors(folder)), folder)
-    else:
-        load_strictly(made.model, _encoder_tensors(folder), folder)
+    load_strictly(made if saved else made.model, tensors, folder)
     return made.to(dtype).eval()
 
 
 def save_encoder(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write an encoder's settings and weights as a folder for `load_encoder`."""
+    """Write an encoder's settings and weights as a folder for `load_encoder`.
+
+    Raises `PalscopeError` where they cannot be written.
+    """
     out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(encoder.config.to_dict(), indent=2) + "\n"
-    (out / "config.json").write_text(text, encoding="utf-8")
+    make_folder(out)
+    write_json(out / "config.json", encoder.config.to_dict())
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(state, out / "model.safetensors")
+    with writing(out):
+        save_file(state, out / "model.safetensors")
 
 
 def load_whisper_encoder(
@@ -132,22 +139,15 @@ def _read_config(folder: Path) -> EncoderConfig:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} holds no config.json; expected a saved model.") from error
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file} is no JSON ({error}).") from error
-    if not isinstance(read, dict):
-        raise CheckpointError(f"{file} does not describe a model: it holds no settings.")
-    return cast("dict[str, Any]", read)
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} holds no config.json; expected a saved model.")
+    return read_object(folder / "config.json", "a saved encoder's settings", CheckpointError)
 
 
 def _encoder_tensors(folder: Path) -> dict[str, Tensor]:
     """Read the encoder's tensors by the names they have inside `transformers`' encoder."""
     tensors: dict[str, Tensor] = {}
-    for name, tensor in _all_tensors(folder):
+    for name, tensor in _all_tensors(folder).items():
         inside = name.removeprefix("model.")
         if inside.startswith("encoder."):
             tensors[inside.removeprefix("encoder.")] = tensor
@@ -156,7 +156,7 @@ def _encoder_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _all_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _all_tensors(folder: Path) -> dict[str, Tensor]:
     paths = _weight_files(folder)
     if not paths:
         pickles = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"))]
@@ -165,11 +165,7 @@ def _all_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             f"{folder} holds no model.safetensors.{found} "
             "Save the model again with save_pretrained, which writes safetensors."
         )
-    for path in paths:
-        try:
-            yield from load_file(path).items()
-        except Exception as error:  # the library's own errors have no common base
-            raise CheckpointError(f"{path} is no safetensors file ({error}).") from error
+    return load_tensors(paths)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -181,6 +177,16 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
 
     Raises `CheckpointError`, which lists them, when some are missing, foreign or of another shape.
     """
+    check_strictly(module, tensors, source)
+    module.load_state_dict(tensors)
+
+
+def check_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Check that `tensors` are those of `module`, which needs no weights for that.
+
+    Raises `CheckpointError`, which lists them, when some are missing, foreign, of another shape or
+    of integers where floats belong.
+    """
     expected = module.state_dict()
     problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     problems += [f"{name} is foreign" for name in sorted(tensors.keys() - expected.keys())]
@@ -189,10 +195,15 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
+    problems += [
+        f"{name} is of type {tensors[name].dtype}, not of floats of 16 bits or more"
+        for name in sorted(expected.keys() & tensors.keys())
+        if expected[name].is_floating_point()
+        and (not tensors[name].is_floating_point() or tensors[name].itemsize < 2)
+    ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(
             f"{source} does not hold the encoder that its settings describe: "
             f"{'; '.join(problems[:5])}{more}. Use the weights that belong to them."
         )
-    module.load_state_dict(tensors)

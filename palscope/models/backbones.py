@@ -12,10 +12,12 @@ from transformers import AutoConfig, PretrainedConfig
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import EncoderConfig, WhisperEncoderConfig
 from palscope.errors import CheckpointError
+from palscope.files import read_object
 from palscope.models.config import PalscopeConfig
 from palscope.models.modeling import PalscopeForConditionalGeneration
 from palscope.routing import Route
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.stored import UNKNOWN, check_sizes, reading
 
 BACKBONES: Mapping[str, Mapping[str, Any]] = {
     "meta-llama/Llama-3.2-1B": {
@@ -97,10 +99,10 @@ def backbone_config(name: str) -> PretrainedConfig:
             f"no config of {name!r}: give a folder with a config.json, one of "
             f"{', '.join(BACKBONES)}, or the id of a hub that can be reached."
         )
-    try:
+    file = folder / "config.json"
+    check_sizes(read_object(file, "a model's settings", CheckpointError), file, UNKNOWN)
+    with reading(file, "a decoder's settings"):
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from error
 
 
 def unloaded(

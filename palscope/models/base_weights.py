@@ -7,6 +7,7 @@ converted once to safetensors and kept in palscope's cache.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -19,7 +20,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from palscope.errors import CheckpointError
+from palscope.files import read_object
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.stored import (
+    check_folder,
+    check_weights,
+    few_bits,
+    reading,
+    without_memory,
+)
 
 #: Raise when the conversion below changes what it writes: old conversions are then not reused.
 CONVERSION = 1
@@ -93,6 +102,59 @@ def find_base(name: str | Path) -> Path:
     raise CheckpointError(_not_found(name, wheel))
 
 
+def load_base(name: str | Path, **kwargs: Any) -> Any:
+    """A base model with its weights: a causal language model of transformers.
+
+    Args:
+        name: as `find_base` takes it.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: as `find_base`; or the folder's files are damaged, do not belong to one
+            another, or lack a tensor.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = find_base(name)
+    tensors = check_folder(folder)
+    config = base_config(folder)
+    plain = not few_bits(folder)
+    with without_memory(folder):
+        made: Any = cast(Any, AutoModelForCausalLM).from_config(copy.deepcopy(config))
+    check_weights(made, tensors, folder, shapes=plain, kinds=plain)
+    with reading(folder, "a model that transformers can open"):
+        # Any: transformers' Auto classes are typed too loosely to follow.
+        model, info = cast(Any, AutoModelForCausalLM).from_pretrained(
+            folder, **{"use_safetensors": True, "output_loading_info": True, **kwargs}
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{folder} lacks tensors of its config.json: {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}. Fetch the model again."
+        )
+    return model
+
+
+def base_config(name: str | Path) -> Any:
+    """A base model's config. Raises `CheckpointError` as `find_base`, or where it is none."""
+    from transformers import AutoConfig
+
+    folder = find_base(name)
+    check_folder(folder)
+    with reading(folder / "config.json", "a model's settings"):
+        return cast(Any, AutoConfig).from_pretrained(folder)
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """A base model's tokenizer. Raises `CheckpointError` as `find_base`, or where it is none."""
+    from transformers import AutoTokenizer
+
+    folder = find_base(name)
+    check_folder(folder)
+    with reading(folder, "a tokenizer that transformers can open"):
+        return cast(Any, AutoTokenizer).from_pretrained(folder)
+
+
 @lru_cache(maxsize=8)
 def _sha256_of_file(path: Path, size: int, changed_ns: int) -> str:
     """The file's sha256; size and time stand in the key so that a changed file is read again."""
@@ -116,7 +178,7 @@ def base_fingerprint(path: str | Path) -> str:
         CheckpointError: the folder holds no `config.json` or no safetensors.
     """
     folder = _checked_folder(Path(path))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "config.json", "a model's settings", CheckpointError)
     # Who wrote the file, and from where, changes nothing about the model.
     for key in ("transformers_version", "_name_or_path"):
         config.pop(key, None)

@@ -11,18 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from palscope.encoders import EncoderConfig, load_encoder
-from palscope.errors import CheckpointError
+from palscope.errors import CheckpointError, short
+from palscope.files import read_object
 from palscope.finite import shortened, wrong_weights
-from palscope.models.base_weights import find_base
+from palscope.models.base_weights import load_base
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.stored import (
+    check_folder,
+    check_weights,
+    few_bits,
+    load_tensors,
+    reading,
+    weight_files,
+    without_memory,
+)
 
 if TYPE_CHECKING:
     from palscope.models.modeling import PalscopeForConditionalGeneration
@@ -73,11 +81,8 @@ def model_type(folder: Path) -> str | None:
     Raises:
         CheckpointError: the config cannot be read.
     """
-    try:
-        read: Any = PalscopeConfig.get_config_dict(folder)[0]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from error
-    return read.get("model_type")
+    read = read_object(folder / "config.json", "a model's settings", CheckpointError)
+    return str(kind) if (kind := read.get("model_type")) is not None else None
 
 
 def read_config(
@@ -85,10 +90,12 @@ def read_config(
 ) -> tuple[PalscopeConfig, Path]:
     """A checkpoint's config, and its folder."""
     folder = find_checkpoint(name_or_path)
+    check_folder(folder)
     if config is None:
         if (found := model_type(folder)) != PalscopeConfig.model_type:
             raise CheckpointError(f"{folder} holds a {found!r} model, not a palscope one.")
-        config = PalscopeConfig.from_pretrained(folder)
+        with reading(folder / "config.json", "a palscope model's settings"):
+            config = PalscopeConfig.from_pretrained(folder)
     return config, folder
 
 
@@ -106,26 +113,21 @@ def load_checkpoint(
     """
     if kwargs.get("quantization_config") is not None:
         kwargs["quantization_config"] = _of_decoder(kwargs["quantization_config"], folder)
+    _check_asked(cls, config, folder)
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
         kwargs["ignore_mismatched_sizes"] = True  # they are named, and refused, below
-        try:
+        with reading(folder, "a model that palscope saved"):
             model, info = load_whole(
                 folder, *args, config=config, output_loading_info=True, **kwargs
             )
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
         check_loaded(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
         check_finite(folder, model)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
-    if config.text_base is None or config.encoder_base is None:
+    if not isinstance(config.text_base, str) or not isinstance(config.encoder_base, str):
         raise CheckpointError(f"{folder}/config.json names no bases, and stores none.")
-    language_model = AutoModelForCausalLM.from_pretrained(
-        find_base(config.text_base),
-        dtype=dtype,
-        **{"use_safetensors": True, **kwargs},
-    )
+    language_model = load_base(config.text_base, dtype=dtype, **kwargs)
     dtype = language_model.dtype  # where it was "auto" or a name
     wanted_encoder = config.parsed_encoder()
     encoder = load_encoder(config.encoder_base, dtype=dtype, **_choices(wanted_encoder))
@@ -136,7 +138,7 @@ def load_checkpoint(
         )
     config.text_config = language_model.config
     model = cls(config, language_model, encoder)
-    state = _read(folder)
+    state = load_tensors(weight_files(folder))
     wanted = {key for key in model.state_dict() if not key.startswith(BASES)}
     check_loaded(folder, wanted - set(state), set(state) - wanted, {})
     try:
@@ -151,6 +153,32 @@ def load_checkpoint(
     model.connector.to(device)
     check_finite(folder, model)
     return model.eval()
+
+
+def _check_asked(
+    cls: type[PalscopeForConditionalGeneration], config: PalscopeConfig, folder: Path
+) -> None:
+    """Hold what a config asks for against the weights beside it, before it takes memory.
+
+    Raises:
+        CheckpointError: they do not fit together.
+    """
+    tensors = check_folder(folder)
+    plain = not few_bits(folder)
+    if (beside := folder / "processor_config.json").is_file():
+        read = read_object(beside, "a processor's settings", CheckpointError).get("stream_ratios")
+        own = [stream.ratio for stream in config.parsed_route().streams]
+        if read is not None and read != own:
+            raise CheckpointError(
+                f"{folder}: the processor has streams of ratios {short(read)}, the route {own}, "
+                "in the order in which their tokens stand in prompts. Save both together."
+            )
+    with without_memory(folder):
+        made = cls(copy.deepcopy(config))
+    if config.store_base:
+        check_weights(made, tensors, folder, shapes=plain, kinds=plain)
+    else:
+        check_weights(made.connector, tensors, folder, prefix="connector.")
 
 
 def _of_decoder(given: Any, folder: Path) -> BitsAndBytesConfig:
@@ -195,16 +223,6 @@ def own_state(
             )
     state = model.state_dict() if state is None else state
     return {k: v for k, v in state.items() if not k.startswith(BASES)}
-
-
-def _read(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            state |= load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}.") from error
-    return state
 
 
 def check_finite(name: str | os.PathLike[str], model: nn.Module) -> None:

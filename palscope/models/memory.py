@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import get_max_memory
-from safetensors import safe_open
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import checkpoint_here
-from palscope.setup.hub import UNREAD, hub_reachable
-
-_STORED = {
-    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1},
-    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
-}
-"""Bytes of a number, by what safetensors calls its type."""
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+from palscope.setup import stored
+from palscope.setup.hub import hub_reachable
+from palscope.setup.stored import BYTES, FLOATS, StoredTensor
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of a checkpoint: its name, how many numbers it holds, their type in the file."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers it holds."""
-        return int(torch.Size(self.shape).numel())
-
-    def size(self, dtype: torch.dtype | None, bits: int | None) -> float:
-        """Bytes in memory, as stored where `dtype` is None; of linear maps, in so many bits."""
-        if bits is not None and len(self.shape) == 2 and not _keeps_its_type(self.name):
-            return self.numbers * bits / 8
-        if dtype is None or self.kind not in _FLOATS:
-            return self.numbers * _STORED.get(self.kind, 4)
-        return self.numbers * dtype.itemsize
+def _size(tensor: StoredTensor, dtype: torch.dtype | None, bits: int | None) -> float:
+    """Bytes in memory, as stored where `dtype` is None; of linear maps, in so many bits."""
+    if bits is not None and len(tensor.shape) == 2 and not _keeps_its_type(tensor.name):
+        return tensor.numbers * bits / 8
+    if dtype is None or tensor.kind not in FLOATS:
+        return tensor.numbers * BYTES.get(tensor.kind, 4)
+    return tensor.numbers * dtype.itemsize
 
 
 def _keeps_its_type(name: str) -> bool:
@@ -61,24 +40,17 @@ def stored_tensors(
 
     Returns:
         Nothing for what cannot be found: opening it will say so.
+
+    Raises:
+        CheckpointError: a file of the folder is damaged or something else.
     """
     folder = checkpoint_here(os.fspath(name_or_path))
     found = (
         _on_the_hub(os.fspath(name_or_path))
         if folder is None
-        else _in_files(sorted(set(folder.glob("*.safetensors")) - set(folder.glob(UNREAD))))
+        else stored.stored_tensors(stored.weight_files(folder))
     )
     return [each for each in found if not each.name.startswith(tuple(unread))]
-
-
-def _in_files(files: Iterable[Path]) -> list[StoredTensor]:
-    tensors: list[StoredTensor] = []
-    for file in files:
-        with cast(Any, safe_open)(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
-                part = opened.get_slice(name)
-                tensors.append(StoredTensor(name, tuple(part.get_shape()), part.get_dtype()))
-    return tensors
 
 
 def _on_the_hub(name: str) -> list[StoredTensor]:
@@ -107,7 +79,7 @@ def weights_bytes(
         dtype: of floating-point weights once loaded; None for that of the file.
         bits: of linear maps, 8 or 4, where they are quantised.
     """
-    return round(sum(each.size(dtype, bits) for each in tensors))
+    return round(sum(_size(each, dtype, bits) for each in tensors))
 
 
 def check_fits(
@@ -155,6 +127,16 @@ def check_fits(
         "quantization_config=BitsAndBytesConfig(load_in_4bit=True)), spread it "
         "(device_map='auto', offload_folder=…), or take a smaller one."
     )
+
+
+def check_room(numbers: int, what: str) -> None:
+    """Raise `CheckpointError` where so many new weights, in float32, do not fit into memory."""
+    free: dict[Any, Any] = dict(cast(Any, get_max_memory()))
+    if 4 * numbers > free["cpu"]:
+        raise CheckpointError(
+            f"{what} would have {numbers / 1e9:.3g} B weights, {4 * numbers / 1e9:.3g} GB; this "
+            f"machine has {free['cpu'] / 1e9:.1f} GB free. Make it smaller."
+        )
 
 
 def _bits(config: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -19,7 +20,9 @@ from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
 from palscope.models.families import FAMILIES, PUBLISHED, family_of
+from palscope.models.memory import check_room
 from palscope.routing import Route
+from palscope.setup.stored import UNKNOWN, check_sizes
 
 
 class PalscopeForConditionalGeneration(AudioLanguageModel):
@@ -97,6 +100,9 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
             audio_token_id: the processor's.
             text_base: hub id or folder to refer to when saving without the decoder's weights.
             encoder_base: likewise for the encoder; when both are given, that is how it is saved.
+
+        Raises:
+            CheckpointError: the connector has no sizes of a model, or does not fit into memory.
         """
         config = PalscopeConfig(
             text_config=language_model.config,
@@ -108,6 +114,11 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
             encoder_base=encoder_base,
             store_base=text_base is None or encoder_base is None,
         )
+        check_sizes(config.connector, "the connector's settings", UNKNOWN)
+        hidden = language_model.config.get_text_config().hidden_size
+        with torch.device("meta"):
+            planned = Connector(connector, encoder.emits, hidden, route.streams)
+        check_room(sum(each.numel() for each in planned.parameters()), "the connector")
         model = cls(config, language_model, encoder)
         model.generation_config = language_model.generation_config
         return cast(Any, model).to(language_model.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -17,10 +18,14 @@ from palscope.audio.given import is_one_clip
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
-from palscope.errors import PromptError, short
+from palscope.errors import CheckpointError, PromptError, short
+from palscope.models.checkpoints import checkpoint_here
 from palscope.routing import Stream
+from palscope.setup.stored import check_folder, reading
 
 AUDIO_TOKEN = "<|audio|>"
+_MOST_TOKENS = 10_000
+"""A stream's in a second of sound, or in a clip where they stand for the whole of it."""
 AudioInput = str | Path | bytes | np.ndarray | torch.Tensor | Waveform | Mapping[str, Any]
 
 
@@ -87,6 +92,7 @@ class PalscopeProcessor(ProcessorMixin):
         self.frames_per_step = frames_per_step
         self.stream_ratios = list(stream_ratios)
         self.system = system
+        self._check_counts()
         super().__init__(feature_extractor, tokenizer, **kwargs)
         tokenizer = self.tokenizer
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
@@ -94,6 +100,17 @@ class PalscopeProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.eos_token
         if AUDIO_TOKEN not in tokenizer.get_vocab():
             tokenizer.add_tokens([AUDIO_TOKEN], special_tokens=True)
+
+    def _check_counts(self) -> None:
+        step, tokens = self.features_per_frame, self.frames_per_step
+        seconds = math.inf if step is None else step * SECONDS_PER_FEATURE
+        whole = all(type(each) is int and each >= 1 for each in (tokens, *self.stream_ratios))
+        if not whole or not self.stream_ratios or not tokens <= _MOST_TOKENS * min(seconds, 1):
+            raise CheckpointError(
+                f"features_per_frame={step}, frames_per_step={tokens} and stream_ratios="
+                f"{short(self.stream_ratios)} are no processor's: whole numbers from 1, of at most "
+                f"{_MOST_TOKENS} tokens in a second of sound."
+            )
 
     @classmethod
     def for_grid(
@@ -120,6 +137,22 @@ class PalscopeProcessor(ProcessorMixin):
             system=system,
             frames_per_step=grid.per_step,
         )
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> PalscopeProcessor:
+        """The processor of a checkpoint: a folder, or what `find_checkpoint` finds.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read.
+        """
+        name = os.fspath(pretrained_model_name_or_path)
+        folder = checkpoint_here(name)
+        if folder is not None:
+            check_folder(folder)
+        with reading(folder or Path(name), "a processor that palscope saved"):
+            return cast(Any, super()).from_pretrained(folder or name, **kwargs)
 
     @property
     def audio_token_id(self) -> int:

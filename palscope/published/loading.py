@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 
-from palscope.errors import CheckpointError
+from palscope.encoders.front_end import EncoderFeatureExtractor
+from palscope.errors import CheckpointError, short
+from palscope.files import LARGEST_SETTINGS, read_object, read_text
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.checkpoints import check_finite, check_loaded, model_type
@@ -21,6 +23,13 @@ from palscope.published.family import PublishedFamily
 from palscope.published.model import PublishedAudioModel
 from palscope.published.processor import PublishedProcessor
 from palscope.published.registry import published_class, published_family
+from palscope.setup.stored import (
+    check_folder,
+    check_weights,
+    few_bits,
+    reading,
+    without_memory,
+)
 
 
 def wrap_published(
@@ -68,8 +77,54 @@ def open_checkpoint(
     if model_type(folder) != PalscopeConfig.model_type:
         return open_published(folder, dtype=dtype or "auto", **kwargs)
     kwargs["dtype"] = dtype or torch.float32
+    processor = PalscopeProcessor.from_pretrained(folder)
     model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
-    return model, PalscopeProcessor.from_pretrained(folder)
+    check_belongs(processor, model, folder)
+    return model, processor
+
+
+def check_belongs(
+    processor: PalscopeProcessor, model: PalscopeForConditionalGeneration, folder: Path
+) -> None:
+    """Check that a checkpoint's processor counts and hears as its model does.
+
+    Raises:
+        CheckpointError: it has other streams, or in another order, than the model's route; another
+            time grid, feature extractor or audio token; or a tokenizer of another vocabulary.
+    """
+    own = PalscopeProcessor.for_grid(
+        model.encoder.feature_extractor(), processor.tokenizer, model.frame_grid, model.streams
+    )
+    own_extractor, extractor = own.feature_extractor, processor.feature_extractor
+    ids: list[int] = list(processor.tokenizer.get_vocab().values())
+    table: Any = model.get_input_embeddings()
+    rows = int(table.weight.shape[0])
+    compared: dict[str, tuple[Any, Any]] = {
+        "stream_ratios": (processor.stream_ratios, own.stream_ratios),
+        "features_per_frame": (processor.features_per_frame, own.features_per_frame),
+        "frames_per_step": (processor.frames_per_step, own.frames_per_step),
+        "audio_token_id": (processor.audio_token_id, model.audio_token_id),
+        "feature_extractor": (_settings(extractor), _settings(own_extractor)),
+    }
+    for name, (its, wanted) in compared.items():
+        if its != wanted:
+            raise CheckpointError(
+                f"{folder}: the processor's {name} is {short(its)}, the model's {short(wanted)}; "
+                "they are of two checkpoints. Save both together."
+            )
+    if beyond := [each for each in ids if each >= rows and each != model.audio_token_id]:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has tokens up to {max(beyond)}, the decoder embeds {rows}; "
+            "they are of two checkpoints. Save both together."
+        )
+
+
+def _settings(extractor: Any) -> dict[str, Any]:
+    """What decides a feature extractor's features."""
+    if isinstance(extractor, EncoderFeatureExtractor):
+        return json.loads(json.dumps(extractor.encoder))
+    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "dither")
+    return {name: getattr(extractor, name, None) for name in names}
 
 
 def open_published(
@@ -86,18 +141,22 @@ def open_published(
             processor need a package that is not installed.
     """
     published_class(model_type(folder))  # the config of a type that is not known may need its code
-    config = AutoConfig.from_pretrained(folder)
-    family = published_family(config)
+    tensors = check_folder(folder)
+    with reading(folder / "config.json", "a published model's settings"):
+        config: Any = cast(Any, AutoConfig).from_pretrained(folder)
+        family = published_family(config)
     if family.adapted:
         check_peft(folder)
     family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
-    try:
+    with without_memory(folder):
+        made = kind(copy.deepcopy(config))
+    # By transformers' names, which a published file may not have: shapes are its own to check.
+    check_weights(made, tensors, folder, shapes=False, kinds=not few_bits(folder))
+    with reading(folder, f"a {family.architecture} that transformers can open"):
         model, info = kind.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
         )
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: damaged safetensors ({error}).") from error
     check_loaded(folder, set(info["missing_keys"]), set(), info)
     family.complete(model, folder)
     check_finite(folder, model)
@@ -110,23 +169,28 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
 
     The published processor as a whole may need packages for pictures and films.
     """
+    check_folder(folder)
     try:
-        tokenizer = family.read_tokenizer(folder)
-        extractor = AutoFeatureExtractor.from_pretrained(folder)
-    except (ImportError, OSError, ValueError) as error:
-        missing = family.package is not None and isinstance(error, ImportError)
+        with reading(folder, f"the processor of {family.architecture}"):
+            tokenizer = family.read_tokenizer(folder)
+            extractor = AutoFeatureExtractor.from_pretrained(folder)
+            return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
+    except CheckpointError as error:
+        if family.package is None or not isinstance(error.__cause__, ImportError):
+            raise
         raise CheckpointError(
-            f"{folder}: the processor of {family.architecture} cannot be read: {error}"
-            + (f" Install what it needs: pip install {family.package}." if missing else "")
-        ) from error
-    return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
+            f"{error} Install what it needs: pip install {family.package}."
+        ) from error.__cause__
 
 
 def _chat_template(folder: Path) -> str | None:
     """That of the processor, which wins over the tokenizer's."""
     plain, packed = folder / "chat_template.jinja", folder / "chat_template.json"
     if plain.is_file():
-        return plain.read_text(encoding="utf-8")
+        return read_text(plain, "a chat template", CheckpointError, largest=LARGEST_SETTINGS)
     if packed.is_file():
-        return json.loads(packed.read_text(encoding="utf-8"))["chat_template"]
+        read = read_object(packed, "a chat template", CheckpointError)
+        if not isinstance(read.get("chat_template"), str):
+            raise CheckpointError(f"{packed} has no text under chat_template.")
+        return read["chat_template"]
     return None

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch.utils.data import Dataset, IterableDataset
-from transformers import AutoConfig
 
 from palscope.errors import DataError, RecipeError
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import find_base
+from palscope.models.base_weights import base_config
+from palscope.published.loading import open_checkpoint
 from palscope.sweeps import processes
 from palscope.sweeps.record import file_hash
 from palscope.training.examples import MIX, DemoExamples, Example, validation_examples
@@ -121,7 +120,7 @@ def _train_stage(
     stage = list(recipe.stages.values())[index]
     set_seed(seed)
     if before is None:
-        text = cast(Any, AutoConfig).from_pretrained(find_base(recipe.bases.text))
+        text = base_config(recipe.bases.text)
         model, processor = build(
             recipe.bases,
             recipe.route_for(text.num_hidden_layers),
@@ -129,8 +128,7 @@ def _train_stage(
             recipe.prompt,
         )
     else:
-        model = PalscopeForConditionalGeneration.from_pretrained(before, dtype=torch.float32)
-        processor: PalscopeProcessor = cast(Any, PalscopeProcessor).from_pretrained(before)
+        model, processor = cast(Any, open_checkpoint)(before, dtype=torch.float32)
     # Each stage hears other examples than the one before.
     made = _examples(recipe, stage, source, place, folder, seed + index)
     if before is None:

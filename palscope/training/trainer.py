@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -30,7 +28,7 @@ from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import find_base
+from palscope.models.base_weights import load_base, load_tokenizer
 from palscope.models.checkpoints import BASES
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
@@ -60,15 +58,14 @@ def build(
     prompt: Prompt = "chat",
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
-    folder = find_base(bases.text)
-    language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    language_model = load_base(bases.text, dtype=torch.float32)
     chosen: dict[str, Any] = (
         {} if bases.encoder_layers is None else {"layers": bases.encoder_layers}
     )
     encoder = load_encoder(bases.encoder, **chosen)
     if isinstance(connector, ConnectorShape):
         connector = connector_for(connector, route, language_model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(bases.text)
     if prompt == "instruction":
         tokenizer.chat_template = INSTRUCTION
     processor = PalscopeProcessor.for_grid(

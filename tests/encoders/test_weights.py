@@ -142,13 +142,18 @@ def test_a_pickle_is_refused_unopened(whole):
 
 def test_a_damaged_file(whole):
     (whole[0] / "model.safetensors").write_bytes(b"\x80\x04 this is no safetensors file")
-    with pytest.raises(CheckpointError, match="is no safetensors file"):
+    with pytest.raises(CheckpointError, match="expected safetensors: it is damaged"):
         load_whisper_encoder(whole[0])
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
-    [(None, "no config.json"), ("{", "no JSON"), ("{}", "d_model"), ("[]", "does not describe")],
+    [
+        (None, "no config.json"),
+        ("{", "not valid JSON"),
+        ("{}", "d_model"),
+        ("[]", "a list; expected a model"),
+    ],
 )
 def test_configs_that_are_none(whole, config: str | None, says: str):
     path = whole[0] / "config.json"
