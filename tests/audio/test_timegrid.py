@@ -51,6 +51,13 @@ def test_a_clip_has_a_token_for_each_step_begun(ms: int, step: int):
     assert TimeGrid(step / 1000, per_step=3).tokens(ms / 1000) == 3 * -(-ms // step)
 
 
+def test_a_window_after_the_last_tokens_that_share_a_step_is_refused():
+    grid = TimeGrid(0.16, per_step=8)
+    assert grid.tokens_between(0.31, 0.5, 16) == range(8, 16)
+    with pytest.raises(AudioError, match="after the last of 16"):
+        grid.tokens_between(0.33, 0.5, 16)
+
+
 def test_coarse_tokens_cover_their_fine_ones():
     fine = TimeGrid(0.02)
     assert fine.coarsen(5).span(3) == pytest.approx((fine.span(15)[0], fine.span(19)[1]))

@@ -71,3 +71,13 @@ def test_values_captured_once_serve_every_cell(pal: Any) -> None:
 def test_several_prompts_are_refused(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="one prompt"):
         run_cells(pal, two_rows(pal), [[]])
+
+
+def test_progress_is_shown_where_it_is_asked_for_alone(
+    pal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, cell = prompt(pal), [[Patch(Address("mlp_out", Text(-1), (3,)), Zero())]]
+    run_cells(pal, inputs, cell)
+    assert capsys.readouterr() == ("", "")
+    run_cells(pal, inputs, cell, progress=True)
+    assert "0/1" in capsys.readouterr().err

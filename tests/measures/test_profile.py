@@ -66,6 +66,16 @@ def test_mass_is_the_measures_own(planted: Any) -> None:
     assert whole == pytest.approx(layers.mean(), rel=1e-4)
 
 
+def test_the_clip_is_encoded_once(planted: Any) -> None:
+    inputs = planted.inputs("A", AT)
+    seconds = float(planted.model.layout(inputs).seconds.nan_to_num().max())
+    calls: list[int] = []
+    handle = planted.model.model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    listening_profile(planted.model, inputs, seconds=seconds, step=0.5)
+    handle.remove()
+    assert len(calls) == 1
+
+
 def test_one_clip_at_a_time(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="one prompt with one clip"):
         listening_profile(pal, padded_batch(pal), seconds=1.0, step=0.5)

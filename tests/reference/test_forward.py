@@ -93,6 +93,17 @@ def test_other_summary_ratios() -> None:
     check(route, [[43], [25, 30]], of=route)
 
 
+@pytest.mark.parametrize("name", ["plits", "lal", "pal"])
+def test_a_decoder_of_one_layer(name: str) -> None:
+    route = {"plits": Route.plits(1), "lal": Route.lal(1), "pal": Route.pal(1)}[name]
+    connector = tiny.full_connector(route, 1)
+    made: Any = tiny.model(route, connector=connector, num_hidden_layers=1).double()
+    batch = tiny.batch([[43], [12, 30], []], streams=route.streams)
+    with torch.no_grad():
+        logits = made(**batch).logits
+    compare(Reference(made.state_dict(), made.config.to_dict()), logits, batch, [1, 2, 0], route)
+
+
 def test_who_may_read_frames_changes_summaries_and_not_frames() -> None:
     everyone = tiny.both_streams(FULL, FULL)
     text_alone = Route(4, everyone.rows, frame_readers="text")
