@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import streamlit as st
 from _means import show_means
 
 from palscope.errors import PalscopeError
+from palscope.files import LARGEST_TEXT, read_object
 from palscope.measures import by_pathway
 
 ROOT = Path("runs")
@@ -84,13 +84,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What the script recorded about its run. Raises `PalscopeError` where it cannot be read."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PalscopeError(f"{folder / 'run.json'} cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise PalscopeError(f"{folder / 'run.json'} is no record of a run; expected an object.")
-    return record
+    return read_object(folder / "run.json", "a run's record", PalscopeError, largest=LARGEST_TEXT)
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the run …")
@@ -135,6 +129,9 @@ def show_other_files(folder: Path) -> None:
         with st.expander(f"Table {path.name}"):
             try:
                 table = pd.read_csv(path, nrows=SHOWN_ROWS)
+            except (OSError, pd.errors.ParserError, UnicodeDecodeError) as error:
+                st.error(f"{path} cannot be read: {error}")
+                continue
             except pd.errors.EmptyDataError:  # contrasts of domains, say, where there is one
                 st.caption("Empty: this run had nothing to put there.")
                 continue

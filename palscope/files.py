@@ -209,7 +209,8 @@ def why_not_written(error: Exception) -> str | None:
         return "it may not be written to; give another folder, or change its permissions"
     if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         return "a file stands where a folder should, or a folder where a file; give another name"
-    return (getattr(error, "strerror", None) or told) if isinstance(error, OSError) else None
+    # pyarrow's have a number too; a lock that is held has none.
+    return (error.strerror or told) if isinstance(error, OSError) and number is not None else None
 
 
 def make_folder(folder: Path) -> None:

@@ -19,8 +19,9 @@ from palscope.evaluation.nearest import Embedder
 from palscope.evaluation.predictions import Prediction, goes_on, predict
 from palscope.evaluation.ranking import Answerer
 from palscope.evaluation.rows import score, write_rows
+from palscope.files import write_json
 from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import hold, write_json
+from palscope.sweeps.store import hold
 
 RANKING_SAYS = "the choice to which the model gives the highest log-likelihood, its end included"
 

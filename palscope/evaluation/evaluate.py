@@ -12,8 +12,9 @@ from palscope.evaluation.predictions import Prediction, predict
 from palscope.evaluation.ranking import Answerer
 from palscope.evaluation.rows import write_rows
 from palscope.evaluation.scores import summarise, summarise_composed
+from palscope.files import write_json
 from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import hold, write_json
+from palscope.sweeps.store import hold
 from palscope.training.examples import COMPOSED, validation_examples
 from palscope.training.manifest import (
     Clip,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from palscope.errors import AudioError
+from palscope.errors import AudioError, PalscopeError
 from palscope.evaluation.items import Item
 from palscope.evaluation.ranking import Answerer, Asked, rank
-from palscope.sweeps.store import check_same, taken, write_json
+from palscope.files import (
+    LARGEST_TEXT,
+    make_folder,
+    read_object,
+    write_json,
+    write_text,
+    writing,
+)
+from palscope.sweeps.store import check_same, taken
 
 Prediction = dict[str, Any]
 """One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
@@ -92,13 +99,13 @@ def goes_on(folder: Path, settings: dict[str, Any], *, resume: bool) -> bool:
     Raises:
         PalscopeError: it holds a run and `resume` is off, or that run's settings are others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     kept = folder / "settings.json"
     if not kept.is_file():
         return False
     if not resume:
         raise taken(folder, "answers stand in it")
-    stored: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    stored = read_object(kept, "a run's settings", PalscopeError, largest=LARGEST_TEXT)
     check_same(folder, {"config": stored}, {"config": json.loads(json.dumps(settings))})
     return True
 
@@ -113,13 +120,11 @@ class _Store:
             self.done = _read(self.path)
         # Written back whole: a kill may have torn the last line, and appending would join to it.
         # First the lines of no known settings go, then the settings come.
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(map(_line, self.done.values())), encoding="utf-8")
-        os.replace(part, self.path)
+        write_text(self.path, "".join(map(_line, self.done.values())))
         write_json(folder / "settings.json", settings)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write("".join(map(_line, predictions)))
         self.done |= {prediction["key"]: prediction for prediction in predictions}
 
@@ -133,7 +138,8 @@ def _read(path: Path) -> dict[str, Prediction]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             prediction: Prediction = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             continue  # torn by a kill; its item is asked again
-        done[prediction["key"]] = prediction
+        if isinstance(prediction, dict) and "key" in prediction:  # pyright: ignore[reportUnnecessaryIsInstance]
+            done[str(prediction["key"])] = prediction
     return done

@@ -24,6 +24,7 @@ from palscope.evaluation.intervals import difference_interval, ratio_interval
 from palscope.evaluation.placements import TIMED_QUESTION, Questions
 from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.evaluation.rows import ROWS
+from palscope.files import make_folder
 from palscope.measures.cost import prefill, prefill_costs, training_costs, training_step
 from palscope.models.base_weights import base_fingerprint
 from palscope.models.scoring import prompt_batch, with_answers
@@ -31,7 +32,7 @@ from palscope.routing import Route
 from palscope.routing.notation import route_to_text
 from palscope.sweeps import processes
 from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import Run
+from palscope.sweeps.store import Run, read_table
 from palscope.training.curriculum import Place, stage_folders, train_recipe
 from palscope.training.recipe import Recipe
 from palscope.training.trained import prepare
@@ -102,7 +103,7 @@ def _trained(recipe: Recipe, seed: int, place: Place) -> Path:
     *earlier, _ = recipe.stages.items()
     if earlier:
         before = _trained(recipe.model_copy(update={"stages": dict(earlier)}), seed, place)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for folder in stage_folders(recipe, out)[:-1]:
             if processes.place()[0] == 0 and not folder.exists():
                 folder.symlink_to((before.parent / folder.name).resolve())
@@ -160,7 +161,7 @@ def ask_benchmarks(
                 model=base_fingerprint(variant.folder),
                 resume=True,
             )
-            rows: Any = pd.read_parquet(out / ROWS)
+            rows: Any = read_table(out / ROWS)
             rows = rows[rows["rule"] == scores["reported"]]
             tables.append(_marks(variant, name, rows["clip"], rows["got"], rows["of"]))
         return pd.concat(tables, ignore_index=True)

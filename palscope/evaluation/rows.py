@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +10,8 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
 from palscope.evaluation.intervals import difference_interval, mcnemar, ratio_interval
+from palscope.files import LARGEST_TEXT, read_object, whole
+from palscope.sweeps.store import read_table
 
 ROWS = "rows.parquet"
 NOT_CATEGORIES = ("rule", "id", "clip", "got", "of")
@@ -20,10 +20,9 @@ NOT_CATEGORIES = ("rule", "id", "clip", "got", "of")
 def write_rows(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Store each rule's rows in one table, `rule, id, clip, CATEGORIES…, got, of`."""
     kept = [cast(Any, table).assign(rule=name) for name, table in tables.items() if len(table)]
-    part = folder / f"{ROWS}.part"
-    whole: Any = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame({"rule": []})
-    whole.to_parquet(part, index=False)
-    os.replace(part, folder / ROWS)
+    table: Any = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame({"rule": []})
+    with whole(folder / ROWS) as part:
+        table.to_parquet(part, index=False)
 
 
 def score(rows: pd.DataFrame, measure: str) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def _read(folder: Path) -> Any:
     path = folder / ROWS
     if not path.is_file():
         raise PalscopeError(f"{folder} holds no {ROWS}; give a folder that evaluate.py wrote.")
-    return pd.read_parquet(path)
+    return read_table(path)
 
 
 def _same_questions(a: Path, b: Path) -> None:
@@ -140,7 +139,7 @@ def _same_questions(a: Path, b: Path) -> None:
         path = folder / "scores.json"
         if not path.is_file():
             raise PalscopeError(f"{path} is missing; give a folder that evaluate.py wrote.")
-        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        scores = read_object(path, "a run's scores", PalscopeError, largest=LARGEST_TEXT)
         version: dict[str, Any] = scores.get("version", {})
         settings: dict[str, Any] = scores.get("settings", {})
         asked.append(version.get("digest") or settings.get("manifest_sha256"))

@@ -19,6 +19,7 @@ A script parses, measures over items, and draws:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ from accelerate.utils import set_seed  # transformers' own brings peft along
 import palscope
 from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import PalscopeError
+from palscope.files import why_not_written
 from palscope.hooks import HookedAudioModel
 from palscope.routing import route_from_text
 from palscope.sweeps import processes
@@ -89,14 +91,33 @@ def count(text: str) -> int:
 def call(run: Callable[[Namespace], None], given: Namespace) -> int:
     """Run a script's work; an error that its user can mend is one line, and exit status 2."""
     try:
+        check_out(getattr(given, "out", None))
         run(given)
     except PalscopeError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Of a table or figure that the script writes itself.
+        if error.errno is None or (why := why_not_written(error)) is None:
+            raise
+        place = error.filename or getattr(given, "out", None)
+        print(f"error: {place}: {why}; then go on with --resume.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command with --resume goes on.", file=sys.stderr)
         return 130
     return 0
+
+
+def check_out(out: Path | None) -> None:
+    """Raise `PalscopeError` where results could not be written, before there are any."""
+    if out is None:
+        return
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise PalscopeError(f"--out {out}: {there} is a file; give a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PalscopeError(f"--out {out}: {there} may not be written to; give another folder.")
 
 
 def open_model(given: Namespace, **loading: Any) -> HookedAudioModel:

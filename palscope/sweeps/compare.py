@@ -76,7 +76,12 @@ class ItemRows:
     """A run's table, read an item at a time: its file holds each item in row groups of its own."""
 
     def __init__(self, path: Path, item: str) -> None:
-        self._file: Any = cast(Any, parquet).ParquetFile(path)
+        try:
+            self._file: Any = cast(Any, parquet).ParquetFile(path)
+        except (OSError, ValueError) as error:
+            raise PalscopeError(
+                f"{path} cannot be read as a table ({error}); finish that run with --resume."
+            ) from error
         self.groups: dict[str, list[int]] = {}
         for group in range(self._file.num_row_groups):
             names = self._file.read_row_group(group, columns=[item]).column(0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import sys
 import time
@@ -27,12 +26,23 @@ from filelock import BaseFileLock, FileLock, Timeout
 from tqdm.auto import tqdm
 
 from palscope.errors import PalscopeError, short
+from palscope.files import (
+    LARGEST_TEXT,
+    make_folder,
+    read_object,
+    whole,
+    write_json,
+    writing,
+)
 from palscope.sweeps import processes
 
 T = TypeVar("T")
 
 DECIDES = ("config", "route", "weights", "seed", "dtype", "device")
 """What of a record decides a run's numbers, beside its items."""
+
+_SHARD, _ITEM = b"palscope.shard", b"palscope.item"
+"""Where a shard says which it is: its name, by all that decides its rows, and its item's."""
 
 _pa: Any = arrow
 _pq: Any = parquet
@@ -51,12 +61,12 @@ class StoredTable:
 
     def read(self) -> pd.DataFrame:
         """The whole table."""
-        return pd.read_parquet(self.path)
+        return read_table(self.path)
 
     def __iter__(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Each item and its rows, read one at a time: the whole may not fit in memory."""
         for item, shard in self.shards.items():
-            yield item, pd.read_parquet(shard)
+            yield item, read_table(shard)
 
 
 class Run:
@@ -150,7 +160,7 @@ class Run:
                 )
             named.setdefault(name, each)
         shards = self.folder / "shards" / table
-        shards.mkdir(parents=True, exist_ok=True)
+        make_folder(shards)
         decides = json.dumps([_deciding(self.record), table, item, list(keys)], sort_keys=True)
         files = {
             name: shards / f"{_digest(decides, name, contents[name])}.parquet" for name in named
@@ -158,7 +168,7 @@ class Run:
         number, count = processes.place()
         mine = list(named)[number::count]
         for name in tqdm(mine, desc=table, unit=f" {item}", disable=number > 0):
-            if _whole(files[name]):
+            if _is_stored(files[name], item, name):
                 continue
             _seed(files[name].stem)
             try:
@@ -167,14 +177,14 @@ class Run:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 write_json(files[name].with_suffix(".json"), {item: name, "error": str(error)})
             else:
-                _write_rows(rows, files[name])
+                _write_rows(rows, files[name], name)
                 files[name].with_suffix(".json").unlink(missing_ok=True)
         processes.wait()
         stored = self._collect(table, files)
         if self.main:
             _merge(list(stored.shards.values()), stored.path)
             for part in shards.glob("*.part"):
-                part.unlink()  # of processes that were killed
+                part.unlink(missing_ok=True)  # of processes that were killed
             left_out = [{item: name, "error": error} for name, error in stored.left_out.items()]
             about = {"item": item, "keys": list(keys), "items": len(stored.shards)}
             self.record.setdefault("tables", {})[table] = about | {"left_out": left_out}
@@ -184,7 +194,7 @@ class Run:
 
     def read(self, table: str) -> pd.DataFrame:
         """A table that `over` has written."""
-        return pd.read_parquet(self.folder / f"{table}.parquet")
+        return read_table(self.folder / f"{table}.parquet")
 
     def finish(self, **facts: Any) -> None:
         """Record that the run is finished, how many seconds it took since `open`, and `facts`."""
@@ -196,14 +206,18 @@ class Run:
 
     def _write_record(self) -> None:
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             write_json(self.folder / "run.json", self.record)
 
     def _collect(self, table: str, files: Mapping[str, Path]) -> StoredTable:
         """What all processes have stored."""
         shards = {name: path for name, path in files.items() if path.is_file()}
         left_out = {
-            name: str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["error"])
+            name: str(
+                read_object(path.with_suffix(".json"), "why an item was left out", PalscopeError)[
+                    "error"
+                ]
+            )
             for name, path in files.items()
             if name not in shards
         }
@@ -228,20 +242,18 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise PalscopeError(
             f"{folder} holds no run.json; give the folder that a script was given as --out."
         )
+    return read_object(path, "a run's record", PalscopeError, largest=LARGEST_TEXT)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A stored table. Raises `PalscopeError` where it is missing or damaged."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PalscopeError(f"{path} cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise PalscopeError(f"{path} is no record of a run; expected an object.")
-    return cast("dict[str, Any]", record)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data, all or nothing."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
+        raise PalscopeError(
+            f"{path} cannot be read as a table ({' '.join(str(error).split())}): remove it, and go "
+            "on with the run by --resume."
+        ) from error
 
 
 def hold(folder: Path) -> BaseFileLock:
@@ -253,12 +265,13 @@ def hold(folder: Path) -> BaseFileLock:
         folder: made where there is none.
 
     Raises:
-        PalscopeError: another process is writing to it.
+        PalscopeError: another process is writing to it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(folder.resolve() / "run.lock", is_singleton=True, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        with writing(folder):
+            lock.acquire(timeout=0)
         return lock
     except Timeout:
         raise PalscopeError(
@@ -355,25 +368,28 @@ def _named_rows(rows: pd.DataFrame, name: str, item: str, keys: Sequence[str]) -
     return table
 
 
-def _write_rows(rows: pd.DataFrame, target: Path) -> None:
+def _write_rows(rows: pd.DataFrame, target: Path, name: str) -> None:
     """All or nothing. Not synced: what a power cut spoils is found by its checksums, and redone."""
-    part = target.with_name(f"{target.name}.part")
     table = _pa.Table.from_pandas(rows, preserve_index=False)
-    _pq.write_table(table, part, write_page_checksum=True)
-    os.replace(part, target)
+    # What it is, inside too: a shard that was copied over another one is not taken for it.
+    known = {**(table.schema.metadata or {}), _SHARD: target.stem.encode(), _ITEM: name.encode()}
+    with whole(target) as part:
+        _pq.write_table(table.replace_schema_metadata(known), part, write_page_checksum=True)
 
 
 def _read_rows(path: Path) -> Any:
     return _pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
-def _whole(path: Path) -> bool:
-    """Whether a shard is there and can be read to its end."""
+def _is_stored(path: Path, item: str, name: str) -> bool:
+    """Whether a shard is there, can be read to its end, and holds this item of this run."""
     try:
-        _read_rows(path)
+        table = _read_rows(path)
     except (OSError, _pa.ArrowException):
         return False
-    return True
+    known = table.schema.metadata or {}
+    mine = known.get(_SHARD) == path.stem.encode() and known.get(_ITEM) == name.encode()
+    return mine and item in table.column_names and set(table[item].unique().to_pylist()) <= {name}
 
 
 def _merge(shards: Sequence[Path], target: Path) -> None:
@@ -385,12 +401,17 @@ def _merge(shards: Sequence[Path], target: Path) -> None:
         )
     except (_pa.ArrowTypeError, _pa.ArrowInvalid) as error:
         raise ValueError(f"items of {target.stem} differ in a column's type: {error}") from error
-    part = target.with_name(f"{target.name}.part")
-    with _pq.ParquetWriter(part, schema) as writer:
+    schema = _plain(schema)
+    with whole(target) as part, _pq.ParquetWriter(part, schema) as writer:
         for path in shards:
             table = _read_rows(path)
             for field in schema:
                 if field.name not in table.column_names:
                     table = table.append_column(field, _pa.nulls(len(table), field.type))
             writer.write_table(table.select(schema.names).cast(schema))
-    os.replace(part, target)
+
+
+def _plain(schema: Any) -> Any:
+    """A schema that does not say which shard it is of."""
+    told: dict[bytes, bytes] = schema.metadata or {}
+    return schema.with_metadata({k: v for k, v in told.items() if k not in (_SHARD, _ITEM)})

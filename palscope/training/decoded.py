@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -20,7 +19,10 @@ from tqdm import tqdm
 
 from palscope.audio import load_audio
 from palscope.audio.compose import SAMPLE_RATE
-from palscope.errors import AudioError
+from palscope.errors import AudioError, PalscopeError
+from palscope.files import make_folder, read_object, write_json, writing
+
+_INDEX = ("the index of decoded sound", PalscopeError)
 
 
 class Located(Protocol):
@@ -45,11 +47,18 @@ class WaveformCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index: dict[str, list[int]] = json.loads((folder / "index.json").read_text())
+        index: dict[str, list[int]] = read_object(folder / "index.json", *_INDEX)
         self._places = {path: (start, length) for path, (start, length) in index.items()}
-        notes: dict[str, Any] = json.loads((folder / "notes.json").read_text())
+        notes = read_object(folder / "notes.json", *_INDEX)
         self.bad: dict[str, str] = notes["bad"]
         self.cut: list[str] = notes["cut"]
+        file = folder / "samples.f32"
+        wanted = 4 * sum(length for _, length in self._places.values())
+        if not file.is_file() or file.stat().st_size != wanted:
+            raise PalscopeError(
+                f"{file} does not hold the {wanted} bytes that index.json names; remove {folder}, "
+                "and the sound is decoded again."
+            )
         self._samples: np.ndarray | None = None
 
     def __getitem__(self, clip: Located | str) -> Float[np.ndarray, " samples"]:
@@ -98,17 +107,20 @@ def decode_once(
 
     Raises:
         AudioError: a file cannot be decoded, unless `skip_bad`.
+        PalscopeError: the result cannot be written, or what stands there is damaged.
     """
     files = list(dict.fromkeys(files))
     folder = Path(cache_dir) / f"waveforms-{_fingerprint(files, max_seconds, skip_bad)}"
     if not (folder / "notes.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+        make_folder(folder.parent)
+        with writing(folder):
+            partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
         try:
             _decode(files, partial, max_seconds, skip_bad, workers, progress)
             # Another process may have finished the same cache meanwhile: then its copy serves.
             if not folder.exists():
-                partial.rename(folder)
+                with writing(folder):
+                    partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return WaveformCache(folder)
@@ -140,11 +152,12 @@ def _decode(
             if longest is not None and len(samples) > longest:
                 samples = samples[:longest]
                 cut.append(str(file))
-            out.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+            with writing(folder.parent):
+                out.write(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
             index[str(file)] = (start, len(samples))
             start += len(samples)
-    (folder / "index.json").write_text(json.dumps(index))
-    (folder / "notes.json").write_text(json.dumps({"bad": bad, "cut": cut}))
+    write_json(folder / "index.json", index)
+    write_json(folder / "notes.json", {"bad": bad, "cut": cut})
 
 
 @contextmanager

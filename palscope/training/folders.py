@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from palscope.errors import PalscopeError
+from palscope.files import make_folder, read_object, write_json
 from palscope.sweeps import processes
-from palscope.sweeps.store import write_json
 
 BEGUN, DONE = "begun.json", "trained.json"
 
@@ -27,12 +27,13 @@ def is_trained(folder: Path, wanted: Mapping[str, Any], what: str) -> bool:
     """
     begun = folder / BEGUN
     processes.wait()  # no process may find a folder that another has just begun to be its own
-    there = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else None
+    told = "what a training consists of"
+    there = read_object(begun, told, PalscopeError) if begun.is_file() else None
     done = (folder / DONE).is_file()
     processes.wait()
     if there is None:
         if processes.place()[0] == 0:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_json(begun, wanted)
         processes.wait()
         return False

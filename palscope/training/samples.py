@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
+from palscope.files import write_text, writing
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.scoring import greedy_tokens, prompt_batch
 from palscope.training.examples import Example
@@ -60,8 +61,8 @@ class SampleAnswers(TrainerCallback):
         """Forget the answers of steps that a killed run has to do again."""
         if state.is_world_process_zero:
             lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            kept = [line for line in lines if 0 <= _step(line) <= state.global_step]
+            write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -83,7 +84,7 @@ class SampleAnswers(TrainerCallback):
         self.model.train()
         if not state.is_world_process_zero:
             return
-        with self.file.open("a", encoding="utf-8") as file:
+        with writing(self.file), self.file.open("a", encoding="utf-8") as file:
             for example, given in zip(self.examples, answers, strict=True):
                 line = {
                     "step": step,
@@ -99,3 +100,11 @@ class SampleAnswers(TrainerCallback):
                 for example, given in zip(self.examples, answers, strict=True)
             )
             self.writer.add_text("samples", told, step)
+
+
+def _step(line: str) -> int:
+    """Of a line of the file; -1 of one that a kill or a full disk has torn."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -27,6 +29,7 @@ from palscope.audio.compose import SAMPLE_RATE
 from palscope.connectors import ConnectorConfig
 from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
+from palscope.files import writing
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.base_weights import load_base, load_tokenizer
 from palscope.models.checkpoints import BASES
@@ -178,6 +181,10 @@ class StageTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.stage = stage
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with writing(str(self.args.output_dir)):
+            super()._save_checkpoint(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         examples: Any = self.train_dataset
         order = range(len(examples))
@@ -244,10 +251,11 @@ def train(
         samples: how often; never by default.
 
     Raises:
-        PalscopeError: the loss is no number, or FSDP was asked for and is not to be had.
+        PalscopeError: the loss is no number, FSDP was asked for and is not to be had, or a file
+            cannot be written: after that the training goes on from its last checkpoint.
     """
     out = Path(str(arguments.output_dir))
-    last = max((int(each.name[11:]) for each in out.glob("checkpoint-*")), default=0)
+    last = _last_whole(out)
     writer = _tensorboard(out / "tensorboard", last) if arguments.process_index == 0 else None
     if stage.gradient_checkpointing:
         # By the model's own method: the Trainer's argument has another name in newer versions.
@@ -271,12 +279,30 @@ def train(
             "FSDP was asked for, but accelerate shards weights on GPUs alone and would train "
             "without; leave --use_fsdp out."
         )
-    trainer.train(resume_from_checkpoint=last > 0)
+    trainer.train(resume_from_checkpoint=str(out / f"checkpoint-{last}") if last else None)
     state = cast("dict[str, Tensor]", trainer.accelerator.get_state_dict(trainer.model_wrapped))
     if arguments.process_index == 0:
-        trainer.state.save_to_json(str(out / "trainer_state.json"))
-        _save(model, processor, state, stage, out)
+        with writing(out):
+            trainer.state.save_to_json(str(out / "trainer_state.json"))
+            _save(model, processor, state, stage, out)
     processes.wait()
+
+
+def _last_whole(out: Path) -> int:
+    """The step of the last checkpoint that was written to its end; 0 where there is none.
+
+    Those that a kill or a full disk tore, which would be taken for the last one, are removed.
+    """
+    steps = [0]
+    for folder in out.glob("checkpoint-*"):
+        try:  # the Trainer writes it last
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            steps.append(int(folder.name.removeprefix("checkpoint-")))
+        except (OSError, ValueError):
+            if processes.place()[0] == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+    processes.wait()
+    return max(steps)
 
 
 def _save(

@@ -126,7 +126,7 @@ def test_a_run_of_several_models_is_one(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_no_run_ends_in_a_sentence(tmp_path: Path, run: Path) -> None:
     assert "holds no run.json" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text("{")
-    assert "cannot be read" in shown(tmp_path).error[0].value
+    assert "not valid JSON" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text("[]")
     assert "no record of a run" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text(json.dumps({"command": "x"}))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -99,3 +101,45 @@ def test_unreadable_audio_is_noted_and_the_rest_is_answered(tmp_path: Path) -> N
     predictions = predict(items, Counting(), tmp_path, settings={}, progress=False)
     assert [each.get("error") for each in predictions] == [None, "x.wav: broken", None]
     assert "best" not in predictions[1] and predictions[2]["best"] == "dog"
+
+
+@pytest.mark.parametrize("written", [0, 10, 200])
+def test_a_full_disk_leaves_answers_that_are_gone_on_from(
+    tmp_path: Path, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        """A file that takes so many characters."""
+
+        def __init__(self, file: Any) -> None:
+            super().__init__()
+            self.file = file
+
+        def write(self, text: str) -> int:
+            self.file.write(text[:written])
+            self.file.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = real(self, mode, *args, **kwargs)
+        return Full(file) if mode == "a" else file
+
+    monkeypatch.setattr(Path, "open", opened)
+    asking: dict[str, Any] = {"settings": {}, "batch_size": 3, "progress": False}
+    with pytest.raises(PalscopeError, match=r"predictions\.jsonl cannot be written: no space"):
+        predict(ITEMS, Counting(), tmp_path, **asking)
+    monkeypatch.undo()
+    whole = predict(ITEMS, Counting(), tmp_path / "whole", **asking)
+    assert predict(ITEMS, Counting(), tmp_path, resume=True, **asking) == whole
+
+
+def test_lines_that_are_no_predictions_are_asked_again(tmp_path: Path) -> None:
+    asking: dict[str, Any] = {"settings": {}, "batch_size": 3, "progress": False}
+    whole = predict(ITEMS, Counting(), tmp_path, **asking)
+    with (tmp_path / "predictions.jsonl").open("a") as file:
+        file.write('3\n[1]\n{"a": 1}\nnull\n{"key": "k1", "torn')
+    assert predict(ITEMS, Counting(), tmp_path, resume=True, **asking) == whole
+    (tmp_path / "settings.json").write_text("[")
+    with pytest.raises(PalscopeError, match=r"settings\.json: not valid JSON"):
+        predict(ITEMS, Counting(), tmp_path, resume=True, **asking)

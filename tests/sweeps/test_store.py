@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from palscope.errors import AudioError, PalscopeError
 from palscope.sweeps.store import Run, StoredTable, read_record
@@ -279,7 +284,7 @@ def test_random_numbers_do_not_depend_on_the_items_before(tmp_path: Path) -> Non
 def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PalscopeError, match=r"holds no run\.json"):
         read_record(tmp_path)
-    for text, message in (("{", "cannot be read"), ("[]", "no record of a run")):
+    for text, message in (("{", "not valid JSON"), ("[]", "expected a run.s record")):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(PalscopeError, match=message):
             begin(tmp_path, True)
@@ -290,3 +295,90 @@ def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PalscopeError, match="two different items for effects are called 'a'"):
         over(begin(tmp_path), ["a1", "a2"], **named)
     over(begin(tmp_path, True), ["a1", "b", "a1"], **named)
+
+
+# -- disks and folders -----------------------------------------------------------------------------
+
+
+def measured(item: str) -> pd.DataFrame:
+    return pd.DataFrame({"layer": [0, 1], "value": [float(len(item)), 0.5]})
+
+
+def run_over(folder: Path, names: list[str], *, resume: bool = True) -> pd.DataFrame:
+    run = Run.open(folder, {"config": {}}, resume=resume)
+    stored = run.over(names, measured, table="t", key=str, item="clip", keys=["layer"])
+    run.finish()
+    return stored.read()
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=st.integers(0, 2), target=st.integers(0, 2), other_run=st.booleans())
+def test_a_shard_that_was_copied_over_another_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, source: int, target: int, other_run: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    names = ["a", "bb", "ccc"]
+    whole = run_over(folder, names)
+    shards = {
+        str(pd.read_parquet(f)["clip"][0]): f for f in (folder / "shards/t").glob("*.parquet")
+    }
+    taken = shards[names[source]]
+    if other_run:  # the same item, of a run with other settings
+        run = Run.open(folder / "other", {"config": {"seed": 1}}, resume=False)
+        shifted = run.over(
+            [names[target]],
+            lambda name: measured(name) + 7,
+            table="t",
+            key=str,
+            item="clip",
+            keys=["layer"],
+        )
+        taken = next(iter(shifted.shards.values()))
+        run.finish()
+    if taken != shards[names[target]]:
+        shutil.copyfile(taken, shards[names[target]])
+    pd.testing.assert_frame_equal(run_over(folder, names), whole)
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "bb", "ccc"]
+    wanted = run_over(tmp_path / "wanted", names)
+    real, writes = os.replace, iter(range(100))
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        if next(writes) == at:
+            raise OSError(errno.ENOSPC, "No space left on device", str(args[1]))
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(os, "replace", full)
+    try:
+        run_over(tmp_path / "run", names, resume=False)
+        assert at > 5  # a record, three shards, the table, two records more
+    except PalscopeError as error:
+        assert "cannot be written: no space is left" in str(error)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.part"))
+    pd.testing.assert_frame_equal(run_over(tmp_path / "run", names), wanted)
+
+
+def test_a_file_where_the_runs_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    for folder in (tmp_path / "out", tmp_path / "out" / "run"):
+        with pytest.raises(PalscopeError, match="a file stands where a folder should"):
+            Run.open(folder, {"config": {}}, resume=False)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_record_or_a_table_that_is_damaged_is_told(tmp_path: Path, damage: bytes) -> None:
+    run_over(tmp_path, ["a"])
+    run = Run.open(tmp_path, {"config": {}}, resume=True)
+    (tmp_path / "t.parquet").write_bytes(damage)
+    with pytest.raises(PalscopeError, match=r"t\.parquet cannot be read as a table"):
+        run.read("t")
+    run.finish()
+    (tmp_path / "run.json").write_bytes(damage)
+    with pytest.raises(PalscopeError, match=r"run\.json"):
+        Run.open(tmp_path, {"config": {}}, resume=True)
