@@ -249,9 +249,13 @@ class Connector(nn.Module):
 
     def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
         """The state of `stream` that `layer` reads as keys and values."""
+        return self.layer_projector(stream, layer)(tokens)
+
+    def layer_projector(self, stream: str, layer: int) -> nn.Module:
+        """What makes that state."""
         projectors = self.layer_projectors[stream]
         assert isinstance(projectors, nn.ModuleDict)
-        return projectors[f"layer_{layer}"](tokens)
+        return projectors[f"layer_{layer}"]
 
     def check_serves(self, route: Route) -> None:
         """Check that these weights can run `route`.

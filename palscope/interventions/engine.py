@@ -18,7 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.resolve import Part
-from palscope.listened import is_listened_to
+from palscope.listened import has_hooks_of_others, is_listened_to
 from palscope.models.resumed import PlainRun, resume, run_plainly
 from palscope.routing import TokenLayout
 from palscope.routing.layout import TEXT
@@ -172,7 +172,4 @@ def _first_rows(starts: Sequence[Start]) -> dict[int, int]:
 def _is_hooked(module: nn.Module) -> bool:
     if isinstance(module, HookPoint):
         return is_listened_to(module)
-    # TransformerLens's own components watch each other.
-    kinds = ("_forward_hooks", "_forward_pre_hooks")
-    hooks: list[Any] = [hook for kind in kinds for hook in getattr(module, kind).values()]
-    return any(not hook.__module__.startswith("transformer_lens.") for hook in hooks)
+    return has_hooks_of_others(module)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -27,11 +28,15 @@ from palscope.models.clips import AudioClips
 from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
 from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
+from palscope.models.stamps import Stamp, stamp_contents, stamp_identity
 from palscope.models.turns import Turns, in_turn
 from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
 from palscope.whole import whole_numbers
+
+_CHECKED: ContextVar[bool] = ContextVar("palscope_checked", default=False)
+"""Whether what this context decodes from was held against the weights already."""
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
@@ -144,9 +149,23 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             AudioError: features and lengths do not fit, or features are not finite.
             PalscopeError: what is made of them is not.
         """
+        clips = self._encoded(input_features, feature_lengths)
+        clips.made_of = self.encoding_stamp()
+        return clips
+
+    @in_turn
+    def _encoded(self, input_features: Tensor, feature_lengths: Tensor) -> AudioClips:
         clips = self._encode(input_features, feature_lengths)
         self.check_clips(clips, input_features)
         return clips
+
+    def encoding_stamp(self) -> Stamp:
+        """The weights that clips' tokens are made of now, and whether in training."""
+        return (self.training, *stamp_contents(self._encoding_parts()))
+
+    @abstractmethod
+    def _encoding_parts(self) -> list[nn.Module]:
+        """What makes clips' tokens: all but the decoder, and what is read from them later."""
 
     def check_clips(self, clips: AudioClips, features: Tensor) -> None:
         """Raise where tokens of clips, made of these features, hold NaN or infinity."""
@@ -297,6 +316,8 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         Takes what `forward` takes. Raises `PromptError` when prompt and clips do not fit together.
         """
         if input_features is None:
+            if audio is not None:
+                self._check_encoded(audio)
             layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
             self._check_expected(layouts[0])
             return *layouts, audio
@@ -310,7 +331,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         # The layout first: a clip that has no room in the prompt is not worth encoding.
         layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, cache)
         self._check_expected(layouts[0])
-        audio = self.encode_audio(input_features, feature_lengths)
+        audio = self._encoded(input_features, feature_lengths)
         audio.reused = False  # nobody else gets them; decoding reads the cache's copy
         return *layouts, audio
 
@@ -455,7 +476,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
             input_ids, attention_mask, input_features, feature_lengths, audio, cache
         )
         self._check_positions(layout, position_ids, new)
-        self._before_decoder(layout)
         run = DecoderRun(
             model=cast(Any, self),
             route=self.route,
@@ -496,11 +516,46 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
     def running(self, run: DecoderRun) -> Generator[None, None, None]:
         """Within, hooks find `run` where they ask which tokens stand in what they get."""
         with self.turns.passing():
+            self._before_decoder(run.layout)
+            if run.cache is not None:
+                self.check_cache(run.cache)
             around, self.current_run = self.current_run, run  # a hook may call the model
             try:
                 yield
             finally:
                 self.current_run = around
+            if run.cache is not None and run.cache.made_of is None:
+                run.cache.made_of = stamp_identity([self])
+
+    def check_cache(self, cache: AudioCache) -> None:
+        """Raise `PalscopeError` where a cache was made with other weights than the model's now."""
+        if cache.made_of is None or _CHECKED.get():
+            return
+        if cache.made_of != stamp_identity([self]):
+            raise PalscopeError(
+                "the cache was made with other weights, or other adapters: they were changed "
+                "since. Start again without it."
+            )
+
+    def _check_encoded(self, clips: AudioClips) -> None:
+        if clips.made_of is None or _CHECKED.get():
+            return
+        trained, *rest = self.encoding_stamp()
+        before, *made_of = clips.made_of
+        if made_of != rest or (before and not trained):
+            raise PalscopeError(
+                "these clips were encoded with other weights of encoder or connector than the "
+                "model has now, or in training mode. Encode them again (encode_audio)."
+            )
+
+    @contextmanager
+    def checked_once(self) -> Generator[None, None, None]:
+        """Within, in this context, weights are not looked at again: decoding takes many calls."""
+        token = _CHECKED.set(True)
+        try:
+            yield
+        finally:
+            _CHECKED.reset(token)
 
     def _checkpoints(self) -> bool:
         """Whether layers are run again in the backward pass, when a block's hooks may be gone."""

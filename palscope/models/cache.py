@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from palscope.errors import PalscopeError
+from palscope.models.stamps import Stamp
 from palscope.routing import LayerColumns, Route, TokenLayout
 
 
@@ -27,6 +28,8 @@ class AudioCache(DynamicCache):
         self.layout: TokenLayout | None = None
         self.columns: list[LayerColumns] = []
         self.route: Route | None = None
+        self.made_of: Stamp | None = None
+        """The weights it was made with."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns of `input_ids` seen so far, which is what generation counts in."""

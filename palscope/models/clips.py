@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.models.families import KeysValues
+from palscope.models.stamps import Stamp
 from palscope.routing import TokenLayout
 
 
@@ -18,7 +19,7 @@ class AudioClips:
 
     Made by `PalscopeForConditionalGeneration.encode_audio`; give it to `forward` or `generate` as
     `audio=` in place of `input_features` to ask again about the same clips without encoding them.
-    Valid for the weights it was made with.
+    Valid for the weights it was made with: others refuse it.
 
     Attributes:
         streams: tokens of each stream, `Float[Tensor, "clips tokens pooled"]`.
@@ -28,17 +29,20 @@ class AudioClips:
         reused: whether more questions may follow, for which the clips' keys and values are kept:
             as much memory again as they take in a cache.
         goes_on: the first clip is the next piece of the last one in the cached prompt.
+        made_of: the weights that streams are made of (`palscope.models.stamps`); None where nobody
+            else gets the clips. `keys_values` stand beside those that they are made of.
     """
 
     streams: dict[str, Float[Tensor, "clips tokens pooled"]]
     frames: tuple[int, ...]
     seconds: tuple[float, ...]
     order: tuple[int, ...]
-    keys_values: dict[tuple[str, int], KeysValues] = field(
-        default_factory=dict[tuple[str, int], KeysValues]
+    keys_values: dict[tuple[str, int], tuple[Stamp, KeysValues]] = field(
+        default_factory=dict[tuple[str, int], tuple[Stamp, KeysValues]]
     )
     reused: bool = True
     goes_on: bool = False
+    made_of: Stamp | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -53,6 +57,7 @@ class AudioClips:
             self.keys_values,
             self.reused,
             self.goes_on,
+            self.made_of,
         )
 
     def columns(

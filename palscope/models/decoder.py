@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import cache_utils
 
 from palscope.errors import HookError, PalscopeError, RouteError
-from palscope.listened import is_listened_to
+from palscope.listened import is_heard_within, is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.cache_names import INSTALLED
 from palscope.models.clips import AudioClips
@@ -31,11 +31,13 @@ from palscope.models.families import (
     KeysValues,
     family_of,
     key_layer,
+    key_parts,
     rotary,
     rotary_kind,
     rotate_keys,
     sliding_window,
 )
+from palscope.models.stamps import Stamp, stamp_contents
 from palscope.models.watching import Watch, watched
 from palscope.routing import LayerColumns, Level, Route, Source, Stream, TokenLayout
 
@@ -87,6 +89,10 @@ class StreamProjectors(Protocol):
 
     def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
         """The state of `stream` that `layer` reads as keys and values."""
+        ...
+
+    def layer_projector(self, stream: str, layer: int) -> nn.Module:
+        """What makes that state."""
         ...
 
     def check_serves(self, route: Route) -> None:
@@ -382,14 +388,25 @@ class DecoderRun:
     def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
         """Unrotated keys and values of one stream of every clip; kept with clips used again."""
         assert self.clips is not None
-        known = self.clips.keys_values.get((name, index))
-        # What was kept has no gradient, so a pass that wants one makes its own.
-        if known is not None and not torch.is_grad_enabled():
-            return known
+        projector = self.model.connector.layer_projector(name, index)
+        # What was kept has no gradient, so a pass that wants one makes its own; and so does one in
+        # which somebody listens on the way.
+        keeps = self.clips.reused and not torch.is_grad_enabled() and not is_heard_within(projector)
+        stamp: Stamp = ()
+        if keeps:
+            layer = self.decoder.layers[index]
+            device = self.clips.streams[name].device.type
+            stamp = (
+                (dtype, torch.is_autocast_enabled(device), layer.training),
+                *stamp_contents([projector, *key_parts(layer)]),
+            )
+            known = self.clips.keys_values.get((name, index))
+            if known is not None and known[0] == stamp:
+                return known[1]
         state = self.model.connector.project_layer(name, index, self.clips.streams[name])
         made = self._keys_values(index, state.to(dtype))
-        if self.clips.reused and not torch.is_grad_enabled():
-            self.clips.keys_values[name, index] = made
+        if keeps:
+            self.clips.keys_values[name, index] = stamp, made
         return made
 
     def _keys_values(self, index: int, state: Tensor) -> KeysValues:

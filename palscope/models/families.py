@@ -44,6 +44,14 @@ def split_heads(attention: Any, x: Tensor) -> Tensor:
     return x.unflatten(-1, (-1, attention.head_dim))
 
 
+def key_parts(layer: Any) -> list[Any]:
+    """The modules of a layer that keys and values are made by, of whatever family."""
+    attention = raw(layer.self_attn)._modules
+    names = ("k_proj", "v_proj", "qkv_proj", "k_norm", "v_norm")
+    found = [raw(layer)._modules.get("input_layernorm"), *(attention.get(n) for n in names)]
+    return [part for part in found if part is not None]
+
+
 def _separate(layer: Any, state: Tensor) -> KeysValues:
     """Pre-norm with separate projections: Llama, Mistral, Qwen2, Gemma 2, Granite."""
     attention = raw(layer.self_attn)

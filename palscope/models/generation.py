@@ -50,6 +50,8 @@ class AudioGeneration(GenerationMixin):
                     kwargs.pop("audio", None),
                     cache,
                 )
+            if cache is not None:
+                self._model.check_cache(cache)
             if audio is not None:
                 kwargs["audio"] = audio
             if bool((layout.stream[:, -1] != TEXT).any()):
@@ -57,7 +59,8 @@ class AudioGeneration(GenerationMixin):
                     "a row ends in a clip or in padding, but generation goes on from the last "
                     "column. Pad on the left, and put text behind the clip."
                 )
-        return cast(Any, super()).generate(inputs, **kwargs)
+        with self._model.checked_once():
+            return cast(Any, super()).generate(inputs, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What `forward` takes at one decoding step: the clips at the first only."""

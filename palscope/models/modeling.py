@@ -205,6 +205,10 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
         """Seconds of a clip of so many feature frames of 10 ms."""
         return feature_frames * SECONDS_PER_FEATURE
 
+    def _encoding_parts(self) -> list[nn.Module]:
+        connector = self.connector
+        return [self.encoder, connector.pool, connector.others, connector.summaries]
+
     def _encode(
         self,
         input_features: Float[Tensor, "clips bins frames"],

@@ -116,6 +116,7 @@ def resume(
         anew=dict.fromkeys(anew or (), 0) if own_clips else dict(anew or {}),
     )
     with model.running(run):
+        model.check_cache(plain.cache)
         return model.unembed(run.last(plain.input_ids))
 
 

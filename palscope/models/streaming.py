@@ -249,6 +249,7 @@ class AudioStream:
                 assert self._left is not None
                 states, seconds = self._left, self._seconds_of(self._left.shape[1])
             self._latest = self._piece(states, seconds)
+            self._latest.made_of = self._model.encoding_stamp()
         return self._latest
 
     def _seconds_of(self, tokens: int) -> float:

@@ -38,6 +38,20 @@ def unhooked_state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return state
 
 
+def _outside(module: nn.Module, apart: set[nn.Module]) -> list[nn.Module]:
+    """The largest parts of a module that hold none of those apart."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        plain: Any = raw(child)
+        if plain in apart:
+            continue
+        if apart.isdisjoint(map(raw, plain.modules())):
+            found.append(plain)
+        else:
+            found += _outside(plain, apart)
+    return found
+
+
 class Unprojected(nn.Module):
     """The connector of a published model: tokens enter the decoder as its projector made them.
 
@@ -60,6 +74,10 @@ class Unprojected(nn.Module):
 
     def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
         """Never called: `check_serves` refuses routes that need it."""
+        raise NotImplementedError
+
+    def layer_projector(self, stream: str, layer: int) -> nn.Module:
+        """Never called, likewise."""
         raise NotImplementedError
 
     def check_serves(self, route: Route) -> None:
@@ -236,6 +254,10 @@ class PublishedAudioModel(AudioLanguageModel):
         seconds = tuple(self.seconds_heard(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
         return AudioClips(streams, counts, seconds, tuple(range(len(counts))))
+
+    def _encoding_parts(self) -> list[nn.Module]:
+        apart = {raw(self.decoder), raw(self.unembedding)}
+        return _outside(raw(self.published), apart)
 
     def _before_decoder(self, layout: TokenLayout) -> None:
         self.family.prepare(self.published, audio=bool(layout.clip_row))

@@ -110,8 +110,8 @@ def test_clips_are_kept_only_where_more_may_be_asked(monkeypatch: pytest.MonkeyP
     model: Any = tiny.model(Route.lal(4))
     batch = tiny.batch([[43]], streams=model.route.streams)
     made: list[Any] = []
-    encode = model.encode_audio
-    monkeypatch.setattr(model, "encode_audio", lambda *a: made.append(encode(*a)) or made[-1])
+    encode = model._encoded
+    monkeypatch.setattr(model, "_encoded", lambda *a: made.append(encode(*a)) or made[-1])
     model(**batch)
     model.generate(**batch, max_new_tokens=2, pad_token_id=0)
     assert [len(clips.keys_values) for clips in made] == [0, 0]

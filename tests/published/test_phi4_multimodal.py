@@ -16,7 +16,9 @@ from torch import Tensor
 import palscope
 from palscope import measures
 from palscope.errors import CheckpointError, PromptError
+from palscope.interventions.cells import with_encoded
 from palscope.measures.key_writes import attention_writes
+from palscope.models.resumed import resume, run_plainly
 from palscope.published import PublishedAudioModel, PublishedProcessor, published_family
 from tests.published.tiny import phi4_multimodal as tiny
 
@@ -149,6 +151,19 @@ def test_frozen_keys_have_the_adapter_s_part(hooked: Any) -> None:
         _, frozen = hooked.run_with_cache(inputs, names_filter=audio)
     for running, kept in zip(names, audio, strict=True):
         torch.testing.assert_close(frozen[kept], cache[running][:, sound], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_run_that_others_go_on_from_switches_adapters_itself(hooked: Any) -> None:
+    """Whatever the last call left on or off."""
+    inputs = with_encoded(hooked, hooked.inputs(WORDS, noise(1.3)))
+    wanted = hooked(inputs)[0, -1]
+    hooked(hooked.inputs("say this"))
+    plain = run_plainly(hooked.model, inputs["input_ids"], None, inputs["audio"])
+    torch.testing.assert_close(plain.logits, wanted, atol=1e-4, rtol=0)
+    hooked(hooked.inputs("say this"))
+    resumed = resume(hooked.model, plain, [0], 0)[0]
+    torch.testing.assert_close(resumed, wanted, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
