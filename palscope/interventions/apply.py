@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from palscope.errors import HookError, PalscopeError
@@ -139,7 +140,8 @@ def in_force(
         The knockouts' edges, which count what they cut.
 
     Raises:
-        HookError: a call is on other inputs or another route, or a patch found none of its tokens.
+        HookError: a call is on other inputs or another route, or a patch did not find all
+            of its tokens.
     """
     layout = model.layout(inputs)
     rows, clips = layout.stream.shape[0], len(layout.clip_row)
@@ -153,7 +155,7 @@ def in_force(
                 cuts.append((part, row))
             else:
                 edits.setdefault(part.hook, []).append(Edit(part, row, each.change))
-    done: set[int] = set()
+    done: dict[int, Tensor] = {}
 
     def editor(found: list[Edit]) -> Any:
         def edit(tensor: Tensor, hook: Any) -> Tensor | None:
@@ -171,12 +173,13 @@ def in_force(
             stack.enter_context(model.model.cutting(cut))
         stack.enter_context(listening(model, {name: editor(e) for name, e in edits.items()}))
         yield cut
-    missed = [e.part for found in edits.values() for e in found if id(e) not in done]
+    each_edit = [edit for found in edits.values() for edit in found]
+    missed = [e.part for e in each_edit if id(e) not in done or not bool(done[id(e)].all())]
     if missed:
         raise HookError(
-            f"interventions at {sorted({part.hook for part in missed})} found none of their tokens "
-            "in the calls within the block. Was the model called with the inputs that they were "
-            "made for?"
+            f"interventions at {sorted({part.hook for part in missed})} did not find all of their "
+            "tokens in the calls within the block. Was the model called with all of the inputs "
+            "that they were made for, or does a cache hold some?"
         )
 
 
@@ -210,7 +213,10 @@ class Inputs:
             )
 
 
-def _edited(tensor: Tensor, edits: Sequence[Edit], places: Places, done: set[int]) -> Tensor | None:
+def _edited(
+    tensor: Tensor, edits: Sequence[Edit], places: Places, done: dict[int, Tensor]
+) -> Tensor | None:
+    """The tensor with its edits, if it holds a token of any; notes in `done` which it holds."""
     new: Tensor | None = None
     for edit in edits:
         found = places.find(edit.part, edit.row, tensor)
@@ -231,5 +237,8 @@ def _edited(tensor: Tensor, edits: Sequence[Edit], places: Places, done: set[int
                 "load the model with dtype=torch.float32."
             )
         new[found.index] = value
-        done.add(id(edit))
+        found_so_far = done.setdefault(
+            id(edit), torch.zeros(len(edit.part.columns), dtype=torch.bool)
+        )
+        found_so_far[slice(None) if found.which is None else found.which.cpu()] = True
     return new

@@ -134,6 +134,27 @@ def test_a_call_is_taken_only_where_addresses_mean_the_same(
             logits(pal, first, second, intervention)
 
 
+def test_what_acts_on_a_part_of_its_tokens_is_told(pal: Any) -> None:
+    """Of the prompt's beginning alone, and of one that a cache holds in part."""
+    inputs = prompt(pal)
+    width = inputs["input_ids"].shape[1]
+    patch = Patch(Address("resid_pre", Text((1, width - 1)), layers=(1,)), Zero())
+    begun = inputs | {name: inputs[name][:, :-2] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(HookError, match="did not find all"), intervene(pal, inputs, [patch]):
+        cache = pal.model(**begun, use_cache=True).past_key_values
+    with torch.no_grad(), intervene(pal, inputs, [patch]):
+        cache = pal.model(**begun, use_cache=True).past_key_values
+        rest = {"input_ids": inputs["input_ids"][:, -2:], "past_key_values": cache}
+        got = pal.model(**rest).logits[:, -1]
+    assert torch.allclose(got, logits(pal, inputs, inputs, patch), atol=1e-4)
+    with torch.no_grad():
+        rest["past_key_values"] = pal.model(**begun, use_cache=True).past_key_values
+    with pytest.raises(HookError, match="did not find all"), intervene(pal, rest, [patch]):
+        pal.model(**rest)
+    with pytest.raises(PalscopeError, match="their cache"):
+        capture(pal, rest, patch.address)
+
+
 def test_the_route_may_not_change_within_the_block(pal: Any) -> None:
     inputs = prompt(pal)
     patch = Patch(Address("audio_state", Sound(0.2, 0.5)), Zero())
