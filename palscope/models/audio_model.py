@@ -7,9 +7,8 @@ What holds whatever the encoder and the connector are: palscope's own checkpoint
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -20,27 +19,26 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
-from palscope.errors import AudioError, HookError, PalscopeError, PromptError, RouteError
+from palscope.errors import PalscopeError, PromptError, RouteError
 from palscope.finite import all_finite, cause
 from palscope.models.cache import AudioCache
 from palscope.models.cache_names import INSTALLED, AudioOutput, only_cache
 from palscope.models.clips import AudioClips
-from palscope.models.decoder import AudioTaps, DecoderRun, EdgeCut, check_keys_are_there
+from palscope.models.decoder import AudioTaps, DecoderRun
+from palscope.models.encoding import Encoding
 from palscope.models.families import family_of, rotary_switch
 from palscope.models.generation import AudioGeneration
-from palscope.models.stamps import Stamp, stamp_contents, stamp_identity
+from palscope.models.rerouting import Rerouting
+from palscope.models.stamps import stamp_identity
 from palscope.models.turns import Turns, in_turn
-from palscope.models.watching import Listener, Watch
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import TEXT
-from palscope.whole import whole_numbers
-
-_CHECKED: ContextVar[bool] = ContextVar("palscope_checked", default=False)
-"""Whether what this context decodes from was held against the weights already."""
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
-class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
+class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
+    PreTrainedModel, Rerouting, Encoding, AudioGeneration, GenerationMixin
+):
     """A model whose audio takes the `route` through the decoder."""
 
     base_model_prefix = ""
@@ -137,151 +135,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """Seconds of such a clip for which there are features and tokens of the encoder's own."""
         return self.seconds_heard(feature_frames)
 
-    @in_turn
-    def encode_audio(
-        self,
-        input_features: Float[Tensor, "clips bins frames"],
-        feature_lengths: Int[Tensor, "clips"],
-    ) -> AudioClips:
-        """Clips as the decoder reads them, to be given to several calls as `audio=`.
-
-        Raises:
-            AudioError: features and lengths do not fit, or features are not finite.
-            PalscopeError: what is made of them is not.
-        """
-        clips = self._encoded(input_features, feature_lengths)
-        clips.made_of = self.encoding_stamp()
-        return clips
-
-    @in_turn
-    def _encoded(self, input_features: Tensor, feature_lengths: Tensor) -> AudioClips:
-        clips = self._encode(input_features, feature_lengths)
-        self.check_clips(clips, input_features)
-        return clips
-
-    def encoding_stamp(self) -> Stamp:
-        """The weights that clips' tokens are made of now, and whether in training."""
-        return (self.training, *stamp_contents(self._encoding_parts()))
-
-    @abstractmethod
-    def _encoding_parts(self) -> list[nn.Module]:
-        """What makes clips' tokens: all but the decoder, and what is read from them later."""
-
-    def check_clips(self, clips: AudioClips, features: Tensor) -> None:
-        """Raise where tokens of clips, made of these features, hold NaN or infinity."""
-        wrong = [name for name, tokens in clips.streams.items() if not all_finite(tokens)]
-        if not wrong:
-            return
-        # Asked only now: behind a clip's end features may be anything, and are not read.
-        if not all_finite(features):
-            raise AudioError(
-                "input_features hold NaN or infinity. Make them of finite samples, with the "
-                "processor."
-            )
-        raise PalscopeError(
-            f"the {', '.join(wrong)} tokens that encoder and connector made of the clips hold NaN "
-            f"or infinity. {cause(self)}"
-        )
-
-    @abstractmethod
-    def _encode(
-        self,
-        input_features: Float[Tensor, "clips bins frames"],
-        feature_lengths: Int[Tensor, "clips"],
-    ) -> AudioClips:
-        """As `encode_audio`."""
-
-    # -- the route --------------------------------------------------------------------------------
-
-    @property
-    def route(self) -> Route:
-        """The route that forward passes of this context take."""
-        return (self._route, *self.turns.values("route"))[-1]
-
-    @route.setter
-    def route(self, route: Route) -> None:
-        self.check_route(route)
-        if self.turns.values("route"):
-            raise RouteError(
-                "a route is set within a block that has its own, which would go on hiding it. "
-                "Leave the block first, or open another in it."
-            )
-        with self.turns.passing():
-            self._route = route
-
-    def check_route(self, route: Route) -> None:
-        """Check that the weights can serve `route`. Raises `RouteError` when they cannot."""
-        if route.n_layers != len(self.audio_taps):
-            raise RouteError(
-                f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
-            )
-        self.connector.check_serves(route)
-        check_keys_are_there(self.text_config, route)
-
-    @contextmanager
-    def routed(self, route: Route) -> Generator[Route, None, None]:
-        """Take `route` within the block, errors or not.
-
-        As in all such blocks, what other threads ask of the model meanwhile waits for its end.
-
-        Raises:
-            RouteError: the weights cannot serve it.
-            HookError: another thread or task has a block open, and does not leave it.
-        """
-        self.check_route(route)
-        with self.turns.block("route", route):
-            yield route
-
-    @contextmanager
-    def cutting(self, *cuts: EdgeCut) -> Generator[None, None, None]:
-        """Within the block, attention does not use the edges that `cuts` name (or those before)."""
-        with self.turns.block("cut edges", cuts):
-            yield
-
-    @property
-    def current_cuts(self) -> tuple[EdgeCut, ...]:
-        """The edges that attention does not use now."""
-        return tuple(cut for cuts in self.turns.values("cut edges") for cut in cuts)
-
-    @contextmanager
-    def expecting(self, check: Callable[[TokenLayout], None]) -> Generator[None, None, None]:
-        """Within the block, `check` gets every call's layout, before anything is computed.
-
-        It raises where the block was not made for such a call.
-        """
-        with self.turns.block("expected inputs", check):
-            yield
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether someone is being shown what attention is computed from."""
-        return bool(self.turns.values("watched attention"))
-
-    @contextmanager
-    def watching(
-        self, listener: Listener, layers: Collection[int] | None = None
-    ) -> Generator[None, None, None]:
-        """Within the block, `listener` is shown what each layer's attention was computed from.
-
-        Attention runs as it does unwatched, fused where it is fused, so no result changes.
-
-        Args:
-            layers: those to watch; all by default.
-
-        Raises:
-            HookError: nothing was called within the block, or attention of a layer is computed by
-                TransformerLens, because a hook listens inside it.
-        """
-        wanted = range(len(self.audio_taps)) if layers is None else whole_numbers(layers, "layers")
-        watch = Watch(listener, wanted)
-        with self.turns.block("watched attention", watch):
-            yield
-        if not watch.heard:
-            raise HookError(
-                "the listener heard no layer: was the model called within the block, and is there "
-                f"a layer among {list(watch.layers)}?"
-            )
-
     # -- audio ------------------------------------------------------------------------------------
 
     def layout(
@@ -317,7 +170,7 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         """
         if input_features is None:
             if audio is not None:
-                self._check_encoded(audio)
+                self.check_encoded(audio)
             layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
             self._check_expected(layouts[0])
             return *layouts, audio
@@ -381,10 +234,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
         self._check_context(layout)
         self._check_rotary(layout, before)
         return layout, new
-
-    def _check_expected(self, layout: TokenLayout) -> None:
-        for check in self.turns.values("expected inputs"):
-            check(layout)
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
@@ -526,36 +375,6 @@ class AudioLanguageModel(PreTrainedModel, AudioGeneration, GenerationMixin):  # 
                 self.current_run = around
             if run.cache is not None and run.cache.made_of is None:
                 run.cache.made_of = stamp_identity([self])
-
-    def check_cache(self, cache: AudioCache) -> None:
-        """Raise `PalscopeError` where a cache was made with other weights than the model's now."""
-        if cache.made_of is None or _CHECKED.get():
-            return
-        if cache.made_of != stamp_identity([self]):
-            raise PalscopeError(
-                "the cache was made with other weights, or other adapters: they were changed "
-                "since. Start again without it."
-            )
-
-    def _check_encoded(self, clips: AudioClips) -> None:
-        if clips.made_of is None or _CHECKED.get():
-            return
-        trained, *rest = self.encoding_stamp()
-        before, *made_of = clips.made_of
-        if made_of != rest or (before and not trained):
-            raise PalscopeError(
-                "these clips were encoded with other weights of encoder or connector than the "
-                "model has now, or in training mode. Encode them again (encode_audio)."
-            )
-
-    @contextmanager
-    def checked_once(self) -> Generator[None, None, None]:
-        """Within, in this context, weights are not looked at again: decoding takes many calls."""
-        token = _CHECKED.set(True)
-        try:
-            yield
-        finally:
-            _CHECKED.reset(token)
 
     def _checkpoints(self) -> bool:
         """Whether layers are run again in the backward pass, when a block's hooks may be gone."""
