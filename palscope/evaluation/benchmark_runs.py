@@ -13,7 +13,7 @@ from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmarks.benchmark import Benchmark
 from palscope.evaluation.benchmarks.rules import Mark, Rule, Unknown
-from palscope.evaluation.benchmarks.sheet import Question, Sheet, content_digest
+from palscope.evaluation.benchmarks.sheet import WITHHELD, Question, Sheet, content_digest
 from palscope.evaluation.items import Item, take_evenly
 from palscope.evaluation.nearest import Embedder
 from palscope.evaluation.predictions import Prediction, goes_on, predict
@@ -56,6 +56,8 @@ def score_predictions(
         PalscopeError: `out` holds another run, or another process writes to it.
     """
     asked = None if questions is None else benchmark.read_questions(questions)
+    if asked is not None and _withheld(asked):
+        raise BenchmarkError(f"{questions}: {WITHHELD}.")
     sheet = Sheet.of(benchmark.read_predictions(predictions, asked), asked)
     settings = {
         "benchmark": benchmark.name,
@@ -111,7 +113,8 @@ def evaluate_benchmark(
         measured, as fractions of one), `n`, `interval` (95 %, bootstrap over clips) and
         `by_category`; the same of every other rule under its name, or "unknown" with the `reason`;
         `version` of the questions, `missing` and `unreadable` audio files, ids that are
-        `unanswered`, `unknown`, `repeated` or `revised`, and `settings`.
+        `unanswered`, `unknown`, `repeated` or `revised`, and `settings`. The score of a test set
+        that withholds its answers is "unknown": what is stored in its own form can be handed in.
 
     Raises:
         BenchmarkError: the question file cannot be read, or no question has its audio.
@@ -158,8 +161,10 @@ def evaluate_benchmark(
     stored = out / benchmark.predictions_name
     benchmark.write_predictions(stored, [(q, predictions[q.id]["greedy"]) for q in answered])
     sheet = Sheet.of(benchmark.read_predictions(stored, asked) if answered else (), asked)
-    rules = benchmark.rules(sheet, embedder)
-    ranking = _ranking(benchmark, answered, predictions)
+    withheld = _withheld(everything)
+    rules = {"withheld": Unknown("accuracy", f"{WITHHELD}: {stored}")} if withheld else {}
+    rules = rules or benchmark.rules(sheet, embedder)
+    ranking = None if withheld else _ranking(benchmark, answered, predictions)
     ordered = (
         {"ranking": ranking, **rules} if benchmark.ranking_first else {**rules, "ranking": ranking}
     )
@@ -181,6 +186,11 @@ def evaluate_benchmark(
     )
     lock.release(force=True)
     return scores
+
+
+def _withheld(questions: Sequence[Question]) -> bool:
+    """Whether a question file has no answers."""
+    return not any(question.truth for question in questions)
 
 
 def find_audio(folder: Path, question: Question) -> Path | None:

@@ -128,7 +128,7 @@ def test_what_is_no_run_ends_in_a_sentence(tmp_path: Path, run: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     assert "not valid JSON" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text("[]")
-    assert "no record of a run" in shown(tmp_path).error[0].value
+    assert "expected a run's record" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text(json.dumps({"command": "x"}))
     (tmp_path / "attention_mass.parquet").write_bytes(b"nothing")
     assert "cannot be read as attention_mass.py writes it" in shown(tmp_path).error[0].value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from palscope.evaluation.benchmark_runs import evaluate_benchmark, score_predict
 from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.ranking import Asked
 from palscope.evaluation.rows import compare_runs
+from tests.analyses.conftest import open_script
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmau, mmsu
 
 RATE = 16_000
@@ -214,3 +216,48 @@ def test_what_is_stored_once_is_not_written_over(questions: Path, tmp_path: Path
     json_file(stored, [{**row, "model_output": "Robot"} for row in rows])
     with pytest.raises(PalscopeError, match=r"other settings \(config\.predictions\.sha256"):
         score_predictions(predictions=stored, resume=True, **give)
+
+
+@pytest.mark.parametrize("blank", ["", None, "absent"])
+@pytest.mark.parametrize("name", ["mmau", "mmsu"])
+def test_a_test_set_without_answers_gets_predictions_to_hand_in_and_no_score(
+    name: str, blank: Any, questions: Path, tmp_path: Path
+) -> None:
+    field, said = {"mmau": ("answer", "model_output"), "mmsu": ("answer_gt", "response")}[name]
+    rows = json.loads(questions.read_text(encoding="utf-8"))
+    if name == "mmsu":
+        rows = [mmsu(row["id"]) | {"audio_path": row["audio_id"], "id": row["id"]} for row in rows]
+    for row in rows:
+        row[field] = blank
+        if blank == "absent":
+            del row[field]
+    file = (
+        json_lines(tmp_path / "test.jsonl", rows) if name == "mmsu" else json_file(questions, rows)
+    )
+    options: dict[str, Any] = {"audio": tmp_path / "audio", "progress": False}
+    benchmark = BENCHMARKS[name]
+    scores = evaluate_benchmark(Hearing(), benchmark, file, tmp_path / "out", **options)
+    assert (scores["accuracy"], scores["n"], scores["reported"]) == ("unknown", 0, "withheld")
+    assert "withheld" in scores["reason"] and "ranking" not in scores
+    assert not {"official", "strict"} & scores.keys() and scores["unanswered"] == []
+    stored = tmp_path / "out" / benchmark.predictions_name
+    written = stored.read_text(encoding="utf-8")
+    made = json.loads(written) if name == "mmau" else [json.loads(x) for x in written.splitlines()]
+    # The question file's rows as they are, with what the model says.
+    assert [{k: v for k, v in row.items() if k != said} for row in made] == rows
+    assert all(isinstance(row[said], str) and row[said] for row in made)
+    for asked_of in (file, None):
+        with pytest.raises(BenchmarkError, match="answers are withheld"):
+            score_predictions(benchmark, stored, tmp_path / "no", questions=asked_of)
+    evaluate = open_script("evaluate")
+    evaluate.report(Namespace(out=tmp_path / "out"), scores)
+
+
+@pytest.mark.parametrize("name", ["mmau", "mmsu"])
+def test_one_answer_that_is_missing_among_others_is_told(name: str, tmp_path: Path) -> None:
+    field = {"mmau": "answer", "mmsu": "answer_gt"}[name]
+    rows: list[Any] = [{"mmau": mmau, "mmsu": mmsu}[name](f"q{n}") for n in range(3)]
+    rows[1][field] = ""
+    file = json_file(tmp_path / "q.json", rows)
+    with pytest.raises(BenchmarkError, match=rf"row 2: field {field} is ''"):
+        BENCHMARKS[name].read_questions(file)

@@ -89,6 +89,24 @@ def text_field(path: Path, number: int, row: Row, field: str) -> str:
     return value
 
 
+def answer_field(
+    path: Path, number: int, row: Row, field: str, *, withheld: bool
+) -> tuple[str, ...]:
+    """The answer of a row; nothing where the file's answers are `withheld`.
+
+    Raises `BenchmarkError` as `text_field`.
+    """
+    return () if withheld else (text_field(path, number, row, field),)
+
+
+def are_withheld(rows: Iterable[Row], field: str) -> bool:
+    """Whether no row says its answer, as in a test set whose answers are kept from the public.
+
+    Where some do, one that does not is damaged, and told as such.
+    """
+    return all(row.get(field) is None or row.get(field) == "" for row in rows)
+
+
 def category(row: Row, field: str) -> str:
     """A field that sorts rows, as text: a list's entries joined, nothing where there is none."""
     value = row.get(field)

@@ -14,13 +14,15 @@ from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmarks.benchmark import Benchmark, Rules
 from palscope.evaluation.benchmarks.files import (
     Row,
+    answer_field,
+    are_withheld,
     category,
     read_json_rows,
     text_field,
     write_json_lines,
 )
 from palscope.evaluation.benchmarks.rules import in_order, strict
-from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
+from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, WITHHELD, Given, Question, Sheet
 from palscope.evaluation.nearest import Embedder
 
 FIELD = "response"
@@ -101,13 +103,15 @@ def options(question: Question) -> tuple[str, ...]:
 
 def option_of(question: Question) -> str:
     """The answer's letter; of equal choices the first. Empty where no choice is the answer."""
-    places = [n for n, choice in enumerate(question.choices) if choice == question.truth[0]]
+    places = [n for n, choice in enumerate(question.choices) if choice in question.truth]
     return LETTERS[places[0]] if places else ""
 
 
 def read_questions(path: Path) -> list[Question]:
     """The rows of a question file."""
-    return [_question(path, number, row) for number, row in enumerate(read_json_rows(path), 1)]
+    rows = read_json_rows(path)
+    withheld = are_withheld(rows, "answer_gt")
+    return [_question(path, number, row, withheld) for number, row in enumerate(rows, 1)]
 
 
 def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[Given]:
@@ -118,10 +122,13 @@ def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[G
             f"{path}: no row has the field {FIELD}, in which MMSU's predictions stand; row 1 has "
             f"{', '.join(map(str, rows[0][1]))}."
         )
+    withheld = are_withheld((row for _, row in rows), "answer_gt")
+    if withheld and questions is None and "choice_a" in rows[0][1]:
+        raise BenchmarkError(f"{path}: {WITHHELD}")
     given: list[Given] = []
     for number, row in rows:
-        whole = questions is None or "answer_gt" in row
-        question = _question(path, number, row) if whole else None
+        whole = questions is None or (not withheld and "answer_gt" in row)
+        question = _question(path, number, row, False) if whole else None
         given.append(Given(_id(path, number, row), row.get(FIELD, NOT_GIVEN), question))
     return given
 
@@ -135,7 +142,7 @@ def _id(path: Path, number: int, row: Row) -> str:
     return text_field(path, number, row, "id" if "id" in row else "audio_path")
 
 
-def _question(path: Path, number: int, row: Row) -> Question:
+def _question(path: Path, number: int, row: Row, withheld: bool) -> Question:
     choices = [row.get(f"choice_{name.lower()}") for name in LETTERS]
     for name, choice in zip(LETTERS, choices, strict=True):
         if not isinstance(choice, str | None):
@@ -147,7 +154,7 @@ def _question(path: Path, number: int, row: Row) -> Question:
         audio=(text_field(path, number, row, "audio_path"),),
         text=text_field(path, number, row, "question"),
         choices=tuple(choice or "" for choice in choices),
-        truth=(text_field(path, number, row, "answer_gt"),),
+        truth=answer_field(path, number, row, "answer_gt", withheld=withheld),
         groups={field: category(row, field) for field in GROUPS},
         extra=row,
     )

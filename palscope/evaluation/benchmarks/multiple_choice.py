@@ -9,9 +9,16 @@ from typing import Any, cast
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation.benchmarks.benchmark import Rules
-from palscope.evaluation.benchmarks.files import Row, category, read_json_rows, text_field
+from palscope.evaluation.benchmarks.files import (
+    Row,
+    answer_field,
+    are_withheld,
+    category,
+    read_json_rows,
+    text_field,
+)
 from palscope.evaluation.benchmarks.rules import in_order, strict
-from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
+from palscope.evaluation.benchmarks.sheet import NOT_GIVEN, WITHHELD, Given, Question, Sheet
 from palscope.evaluation.nearest import Embedder
 
 _WORDS = re.compile(r"\w+")
@@ -53,7 +60,9 @@ def questions_reader(audio: str, groups: Sequence[str]) -> Callable[[Path], list
     """
 
     def read(path: Path) -> list[Question]:
-        return [_question(path, n, row, audio, groups) for n, row in _rows(path)]
+        rows = _rows(path)
+        withheld = are_withheld((row for _, row in rows), "answer")
+        return [_question(path, n, row, audio, groups, withheld) for n, row in rows]
 
     return read
 
@@ -74,10 +83,13 @@ def predictions_reader(
                 f"{path}: no row has the field {field}, in which this benchmark's predictions "
                 f"stand; row 1 has {found}."
             )
+        withheld = are_withheld((row for _, row in rows), "answer")
+        if withheld and questions is None and "choices" in rows[0][1]:
+            raise BenchmarkError(f"{path}: {WITHHELD}")
         given: list[Given] = []
         for number, row in rows:
-            whole = questions is None or "answer" in row
-            question = _question(path, number, row, audio, groups) if whole else None
+            whole = questions is None or (not withheld and "answer" in row)
+            question = _question(path, number, row, audio, groups, False) if whole else None
             given.append(Given(_id(path, number, row, audio), row.get(field, NOT_GIVEN), question))
         return given
 
@@ -115,8 +127,8 @@ def judge(question: Question, answer: Any) -> bool:
 
 
 def option_of(question: Question) -> str:
-    """The right choice, as a model ranks it."""
-    return question.truth[0]
+    """The right choice, as a model ranks it; empty where it is withheld."""
+    return question.truth[0] if question.truth else ""
 
 
 def options(question: Question) -> tuple[str, ...]:
@@ -132,7 +144,9 @@ def _id(path: Path, number: int, row: Row, audio: str) -> str:
     return text_field(path, number, row, "id" if "id" in row else audio)
 
 
-def _question(path: Path, number: int, row: Row, audio: str, groups: Sequence[str]) -> Question:
+def _question(
+    path: Path, number: int, row: Row, audio: str, groups: Sequence[str], withheld: bool
+) -> Question:
     choices = row.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BenchmarkError(
@@ -147,7 +161,7 @@ def _question(path: Path, number: int, row: Row, audio: str, groups: Sequence[st
         audio=(clip,),
         text=text_field(path, number, row, "question"),
         choices=tuple(cast("list[str]", listed)),
-        truth=(text_field(path, number, row, "answer"),),
+        truth=answer_field(path, number, row, "answer", withheld=withheld),
         groups={field: category(row, field) for field in groups},
         extra=row,
     )

@@ -20,12 +20,19 @@ NOT_GIVEN: Any = _NotGiven()
 """What stands for the prediction of a row that has none; an empty one is a prediction."""
 
 
+WITHHELD = (
+    "its answers are withheld, so there is nothing to score by; hand the predictions in where the "
+    "benchmark scores them, or score them against a file that has the answers"
+)
+
+
 @dataclass(frozen=True)
 class Question:
     """One question of a benchmark.
 
     `audio` are the names under which its clip may lie in the folder of audio; the first that
-    exists is taken. `truth` is the answer: one, or all labels that sound, or all captions. `groups`
+    exists is taken. `truth` is the answer: one, or all labels that sound, or all
+    captions; nothing where a test set withholds it. `groups`
     are the benchmark's own categories; an empty value is none. `extra` is what the question file
     says and the stored predictions repeat.
     """
@@ -46,7 +53,7 @@ class Question:
     @property
     def label(self) -> str:
         """The finest category."""
-        return [*self.groups.values(), ""][-1] if len(self.groups) > 1 else self.truth[0]
+        return [*self.groups.values(), ""][-1] if len(self.groups) > 1 else (*self.truth, "")[0]
 
 
 class Given(NamedTuple):
