@@ -24,6 +24,7 @@ import copy
 import math
 import pickle
 import re
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -328,15 +329,29 @@ def _read_state(source: Path, unpickle: bool) -> dict[str, Tensor]:
     return {name: value for name, value in model.items() if isinstance(value, Tensor)}
 
 
+_LOUDNESS = threading.Lock()
+_quiet: list[int] = []
+"""The verbosity before, and an entry for each that is quiet now."""
+
+
 @contextmanager
 def _quietly() -> Generator[None, None, None]:
-    """Without transformers' report of the whole model's other parts, which are expected."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    """Without transformers' report of the whole model's other parts, which are expected.
+
+    The last of several threads to leave sets back what the first one found.
+    """
+    with _LOUDNESS:
+        if not _quiet:
+            _quiet.append(logging.get_verbosity())
+            logging.set_verbosity_error()
+        _quiet.append(0)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        with _LOUDNESS:
+            _quiet.pop()
+            if len(_quiet) == 1:
+                logging.set_verbosity(_quiet.pop())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -42,7 +42,7 @@ class BridgeInTurns(TransformerBridge):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """TransformerLens's `generate`."""
-        with self.turns.block("generation"):
+        with self.turns.block("generation"), cast(Any, self.original_model).checked_once():
             return super().generate(*args, **kwargs)
 
     def generate_stream(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+import palscope.audio
 from palscope.audio import load_audio
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.errors import AudioError, PalscopeError
@@ -93,9 +96,10 @@ def decode_once(
 ) -> WaveformCache:
     """Decode each file to mono float32 at 16 kHz, and keep the result under `cache_dir`.
 
-    The cache's folder is named after the files' paths, sizes and times of change, so an edited
-    file is decoded again. It appears under that name only once it is whole: a killed run leaves
-    no half cache that a later one would trust. An hour of sound takes 230 MB.
+    The cache's folder is named after the files' paths, sizes and times of change, and after what
+    decodes them: an edited file is decoded again, and so are all by a decoder that was mended. It
+    appears under that name only once it is whole: a killed run leaves no half cache that a later
+    one would trust. An hour of sound takes 230 MB.
 
     Args:
         files: they exist; one that stands twice is decoded once.
@@ -179,8 +183,18 @@ def _samples_or_error(file: Path) -> np.ndarray | AudioError:
 
 
 def _fingerprint(files: Sequence[Path], max_seconds: float | None, skip_bad: bool) -> str:
-    digest = hashlib.sha256(f"{max_seconds} {skip_bad}\n".encode())
+    digest = hashlib.sha256(f"{max_seconds} {skip_bad} {_decoders()}\n".encode())
     for file in files:
         status = os.stat(file)
         digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _decoders() -> str:
+    """Stands for palscope's own reading of sound, and for the libraries behind it."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(palscope.audio.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    libraries = (f"{name} {version(name)}" for name in ("av", "soundfile", "soxr"))
+    return " ".join([digest.hexdigest(), *libraries])

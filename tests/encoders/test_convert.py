@@ -10,8 +10,10 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging
 
 from palscope.encoders import Several, load_encoder, save_encoder
+from palscope.encoders import convert as converting
 from palscope.encoders.convert import convert, main
 from palscope.errors import CheckpointError
 from palscope.models import PalscopeForConditionalGeneration
@@ -259,3 +261,15 @@ def test_what_there_is_no_conversion_for(tmp_path: Path) -> None:
         CheckpointError, match="no conversion for the kind 'sonar'; there are: af-whisper, ast"
     ):
         convert("sonar", tmp_path)
+
+
+def test_threads_that_convert_leave_transformers_as_loud_as_it_was() -> None:
+    """Whichever ends last."""
+    before = logging.get_verbosity()
+    first, second = converting._quietly(), converting._quietly()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.get_verbosity() == logging.ERROR
+    second.__exit__(None, None, None)
+    assert logging.get_verbosity() == before
