@@ -103,11 +103,15 @@ def decode(file: Any, name: str, sink: Sink, max_seconds: float | None) -> None:
 
 @dataclass
 class _Fault:
-    """What went wrong, and after how many samples. `junk`: bytes that begin no frame of sound."""
+    """What went wrong, and after how many samples.
+
+    `junk`: by bytes that begin no frame of sound; `lost`: whatever the packet held is lost.
+    """
 
     message: str
     at: int
     junk: bool = False
+    lost: bool = False
 
 
 @dataclass
@@ -195,7 +199,7 @@ class _Run:
         if not told or (failure and containers.is_tag(packet)):
             return
         junk = told[0] in _NO_FRAME
-        self.faults += [_Fault(message, self.decoded, junk) for message in told]
+        self.faults += [_Fault(message, self.decoded, junk, bool(failure)) for message in told]
 
     def _told(self) -> list[str]:
         """The damage that the log tells of since it was last read."""
@@ -239,7 +243,7 @@ class _Run:
         open_ended = containers.is_open_ended(self.head, length)
         faults = self.faults
         if open_ended or self.stated is None:  # the last sample of a recording that broke off
-            faults = [f for f in faults if not f.message.startswith("Invalid PCM packet")]
+            faults = [f for f in faults if f.lost or not f.message.startswith("Invalid PCM packet")]
         if open_ended:
             faults = [f for f in faults if not f.message.startswith("Packet corrupt")]
         elif wav is not None and faults and self._format == "wav":

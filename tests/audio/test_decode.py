@@ -9,6 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.audio.encoders import LOSSY, PCM, chirp, encode, lag
 RATES = st.sampled_from([8_000, 16_000, 24_000, 44_100, 48_000])
 # Encoders' frames at the ends: MP3 pads by up to three at 8 kHz.
 PADDING_S = 0.25
+# Before version 18 PyAV dropped the frames of a packet that ends in an error.
+KEEPS_FRAMES = int(version("av").split(".")[0]) >= 18
 TOLD = re.compile("Fetch or export the file again|Check that the file is whole")
 
 
@@ -38,7 +41,7 @@ def refused(source: Any, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", PCM)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     rate=RATES,
     channels=st.integers(1, 8),
@@ -54,7 +57,7 @@ def test_what_was_written_is_read_to_the_sample(
 
 
 @pytest.mark.parametrize("kind", LOSSY)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(rate=RATES, channels=st.integers(1, 2), seconds=st.sampled_from([0.3, 1.0, 2.3]))
 def test_no_format_shifts_or_shortens(kind: str, rate: int, channels: int, seconds: float) -> None:
     if kind in ("opus", "webm", "webm live") and rate == 44_100:
@@ -128,7 +131,10 @@ def test_wav_of_a_recorder_that_never_finished(size: int, riff: int | None) -> N
         data[4:8] = struct.pack("<I", riff)
     for source in (bytes(data), Pipe(bytes(data))):
         np.testing.assert_allclose(load_audio(source).samples, true[:, 0], atol=4e-5)
-    assert load_audio(bytes(data[:-1])).seconds == pytest.approx(0.5, abs=1e-4)
+    if KEEPS_FRAMES:
+        assert load_audio(bytes(data[:-1])).seconds == pytest.approx(0.5, abs=1e-4)
+    else:
+        assert TOLD.search(refused(bytes(data[:-1])))
 
 
 def test_an_empty_wav_does_not_play_its_other_chunks() -> None:
@@ -167,7 +173,7 @@ STATED += ["opus", "m4a", "webm", "adpcm"]
 
 
 @pytest.mark.parametrize("kind", STATED)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(left=st.floats(0.02, 0.97), pipe=st.booleans())
 def test_a_file_cut_short_is_told(kind: str, left: float, pipe: bool) -> None:
     data = encode(chirp(48_000, 1.5), 48_000, kind)
@@ -186,7 +192,7 @@ CHECKED = ["flac", "ogg", "opus", "w64", "caf", "m4a", "mp3"]
 
 
 @pytest.mark.parametrize("kind", CHECKED)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(at=st.floats(0.3, 0.8), lost=st.integers(600, 3000))
 def test_a_stretch_lost_in_the_middle_is_told(kind: str, at: float, lost: int) -> None:
     data = encode(chirp(48_000, 2.5), 48_000, kind)
@@ -221,6 +227,9 @@ def test_a_header_that_counts_itself_is_warned_of() -> None:
 @pytest.mark.parametrize("kind", ["flac", "mp3 no header"])
 def test_junk_behind_the_sound_is_left_out_and_warned_of(kind: str) -> None:
     data = encode(chirp(16_000, 1.0), 16_000, kind)
+    if kind == "flac" and not KEEPS_FRAMES:
+        assert TOLD.search(refused(data + b"what is this? " * 80))
+        return
     with pytest.warns(AudioWarning, match="no sound"):
         loaded = load_audio(data + b"what is this? " * 80)
     np.testing.assert_array_equal(loaded.samples, load_audio(data).samples)
@@ -374,7 +383,7 @@ def test_threads_read_at_once() -> None:
     wrong: list[str] = []
 
     def read(kind: str) -> None:
-        for _ in range(10):
+        for _ in range(4):
             if not np.array_equal(load_audio(files[kind]).samples, expected[kind]):
                 wrong.append(kind)
             try:
