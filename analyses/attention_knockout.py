@@ -221,7 +221,10 @@ def cut(
     sound = int((model.layout(inputs).stream[0] >= 0).sum())
     edges: list[Edges] = [
         *text_to_audio(route, readers=readers),
-        *(text_to_text(model, inputs, sound, reader=reader, seed=seed) for reader in readers),
+        *(
+            text_to_text(model, inputs, sound, answers=answers, reader=reader, seed=seed)
+            for reader in readers
+        ),
         *audio_to_audio(model, inputs),
     ]
     if question.segments:

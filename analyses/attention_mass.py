@@ -19,12 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from palscope.audio import load_audio
 from palscope.errors import PalscopeError
 from palscope.evaluation.items import take_evenly
-from palscope.measures import attention_mass, by_pathway, mean_band, over_time
+from palscope.measures import attention_mass, by_pathway, mass_per_second, mean_band, over_time
 from palscope.measures.depth import depth_of_mass
 from palscope.models.scoring import continued, greedy_tokens
 from palscope.plots import attention, comparison, paper, tables
@@ -205,10 +206,23 @@ def draw(every_key: StoredTable, by_path: StoredTable, streams: Sequence[str], o
             pick(heads, pathway),
         )
     if len(masses) > 1 and any(len(each) for each in times):
-        slices = mean_band(times, ["pathway", "start_s", "end_s"])
+        slices = over_seconds(times)
         save_figure(
             out / "time", attention.mass_over_time(slices), paper.mass_over_time(slices), slices
         )
+
+
+def over_seconds(times: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Mean attention a second, in bins of the longest token, while more than half of clips last.
+
+    Behind that a mean would be of ever fewer clips, and not of those before.
+    """
+    every: Any = pd.concat(times)
+    step = float((every["end_s"] - every["start_s"]).max())
+    edges = np.arange(round(every["end_s"].max() / step + 0.5) + 1) * step
+    binned = [mass_per_second(each, edges) for each in times if len(each)]
+    slices: Any = mean_band(binned, ["pathway", "start_s", "end_s"], limits=(0, None))
+    return slices[slices["n"] > len(times) / 2].reset_index(drop=True)
 
 
 def pick(table: Any, pathway: str) -> pd.DataFrame:

@@ -222,15 +222,18 @@ def figure(block: dict[str, Any], measure: str) -> str:
     show = percent if measure in ("accuracy", "micro_f1") else "{:6.3f}".format
     bounds = block["interval"]
     interval = "" if bounds is None else f" [{show(bounds[0])}, {show(bounds[1])}]"
-    return f"{measure} {show(block[measure])}{interval} of {block['n']}"
+    each = ", ".join(show(value).strip() for value in block.get("values", ()))
+    by_clip = f" (by clip: {each})" if each else ""
+    return f"{measure} {show(block[measure])}{interval} of {block['n']}{by_clip}"
 
 
 def line(name: str, score: dict[str, Any]) -> str:
     """One row of the printed table, in percent."""
     if not score["n"]:
         return f"{name:18} no rows answered"
-    low, high = score["interval"]
-    text = f"{name:18} {percent(score['accuracy'])} [{percent(low)}, {percent(high)}] "
+    bounds = score["interval"]
+    interval = "" if bounds is None else f" [{percent(bounds[0])}, {percent(bounds[1])}]"
+    text = f"{name:18} {percent(score['accuracy'])}{interval} "
     text += f"of {score['n']}, greedy answer exact {percent(score['exact_match'])}"
     if "follows_audio" in score:
         text += f", follows the audio {percent(score['follows_audio'])}"

@@ -9,8 +9,9 @@ asked about. Every stream of the model's route is masked by itself, and all toge
 by knockout (no text reads the stream; other sound that runs may) and by rerouting (the stream is
 absent). Positions stay. Answers are ranked among the domain's labels.
 
-Writes masking.parquet (a row a clip, masking and way), scores.csv (accuracy with Wilson intervals;
-the drop, paired, with bootstrap intervals and McNemar's test), contrasts.csv (whether a masking
+Writes masking.parquet (a row a clip, masking and way), scores.csv (accuracy and what is lost of it,
+paired, with intervals over clips, a sign-flip test and its correction for all maskings; of too few
+clips their values), contrasts.csv (whether a masking
 hurts one domain more than another), figures (HTML, PNG, SVG, their numbers as CSV) and run.json. A
 run that was stopped goes on with --resume.
 
@@ -98,7 +99,8 @@ def print_scores(scores: pd.DataFrame) -> None:
         text = f"{row['domain']:8} {row['way']:9} {row['masked']:18} {100 * row['accuracy']:5.1f} %"
         text += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}] of {row['n']}"
         if row["masked"] != "nothing":
-            text += f", lost {100 * row['drop']:.1f} points, p {row['p']:.2g}"
+            text += f", lost {100 * row['drop']:.1f} points, p {row['p']:.2g} (of so few changed "
+            text += f"answers at least {row['least_p']:.2g}; of all {row['q']:.2g})"
         print(text)
 
 

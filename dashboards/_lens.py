@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.measures import mean_band
 from palscope.measures.key_writes import written_by_pathway
 from palscope.measures.logit_lens import answer_lead, by_depth, logit_lens, written_lead
-from palscope.measures.vocabulary import spellings
+from palscope.measures.vocabulary import deciding_entries
 from palscope.plots import lens as figures
 
 
 @on_route
 def _measure(asked: Asked) -> pd.DataFrame:
     pair, model = asked.pair, asked.model
-    inputs: Any = model.inputs(pair.question, pair.clean)
-    choices = spellings(model, [pair.clean_answer, str(pair.corrupt_answer)])
+    inputs, choices = deciding_entries(
+        model,
+        model.inputs(pair.question, pair.clean),
+        pair.clean_answer,
+        str(pair.corrupt_answer),
+    )
     entries = [entry for ids in choices.values() for entry in ids]
     read = logit_lens(model, inputs, answers=entries, top_k=0)
     written = written_by_pathway(model, inputs, answers=entries, top_k=0)

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.evaluation.intervals import wilson
-from palscope.evaluation.items import Item
+from palscope.evaluation.items import Item, clip_of
 from palscope.evaluation.ranking import Answerer, Asked, rank
+from palscope.statistics import score_of
 
 
 def ranked_answers(
@@ -57,22 +57,23 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
     Returns:
         One row a (by…, domain): `n`, `correct` (how many), `accuracy` (share of one) with its 95 %
-        Wilson interval `low`, `high`, `chance` (mean of one over the number of choices) and
-        `margin` (mean, nats).
+        interval over clips `low`, `high` (NaN where few clips have several questions each),
+        `chance` (mean of one over the number of choices) and `margin` (mean, nats).
     """
     rows: list[dict[str, Any]] = []
     names = [*by, "domain"]
     for key, group in cast(Any, answers).groupby(names, sort=False, observed=True):
         n, correct = len(group), int(group["correct"].sum())
-        low, high = wilson(correct, n)
+        marks = {"clip": group["item"].map(clip_of), "got": group["correct"].astype(float)}
+        interval = score_of(pd.DataFrame(marks).assign(of=1.0)).interval
         rows.append(
             {
                 **dict(zip(names, key, strict=True)),
                 "n": n,
                 "correct": correct,
                 "accuracy": correct / n,
-                "low": low,
-                "high": high,
+                "low": interval.low,
+                "high": interval.high,
                 "chance": float((1 / group["choices"]).mean()),
                 "margin": float(group["margin"].mean()),
             }

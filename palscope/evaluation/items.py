@@ -36,6 +36,11 @@ class Item:
         return Asked(self.audio(), self.question, list(self.choices))
 
 
+def clip_of(key: str) -> str:
+    """The clip that an item's key names: several of a manifest's rows may ask about one."""
+    return key.partition(":")[2] or key
+
+
 def clean_label(label: str) -> str:
     """A label as an answer is written: lower-case, words apart (`Crying_baby`: crying baby)."""
     return " ".join(label.replace("_", " ").lower().split())

@@ -20,7 +20,7 @@ from palscope.evaluation.accuracy import ranked_answers
 from palscope.evaluation.benchmark_runs import evaluate_benchmark
 from palscope.evaluation.benchmarks.registry import find_benchmark
 from palscope.evaluation.experiment import OWN, Experiment, Scale, System
-from palscope.evaluation.intervals import difference_interval, ratio_interval
+from palscope.evaluation.items import clip_of
 from palscope.evaluation.placements import TIMED_QUESTION, Questions
 from palscope.evaluation.ranking import ModelAnswerer, open_answerer
 from palscope.evaluation.rows import ROWS
@@ -30,6 +30,7 @@ from palscope.models.base_weights import base_fingerprint
 from palscope.models.scoring import prompt_batch, with_answers
 from palscope.routing import Route
 from palscope.routing.notation import route_to_text
+from palscope.statistics import Values, difference_of_scores, interval_columns, score_of
 from palscope.sweeps import processes
 from palscope.sweeps.record import file_hash
 from palscope.sweeps.store import Run, read_table
@@ -123,13 +124,15 @@ def ask_labelled(results: Run, variants: Sequence[Variant], questions: Questions
 
     Returns:
         The stored table `marks`: a row a (variant, item): `variant, system, under, seed, set` (the
-        domain), `clip` (the item), `got` (1 where right, else 0) and `of` (1).
+        domain), `clip`, `got` (1 where right, else 0) and `of` (1).
     """
 
     def measure(variant: Variant) -> pd.DataFrame:
         answerer = open_variant(variant)
         answers: Any = ranked_answers(answerer, questions.items, questions.asked)
-        return _marks(variant, answers["domain"], answers["item"], answers["correct"], 1.0)
+        return _marks(
+            variant, answers["domain"], answers["item"].map(clip_of), answers["correct"], 1.0
+        )
 
     return _stored(results, variants, measure, questions.digest)
 
@@ -288,10 +291,12 @@ def summary(marks: pd.DataFrame, costs: pd.DataFrame, baseline: str) -> pd.DataF
 
     Returns:
         One row a (variant, set), and set "all": `variant, system, under, set, seeds, n` (clips),
-        `score` (over all seeds) with its 95 % interval `low, high` (bootstrap over clips, each with
-        all its seeds), the least and the greatest score of a seed, `seed_low, seed_high`; and
-        `difference` from the baseline with its paired interval `difference_low, difference_high`
-        (the same clips and seeds). What an interval is not known of is NaN. Then the costs.
+        `score` (over all seeds) with its 95 % interval over clips `low, high`, each clip with all
+        its seeds: it is about these trainings, and says nothing of another seed; `seed_values`,
+        the score of each seed, which are too few for an interval; and `difference` from the
+        baseline with its paired interval `difference_low, difference_high` (the same clips and
+        seeds). What an interval is not known of is NaN, and `values` and `difference_values` have
+        each clip's. Then the costs.
 
     Raises:
         ValueError: a variant shares no clip and seed with the baseline.
@@ -307,15 +312,13 @@ def summary(marks: pd.DataFrame, costs: pd.DataFrame, baseline: str) -> pd.DataF
         seeds = group.groupby("seed")[["got", "of"]].sum()
         scores = seeds["got"] / seeds["of"]
         row = dict(zip(named, names, strict=True))
-        low, high = ratio_interval(group) or (np.nan, np.nan)
+        found = score_of(group)
         row |= {
             "seeds": len(seeds),
             "n": group["clip"].nunique(),
-            "score": group["got"].sum() / group["of"].sum(),
-            "low": low,
-            "high": high,
-            "seed_low": scores.min(),
-            "seed_high": scores.max(),
+            "score": found.score,
+            **interval_columns(found.interval, found.by_clip),
+            "seed_values": Values(tuple(scores.tolist())),
         }
         rows.append(row | _difference(base[base["set"] == row["set"]], group))
     table: Any = pd.DataFrame(rows)
@@ -324,15 +327,16 @@ def summary(marks: pd.DataFrame, costs: pd.DataFrame, baseline: str) -> pd.DataF
     )
 
 
-def _difference(base: Any, group: Any) -> dict[str, float]:
+def _difference(base: Any, group: Any) -> dict[str, Any]:
     same = ["seed", "clip"]
     sums = [each.groupby(same)[["got", "of"]].sum().reset_index() for each in (base, group)]
     both: Any = sums[0].merge(sums[1], on=same, suffixes=("_a", "_b"))
     if not len(both):
         raise ValueError("a system and the baseline have no clip and seed in common.")
-    low, high = difference_interval(both) or (np.nan, np.nan)
+    found = difference_of_scores(both)
     a, b = (both[f"got_{side}"].sum() / both[f"of_{side}"].sum() for side in "ab")
-    return {"difference": b - a, "difference_low": low, "difference_high": high}
+    columns = interval_columns(found.interval, found.by_clip, "difference")
+    return {"difference": b - a} | columns
 
 
 def _marks(variant: Variant, of_set: Any, clip: Any, got: Any, of: Any) -> pd.DataFrame:

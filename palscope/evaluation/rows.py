@@ -9,8 +9,14 @@ from typing import Any, cast
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
-from palscope.evaluation.intervals import difference_interval, mcnemar, ratio_interval
 from palscope.files import LARGEST_TEXT, read_object, whole
+from palscope.statistics import (
+    Values,
+    difference_of_scores,
+    false_discovery,
+    interval_columns,
+    score_of,
+)
 from palscope.sweeps.store import read_table
 
 ROWS = "rows.parquet"
@@ -33,8 +39,9 @@ def score(rows: pd.DataFrame, measure: str) -> dict[str, Any]:
         measure: the score's name.
 
     Returns:
-        `MEASURE` (`got` over `of`, summed), `n` (how many ids), `interval` and `by_category`:
-        field, then value, then the same three. Of no rows the score is None.
+        `MEASURE` (`got` over `of`, summed), `n` (how many ids), its 95 % `interval` over clips
+        (`score_of`; None where clips are too few, then `values` has each clip's score) and
+        `by_category`: field, then value, then the same. Of no rows the score is None.
     """
     table: Any = rows
     fields = [name for name in table if name not in NOT_CATEGORIES]
@@ -54,12 +61,14 @@ def score(rows: pd.DataFrame, measure: str) -> dict[str, Any]:
 def _score(rows: Any, measure: str) -> dict[str, Any]:
     if not len(rows):
         return {measure: None, "n": 0, "interval": None}
-    interval = ratio_interval(rows, share=measure in ("accuracy", "micro_f1"))
-    return {
-        measure: float(rows["got"].sum() / rows["of"].sum()),
+    score, interval, by_clip = score_of(rows)
+    found: dict[str, Any] = {
+        measure: score,
         "n": int(rows["id"].nunique()),
-        "interval": None if interval is None else list(interval),
+        "interval": list(interval) if interval.known else None,
     }
+    values = Values.unless(interval, by_clip)
+    return found | ({"values": list(values.numbers)} if values.numbers else {})
 
 
 def compare_runs(a: Path, b: Path) -> pd.DataFrame:
@@ -71,9 +80,12 @@ def compare_runs(a: Path, b: Path) -> pd.DataFrame:
 
     Returns:
         One row a rule and category: `rule, by, at, n` (questions that both have), `a`, `b`
-        (scores), `difference` (B less A) with its paired 95 % bootstrap interval over clips,
-        `low`, `high`; `only_a`, `only_b` (questions that one alone answers right) and `p`, of
-        McNemar's exact test, where answers are right or wrong, else NaN.
+        (scores), `difference` (B less A) with its paired 95 % interval over clips, `low`, `high`
+        (NaN where clips are too few, then `values` has each clip's difference); `only_a`, `only_b`
+        (questions that one alone answers right; NaN where answers are not right or wrong); `p`,
+        that both do equally well, of a sign-flip test over clips, and `least_p`, the least that so
+        few clips that change can give; and `q`, `p` corrected for all rows of the table (false
+        discovery rate).
 
     Raises:
         PalscopeError: a folder holds no scored rows, the questions differ, or no rule or question
@@ -102,7 +114,8 @@ def compare_runs(a: Path, b: Path) -> pd.DataFrame:
             ]
     if not out:
         raise PalscopeError(f"no question is scored in both {a} and {b}.")
-    return pd.DataFrame(out)
+    table = pd.DataFrame(out)
+    return table.assign(q=false_discovery(table["p"]))
 
 
 def _compared(one: Any, other: Any) -> dict[str, Any]:
@@ -116,14 +129,18 @@ def _compared(one: Any, other: Any) -> dict[str, Any]:
     for side in "ab":
         of = both[f"of_{side}"].sum()
         row[side] = float(both[f"got_{side}"].sum() / of) if of else float("nan")
-    interval = difference_interval(both) or (float("nan"), float("nan"))
-    row |= {"difference": row["b"] - row["a"], "low": interval[0], "high": interval[1]}
+    found = difference_of_scores(both)
+    row |= {"difference": row["b"] - row["a"]} | interval_columns(found.interval, found.by_clip)
     single = both[["of_a", "of_b"]].eq(1).all(axis=None)
     if not (single and both[["got_a", "got_b"]].isin((0, 1)).all(axis=None)):
-        return row | {"only_a": float("nan"), "only_b": float("nan"), "p": float("nan")}
-    only_a = int((both["got_a"] > both["got_b"]).sum())
-    only_b = int((both["got_b"] > both["got_a"]).sum())
-    return row | {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
+        alone = (float("nan"), float("nan"))
+    else:
+        alone = (
+            int((both["got_a"] > both["got_b"]).sum()),
+            int((both["got_b"] > both["got_a"]).sum()),
+        )
+    tested = {"p": found.p, "least_p": found.least_p}
+    return row | {"only_a": alone[0], "only_b": alone[1]} | tested
 
 
 def _read(folder: Path) -> Any:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from palscope.evaluation.intervals import wilson
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
+from palscope.evaluation.items import clip_of
 from palscope.evaluation.predictions import Prediction
+from palscope.statistics import wilson
+from palscope.statistics.marks import score_of
 
 
 def summarise(predictions: Sequence[Prediction], *, swapped: bool = False) -> dict[str, Any]:
     """Scores over all predictions that have an answer, then `by_domain` and in each `by_label`.
 
-    All are fractions of one. `accuracy` counts the likeliest choice against the item's answer,
-    with its 95 % Wilson `interval`; `exact_match` the greedy text; `off_list` greedy texts that
-    are no choice at all. With `swapped` there is also `follows_audio`, the likeliest choice
-    against the label of the audio that was heard. Without any answer they are None.
+    All are fractions of one. `accuracy` counts the likeliest choice against the item's answer, with
+    its 95 % `interval` over clips (None where few clips have several questions each); `exact_match`
+    the greedy text; `off_list` greedy texts that are no choice at all. With `swapped` there is also
+    `follows_audio`, the likeliest choice against the label of the audio that was heard. Without any
+    answer they are None.
     """
     answered = [each for each in predictions if "error" not in each]
     domains = list(dict.fromkeys(each["domain"] for each in answered))
@@ -61,17 +66,24 @@ def _domain(predictions: Sequence[Prediction], swapped: bool) -> dict[str, Any]:
 
 
 def _score(predictions: Sequence[Prediction], swapped: bool) -> dict[str, Any]:
-    correct = sum(each["best"] == each["answer"] for each in predictions)
     scores: dict[str, Any] = {
         "accuracy": _share(predictions, lambda each: each["best"] == each["answer"]),
         "n": len(predictions),
-        "interval": list(wilson(correct, len(predictions))),
+        "interval": _interval(predictions),
         "exact_match": _share(predictions, lambda each: each["greedy"] == each["answer"]),
         "off_list": _share(predictions, lambda each: each["greedy"] not in each["logprobs"]),
     }
     if swapped:
         scores["follows_audio"] = _share(predictions, lambda each: each["best"] == each["heard"][0])
     return scores
+
+
+def _interval(predictions: Sequence[Prediction]) -> list[float] | None:
+    if not predictions:
+        return list(wilson(0, 0))
+    rows = [(clip_of(p["key"]), float(p["best"] == p["answer"]), 1.0) for p in predictions]
+    interval = score_of(pd.DataFrame(rows, columns=["clip", "got", "of"])).interval
+    return list(interval) if interval.known else None
 
 
 def _share(predictions: Sequence[Prediction], value: Callable[[Prediction], float]) -> float | None:

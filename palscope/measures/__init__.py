@@ -1,7 +1,6 @@
 """Measures: each takes a hooked model and its input, and returns a tidy table."""
 
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
-from palscope.measures.bands import mean_band
 from palscope.measures.connector_attention import connector_attention
 from palscope.measures.pathway_mass import (
     clip_sets,
@@ -10,7 +9,8 @@ from palscope.measures.pathway_mass import (
     seconds_set,
     set_mass,
 )
-from palscope.measures.seconds import by_seconds, tokens_within
+from palscope.measures.seconds import by_seconds, mass_per_second, tokens_within
+from palscope.statistics import mean_band
 
 __all__ = [
     "attention_mass",
@@ -18,6 +18,7 @@ __all__ = [
     "by_seconds",
     "clip_sets",
     "connector_attention",
+    "mass_per_second",
     "mean_band",
     "over_time",
     "pathway_mass",

@@ -72,7 +72,8 @@ def attention_mass(
 def by_pathway(table: pd.DataFrame, pathways: Sequence[str] | None = None) -> pd.DataFrame:
     """Mass of each pathway: `row, query, layer, head, pathway, mass`.
 
-    Every pathway has a row in every layer, 0 where the layer cannot see it.
+    Every pathway has a row in every layer. Its mass is NaN where the layer cannot see it: nothing
+    there can be given attention, which is not the same as being given none.
 
     Args:
         table: from `attention_mass`.
@@ -80,11 +81,10 @@ def by_pathway(table: pd.DataFrame, pathways: Sequence[str] | None = None) -> pd
     """
     listed = list(pathways or _pathways(table))
     sums: Any = table.groupby([*HEAD, "pathway"], observed=True)["mass"].sum()
-    wide = sums.unstack("pathway", fill_value=0.0).reindex(columns=listed, fill_value=0.0)
-    wide.columns = pd.Index(listed, name="pathway")
-    long = wide.stack().rename("mass").reset_index()
-    long["pathway"] = pd.Categorical(long["pathway"], categories=listed)
-    return long
+    wide = cast(Any, sums.unstack("pathway").reindex(columns=listed))
+    names = wide.index.repeat(len(listed)).to_frame(index=False)
+    whole = pd.Categorical(np.tile(listed, len(wide)), categories=listed)
+    return names.assign(pathway=whole, mass=wide.to_numpy().reshape(-1))
 
 
 def over_time(table: pd.DataFrame, pathway: str | None = None) -> pd.DataFrame:

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 
 from palscope.errors import PalscopeError
 from palscope.measures.attention_mass import TEXT_PATHWAY
-
-RESAMPLES = 2000
+from palscope.statistics import NO_INTERVAL, interval_columns, peak_interval, ratio_interval
 
 
 def depth_of_mass(
@@ -27,17 +26,18 @@ def depth_of_mass(
         table: `by_pathway` of many clips, with a column that names the clip; heads are averaged.
         by: columns to keep apart, such as the clips' domain.
         item: the column that names the clip.
-        confidence: of the intervals: percentile bootstrap over clips, 2,000 resamples. With one
-            clip alone they are NaN.
+        confidence: of the intervals over clips; of too few clips they are NaN.
 
     Returns:
         One row a (by…, pathway), text left out: `n` clips; `peak`, the layer with the greatest mean
         mass, with `peak_low`, `peak_high`; `peak_mass`, that mass (share of attention, mean over
         heads); `centre`, the mean layer weighted by mass, with `centre_low`, `centre_high`; and
-        `mass`, the mean over all layers. A stream that is never seen has NaN for its layers.
+        `mass`, the mean over all layers. Of too few clips for an interval (`palscope.statistics`)
+        `peak_values` and `centre_values` have each clip's. A stream that is never seen has NaN for
+        its layers.
 
     Raises:
-        PalscopeError: the table has no stream.
+        PalscopeError: the table has no stream, or a layer sees one in some clips only.
     """
     whole: Any = table
     sound = whole[whole["pathway"].astype(str) != TEXT_PATHWAY]
@@ -55,21 +55,24 @@ def depth_of_mass(
 
 def _depth(
     masses: Float[np.ndarray, "clips layers"], layers: Int[np.ndarray, " layers"], confidence: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
+    unseen = np.isnan(masses)
+    if (unseen.any(0) != unseen.all(0)).any():
+        raise PalscopeError(
+            "a layer sees the stream in some clips and not in others; give clips that were "
+            "measured under one route."
+        )
+    masses = np.where(unseen, 0.0, masses)  # no weight, and no peak
     mean = masses.mean(0)
-    if not mean.any():
-        places = ("peak", "peak_low", "peak_high", "centre", "centre_low", "centre_high")
-        return dict.fromkeys(places, np.nan) | {"peak_mass": 0.0, "mass": 0.0}
-
-    def statistics(means: Float[np.ndarray, "resamples layers"]) -> dict[str, Any]:
-        return {"peak": layers[means.argmax(-1)], "centre": means @ layers / means.sum(-1)}
-
-    n = len(masses)
-    drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    resampled = statistics(masses[drawn].mean(1))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    out: dict[str, float] = {}
-    for name, value in statistics(mean[None]).items():
-        low, high = np.quantile(resampled[name], tails) if n > 1 else (np.nan, np.nan)
-        out |= {name: float(value[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    out: dict[str, Any] = {"peak": np.nan, "centre": np.nan}
+    peak = centre = NO_INTERVAL
+    peaks, centres = np.array([]), np.array([])
+    if mean.any():
+        out = {"peak": float(layers[mean.argmax()]), "centre": float(mean @ layers / mean.sum())}
+        weighted, weight = masses @ layers, masses.sum(-1)
+        peak = peak_interval(masses, layers, confidence=confidence)
+        centre = ratio_interval(weighted, weight, confidence=confidence)
+        read = weight > 0
+        peaks, centres = layers[masses[read].argmax(-1)], weighted[read] / weight[read]
+    out |= interval_columns(peak, peaks, "peak") | interval_columns(centre, centres, "centre")
     return out | {"peak_mass": float(mean.max()), "mass": float(mean.mean())}

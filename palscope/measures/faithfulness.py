@@ -9,7 +9,7 @@ inside the encoder brings back what was taken away.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -24,14 +24,15 @@ from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound, edit_waveform
 from palscope.measures.attribution import attribution_at
-from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import Answers, answer_metrics
 from palscope.measures.patching import Cell
+from palscope.statistics import correlation_interval, interval_columns, mean_row
+from palscope.statistics.correlation import Points, joined
+from palscope.statistics.tables import banded
 
 Curve = Literal["deletion", "insertion"]
 CURVES: tuple[Curve, ...] = ("deletion", "insertion")
 
-RESAMPLES = 1000
 _FEWEST = 3
 """Points that a correlation needs."""
 
@@ -86,7 +87,6 @@ def agreement(
     *,
     pair: str = "pair",
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """How well attributions agree with exact patching, over all cells and within each pair.
 
@@ -95,64 +95,36 @@ def agreement(
         by: columns to keep apart, such as the method or the layer.
 
     Returns:
-        One row a group: `by…, cells, pairs`; `pearson` and `spearman` over all its cells, each with
-        `_low` and `_high`, a percentile bootstrap over pairs; `pearson_pair` and `spearman_pair`,
-        the median over pairs of the correlation within one; `slope`, the factor by which effects
+        One row a group: `by…, cells, pairs`; `pearson` and `spearman` over all its cells;
+        `spearman_low` and `spearman_high`, of a jackknife over pairs, or of too few pairs
+        `spearman_values`, the correlations within each (Pearson's is ruled by its largest cells,
+        and no interval of it held); `pearson_pair` and `spearman_pair`, the median over pairs of
+        the correlation within one, where something varies; `slope`, the factor by which effects
         exceed attributions (least squares through zero); `sign`, the share of the summed size of
         effects that attributions give the right sign; and `size`, the mean size of effects, in
         nats: where it is next to nothing, so is what a correlation says. NaN where there are fewer
-        than three cells, or nothing varies; intervals are NaN for one pair.
+        than three cells, or nothing varies.
     """
     rows: list[dict[str, Any]] = []
     whole: Any = cells
     groups = whole.groupby(list(by), sort=False, dropna=False) if by else [((), whole)]
     for names, group in groups:
-        parts: list[_Points] = [
+        parts: list[Points] = [
             (each["attribution"].to_numpy(), each["effect"].to_numpy())
             for _, each in group.groupby(pair, sort=False)
         ]
         row: dict[str, Any] = dict(zip(by, cast(Any, names), strict=True))
         row |= {"cells": len(group), "pairs": len(parts)}
         for name, correlate in (("pearson", _pearson), ("spearman", _spearman)):
-            row |= _correlation(name, correlate, parts, confidence, seed)
-        rows.append(row | _scale(*_joined(parts)))
+            within = np.array([correlate(*part) for part in parts])
+            within = within[~np.isnan(within)]
+            row[name] = correlate(*joined(parts))
+            if correlate is _spearman:
+                interval = correlation_interval(correlate, parts, confidence=confidence)
+                row |= interval_columns(interval, within, name)
+            row[f"{name}_pair"] = float(np.median(within)) if len(within) else float("nan")
+        rows.append(row | _scale(*joined(parts)))
     return pd.DataFrame(rows)
-
-
-_Points = tuple[np.ndarray, np.ndarray]
-"""Attributions and effects of the same cells."""
-
-
-def _correlation(
-    name: str,
-    correlate: Callable[[np.ndarray, np.ndarray], float],
-    parts: Sequence[_Points],
-    confidence: float,
-    seed: int,
-) -> dict[str, float]:
-    low = high = float("nan")
-    if len(parts) > 1:
-        rng = np.random.default_rng(seed)
-        draws: Any = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
-        drawn = _known(correlate(*_joined([parts[int(i)] for i in draw])) for draw in draws)
-        if len(drawn):
-            low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
-    within = _known(correlate(*part) for part in parts)
-    return {
-        name: correlate(*_joined(parts)),
-        f"{name}_low": low,
-        f"{name}_high": high,
-        f"{name}_pair": float(np.median(within)) if len(within) else float("nan"),
-    }
-
-
-def _known(values: Iterable[float]) -> np.ndarray:
-    found = np.array(list(values))
-    return found[~np.isnan(found)]
-
-
-def _joined(parts: Sequence[_Points]) -> _Points:
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
@@ -286,7 +258,7 @@ def areas(table: pd.DataFrame, *, metric: str = "logprob") -> pd.DataFrame:
 
 
 def against_chance(
-    table: pd.DataFrame, *, chance: str = "random", confidence: float = 0.95, seed: int = 0
+    table: pd.DataFrame, *, chance: str = "random", confidence: float = 0.95
 ) -> pd.DataFrame:
     """How much better each order is than random ones, over pairs.
 
@@ -294,9 +266,9 @@ def against_chance(
         table: of `areas` for several pairs; orders whose names begin with `chance` are averaged.
 
     Returns:
-        `order, curve, gain, low, high, pairs`: mean over pairs of the area's difference from
-        chance, in nats, counted so that more is better in both curves, with a percentile bootstrap
-        over pairs (NaN for one pair).
+        `order, curve, gain, low, high, values, n`: mean over `n` pairs of the area's difference
+        from chance, in nats, counted so that more is better in both curves, with its interval over
+        pairs (of too few pairs NaN, and `values` has each pair's).
 
     Raises:
         PalscopeError: no order is random.
@@ -312,14 +284,8 @@ def against_chance(
     joined["gain"] = signs * (joined["area"] - joined["level"])
     rows: list[dict[str, Any]] = []
     for (order, curve), group in joined.groupby(["order", "curve"], sort=False):
-        gains = group["gain"].to_numpy()
-        low, high = bootstrap_interval(
-            (gains,), np.mean, resamples=RESAMPLES, confidence=confidence, seed=seed
-        )
-        rows.append(
-            {"order": order, "curve": curve, "gain": float(gains.mean())}
-            | {"low": low, "high": high, "pairs": len(gains)}
-        )
+        found = mean_row(group["gain"], "gain", confidence=confidence)
+        rows.append({"order": order, "curve": curve, **found})
     return pd.DataFrame(rows)
 
 
@@ -330,24 +296,24 @@ def curve_bands(
     chance: str = "random",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Mean curves over pairs, with Student's t interval of the mean.
+    """Mean curves over pairs, with the interval of each point's mean.
 
     Args:
         table: of `deletion_insertion` for several pairs, named in a column `pair`; orders whose
             names begin with `chance` are averaged within each pair.
 
     Returns:
-        `order, curve, share, n, mean, low, high`; `low` and `high` are NaN for one pair.
+        `order, curve, share, n, mean, low, high, values`; of too few pairs `low` and `high` are
+        NaN, and `values` has each pair's.
     """
     whole: Any = table.copy()
     whole["order"] = whole["order"].mask(whole["order"].str.startswith(chance), chance)
     by = ["order", "curve", "share"]
     each: Any = whole.groupby(["pair", *by], sort=False)[metric].mean().reset_index()
-    bands: Any = each.groupby(by, sort=False)[metric].agg(["size", "mean", "sem"]).reset_index()
-    bands = bands.rename(columns={"size": "n"})
-    spread: Any = cast(Any, stats).t.ppf((1 + confidence) / 2, (bands["n"] - 1).clip(lower=1))
-    half = spread * bands.pop("sem")
-    return bands.assign(low=bands["mean"] - half, high=bands["mean"] + half)
+    order = pd.MultiIndex.from_frame(cast(Any, each[by].drop_duplicates()))
+    wide = each.pivot(index=by, columns="pair", values=metric).reindex(order)
+    values = cast(Any, wide.to_numpy(float))
+    return pd.DataFrame(banded(values, confidence), index=order).reset_index()
 
 
 def _mixed(clip: Waveform, baseline: Waveform, windows: Sequence[Sound]) -> Waveform:

@@ -26,11 +26,11 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Knockout, Sound, Text, resolve
 from palscope.interventions.address import Tokens
 from palscope.interventions.cells import run_cells, with_encoded
-from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import Answers, answer_metrics
 from palscope.models.scoring import answer_ids, continued
 from palscope.routing import Level, Route
 from palscope.routing.layout import TEXT
+from palscope.statistics import mean_row
 from palscope.whole import whole_number
 
 Reader = Literal["text", "last"]
@@ -133,18 +133,27 @@ def audio_to_audio(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[E
 
 
 def text_to_text(
-    model: HookedAudioModel, inputs: Mapping[str, Any], count: int, *, reader: Reader, seed: int
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    count: int,
+    *,
+    answers: Answers,
+    reader: Reader,
+    seed: int,
 ) -> Edges:
     """The control: edges from text to `count` random text tokens instead of as many of sound.
 
     Fewer where the prompt has no more. Every token keeps itself, and the first of the prompt, on
-    which attention rests that has nothing to find (a sink), is kept too. Labels as those of
-    `text_to_audio`, with pathway "text".
+    which attention rests that has nothing to find (a sink), is kept too. What both answers begin
+    with is text of the prompt, as in `attention_knockout`: its last token, which predicts the
+    deciding one, is cut off like all others. Labels as those of `text_to_audio`, with pathway
+    "text".
 
     Raises:
         PalscopeError: the prompt has fewer than three text tokens.
     """
-    text = [int(i) for i in (model.layout(inputs).stream[0] == TEXT).nonzero()[:, 0]]
+    layout = model.layout(answers.behind(inputs))
+    text = [int(i) for i in (layout.stream[0] == TEXT).nonzero()[:, 0]]
     if len(text) < 3:
         raise PalscopeError("the prompt has no text to cut but its first and last token.")
     spare = text[1:-1]
@@ -304,18 +313,20 @@ def knockout_effects(
     by: Sequence[str],
     *,
     effect: str = "logprob_change",
+    item: str = "clip",
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """The mean effect of each cut over clips, with a percentile bootstrap over them.
+    """The mean effect of each cut over clips, with its interval.
 
     Args:
         table: of `attention_knockout` for several clips.
         by: labels, `first_layer` and `last_layer`, as far as they are to be kept apart.
         effect: one of `EFFECTS`. The mean of `flipped` is the share of clips.
+        item: the column that names the clip; several rows of one are averaged first.
 
     Returns:
-        `BY…, effect, low, high, n`; `low` and `high` are NaN for one clip.
+        `BY…, effect, low, high, values, n`; of too few clips (`palscope.statistics`) `low` and
+        `high` are NaN, and `values` has each clip's.
 
     Raises:
         PalscopeError: the effect is not known, or is missing in every row.
@@ -328,8 +339,8 @@ def knockout_effects(
         raise PalscopeError(f"{effect} is missing in every row; choose another effect.")
     rows: list[dict[str, Any]] = []
     for labels, group in cuts.groupby(list(by), dropna=False, sort=False):
-        values = np.asarray(group[effect], dtype=float)
-        low, high = bootstrap_interval((values,), np.mean, confidence=confidence, seed=seed)
+        values = group[effect].astype(float).groupby(group[item], sort=False).mean().to_numpy()
+        limits = (0, 1) if effect == "flipped" else (None, None)
         names: dict[str, Any] = dict(zip(by, labels, strict=True))
-        rows.append({**names, "effect": values.mean(), "low": low, "high": high, "n": len(values)})
+        rows.append({**names, **mean_row(values, "effect", confidence=confidence, limits=limits)})
     return pd.DataFrame(rows)

@@ -23,15 +23,25 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Knockout, Reroute, Sound, Text
 from palscope.interventions.cells import with_encoded
-from palscope.measures.bands import bootstrap_interval
 from palscope.measures.choices import choice_logprobs, choices_table
 from palscope.routing import Route
+from palscope.statistics import (
+    NO_INTERVAL,
+    Interval,
+    change_interval,
+    difference_of,
+    false_discovery,
+    interval_columns,
+    least_p,
+    mean_interval,
+    paired_p,
+    share_interval,
+)
 
 Way = Literal["knockout", "reroute"]
 WAYS: tuple[Way, ...] = ("knockout", "reroute")
@@ -156,7 +166,7 @@ def masked_choices(
 
 
 def masking_scores(
-    table: pd.DataFrame, *, item: str = "clip", confidence: float = 0.95, seed: int = 0
+    table: pd.DataFrame, *, item: str = "clip", confidence: float = 0.95
 ) -> pd.DataFrame:
     """Accuracy by domain and masking, and how much of it each masking takes.
 
@@ -165,11 +175,15 @@ def masking_scores(
         item: the column that names the clip.
 
     Returns:
-        One row a (domain, way, masked), domain "all" at the end: `n` clips; `accuracy` with its
-        Wilson interval `low, high`; `drop`, the accuracy lost against nothing masked, with a
-        percentile bootstrap over clips (paired) `drop_low, drop_high`; `p`, McNemar's exact test of
-        it (two-sided); `logprob_drop`, the answer's mean loss of log-probability (nats) with
-        `logprob_drop_low, logprob_drop_high`; and `chance`, the mean over clips.
+        One row a (domain, way, masked), domain "all" at the end: `n` questions; `accuracy` with its
+        interval over clips `low, high`; `drop`, the accuracy lost against nothing masked, with its
+        paired interval `drop_low, drop_high`; `p`, that nothing is lost or won (`paired_p`: with
+        one question a clip McNemar's exact test), `least_p`, the least that so few clips that
+        change can give, and `q`, `p` corrected for all maskings in the table (false discovery
+        rate); `logprob_drop`, the answer's mean loss of log-probability (nats) with
+        `logprob_drop_low, logprob_drop_high`; and `chance`, the mean over questions. Where clips
+        are too few for an interval (`palscope.statistics`) its ends are NaN, and `drop_values` and
+        `logprob_drop_values` have each clip's.
     """
     whole: Any = table
     domains: list[tuple[str, Any]] = list(whole.groupby("domain", sort=False))
@@ -179,8 +193,8 @@ def masking_scores(
     for domain, clips in domains:
         for (way, masked), group in clips.groupby(["way", "masked"], sort=False):
             correct = group["correct"].to_numpy(dtype=bool)
-            test = stats.binomtest(int(correct.sum()), len(correct))
-            share = test.proportion_ci(confidence_level=confidence, method="wilson")
+            of_clip = group.groupby(item)["correct"].agg(["sum", "size"])
+            share = share_interval(of_clip["sum"], of_clip["size"], confidence=confidence)
             lost = _losses(clips, way, masked, item)
             rows.append(
                 {
@@ -191,17 +205,20 @@ def masking_scores(
                     "accuracy": correct.mean(),
                     "low": share.low,
                     "high": share.high,
-                    **_interval("drop", lost["correct"], confidence, seed),
-                    "p": _mcnemar(lost["correct"]),
-                    **_interval("logprob_drop", lost["logprob"], confidence, seed),
+                    **_lost("drop", lost["correct"], masked, confidence),
+                    "p": paired_p(lost["correct"]) if masked != NOTHING else np.nan,
+                    "least_p": least_p(lost["correct"]) if masked != NOTHING else np.nan,
+                    **_lost("logprob_drop", lost["logprob"], masked, confidence),
                     "chance": group["chance"].mean(),
                 }
             )
-    return pd.DataFrame(rows)
+    scores = pd.DataFrame(rows)
+    scores.insert(list(scores).index("least_p") + 1, "q", false_discovery(scores["p"]))
+    return scores
 
 
 def domain_contrasts(
-    table: pd.DataFrame, *, item: str = "clip", confidence: float = 0.95, seed: int = 0
+    table: pd.DataFrame, *, item: str = "clip", confidence: float = 0.95
 ) -> pd.DataFrame:
     """Whether a masking hurts one domain more than another.
 
@@ -210,8 +227,9 @@ def domain_contrasts(
 
     Returns:
         One row a (way, masked, pair of domains): `one, other`; `drop`, the accuracy lost in `one`
-        less that lost in `other`, with a percentile bootstrap over the clips of each `drop_low,
-        drop_high`; and likewise `logprob_drop` (nats).
+        less that lost in `other`, with its interval (`difference_of`) `drop_low, drop_high`; and
+        likewise `logprob_drop` (nats). Where a domain's clips are too few both ends are NaN; what
+        each clip loses stands in `masking_scores`.
     """
     whole: Any = table
     rows: list[dict[str, Any]] = []
@@ -227,40 +245,40 @@ def domain_contrasts(
             for name, column in (("drop", "correct"), ("logprob_drop", "logprob")):
                 a, b = losses[one][column], losses[other][column]
                 row[name] = a.mean() - b.mean()
-                row |= dict(
-                    zip(
-                        (f"{name}_low", f"{name}_high"),
-                        bootstrap_interval((a, b), _difference, confidence=confidence, seed=seed),
-                        strict=True,
-                    )
+                found = difference_of(
+                    a.mean(),
+                    _of_losses(name, a, confidence),
+                    b.mean(),
+                    _of_losses(name, b, confidence),
                 )
+                row |= {f"{name}_low": found.low, f"{name}_high": found.high}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _losses(clips: Any, way: Any, masked: Any, item: str) -> dict[str, Any]:
-    """What each clip loses: 1 an answer that was right and no longer is, -1 the reverse; nats."""
-    of_way = clips[clips["way"] == way]
-    before = of_way[of_way["masked"] == NOTHING].set_index(item)
-    after = of_way[of_way["masked"] == masked].set_index(item).loc[before.index]
-    return {
-        name: before[name].to_numpy(dtype=float) - after[name].to_numpy(dtype=float)
-        for name in ("correct", "logprob")
-    }
+    """What each clip loses: 1 an answer that was right and no longer is, -1 the reverse; nats.
+
+    The mean over its questions, where it has several.
+    """
+    columns = ["correct", "logprob"]
+    of_way = clips[clips["way"] == way].astype({"correct": float})
+    before, after = (
+        of_way[of_way["masked"] == each].groupby(item, sort=False)[columns].mean()
+        for each in (NOTHING, masked)
+    )
+    return {name: (before[name] - after.loc[before.index, name]).to_numpy() for name in columns}
 
 
-def _interval(name: str, lost: Any, confidence: float, seed: int) -> dict[str, float]:
-    low, high = bootstrap_interval((lost,), np.mean, confidence=confidence, seed=seed)
-    return {name: float(lost.mean()), f"{name}_low": low, f"{name}_high": high}
+def _lost(name: str, lost: Any, masked: Any, confidence: float) -> dict[str, Any]:
+    if masked == NOTHING:  # it loses nothing by definition, which is no finding
+        return {name: 0.0, **interval_columns(NO_INTERVAL, (), name)}
+    interval = _of_losses(name, lost, confidence)
+    return {name: float(lost.mean()), **interval_columns(interval, lost, name)}
 
 
-def _difference(a: Any, b: Any, axis: int = -1) -> Any:
-    return np.mean(a, axis=axis) - np.mean(b, axis=axis)
-
-
-def _mcnemar(lost: Any) -> float:
-    """McNemar's exact test: of the answers that changed, were as many lost as won?"""
-    changed = int(np.count_nonzero(lost))
-    if not changed:
-        return 1.0
-    return float(stats.binomtest(int((lost > 0).sum()), changed).pvalue)
+def _of_losses(name: str, lost: Any, confidence: float) -> Interval:
+    """Of the mean loss: of a share, which lies between -1 and 1, or in nats."""
+    if name == "drop":
+        return change_interval(lost, confidence=confidence)
+    return mean_interval(lost, confidence=confidence)

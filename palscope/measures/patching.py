@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
 from palscope.audio import Waveform
@@ -30,9 +29,9 @@ from palscope.interventions import (
     edit_waveform,
 )
 from palscope.interventions.cells import run_cells
-from palscope.measures.bands import bootstrap_interval
 from palscope.measures.metrics import METRICS, Answers, answer_metrics
 from palscope.models.scoring import greedy_tokens
+from palscope.statistics import interval_columns, ratio, ratio_interval, share_interval
 
 Direction = Literal["denoising", "noising"]
 
@@ -226,22 +225,22 @@ def patching_effects(
     metric: str = "logit_diff",
     pair: str = "pair",
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """The share of the difference between the two runs that each cell restores, over pairs.
 
     0 is the target run, 1 the source run; it may lie outside. It is a ratio of means over the pairs
-    (a mean of ratios would be ruled by pairs whose runs hardly differ), with a percentile bootstrap
-    over pairs.
+    (a mean of ratios would be ruled by pairs whose runs hardly differ), with Fieller's interval
+    over pairs (`palscope.statistics.ratio_interval`).
 
     Args:
         table: of `activation_patching` for several pairs, with the pair's name in column `pair`.
         by: the cells' labels.
 
     Returns:
-        `run, BY…, effect, low, high, moved, n`: the rows of runs "self", "full", "patch" and
-        "other". `low` and `high` are NaN for one pair; `moved` is the mean difference from the
-        target run in the metric's own units.
+        `run, BY…, effect, low, high, values, moved, n`: the rows of runs "self", "full", "patch"
+        and "other". `low` and `high` are NaN, and `values` has each pair's share, of too few pairs,
+        or where the runs' difference may be nothing on average; `moved` is the mean difference from
+        the target run in the metric's own units.
 
     Raises:
         PalscopeError: the metric does not differ between source and target, or is not known.
@@ -251,20 +250,14 @@ def patching_effects(
     rows: list[dict[str, Any]] = []
     for labels, group in cells.groupby(["run", *by], dropna=False, sort=False):
         moved, span = (np.asarray(group[name], dtype=float) for name in ("moved", "span"))
-        low, high = bootstrap_interval(
-            (moved, span), _ratio, paired=True, confidence=confidence, seed=seed
-        )
-        effect = _ratio(moved, span)
+        interval = ratio_interval(moved, span, confidence=confidence)
+        each = np.divide(moved, span, out=np.full_like(moved, np.nan), where=span != 0)
         names: dict[str, Any] = dict(zip(["run", *by], labels, strict=True))
         rows.append(
-            {**names, "effect": effect, "low": low, "high": high}
+            {**names, "effect": ratio(moved, span), **interval_columns(interval, each)}
             | {"moved": float(moved.mean()), "n": len(group)}
         )
     return pd.DataFrame(rows)
-
-
-def _ratio(moved: Any, span: Any, axis: int = -1) -> Any:
-    return np.mean(moved, axis=axis) / np.mean(span, axis=axis)
 
 
 def answers_moved(
@@ -276,7 +269,7 @@ def answers_moved(
     runs prefer the same one, or that have no corrupt answer, are left out.
 
     Returns:
-        `run, BY…, share, low, high, n`, with Wilson's interval.
+        `run, BY…, share, low, high, values, n`, with `share_interval`'s interval.
     """
     cells = _moved(table, "logit_diff", pair)
     source = cells["source"] > 0
@@ -285,14 +278,15 @@ def answers_moved(
     rows: list[dict[str, Any]] = []
     for labels, group in apart.groupby(["run", *by], dropna=False, sort=False):
         like_source = (group["logit_diff"] > 0) == (group["source"] > 0)
-        count = int(like_source.sum())
-        found: Any = stats.binomtest(count, len(group)).proportion_ci(confidence, "wilson")
+        of_pair = like_source.groupby(group[pair], sort=False).agg(["sum", "size"])
+        interval = share_interval(of_pair["sum"], of_pair["size"], confidence=confidence)
         names: dict[str, Any] = dict(zip(["run", *by], labels, strict=True))
+        shares = of_pair["sum"] / of_pair["size"]
         rows.append(
-            {**names, "share": count / len(group), "low": found.low, "high": found.high}
-            | {"n": len(group)}
+            {**names, "share": float(like_source.mean())}
+            | {**interval_columns(interval, shares), "n": len(group)}
         )
-    return pd.DataFrame(rows, columns=["run", *by, "share", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=["run", *by, "share", "low", "high", "values", "n"])
 
 
 def check_controls(

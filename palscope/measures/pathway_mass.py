@@ -44,7 +44,7 @@ def pathway_mass(
 
     Returns:
         `row, query, layer, head, pathway, mass`: a row a (row, query, layer, head, pathway). Every
-        pathway has a row in every layer in which the query runs, 0 where the layer cannot see it.
+        pathway has a row in every layer in which the query runs, NaN where the layer cannot see it.
     """
     layout = model.layout(inputs)
     table = _set_mass(model, inputs, layout, pathway_sets(layout), queries)
@@ -68,7 +68,7 @@ def set_mass(
 
     Returns:
         `row, query, layer, head, set, mass`: a row a (row, query, layer, head, set), in layers in
-        which the query runs. `set` is a categorical; `mass` is 0 where the layer sees none of it.
+        which the query runs. `set` is a categorical; `mass` is NaN where the layer sees none of it.
 
     Raises:
         PromptError: as `attention_mass`.
@@ -143,6 +143,7 @@ def _set_mass(
             known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).float()
         heads, queries, _ = rows.weights.shape
         mass = (known[key] @ rows.weights.flatten(0, 1).T).view(-1, heads, queries)
+        mass[~known[key].any(1)] = float("nan")
         found.append(_Sums(rows.row, rows.layer, rows.queries, mass))
 
     read_rows(model, inputs, asked, add)

@@ -22,11 +22,11 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
 from palscope.interventions.cells import with_encoded
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
-from palscope.measures.bands import mean_band
 from palscope.measures.columns import TEXT_PATHWAY
 from palscope.measures.grids import stretch_names
 from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
 from palscope.measures.metrics import Answers
+from palscope.statistics import mean_band
 
 MASS, KNOCKOUT = "attention mass", "knockout"
 DEPTH, SECONDS = "depth", "seconds"
@@ -74,14 +74,14 @@ def listening_profile(
 
 
 def profile_bands(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Means of profiles over clips, with Student's t intervals, on the same axes.
+    """Means of profiles over clips, with their intervals, on the same axes.
 
     Args:
         tables: `listening_profile` of each clip, of one model and one step.
 
     Returns:
-        `measure, axis, start, end, n, mean, low, high`. Where clips' last stretches differ, `end`
-        is the longest's.
+        `measure, axis, start, end, n, mean, low, high, values` (`mean_band`). Where clips' last
+        stretches differ, `end` is the longest's.
     """
     parts: list[Any] = []
     places = ["measure", "axis", "start"]
@@ -112,7 +112,9 @@ _Row = tuple[str, str, float, float, float]
 
 def _mass_by_depth(table: pd.DataFrame, n_layers: int) -> list[_Row]:
     sums: Any = by_pathway(table)
-    sound = sums[sums["pathway"] != TEXT_PATHWAY].groupby(["layer", "head"])["mass"].sum()
+    sound = (
+        sums[sums["pathway"] != TEXT_PATHWAY].groupby(["layer", "head"])["mass"].sum(min_count=1)
+    )
     layers = sound.groupby("layer").mean()
     return [
         (MASS, DEPTH, layer / n_layers, (layer + 1) / n_layers, float(value))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+from jaxtyping import Float
 
 from palscope.audio.timegrid import overlaps
 from palscope.errors import PalscopeError
@@ -42,12 +44,42 @@ def tokens_within(table: pd.DataFrame, start_s: float, end_s: float, clip: int =
 def by_seconds(table: pd.DataFrame, start_s: float, end_s: float, clip: int = 0) -> pd.DataFrame:
     """Mass of the tokens that overlap a stretch of a clip: `row, query, layer, head, mass`.
 
-    Sums over streams. Every head in the table has a row, 0 where its layer sees no such token.
+    Sums over streams. Every head in the table has a row, NaN where its layer sees no such token.
     Arguments and errors are those of `tokens_within`, which says what was covered.
     """
     sums: Any = _within(table, start_s, end_s, clip).groupby(HEAD)["mass"].sum()
     heads: Any = table[HEAD].drop_duplicates()
-    return heads.merge(sums.reset_index(), on=HEAD, how="left").fillna({"mass": 0.0})
+    return heads.merge(sums.reset_index(), on=HEAD, how="left")
+
+
+def mass_per_second(tokens: pd.DataFrame, edges: Float[np.ndarray, " edges"]) -> pd.DataFrame:
+    """Share of attention a second in each bin of time, so that tokens of any length compare.
+
+    A token's mass is spread evenly over its seconds. A bin that the clip fills by less than half
+    has no value; of one that the clip's end cuts, the seconds that there are count.
+
+    Args:
+        tokens: from `over_time`, of one clip.
+        edges: of the bins, in seconds from the clip's start, ascending.
+
+    Returns:
+        `pathway, start_s, end_s, mass`, a row a stream and bin; `mass` is a share of attention a
+        second, NaN behind the clip's end.
+    """
+    starts, ends = edges[:-1], edges[1:]
+    parts: list[pd.DataFrame] = []
+    whole: Any = tokens
+    for pathway, rows in whole.groupby("pathway", observed=True, sort=False):
+        first, last = (rows[name].to_numpy()[:, None] for name in ("start_s", "end_s"))
+        shared = (np.minimum(last, ends) - np.maximum(first, starts)).clip(min=0)
+        mass = (rows["mass"].to_numpy()[:, None] * shared / (last - first)).sum(0)
+        filled = shared.sum(0)
+        enough = filled > (ends - starts) / 2 - TOUCH_S
+        value = np.divide(mass, filled, out=np.full(len(mass), np.nan), where=enough)
+        about = {"pathway": pathway, "start_s": starts, "end_s": ends, "mass": value}
+        parts.append(pd.DataFrame(about))
+    columns = ["pathway", "start_s", "end_s", "mass"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:

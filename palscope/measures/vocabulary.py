@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
+from palscope.measures.metrics import Answers
 from palscope.models.families import family_of, raw
 from palscope.whole import whole_number
 
@@ -75,10 +76,12 @@ def spellings(model: HookedAudioModel, choices: Sequence[str]) -> dict[str, list
     """First tokens of each choice as it is answered, and as it stands inside a text.
 
     Deep in a decoder a word is often there as it stands after a space, before the last layers turn
-    it into the form that begins an answer. First tokens that two choices share are left out.
+    it into the form that begins an answer. First tokens inside a text that two choices share are
+    left out.
 
     Raises:
-        PalscopeError: a choice shares all of its first tokens with others.
+        PalscopeError: two choices begin alike as they are answered: what decides between them is a
+            later token. Of two answers, `deciding_entries` finds it.
     """
     tokenizer: Any = model.tokenizer
     found: dict[str, list[int]] = {}
@@ -88,14 +91,32 @@ def spellings(model: HookedAudioModel, choices: Sequence[str]) -> dict[str, list
         ]
         found[choice] = list(dict.fromkeys(int(ids[0]) for ids in tokens if ids))
     counts = Counter(id for ids in found.values() for id in ids)
-    own = {choice: [id for id in ids if counts[id] == 1] for choice, ids in found.items()}
-    alike = [choice for choice, ids in own.items() if not ids]
+    alike = [choice for choice, ids in found.items() if counts[ids[0]] > 1]
     if alike:
         raise PalscopeError(
             f"these choices begin like others, so that their first token tells nothing: "
             f"{', '.join(alike)}; leave some out."
         )
-    return own
+    return {choice: [id for id in ids if counts[id] == 1] for choice, ids in found.items()}
+
+
+def deciding_entries(
+    model: HookedAudioModel, inputs: Mapping[str, Any], clean: str, corrupt: str
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Where two answers part: the prompt up to there, and the entries that go on as either.
+
+    Returns:
+        `inputs` with what both answers begin with behind them; and by answer its entries there:
+        `spellings` where they differ from the first token on, else the deciding tokens.
+
+    Raises:
+        PromptError: the answers are the same.
+    """
+    answers = Answers.of(model.processor, clean, corrupt)
+    if not answers.prefix:
+        return dict(inputs), spellings(model, [clean, corrupt])
+    assert answers.corrupt is not None
+    return answers.behind(inputs), {clean: [answers.clean], corrupt: [answers.corrupt]}
 
 
 def check_asked(ids: Sequence[int], top_k: int) -> None:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.audio import Waveform
-from palscope.plots import style
+from palscope.plots import spread, style
 from palscope.plots.spectrogram import MelImage, mel_image
 from palscope.plots.tables import (
     head_strips,
@@ -55,7 +55,7 @@ def layer_head_map(
 ) -> go.Figure:
     """Share of attention that each head of each layer gives to one pathway.
 
-    Layers that cannot see it are left blank where the table tells (see `layer_head_means`).
+    Layers that cannot see it are left blank.
 
     Args:
         table: from `attention_mass` or `by_pathway`, or a `mean_band` by layer, head and pathway.
@@ -187,13 +187,12 @@ def frequency_axis(image: MelImage) -> dict[str, Any]:
 
 
 def mass_over_time(table: pd.DataFrame) -> go.Figure:
-    """Attention to each slice of time, mean over clips.
+    """Attention a second in bins of time, mean over the clips that last so long.
 
     Args:
-        table: a `mean_band` by pathway, start_s and end_s of what `over_time` gives for each clip;
-            its confidence band is drawn.
+        table: a `mean_band` by pathway, start_s and end_s of `mass_per_second` of each clip.
     """
-    means: Any = time_means(table)
+    means: Any = table
     colours = style.colours(means["pathway"])
     figure: Any = go.Figure()
     for pathway, rows in means.groupby("pathway", observed=True):
@@ -203,24 +202,13 @@ def mass_over_time(table: pd.DataFrame) -> go.Figure:
         **_LAYOUT,
         height=340,
         xaxis={"title": f"{style.TIME}, from each clip's start"},
-        yaxis={"title": style.SHARE_PER_TOKEN, "rangemode": "tozero"},
+        yaxis={"title": style.SHARE_PER_SECOND, "rangemode": "tozero"},
     )
     return figure
 
 
 def _line_with_band(figure: Any, rows: Any, x: str, pathway: str, colour: str) -> None:
-    known = rows.dropna(subset=["low", "high"])
-    if len(known):
-        figure.add_scatter(
-            x=np.concatenate([known[x], known[x][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colour),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=pathway,
-        )
+    spread.band(figure, rows, x, colour, legendgroup=pathway)
     figure.add_scatter(
         x=rows[x],
         y=rows["mean"],

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from palscope.audio import Waveform
-from palscope.plots import style
+from palscope.plots import spread, style
 from palscope.plots.spectrogram import mel_image
 from palscope.plots.style import legend_above
 
 ATTRIBUTION = "attribution (nats)"
 EFFECT = "effect of exact patching (nats)"
-CORRELATION = "Pearson correlation with exact patching"
+CORRELATION = "rank correlation with exact patching"
 FREQUENCY = "frequency (kHz)"
 LOGPROB = "log-probability of the answer (nats)"
 _SHARE = {"deletion": "share of the clip deleted", "insertion": "share of the clip inserted"}
@@ -149,7 +149,7 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
         known = not np.isnan(hz).any()  # a published front end may not tell
         panels.append(
             _Panel(
-                f"attribution to the mel spectrogram: {_summed(mel)}",
+                f"attribution to the mel spectrogram{_summed(mel)}",
                 wide.to_numpy(),
                 frames,
                 rows,
@@ -167,7 +167,7 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
         wide = wide.reindex(layers)
         panels.append(
             _Panel(
-                f"attribution to {stream} by layer: {_summed(tokens)}",
+                f"attribution to {stream} by layer{_summed(states, tokens)}",
                 wide.to_numpy(),
                 np.array([*wide.columns, tokens["end_s"].max()], dtype=float),
                 np.array([*layers, layers[-1] + 1]) - 0.5,
@@ -178,8 +178,17 @@ def _panels(table: pd.DataFrame, waveform: Waveform) -> list[_Panel]:
     return panels
 
 
-def _summed(cells: Any) -> str:
-    return f"{cells['attribution'].sum():.2f} nats in all"
+def _summed(path: Any, shown: Any = None) -> str:
+    """What the cells shown add up to, where they do: along one path of integrated gradients.
+
+    Attribution patching takes each layer and token on its own. A layer's effect holds what the
+    layers above make of it, so a sum over layers would count one effect many times over.
+    """
+    if "difference" not in path or path["difference"].isna().any() or path["path"].nunique() > 1:
+        return ""
+    of = float(path["difference"].iloc[0])
+    total = float((path if shown is None else shown)["attribution"].sum())
+    return f": {total:.2f} of {of:.2f} nats"
 
 
 # -- against exact patching -----------------------------------------------------------------------
@@ -275,21 +284,10 @@ def by_layer(depth: pd.DataFrame) -> go.Figure:
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3])
     sized: set[str] = set()
     for method, stream, colour, dash, rows in _lines_by_layer(depth):
-        known = rows.dropna(subset=["pearson_low", "pearson_high"])
-        figure.add_scatter(
-            x=np.concatenate([known["layer"], known["layer"][::-1]]),
-            y=np.concatenate([known["pearson_high"], known["pearson_low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colour, 0.12),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            row=1,
-            col=1,
-        )
+        spread.band(figure, rows, "layer", colour, 0.12, "spearman", row=1, col=1)
         figure.add_scatter(
             x=rows["layer"],
-            y=rows["pearson"],
+            y=rows["spearman"],
             name=f"{stream}, {method}",
             mode="lines+markers",
             line={"color": colour, "dash": dash[0], "width": 2},
@@ -329,12 +327,10 @@ def by_layer_paper(depth: pd.DataFrame) -> Figure:
     sized: set[str] = set()
     for method, stream, colour, dash, rows in _lines_by_layer(depth):
         layers = rows["layer"].astype(float)
-        top.fill_between(
-            layers, rows["pearson_low"], rows["pearson_high"], color=colour, alpha=0.12, linewidth=0
-        )
+        spread.band_paper(top, rows, "layer", colour, 0.12, "spearman")
         top.plot(
             layers,
-            rows["pearson"],
+            rows["spearman"],
             f"o{dash[1]}",
             color=colour,
             label=f"{stream}, {method}",
@@ -343,7 +339,7 @@ def by_layer_paper(depth: pd.DataFrame) -> Figure:
         if stream not in sized:
             sized.add(stream)
             bottom.plot(layers, rows["size"], "o-", color=colour, markersize=3)
-    top.set(ylabel="Pearson correlation\nwith exact patching", ylim=(-1.05, 1.05))
+    top.set(ylabel=CORRELATION.replace(" with", "\nwith"), ylim=(-1.05, 1.05))
     bottom.set(xlabel=style.LAYER, ylabel="mean effect\n(nats)", ylim=(0, None))
     _plain(top)
     _plain(bottom)
@@ -364,19 +360,8 @@ def curves(bands: pd.DataFrame) -> go.Figure:
     figure: Any = make_subplots(rows=1, cols=len(kinds), subplot_titles=kinds, shared_yaxes=True)
     for number, order, curve, rows in _orders(bands):
         colour, dash = _order_style(order, number)
-        place = {"row": 1, "col": kinds.index(curve) + 1}
-        known = rows.dropna(subset=["low", "high"])
-        figure.add_scatter(
-            x=np.concatenate([known["share"], known["share"][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colour, 0.1),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=order,
-            **place,
-        )
+        place: dict[str, Any] = {"row": 1, "col": kinds.index(curve) + 1}
+        spread.band(figure, rows, "share", colour, 0.1, legendgroup=order, **place)
         figure.add_scatter(
             x=rows["share"],
             y=rows["mean"],
@@ -410,9 +395,7 @@ def curves_paper(bands: pd.DataFrame) -> Figure:
     for number, order, curve, rows in _orders(bands):
         colour, dash = _order_style(order, number)
         axis = axes[kinds.index(curve)]
-        axis.fill_between(
-            rows["share"], rows["low"], rows["high"], color=colour, alpha=0.1, linewidth=0
-        )
+        spread.band_paper(axis, rows, "share", colour, 0.1)
         (lines[order],) = axis.plot(
             rows["share"], rows["mean"], f"o{dash[1]}", color=colour, markersize=3
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots import style
+from palscope.plots import spread, style
 
 _MARKS = {"frames": ("circle", "o"), "summary": ("diamond", "D")}
 
@@ -35,19 +34,8 @@ def mass_by_depth(bands: pd.DataFrame) -> go.Figure:
     colours = style.colours(table["pathway"])
     named: set[str] = set()
     for (model, domain, pathway), rows in table.groupby(["model", "domain", "pathway"], sort=False):
-        place = {"row": models.index(model) + 1, "col": domains.index(domain) + 1}
-        known = rows.dropna(subset=["low", "high"])
-        figure.add_scatter(
-            x=np.concatenate([known["layer"], known["layer"][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colours[pathway]),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=pathway,
-            **place,
-        )
+        place: dict[str, Any] = {"row": models.index(model) + 1, "col": domains.index(domain) + 1}
+        spread.band(figure, rows, "layer", colours[pathway], legendgroup=pathway, **place)
         figure.add_scatter(
             x=rows["layer"],
             y=rows["mean"],
@@ -83,9 +71,7 @@ def mass_by_depth_paper(bands: pd.DataFrame) -> Figure:
     lines: dict[str, Any] = {}
     for (model, domain, pathway), rows in table.groupby(["model", "domain", "pathway"], sort=False):
         axis = axes[models.index(model), domains.index(domain)]
-        axis.fill_between(
-            rows["layer"], rows["low"], rows["high"], color=colours[pathway], alpha=0.2, linewidth=0
-        )
+        spread.band_paper(axis, rows, "layer", colours[pathway])
         mark = _MARKS.get(pathway, ("square", "s"))[1]
         (lines[pathway],) = axis.plot(
             rows["layer"], rows["mean"], f"{mark}-", color=colours[pathway], markersize=2.5
@@ -119,11 +105,10 @@ def differences(summary: pd.DataFrame) -> go.Figure:
     named: set[str] = set()
     for column, (by, groups) in enumerate(panels.items(), start=1):
         for group, rows in groups.items():
-            error = (rows["high"] - rows["low"]) / 2
             figure.add_scatter(
                 x=rows["at"],
                 y=rows["difference"],
-                error_y={"array": error.fillna(0), "thickness": 1, "width": 0},
+                error_y=spread.error_bars(rows, "difference"),
                 name=group or "mean",
                 legendgroup=group,
                 showlegend=group not in named,
@@ -133,6 +118,8 @@ def differences(summary: pd.DataFrame) -> go.Figure:
                 row=1,
                 col=column,
             )
+            at: dict[str, Any] = {"legendgroup": group, "row": 1, "col": column}
+            spread.points(figure, rows, rows["at"], colours[group], **at)
             named.add(group)
         figure.update_xaxes(title=by, row=1, col=column)
     figure.add_hline(y=0, line={"color": "#555", "width": 1, "dash": "dot"})
@@ -158,12 +145,13 @@ def differences_paper(summary: pd.DataFrame) -> Figure:
             lines[group or "mean"] = axis.errorbar(
                 rows["at"],
                 rows["difference"],
-                yerr=(rows["high"] - rows["low"]) / 2,
+                yerr=spread.error_bars_paper(rows, "difference"),
                 fmt="o-" if _numeric(rows) else "o",
                 color=colours[group],
                 markersize=3,
                 elinewidth=1,
             )
+            spread.points_paper(axis, rows, rows["at"], colours[group])
         axis.axhline(0, color="#555", linewidth=0.8, linestyle=":")
         axis.set_xlabel(by)
         axis.spines[["top", "right"]].set_visible(False)

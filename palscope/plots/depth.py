@@ -9,7 +9,8 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots.style import error_bars, legend_above, looks
+from palscope.plots.spread import error_bars, error_bars_paper
+from palscope.plots.style import legend_above, looks
 from palscope.routing.depths import NO_AUDIO
 
 Against = Literal["layers", "first_layer", "prefill_ratio", "cache_ratio"]
@@ -67,7 +68,7 @@ def accuracy_against(table: pd.DataFrame, x: Against) -> go.Figure:
             figure.add_scatter(
                 x=rows[x],
                 y=rows["accuracy"],
-                error_y=error_bars(rows["accuracy"], rows["low"], rows["high"]),
+                error_y=error_bars(rows, "accuracy"),
                 error_x=_quartiles(rows, x),
                 name=family,
                 legendgroup=family,
@@ -109,11 +110,11 @@ def accuracy_against_paper(table: pd.DataFrame, x: Against) -> Figure:
             rows = rows.sort_values(x)
             quartiles = None
             if x == "prefill_ratio":
-                quartiles = [rows[x] - rows[f"{x}_low"], rows[f"{x}_high"] - rows[x]]
+                quartiles = error_bars_paper(rows, x, x)
             drawn[family] = axis.errorbar(
                 rows[x],
                 rows["accuracy"],
-                yerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
+                yerr=error_bars_paper(rows, "accuracy"),
                 xerr=quartiles,
                 fmt=mark if x.endswith("ratio") else f"{mark}-",
                 color=colour,
@@ -167,4 +168,4 @@ def _span(table: Any, x: str) -> list[float]:
 def _quartiles(rows: Any, x: str) -> dict[str, Any] | None:
     if x != "prefill_ratio":
         return None
-    return error_bars(rows[x], rows[f"{x}_low"], rows[f"{x}_high"])
+    return error_bars(rows, x, x)

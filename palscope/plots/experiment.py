@@ -10,7 +10,7 @@ import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots import style
+from palscope.plots import spread, style
 
 Cost = Literal["peak_ratio", "cache_ratio", "prefill_ratio", "step_ratio", "step_peak_ratio"]
 
@@ -26,10 +26,12 @@ SCORE = "score"
 
 
 def scores_by_system(table: pd.DataFrame) -> go.Figure:
-    """Scores with their intervals, a row a system, a panel a set; the grey bar spans its seeds.
+    """Scores with their intervals, a row a system, a panel a set; the grey marks are its seeds.
+
+    The intervals are over clips, for the seeds that were trained: another seed may lie outside.
 
     Args:
-        table: `variant, set, n, seeds, score, low, high, seed_low, seed_high`.
+        table: from `palscope.evaluation.reproduce.summary`.
     """
     sets, variants = _sets(table), _variants(table)
     figure: Any = make_subplots(
@@ -37,23 +39,23 @@ def scores_by_system(table: pd.DataFrame) -> go.Figure:
     )
     for column, name in enumerate(sets, start=1):
         rows: Any = table[table["set"] == name].set_index("variant").reindex(variants)
-        for variant, row in rows.iterrows():
-            figure.add_scatter(
-                x=[row["seed_low"], row["seed_high"]],
-                y=[variant, variant],
-                mode="lines",
-                line={"color": _SEEDS, "width": 9},
-                opacity=0.35,
-                hoverinfo="skip",
-                row=1,
-                col=column,
-            )
+        at: dict[str, Any] = {"row": 1, "col": column}
+        spread.points(figure, rows, variants, _COLOUR, across=True, **at)
+        seeds, scores = spread.each_value(rows, variants, "seed")
+        figure.add_scatter(
+            x=scores,
+            y=seeds,
+            mode="markers",
+            marker={"color": _SEEDS, "size": 14, "symbol": "line-ns-open", "line": {"width": 2}},
+            hovertemplate="one seed: %{x:.3f}<extra></extra>",
+            **at,
+        )
         figure.add_scatter(
             x=rows["score"],
             y=variants,
             mode="markers",
             marker={"color": _COLOUR, "size": 9},
-            error_x=style.error_bars(rows["score"], rows["low"], rows["high"]),
+            error_x=spread.error_bars(rows, "score"),
             hovertemplate="%{y}: %{x:.3f}",
             row=1,
             col=column,
@@ -73,8 +75,10 @@ def scores_by_system_paper(table: pd.DataFrame) -> Figure:
     for panel, name, title in zip(panels, sets, _titles(table, sets), strict=True):
         rows: Any = table[table["set"] == name].set_index("variant").reindex(variants)
         heights = range(len(variants))
-        panel.hlines(heights, rows["seed_low"], rows["seed_high"], color=_SEEDS, lw=6, alpha=0.35)
-        sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+        spread.points_paper(panel, rows, heights, _COLOUR, across=True)
+        seeds, scores = spread.each_value(rows, heights, "seed")
+        panel.plot(scores, seeds, "|", color=_SEEDS, ms=9, mew=1.5)
+        sides = spread.error_bars_paper(rows, "score")
         panel.errorbar(rows["score"], heights, xerr=sides, fmt="o", color=_COLOUR, ms=4, lw=1)
         panel.set(title=title.replace("<br>", "\n"), xlabel=SCORE, xlim=(-0.03, 1.03))
         panel.set_yticks(heights, variants)
@@ -93,7 +97,7 @@ def score_against_cost(table: pd.DataFrame, cost: Cost) -> go.Figure:
             name=name,
             mode="markers",
             marker={"color": colour, "size": 9, "symbol": mark},
-            error_y=style.error_bars(rows["score"], rows["low"], rows["high"]),
+            error_y=spread.error_bars(rows, "score"),
             hovertemplate="%{y:.3f} at %{x:.2f}",
         )
     figure.update_xaxes(title_text=COST_LABELS[cost], rangemode="tozero")
@@ -107,7 +111,7 @@ def score_against_cost_paper(table: pd.DataFrame, cost: Cost) -> Figure:
     panel: Any = figure.subplots()
     drawn: dict[str, Any] = {}
     for name, (colour, _, mark), rows in _costing(table, cost):
-        sides = [rows["score"] - rows["low"], rows["high"] - rows["score"]]
+        sides = spread.error_bars_paper(rows, "score")
         drawn[name] = panel.errorbar(
             rows[cost], rows["score"], yerr=sides, fmt=mark, color=colour, ms=5, lw=1
         )

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.measures.knockout import ALL_AUDIO
-from palscope.plots import style
+from palscope.plots import spread, style
 from palscope.plots.style import legend_above
 
 EFFECT_NAMES = {
@@ -61,21 +61,10 @@ def effect_by_depth(effects: pd.DataFrame, effect: str = "logprob_change") -> go
     )
     named: set[str] = set()
     for (reader, group, line), rows in table.groupby(["reader", "group", "line"], sort=False):
-        place = {"row": readers.index(reader) + 1, "col": groups.index(group) + 1}
+        place: dict[str, Any] = {"row": readers.index(reader) + 1, "col": groups.index(group) + 1}
         look = _look(rows)
         rows, whole = _split(rows)
-        known = rows.dropna(subset=["low", "high"])
-        figure.add_scatter(
-            x=np.concatenate([known["middle"], known["middle"][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(look["colour"]),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=line,
-            **place,
-        )
+        spread.band(figure, rows, "middle", look["colour"], legendgroup=line, **place)
         figure.add_scatter(
             x=rows["middle"],
             y=rows["effect"],
@@ -120,9 +109,7 @@ def effect_by_depth_paper(effects: pd.DataFrame, effect: str = "logprob_change")
         axes = panels[readers.index(reader), groups.index(group)]
         look = _look(rows)
         rows, whole = _split(rows)
-        axes.fill_between(
-            rows["middle"], rows["low"], rows["high"], color=look["colour"], alpha=0.2, linewidth=0
-        )
+        spread.band_paper(axes, rows, "middle", look["colour"])
         (lines[line],) = axes.plot(
             rows["middle"],
             rows["effect"],

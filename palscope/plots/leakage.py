@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots import style
+from palscope.plots import spread, style
 
 FROM_WINDOW = "time from the window's middle (s)"
 RELATIVE = "change, that inside the window = 1"
@@ -42,17 +42,8 @@ def leakage_over_time(bands: pd.DataFrame, window_s: float) -> go.Figure:
     )
     for column, (title, lines) in enumerate(panels.items(), start=1):
         for (name, rows), colour in zip(lines.items(), _shades(len(lines)), strict=True):
-            place = {"row": 1, "col": column, "legendgroup": title}
-            figure.add_scatter(
-                x=np.concatenate([rows["offset_s"], rows["offset_s"][::-1]]),
-                y=np.concatenate([rows["high"], rows["low"][::-1]]),
-                fill="toself",
-                fillcolor=style.translucent(colour, 0.15),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                **place,
-            )
+            place: dict[str, Any] = {"row": 1, "col": column, "legendgroup": title}
+            spread.band(figure, rows, "offset_s", colour, 0.15, **place)
             figure.add_scatter(
                 x=rows["offset_s"],
                 y=rows["mean"],
@@ -84,9 +75,7 @@ def leakage_over_time_paper(bands: pd.DataFrame, window_s: float) -> Figure:
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         axis.axvspan(-window_s / 2, window_s / 2, color="#888", alpha=0.15, linewidth=0)
         for (name, rows), colour in zip(lines.items(), _shades(len(lines)), strict=True):
-            axis.fill_between(
-                rows["offset_s"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0
-            )
+            spread.band_paper(axis, rows, "offset_s", colour, 0.15)
             axis.plot(rows["offset_s"], rows["mean"], color=colour, linewidth=1.4, label=name)
         axis.set(title=title, xlabel=FROM_WINDOW)
         axis.legend(frameon=False, fontsize="small")
@@ -104,30 +93,20 @@ def leaked_by_depth(bands: pd.DataFrame) -> go.Figure:
     """
     below, above = _two_parts(bands)
     figure: Any = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.03)
-    error = {"array": below["high"] - below["mean"], "thickness": 1, "width": 3}
     figure.add_scatter(
         x=below["name"],
         y=below["mean"],
-        error_y=error,
+        error_y=spread.error_bars(below, "mean"),
         mode="markers",
         marker={"color": "#000000", "size": 7},
         showlegend=False,
         row=1,
         col=1,
     )
+    spread.points(figure, below, below["name"], "#000000", row=1, col=1)
     for stream, rows in above.items():
         colour = style.colours([stream])[stream]
-        figure.add_scatter(
-            x=np.concatenate([rows["layer"], rows["layer"][::-1]]),
-            y=np.concatenate([rows["high"], rows["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colour),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            row=1,
-            col=2,
-        )
+        spread.band(figure, rows, "layer", colour, row=1, col=2)
         figure.add_scatter(
             x=rows["layer"],
             y=rows["mean"],
@@ -158,19 +137,18 @@ def leaked_by_depth_paper(bands: pd.DataFrame) -> Figure:
     left.errorbar(
         below["name"],
         below["mean"],
-        yerr=(below["high"] - below["mean"]).fillna(0),
+        yerr=spread.error_bars_paper(below, "mean"),
         fmt="o",
         color="#000000",
         markersize=4,
         capsize=2,
     )
+    spread.points_paper(left, below, below["name"], "#000000")
     left.tick_params(axis="x", rotation=60)
     left.set(ylabel=LEAKED, ylim=(0, 1))
     for stream, rows in above.items():
         colour = style.colours([stream])[stream]
-        right.fill_between(
-            rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0
-        )
+        spread.band_paper(right, rows, "layer", colour)
         right.plot(
             rows["layer"], rows["mean"], "o-", color=colour, markersize=3, linewidth=1.5,
             label=stream,

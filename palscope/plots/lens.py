@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
-from palscope.plots import style
+from palscope.plots import spread, style
 from palscope.plots.style import legend_above
 
 PASSED = "layers passed"
@@ -35,19 +34,8 @@ def readable_by_depth(bands: pd.DataFrame) -> go.Figure:
     for (domain, place), rows in whole.groupby(["domain", "place"], sort=False):
         column = domains.index(domain) + 1
         colour, dash, _ = _look(place)
-        known = rows.dropna(subset=["low", "high"])
-        figure.add_scatter(
-            x=np.concatenate([known["depth"], known["depth"][::-1]]),
-            y=np.concatenate([known["high"], known["low"][::-1]]),
-            fill="toself",
-            fillcolor=style.translucent(colour, 0.15),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=place,
-            row=1,
-            col=column,
-        )
+        at: dict[str, Any] = {"legendgroup": place, "row": 1, "col": column}
+        spread.band(figure, rows, "depth", colour, 0.15, **at)
         figure.add_scatter(
             x=rows["depth"],
             y=rows["mean"],
@@ -87,9 +75,7 @@ def readable_by_depth_paper(bands: pd.DataFrame) -> Figure:
     for (domain, place), rows in whole.groupby(["domain", "place"], sort=False):
         axis = axes[domains.index(domain)]
         colour, _, dash = _look(place)
-        axis.fill_between(
-            rows["depth"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0
-        )
+        spread.band_paper(axis, rows, "depth", colour, 0.15)
         (lines[place],) = axis.plot(
             rows["depth"], rows["mean"], dash, color=colour, marker="o", markersize=2, linewidth=1.3
         )

@@ -9,7 +9,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 
 from palscope.audio import Waveform
-from palscope.plots import style
+from palscope.plots import spread, style
 from palscope.plots.spectrogram import mel_image
 from palscope.plots.tables import (
     head_strips,
@@ -118,14 +118,16 @@ def time_over_spectrogram(table: pd.DataFrame, waveform: Waveform, clip: int = 0
 
 def mass_over_time(table: pd.DataFrame) -> Figure:
     """As `palscope.plots.attention.mass_over_time`."""
-    means: Any = time_means(table)
+    means: Any = table
     colours = style.colours(means["pathway"])
     figure, axes = _one_panel((6.4, 3.0))
     for pathway, rows in means.groupby("pathway", observed=True):
         middles = rows.assign(time=(rows["start_s"] + rows["end_s"]) / 2).sort_values("time")
         _line_with_band(axes, middles, "time", pathway, colours[pathway])
     axes.set(
-        xlabel=f"{style.TIME}, from each clip's start", ylabel=style.SHARE_PER_TOKEN, ylim=(0, None)
+        xlabel=f"{style.TIME}, from each clip's start",
+        ylabel=style.SHARE_PER_SECOND,
+        ylim=(0, None),
     )
     _legend(axes)
     return figure
@@ -148,5 +150,5 @@ def _legend(axes: Any) -> None:
 
 
 def _line_with_band(axes: Any, rows: Any, x: str, pathway: str, colour: str) -> None:
-    axes.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
+    spread.band_paper(axes, rows, x, colour)
     axes.plot(rows[x], rows["mean"], "o-", color=colour, label=pathway, markersize=3, linewidth=1.5)

@@ -9,7 +9,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 from matplotlib.figure import Figure
 
-from palscope.plots import style
+from palscope.plots import spread, style
 
 EFFECT = "share of the difference restored"
 BASELINE = "random clip"
@@ -70,12 +70,7 @@ def effects_by_site(effects: pd.DataFrame, note: str = "") -> go.Figure:
         figure.add_scatter(
             x=line.x,
             y=line.rows["effect"],
-            error_y={
-                "array": (line.rows["high"] - line.rows["effect"]).fillna(0),
-                "arrayminus": (line.rows["effect"] - line.rows["low"]).fillna(0),
-                "thickness": 1.2,
-                "width": 0,
-            },
+            error_y=spread.error_bars(line.rows, "effect"),
             name=line.name,
             mode="markers",
             marker={"symbol": shape + ("-open" if line.baseline else ""), "size": 8},
@@ -83,6 +78,7 @@ def effects_by_site(effects: pd.DataFrame, note: str = "") -> go.Figure:
             text=line.rows["place"],
             hovertemplate="%{text}: %{y:.3f}",
         )
+        spread.points(figure, line.rows, line.x, line.colour)
     places = _order(effects, "place")
     figure.update_layout(**_layout(note), height=420)
     figure.update_xaxes(
@@ -100,14 +96,10 @@ def effects_by_site_paper(effects: pd.DataFrame, note: str = "") -> Figure:
     for line in _by_site(effects):
         _, mark = _MARKS[line.number % len(_MARKS)]
         rows = line.rows
-        spread = [
-            (rows["effect"] - rows["low"]).fillna(0).clip(lower=0),
-            (rows["high"] - rows["effect"]).fillna(0).clip(lower=0),
-        ]
         axes.errorbar(
             line.x,
             rows["effect"],
-            yerr=spread,
+            yerr=spread.error_bars_paper(rows, "effect"),
             fmt=mark,
             color=line.colour,
             markerfacecolor="white" if line.baseline else line.colour,
@@ -115,6 +107,7 @@ def effects_by_site_paper(effects: pd.DataFrame, note: str = "") -> Figure:
             linewidth=1.2,
             label=line.name,
         )
+        spread.points_paper(axes, rows, line.x, line.colour)
     axes.set_xticks(range(len(places)), labels=places)
     _reference_lines_paper(axes)
     axes.set(xlabel=_TITLES["place"], ylabel=EFFECT, xlim=(-0.5, len(places) - 0.5))
@@ -189,18 +182,8 @@ def effect_lines(effects: pd.DataFrame, line: str, note: str = "") -> go.Figure:
     figure: Any = go.Figure()
     for drawn in _lines(effects, line):
         rows = drawn.rows
-        known = rows.dropna(subset=["low", "high"])
-        if len(known) and not drawn.baseline:
-            figure.add_scatter(
-                x=np.concatenate([known["layer"], known["layer"][::-1]]),
-                y=np.concatenate([known["high"], known["low"][::-1]]),
-                fill="toself",
-                fillcolor=style.translucent(drawn.colour),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=drawn.name,
-            )
+        if not drawn.baseline:
+            spread.band(figure, rows, "layer", drawn.colour, legendgroup=drawn.name)
         figure.add_scatter(
             x=rows["layer"],
             y=rows["effect"],
@@ -230,9 +213,7 @@ def effect_lines_paper(effects: pd.DataFrame, line: str, note: str = "") -> Figu
         if drawn.baseline:
             axes.plot(rows["layer"], rows["effect"], ":", color=drawn.colour, linewidth=1.2)
             continue
-        axes.fill_between(
-            rows["layer"], rows["low"], rows["high"], color=drawn.colour, alpha=0.2, linewidth=0
-        )
+        spread.band_paper(axes, rows, "layer", drawn.colour)
         mark = _MARKS[drawn.number % len(_MARKS)][1]
         axes.plot(
             rows["layer"],

@@ -12,7 +12,7 @@ from plotly.colors import qualitative  # pyright: ignore[reportMissingTypeStubs]
 from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.measures.profile import DEPTH, KNOCKOUT, MASS, SECONDS
-from palscope.plots import style
+from palscope.plots import spread, style
 
 _COLOURS: list[str] = list(cast(Any, qualitative).D3)
 _PANELS = [(measure, axis) for measure in (MASS, KNOCKOUT) for axis in (DEPTH, SECONDS)]
@@ -34,22 +34,11 @@ def profiles(bands: pd.DataFrame) -> go.Figure:
     figure: Any = make_subplots(rows=2, cols=2, horizontal_spacing=0.1, vertical_spacing=0.14)
     for number, (model, measure, axis, rows) in _lines(bands):
         panel = _PANELS.index((measure, axis))
-        place = {"row": panel // 2 + 1, "col": panel % 2 + 1}
+        place: dict[str, Any] = {"row": panel // 2 + 1, "col": panel % 2 + 1}
         colour: str = _COLOURS[number % len(_COLOURS)]
-        x = rows["middle"].tolist()
+        spread.band(figure, rows, "middle", colour, 0.15, legendgroup=model, **place)
         figure.add_scatter(
-            x=x + x[::-1],
-            y=rows["high"].tolist() + rows["low"].tolist()[::-1],
-            fill="toself",
-            fillcolor=style.translucent(colour, 0.15),
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=model,
-            **place,
-        )
-        figure.add_scatter(
-            x=x,
+            x=rows["middle"],
             y=rows["mean"],
             name=model,
             legendgroup=model,
@@ -81,9 +70,7 @@ def profiles_paper(bands: pd.DataFrame) -> Figure:
     for number, (model, measure, axis, rows) in _lines(bands):
         axes = panels.flat[_PANELS.index((measure, axis))]
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.fill_between(
-            rows["middle"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0
-        )
+        spread.band_paper(axes, rows, "middle", colour, 0.15)
         (lines[model],) = axes.plot(
             rows["middle"], rows["mean"], color=colour, marker="o", markersize=3
         )

@@ -36,7 +36,7 @@ _MARKS = (
 )
 
 SHARE = "share of attention"
-SHARE_PER_TOKEN = "share of attention per token"
+SHARE_PER_SECOND = "share of attention a second"
 POINTS = "percentage points of attention"
 TIME = "time (s)"
 LAYER = "layer"
@@ -56,17 +56,6 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {
         name: (_COLOURS[i % len(_COLOURS)], *_MARKS[i % len(_MARKS)])
         for i, name in enumerate(dict.fromkeys(names))
-    }
-
-
-def error_bars(middle: Any, low: Any, high: Any) -> dict[str, Any]:
-    """Plotly's bars from low to high, in their trace's colour."""
-    return {
-        "type": "data",
-        "array": high - middle,
-        "arrayminus": middle - low,
-        "thickness": 1,
-        "width": 2,
     }
 
 

@@ -33,7 +33,7 @@ def layer_head_means(table: pd.DataFrame, pathway: str) -> pd.DataFrame:
     """One pathway's mean mass: a row a layer, a column a head.
 
     Takes what `attention_mass` or `by_pathway` gives, or a `mean_band` by layer, head and pathway.
-    Of the first of these it is NaN in layers that cannot see the pathway; the others say 0 there.
+    It is NaN in layers that cannot see the pathway.
 
     Raises:
         ValueError: the table has no such pathway.
@@ -43,23 +43,17 @@ def layer_head_means(table: pd.DataFrame, pathway: str) -> pd.DataFrame:
     if not len(mine):
         known = ", ".join(map(str, means["pathway"].unique()))
         raise ValueError(f"no pathway {pathway!r} in the table; it has: {known}.")
-    wide: Any = mine.pivot(index="layer", columns="head", values="mean")
-    if "key" in table:
-        rows: Any = table
-        seen = rows.loc[rows["pathway"] == pathway, "layer"].unique()
-        wide.loc[~wide.index.isin(seen)] = float("nan")
-    return wide
+    return mine.pivot(index="layer", columns="head", values="mean")
 
 
 def layer_head_difference(table: pd.DataFrame, minus: pd.DataFrame, pathway: str) -> pd.DataFrame:
     """`layer_head_means` of `table` less those of `minus`, in percentage points.
 
-    A layer that sees the pathway in one of them only gives it nothing in the other.
+    NaN in layers that do not see the pathway in both: there is nothing to compare.
     """
     one: Any = layer_head_means(table, pathway)
     one, other = one.align(layer_head_means(minus, pathway))
-    difference: Any = 100 * (one.fillna(0) - other.fillna(0))
-    return difference.where(one.notna() | other.notna())
+    return 100 * (one - other)
 
 
 def head_time_bins(table: pd.DataFrame, pathway: str, bins: int = 24) -> pd.DataFrame:
@@ -105,8 +99,8 @@ def head_time_bins(table: pd.DataFrame, pathway: str, bins: int = 24) -> pd.Data
 def time_means(table: pd.DataFrame, clip: int | None = None) -> pd.DataFrame:
     """`pathway, start_s, end_s, n, mean, low, high`: mass of each slice of time.
 
-    Takes what `attention_mass` or `over_time` gives, or a `mean_band` by pathway, start and end.
-    `clip` picks one of the prompt's clips.
+    Takes what `attention_mass` or `over_time` gives of one prompt, or a `mean_band` by pathway,
+    start and end. `clip` picks one of the prompt's clips.
     """
     sliced: Any = over_time(table) if "key" in table else table
     if clip is not None and "clip" in sliced:

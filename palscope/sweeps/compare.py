@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
 from palscope.errors import PalscopeError
 from palscope.routing import Route, route_to_text
+from palscope.statistics.tables import banded
 from palscope.sweeps.store import DECIDES, flat
 
 RECORDED = (*DECIDES, "versions", "data")
@@ -120,8 +120,8 @@ def difference_summary(
 ) -> pd.DataFrame:
     """Mean differences over items, in all and along each key column.
 
-    Rows of an item are averaged first, then items, so that the interval says how much items differ:
-    Student's t interval of the paired difference.
+    Rows of an item are averaged first, then items, so that the interval, of the paired difference,
+    says how much items differ.
 
     Args:
         items: each item and its rows, from `joined`.
@@ -129,19 +129,25 @@ def difference_summary(
         confidence: of the intervals.
 
     Returns:
-        `value, by, at, group, n, mean_a, mean_b, difference, low, high`. `by` is "all" or a key
-        column that has several levels, `at` its level. Along a column of numbers, such as the
+        `value, by, at, group, n, mean_a, mean_b, difference, low, high, values`. `by` is "all" or a
+        key column that has several levels, `at` its level. Along a column of numbers, such as the
         layer, the columns of words, such as the pathway, stay apart: `group` says which, e.g.
-        "frames". `n` items have the row; with one alone `low` and `high` are NaN.
+        "frames". `n` items have a value in both runs, and count in all three means; of too few of
+        them (`palscope.statistics`) `low` and `high` are NaN, and `values` has each item's.
     """
     means: dict[str, list[Any]] = {}
     for name, rows in items:
-        table: Any = rows
+        table = cast(Any, rows.copy())
+        for column in _differences(table):
+            # What one run has no value of (a stream that it does not see) is in neither mean.
+            value = column.removesuffix("_difference")
+            missing = table[column].isna()
+            table.loc[missing, [f"{value}_a", f"{value}_b"]] = np.nan
         for by, dimensions in _dimensions(table, keys).items():
             group = (
                 table.groupby(dimensions, observed=True)
                 if dimensions
-                else table.groupby(np.zeros(len(table), dtype=int))
+                else table.groupby(np.zeros(len(rows), dtype=int))
             )
             of_item = group[_compared(table)].mean().reset_index(names=dimensions or ["all"])
             means.setdefault(by, []).append(of_item.assign(_item=name))
@@ -160,11 +166,11 @@ def _paired(table: Any, by: str, keys: Sequence[str], confidence: float) -> pd.D
     out: list[pd.DataFrame] = []
     for value in [name.removesuffix("_difference") for name in _differences(table)]:
         columns = [f"{value}_{part}" for part in ("a", "b", "difference")]
-        grouped = table.groupby([by, *words], observed=True)[columns]
-        mean, error, n = grouped.mean(), grouped.sem(), grouped.count().iloc[:, 0]
-        half = error[columns[2]] * cast(Any, stats).t.ppf((1 + confidence) / 2, (n - 1).clip(1))
+        both = table.dropna(subset=columns[2])
+        mean = both.groupby([by, *words], observed=True)[columns].mean()
         rows = mean.set_axis(["mean_a", "mean_b", "difference"], axis=1).reset_index()
-        difference = rows["difference"].to_numpy()
+        wide = both.pivot(index=[by, *words], columns="_item", values=columns[2])
+        found = banded(wide.reindex(mean.index).to_numpy(float), confidence)
         group = rows[words].astype(str).agg(", ".join, axis=1) if words else ""
         out.append(
             pd.DataFrame(
@@ -174,12 +180,11 @@ def _paired(table: Any, by: str, keys: Sequence[str], confidence: float) -> pd.D
                     # Levels of different columns stand below each other: words, as in a CSV.
                     "at": rows[by].astype(str) if by != "all" else "",
                     "group": group,
-                    "n": n.to_numpy(),
+                    "n": found["n"],
                     "mean_a": rows["mean_a"],
                     "mean_b": rows["mean_b"],
-                    "difference": difference,
-                    "low": difference - half.to_numpy(),
-                    "high": difference + half.to_numpy(),
+                    "difference": rows["difference"],
+                    **{name: found[name] for name in ("low", "high", "values")},
                 }
             )
         )

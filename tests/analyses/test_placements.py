@@ -15,11 +15,11 @@ from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 from palscope.connectors import ConnectorConfig
 from palscope.evaluation import placement_runs, placements
-from palscope.evaluation.intervals import wilson
 from palscope.models import PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.routing import Route, route_from_text
 from palscope.routing.depths import rerouted_depths, trained_depths, trained_queries
+from palscope.statistics import wilson
 from palscope.training.placements import Schedule
 from tests import tiny
 from tests.analyses.conftest import call, open_script

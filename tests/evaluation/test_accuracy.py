@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from palscope.evaluation.accuracy import accuracy, ranked_answers
-from palscope.evaluation.intervals import wilson
 from palscope.evaluation.items import Item
 from palscope.evaluation.ranking import Asked
 from palscope.routing.depths import rerouted_depths
+from palscope.statistics import wilson
 from tests.planted import LAYERS, Planted, plant
 
 
@@ -60,7 +60,8 @@ def test_accuracy_is_kept_apart_by_domain_and_model() -> None:
         answers_of([right, right, right, wrong, other]).assign(placement="x"),
         answers_of([wrong, other, other]).assign(placement="y"),
     ]
-    scores = accuracy(pd.concat(tables), ["placement"]).set_index(["placement", "domain"])
+    answers = pd.concat(tables).assign(item=[f"{n}:clip {n}" for n in range(8)])
+    scores = accuracy(answers, ["placement"]).set_index(["placement", "domain"])
     assert scores["correct"].to_dict() == {
         ("x", "sound"): 3,
         ("x", "speech"): 1,
@@ -70,6 +71,9 @@ def test_accuracy_is_kept_apart_by_domain_and_model() -> None:
     assert scores["accuracy"][("x", "sound")] == 0.75
     first = scores.loc[("x", "sound")]
     assert (first["low"], first["high"]) == wilson(3, 4)
+    # three questions about one clip are no three clips
+    alike = accuracy(pd.concat(tables).assign(item="0:clip"), ["placement"])
+    assert alike["low"].isna().tolist() == [True, False, False, True]  # but for one question
     assert first["chance"] == 0.5 and scores["chance"][("x", "speech")] == 0.25
     assert first["margin"] == pytest.approx((3 * 3 - 3) / 4)
 

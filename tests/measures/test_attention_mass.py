@@ -161,14 +161,14 @@ def test_text_keys_bear_their_text(pal: Any) -> None:
     assert one["key"].is_monotonic_increasing
 
 
-def test_a_muted_stream_has_no_rows_and_counts_as_zero(pal: Any) -> None:
+def test_a_muted_stream_has_no_rows_and_no_mass(pal: Any) -> None:
     inputs = pal.inputs("what?", noise(0.5))
     with pal.route(PAL.mute("frames")):
         table = attention_mass(pal, inputs)
     assert "frames" not in set(table["pathway"])
     shares = by_pathway(table)
     frames = shares[shares["pathway"] == "frames"]
-    assert len(frames) == tiny.LAYERS * 4 and (frames["mass"] == 0).all()
+    assert len(frames) == tiny.LAYERS * 4 and frames["mass"].isna().all()
     np.testing.assert_allclose(shares.groupby(HEAD)["mass"].sum(), 1, atol=1e-5)
 
 
@@ -185,7 +185,7 @@ def test_by_pathway_lists_every_pathway_in_every_layer(pal: Any) -> None:
     shares = by_pathway(table)
     assert len(shares) == tiny.LAYERS * 4 * 3
     wide = shares.pivot(index=["layer", "head"], columns="pathway", values="mass")
-    assert (wide["frames"].loc[[1, 3]] == 0).all()
+    assert wide["frames"].loc[[1, 3]].isna().all()
     assert (wide["frames"].loc[[0, 2]] > 0).all() and (wide["summary"] > 0).all()
     direct = table[(table["layer"] == 2) & (table["head"] == 1) & (table["pathway"] == "frames")]
     assert wide["frames"].loc[2, 1] == pytest.approx(direct["mass"].sum())

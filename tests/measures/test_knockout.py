@@ -25,6 +25,7 @@ from palscope.measures.knockout import (
 from palscope.measures.metrics import Answers
 from palscope.models.scoring import answer_ids, continued
 from palscope.routing import FULL, PROJECTED, Route
+from palscope.statistics import wilson
 from tests import tiny
 from tests.hooks.conftest import make_hooked
 from tests.measures.conftest import padded_batch
@@ -197,18 +198,40 @@ def test_the_control_cuts_as_many_text_tokens_but_no_tokens_own_key(make: Any) -
     inputs = model.inputs("what is it that can be heard?", np.zeros(16_000, np.float32))
     text = (model.layout(inputs).stream[0] == -1).nonzero()[:, 0].tolist()
     drawn: set[tuple[int, ...]] = set()
+    plain = Answers((), 1, 2)
     for seed in range(3):
-        last = text_to_text(model, inputs, 6, reader="last", seed=seed)
+        last = text_to_text(model, inputs, 6, answers=plain, reader="last", seed=seed)
         found = cut_edges(model, inputs, last, 2)
         keys = tuple(sorted(k for _, k in found))
         assert len(keys) == 6 and set(keys) <= set(text[1:-1])
         assert {q for q, _ in found} == {text[-1]}
-        every = text_to_text(model, inputs, 6, reader="text", seed=seed)
+        every = text_to_text(model, inputs, 6, answers=plain, reader="text", seed=seed)
         assert cut_edges(model, inputs, every, 2) == {(q, k) for q in text for k in keys if q > k}
         drawn.add(keys)
     assert len(drawn) == 3
-    many = text_to_text(model, inputs, 1000, reader="last", seed=0)
+    many = text_to_text(model, inputs, 1000, answers=plain, reader="last", seed=0)
     assert {k for _, k in cut_edges(model, inputs, many, 2)} == set(text[1:-1])
+
+
+@pytest.mark.parametrize("reader", ["text", "last"])
+@pytest.mark.parametrize(("shared", "seed"), [(1, 0), (2, 1), (3, 2)])
+def test_the_control_cuts_the_token_that_decides_between_answers_that_begin_alike(
+    make: Any, shared: int, seed: int, reader: Any
+) -> None:
+    model = make(Route.plits(tiny.LAYERS))
+    inputs = model.inputs("what is it?", np.zeros(8_000, np.float32))
+    answers = Answers(tuple(range(3, 3 + shared)), 1, 2)
+    longer = answers.behind(inputs)
+    text = (model.layout(longer).stream[0] == -1).nonzero()[:, 0].tolist()
+    edges = text_to_text(model, inputs, 4, answers=answers, reader=reader, seed=seed)
+    found = cut_edges(model, longer, edges, 1)
+    keys = {k for q, k in found if q == text[-1]}
+    assert len(keys) == 4 and keys <= set(text[1:-1])
+    if reader == "text":
+        assert found == {(q, k) for q in text for k in keys if q > k}
+    # and so its logits move: the cut is where they are read
+    table = attention_knockout(model, inputs, [edges], [range(tiny.LAYERS)], answers=answers)
+    assert cuts(table)["kl"].iloc[0] > 0
 
 
 def test_text_reads_no_sound_and_sound_goes_on_reading(make: Any) -> None:
@@ -282,9 +305,9 @@ def test_each_row_is_the_run_under_its_knockouts(pal: Any) -> None:
 def test_nothing_to_cut_is_an_error() -> None:
     planted = plant("plits")
     edges = text_to_audio(planted.model.current_route)
-    for given in ([], SINGLE), (edges, []):
+    for lacking in ([], SINGLE), (edges, []):
         with pytest.raises(PalscopeError, match="needs edges to cut and windows"):
-            knocked(planted, *given)
+            knocked(planted, *lacking)
 
 
 def test_generated_text_is_cut_off_by_itself(make: Any) -> None:
@@ -316,10 +339,11 @@ def test_generated_text_is_cut_off_by_itself(make: Any) -> None:
 def made_table(values: dict[str, list[float]]) -> pd.DataFrame:
     rows = [{"run": "plain", "logprob_change": 0.0, "flipped": False}]
     for pathway, changes in values.items():
-        for change in changes:
+        for clip, change in enumerate(changes):
             rows.append(
                 {
                     "run": "cut",
+                    "clip": clip,
                     "pathway": pathway,
                     "logprob_change": change,
                     "logit_diff_change": float("nan"),
@@ -341,7 +365,15 @@ def test_effects_are_means_over_clips_with_an_interval_that_holds_the_truth() ->
     table = made_table({"frames": [-2.0, -0.5, -3.0, 0.5], "summary": [-4.0]})
     shares = knockout_effects(table, ["pathway"], effect="flipped").set_index("pathway")
     assert shares["effect"].tolist() == [0.5, 1.0]
-    assert np.isnan(shares.loc["summary", ["low", "high"]].astype(float)).all()
+    # all of one clip, and two of four, by Wilson
+    assert shares.loc["summary", ["low", "high"]].tolist() == pytest.approx(wilson(1, 1))
+    assert shares.loc["frames", ["low", "high"]].tolist() == pytest.approx(wilson(2, 4))
+    changes = knockout_effects(table, ["pathway"]).set_index("pathway")
+    assert np.isnan(changes[["low", "high"]]).all(axis=None)
+    assert changes.loc["frames", "values"].numbers == (-2.0, -0.5, -3.0, 0.5)
+    # several rows of one clip are one value
+    twice = pd.concat([table, table])
+    assert knockout_effects(twice, ["pathway"])["n"].tolist() == [4, 1]
     with pytest.raises(PalscopeError, match="no effect 'rank'"):
         knockout_effects(table, ["pathway"], effect="rank")
     with pytest.raises(PalscopeError, match="missing in every row"):

@@ -18,7 +18,7 @@ from palscope.measures.logit_lens import (
     readable_from,
     written_lead,
 )
-from palscope.measures.vocabulary import spellings
+from palscope.measures.vocabulary import deciding_entries, spellings
 from palscope.models.families import FAMILIES
 from palscope.routing import ATTEND, FULL, KEYS, PROJECTED, Route
 from tests import tiny
@@ -145,6 +145,20 @@ def test_a_choice_is_read_in_both_spellings_and_shared_beginnings_are_left_out(p
     assert words["rain"] == ["rain", " rain"] and words["sea waves"] == ["sea", " sea"]
     with pytest.raises(PalscopeError, match="sea lion, sea waves"):
         spellings(pal, ["sea lion", "rain", "sea waves"])
+    # "c, rick, et" and "c, rying": in a text they differ, but as they are answered they do not
+    with pytest.raises(PalscopeError, match="crying baby"):
+        spellings(pal, ["crying baby", "cricket", "rain"])
+
+
+def test_between_answers_that_begin_alike_a_later_token_decides(pal: Any) -> None:
+    inputs = pal.inputs("What is it?", np.zeros(16_000, np.float32))
+    asked, entries = deciding_entries(pal, inputs, "sea lion", "sea waves")
+    words = {choice: [pal.tokenizer.decode([i]) for i in ids] for choice, ids in entries.items()}
+    assert words == {"sea lion": [" lion"], "sea waves": [" waves"]}
+    assert pal.tokenizer.decode(asked["input_ids"][0, -1:]) == "sea"
+    same, entries = deciding_entries(pal, inputs, "rain", "rooster")
+    assert same["input_ids"].shape == inputs["input_ids"].shape
+    assert entries == spellings(pal, ["rain", "rooster"])
 
 
 def test_the_best_spelling_counts() -> None:

@@ -11,7 +11,6 @@ import torch
 from scipy import stats
 
 from palscope.errors import PalscopeError
-from palscope.evaluation.intervals import wilson
 from palscope.interventions import Address, Knockout, Sound, intervene
 from palscope.measures.choices import choice_logprobs
 from palscope.measures.masking import (
@@ -24,6 +23,7 @@ from palscope.measures.masking import (
     pathway_masking,
 )
 from palscope.routing import FULL, PROJECTED, Route
+from palscope.statistics import wilson
 from tests import tiny
 from tests.planted import WORDS, plant
 
@@ -242,11 +242,18 @@ def test_scores_are_accuracies_and_paired_losses() -> None:
     assert music["drop"] == pytest.approx(0.5)
     assert music["drop_low"] < 0.5 < music["drop_high"] <= 1
     assert music["p"] == pytest.approx(stats.binomtest(6, 7).pvalue)
+    assert music["least_p"] == 2 / 2**7
     assert music["logprob_drop"] == pytest.approx(np.mean(range(10)))
-    assert music["logprob_drop_low"] < 4.5 < music["logprob_drop_high"]
-    assert scores.loc["music", NOTHING]["drop"] == 0
+    # ten clips are too few for an interval of nats
+    assert np.isnan(music["logprob_drop_low"])
+    assert sorted(music["logprob_drop_values"].numbers) == list(range(10))
+    nothing = scores.loc["music", NOTHING]
+    assert nothing["drop"] == 0 and np.isnan([nothing["drop_low"], nothing["p"]]).all()
     assert scores.loc["speech", "x"]["p"] == 1
-    assert scores.loc["speech", "x"]["drop_high"] == 0
+    # that none of five changed does not say that none will
+    assert scores.loc["speech", "x"]["drop_values"].numbers == (0.0,) * 5
+    # three tests: of music, of speech and of both
+    assert music["q"] == pytest.approx(min(1, 1.5 * music["p"]))
     everything = scores.loc["all", "x"]
     assert (everything["n"], everything["drop"]) == (15, pytest.approx(5 / 15))
 
@@ -256,8 +263,7 @@ def test_contrasts_say_which_domain_loses_more() -> None:
     order = 1 if row["one"] == "music" else -1
     assert {row["one"], row["other"]} == {"music", "speech"}
     assert row["drop"] == pytest.approx(order * 0.5)
-    low, high = sorted((order * row["drop_low"], order * row["drop_high"]))
-    assert 0 <= low < 0.5 < high
+    assert np.isnan(row["drop_low"])  # five clips of speech
     assert row["logprob_drop"] == pytest.approx(order * (4.5 - 2.0))
 
 

@@ -359,9 +359,9 @@ def made_up(
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     inside: list[bool] = []
-    for trial in range(100):
+    for _ in range(100):
         table = made_up(0.8, 40, rng, noise=0.5)
-        effects: Any = patching_effects(table, ["layer"], seed=trial)
+        effects: Any = patching_effects(table, ["layer"])
         row = effects[effects["run"] == "patch"].iloc[0]
         inside.append(row["low"] <= 0.8 <= row["high"])
         assert row["n"] == 40

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.measures import by_pathway, mean_band, over_time
+from palscope.measures import by_pathway, mass_per_second, mean_band, over_time
 from palscope.plots import attention as screen_figures
 from palscope.plots import paper as paper_figures
 
@@ -26,6 +26,9 @@ def drawn(axes: Any) -> dict[str, Any]:
     return {line.get_label(): line for line in axes.get_lines()}
 
 
+SCALES = np.linspace(0.8, 1.0, 20)
+
+
 def bands(table: Any, by: list[str], of: Any = by_pathway) -> Any:
     tables = [of(table).assign(mass=lambda t, f=f: t["mass"] * f) for f in (0.8, 1.0)]
     return mean_band(tables, by)
@@ -35,24 +38,37 @@ def test_mass_by_layer(table: Any) -> None:
     screen = attention.mass_by_layer(table)
     lines = named(screen)
     assert list(lines) == ["text", "frames", "summary"]
-    np.testing.assert_allclose(lines["frames"].y, [0.4, 0, 0.7])
-    np.testing.assert_allclose(sum(np.array(line.y) for line in lines.values()), 1)
+    np.testing.assert_allclose(lines["frames"].y, [0.4, np.nan, 0.7])
+    np.testing.assert_allclose(np.nansum([line.y for line in lines.values()], 0), 1)
     assert screen.layout.xaxis.title.text == "layer"
     assert screen.layout.yaxis.title.text == "share of attention"
     assert len(screen.data) == 3  # one clip: no band
     axes = paper.mass_by_layer(table).axes[0]
-    np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), [0.4, 0, 0.7])
+    np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), [0.4, np.nan, 0.7])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "share of attention")
 
 
 def test_mass_by_layer_draws_the_band_it_is_given(table: Any) -> None:
+    clips = [by_pathway(table).assign(mass=lambda t, f=f: t["mass"] * f) for f in SCALES]
+    band = mean_band(clips, ["layer", "pathway"])
+    screen = attention.mass_by_layer(band)
+    fills = [t for t in screen.data if t.legendgroup == "frames" and t.fill == "toself"]
+    frames = band[band["pathway"] == "frames"]
+    assert max(max(fill.y) for fill in fills) == pytest.approx(frames["high"].max())
+    # layer 1 sees no frames: the band does not run through it
+    assert [sorted(set(fill.x)) for fill in fills] == [[0], [2]]
+    assert len(paper.mass_by_layer(band).axes[0].collections) == 3
+
+
+def test_mass_by_layer_of_few_clips_shows_each(table: Any) -> None:
     band = bands(table, ["layer", "pathway"])
     screen = attention.mass_by_layer(band)
-    assert len(screen.data) == 6
-    fill = next(t for t in screen.data if t.legendgroup == "frames" and t.fill == "toself")
-    frames = band[band["pathway"] == "frames"]
-    assert max(fill.y) == pytest.approx(frames["high"].max())
-    assert len(paper.mass_by_layer(band).axes[0].collections) == 3
+    assert not any(trace.fill for trace in screen.data)
+    dots = next(t for t in screen.data if t.legendgroup == "frames" and t.mode == "markers")
+    assert list(dots.x) == [0, 0, 2, 2]
+    np.testing.assert_allclose(dots.y, [0.32, 0.4, 0.56, 0.7])
+    axes = paper.mass_by_layer(band).axes[0]
+    assert any(list(line.get_xdata()) == [0, 0, 2, 2] for line in axes.get_lines())
 
 
 def test_layer_head_map(table: Any) -> None:
@@ -62,7 +78,6 @@ def test_layer_head_map(table: Any) -> None:
     assert screen.layout.xaxis.title.text == "head" and screen.layout.yaxis.title.text == "layer"
     figure = paper.layer_head_map(table, "frames")
     np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array().filled(np.nan), expected)
-    expected[1] = [0, 0]  # a band no longer tells what a layer cannot see
     band = bands(table, ["layer", "head", "pathway"])
     np.testing.assert_allclose(
         attention.layer_head_map(band, "frames").data[0].z, 0.9 * np.array(expected)
@@ -108,11 +123,14 @@ def test_only_the_chosen_clip_is_drawn(table: Any, waveform: Any) -> None:
 
 
 def test_mass_over_time_of_many_clips(table: Any) -> None:
-    band = bands(table, ["pathway", "start_s", "end_s"], over_time)
+    edges = np.arange(11) / 10
+    band = bands(
+        table, ["pathway", "start_s", "end_s"], lambda t: mass_per_second(over_time(t), edges)
+    )
     screen = attention.mass_over_time(band)
     frames = named(screen)["frames"]
     np.testing.assert_allclose(frames.x, np.arange(10) / 10 + 0.05)
-    assert frames.y[4] == pytest.approx(0.9 * (3 * 0.04 + 1) / 6)
+    assert frames.y[4] == pytest.approx(0.9 * (3 * 0.04 + 1) / 6 / 0.1)
     axes = paper.mass_over_time(band).axes[0]
     np.testing.assert_allclose(drawn(axes)["frames"].get_ydata(), frames.y)
 
@@ -129,16 +147,15 @@ def test_pathways_keep_their_colours_and_unknown_ones_differ(table: Any) -> None
     assert len({line.line.color for line in lines.values()}) == 3
 
 
-def test_difference_of_two_maps_is_in_points_and_keeps_what_either_sees(table: Any) -> None:
+def test_difference_of_two_maps_is_in_points_where_both_see_the_pathway(table: Any) -> None:
     other = table[~((table["layer"] == 2) & (table["pathway"] == "frames"))]
-    expected = [[0, 0], [np.nan, np.nan], [40, 100]]
+    expected = [[0, 0], [np.nan, np.nan], [np.nan, np.nan]]
     screen = attention.layer_head_map(table, "frames", minus=other)
     np.testing.assert_allclose(screen.data[0].z, expected)
     assert screen.data[0].zmid == 0
     figure = paper.layer_head_map(table, "frames", minus=other)
     picture = figure.axes[0].get_images()[0]
     np.testing.assert_allclose(picture.get_array().filled(np.nan), expected)
-    assert picture.get_clim() == (-100, 100)
 
 
 def test_thumbnails_keep_the_mass_and_its_time(table: Any) -> None:

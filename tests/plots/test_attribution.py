@@ -10,6 +10,7 @@ import pytest
 
 from palscope.audio import Waveform
 from palscope.plots import attribution as drawing
+from palscope.statistics import Values
 
 figures: Any = drawing
 
@@ -60,7 +61,16 @@ def test_attributions_stand_under_the_spectrogram(
     for trace in (mel, frames, summary):
         assert trace.zmax == -trace.zmin == pytest.approx(np.nanmax(np.abs(trace.z)))
     titles = [note.text for note in screen.layout.annotations]
-    assert titles[2] == f"attribution to frames by layer: {np.nansum(frames.z):.2f} nats in all"
+    # Each layer and token on its own: their effects overlap, and have no sum.
+    assert titles[1:3] == ["attribution to the mel spectrogram", "attribution to frames by layer"]
+    path = whole.assign(path=whole["site"].eq("mel").astype(int), difference=7.0)
+    titles = [note.text for note in figures.heat_map(path, waveform).layout.annotations]
+    assert titles[1] == f"attribution to the mel spectrogram: {np.nansum(mel.z):.2f} of 7.00 nats"
+    assert titles[2] == f"attribution to frames by layer: {np.nansum(frames.z):.2f} of 7.00 nats"
+    # A path a layer: no more one difference than of single cells.
+    layers = path.assign(path=path["layer"].fillna(9))
+    titles = [note.text for note in figures.heat_map(layers, waveform).layout.annotations]
+    assert titles[2] == "attribution to frames by layer"
     paper = figures.heat_map_paper(attributions, waveform)
     axes = [each for each in paper.axes if each.get_title(loc="left")]
     labels = [each.get_ylabel() for each in axes]
@@ -118,20 +128,24 @@ def test_correlation_by_layer() -> None:
             "method": "one way",
             "stream": "frames",
             "layer": [3, 0],
-            "pearson": [0.9, 0.2],
-            "pearson_low": [0.8, np.nan],
-            "pearson_high": [0.95, np.nan],
+            "spearman": [0.9, 0.2],
+            "spearman_low": [0.8, np.nan],
+            "spearman_high": [0.95, np.nan],
+            "spearman_values": [Values(), Values((0.1, 0.3))],
             "size": [4.0, 0.1],
         }
     )
-    band, line, size = figures.by_layer(depth).data
+    band, pairs, line, size = figures.by_layer(depth).data
+    # where pairs are too few for an interval, each one's
+    assert list(pairs.x) == [0, 0] and list(pairs.y) == [0.1, 0.3]
     assert list(size.y) == [0.1, 4.0]
     assert list(line.x) == [0, 3] and list(line.y) == [0.2, 0.9]
     assert list(band.y) == [0.95, 0.8] and line.name == "frames, one way"
     axes, below = figures.by_layer_paper(depth).axes
-    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.2, 0.9])
+    np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), [0.2, 0.9])
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.1, 0.3])
     np.testing.assert_allclose(below.get_lines()[0].get_ydata(), [0.1, 4.0])
-    assert below.get_xlabel() == "layer" and "Pearson" in axes.get_ylabel()
+    assert below.get_xlabel() == "layer" and "rank" in axes.get_ylabel()
     assert below.get_ylabel() == "mean effect\n(nats)"
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from palscope.plots import comparison as figures
+from palscope.statistics import Values
 
 comparison: Any = figures
 
@@ -86,6 +87,10 @@ def test_differences_along_each_column(summary: pd.DataFrame) -> None:
 
 
 def test_differences_without_an_interval(summary: pd.DataFrame) -> None:
-    alone = summary.assign(low=np.nan, high=np.nan)
-    assert list(comparison.differences(alone).data[0].error_y.array) == [0, 0]
-    comparison.differences_paper(alone).canvas.draw()
+    alone = summary.assign(low=np.nan, high=np.nan, values=Values((0.0, 0.4)))
+    line, values = comparison.differences(alone).data[:2]
+    assert np.isnan(line.error_y.array).all()  # none, not one of no length
+    assert list(values.x) == [9, 9, 10, 10] and list(values.y) == [0.0, 0.4] * 2
+    drawn = comparison.differences_paper(alone)
+    drawn.canvas.draw()
+    assert any(list(line.get_ydata()) == [0.0, 0.4] * 2 for line in drawn.axes[0].get_lines())

@@ -11,6 +11,7 @@ from palscope.plots.experiment import (
     scores_by_system,
     scores_by_system_paper,
 )
+from palscope.statistics import Values
 
 SCORES = {"whole": 0.88, "frozen": 0.88, "alone": 0.5}
 
@@ -27,8 +28,8 @@ def table() -> pd.DataFrame:
                 "score": score,
                 "low": score - 0.1,
                 "high": score + 0.05,
-                "seed_low": score - 0.02,
-                "seed_high": score + 0.02,
+                "values": Values(),
+                "seed_values": Values((score - 0.02, score, score + 0.02)),
                 "step_ratio": None if name == "whole" else 1.0,
                 "peak_ratio": 1.0,
             }

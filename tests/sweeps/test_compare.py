@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from palscope.errors import PalscopeError
 from palscope.routing import Route
+from palscope.statistics import mean_interval
 from palscope.sweeps.compare import (
     ItemRows,
     difference_summary,
@@ -56,14 +56,28 @@ def test_the_summary_averages_items_and_pairs_them() -> None:
     differences = np.array([0.1, 0.2, 0.3])  # one row of four is shifted
     assert total["difference"] == pytest.approx(0.2) and total["n"] == 3
     assert total["mean_b"] - total["mean_a"] == pytest.approx(0.2)
-    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert (total["low"], total["high"]) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(total["low"]) and sorted(total["values"].numbers) == pytest.approx(differences)
     layers = table[table["by"] == "layer"].set_index(["at", "group"])["difference"]
     assert layers.to_dict() == pytest.approx(
         {("0", "frames"): 0, ("0", "text"): 0, ("1", "frames"): 0.8, ("1", "text"): 0}
     )
     pathways = table[table["by"] == "pathway"].set_index("at")["difference"]
     assert pathways.to_dict() == pytest.approx({"frames": 0.4, "text": 0})
+
+
+def test_many_items_have_an_interval() -> None:
+    shifts = np.random.default_rng(0).normal(1, 0.5, 30)
+    items = [(str(at), joined(rows(), rows(shift), KEYS)) for at, shift in enumerate(shifts)]
+    total = difference_summary(items, KEYS).iloc[0]
+    assert (total["low"], total["high"]) == pytest.approx(mean_interval(shifts / 4))
+
+
+def test_what_one_run_lacks_counts_in_neither_mean() -> None:
+    a, b = rows(), rows(1.0)
+    b.loc[b["layer"] == 0, "effect"] = np.nan
+    items = [(str(at), joined(a, b, KEYS)) for at in range(3)]
+    total = difference_summary(items, KEYS).iloc[0]
+    assert total["mean_b"] - total["mean_a"] == pytest.approx(total["difference"])
 
 
 def test_one_item_has_no_interval() -> None:
