@@ -5,7 +5,7 @@
 A and B are folders that a script was given as --out. Writes differences.csv (what differs in the
 settings, weights, versions and data), each table that both have joined on the columns that name
 its rows (TABLE.parquet: every value in A, in B, and B less A), their mean differences with 95 %
-intervals over items (TABLE_VALUE.csv, with a figure as HTML, PNG and SVG) and run.json.
+intervals over items (of too few, each one's) (TABLE_VALUE.csv, with a figure as HTML, PNG and SVG) and run.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pandas as pd
 from palscope.errors import PalscopeError, short
 from palscope.plots import comparison
 from palscope.plots.figures import save_figure
+from palscope.statistics import shown
 from palscope.sweeps import commands
 from palscope.sweeps.compare import (
     ItemRows,
@@ -110,10 +111,9 @@ def draw(out: Path, name: str, summary: pd.DataFrame) -> None:
     table: Any = summary
     for value, rows in table.groupby("value", sort=False):
         total = rows[rows["by"] == "all"].iloc[0]
-        interval = f"[{total['low']:.4g}, {total['high']:.4g}]"
         print(
             f"  {value}: A {total['mean_a']:.4g}, B {total['mean_b']:.4g}, B less A "
-            f"{total['difference']:.4g} {interval} (n = {total['n']})"
+            f"{total['difference']:.4g} {shown(total)} (n = {total['n']})"
         )
         along = rows[rows["by"] != "all"]
         stem = out / f"{name}_{value}"

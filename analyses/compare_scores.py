@@ -3,8 +3,9 @@
     python analyses/compare_scores.py runs/pal runs/lal --out runs/pal-lal
 
 A and B are folders that evaluate.py was given as --out. For every rule that both were scored by, in
-all and by category, the difference B less A with its paired bootstrap interval over clips (95 %)
-and, where answers are right or wrong, McNemar's exact test. Writes comparison.csv.
+all and by category, the difference B less A with its paired interval over clips (95 %; of few clips
+each one's difference) and a sign-flip test over clips, with one question a clip McNemar's. Writes
+comparison.csv.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from palscope.evaluation.rows import compare_runs
+from palscope.statistics import shown
 from palscope.sweeps import commands
 
 
@@ -31,14 +33,16 @@ def run(given: Namespace) -> None:
     """Compare, print what differs in all, and store the rest."""
     table = compare_runs(given.a, given.b)
     print(f"A: {given.a}\nB: {given.b}")
-    for row in table[table["by"] == "all"].itertuples():
+    for row in table[table["by"] == "all"].to_dict("records"):
         print(
-            f"{row.rule}: A {row.a:.4f}, B {row.b:.4f}, B less A {row.difference:+.4f} "
-            f"[{row.low:+.4f}, {row.high:+.4f}] over {row.n} questions"
+            f"{row['rule']}: A {row['a']:.4f}, B {row['b']:.4f}, B less A "
+            f"{row['difference']:+.4f} {shown(row, '+.4f')} over {row['n']} questions"
         )
-        if row.p == row.p:  # not for micro F1 or captions
-            alone = f"A alone {row.only_a:.0f}, B alone {row.only_b:.0f}"
-            print(f"    right: {alone}; McNemar p = {row.p:.4g}")
+        if row["only_a"] == row["only_a"]:  # not for micro F1 or captions
+            print(f"    right: A alone {row['only_a']:.0f}, B alone {row['only_b']:.0f}")
+        if row["p"] == row["p"]:
+            least = f"of so few clips that differ at least {row['least_p']:.2g}"
+            print(f"    sign-flip test: p = {row['p']:.4g} ({least})")
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
         table.to_csv(given.out / "comparison.csv", index=False)

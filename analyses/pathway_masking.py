@@ -31,6 +31,7 @@ from palscope.evaluation.items import Item
 from palscope.measures.masking import WAYS, domain_contrasts, masking_scores, pathway_masking
 from palscope.plots import masking
 from palscope.plots.figures import save_figure
+from palscope.statistics import shown
 from palscope.sweeps import commands
 from palscope.sweeps.commands import count
 from palscope.sweeps.record import file_hash
@@ -97,7 +98,7 @@ def print_scores(scores: pd.DataFrame) -> None:
     """One line a domain, way and masking, in per cent."""
     for row in scores.to_dict("records"):
         text = f"{row['domain']:8} {row['way']:9} {row['masked']:18} {100 * row['accuracy']:5.1f} %"
-        text += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}] of {row['n']}"
+        text += f" {shown(row, '.1f', 100)} of {row['n']}"
         if row["masked"] != "nothing":
             text += f", lost {100 * row['drop']:.1f} points, p {row['p']:.2g} (of so few changed "
             text += f"answers at least {row['least_p']:.2g}; of all {row['q']:.2g})"

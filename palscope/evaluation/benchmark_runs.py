@@ -110,7 +110,7 @@ def evaluate_benchmark(
 
     Returns:
         What `scores.json` holds: of the rule that is reported `accuracy` (or what else is
-        measured, as fractions of one), `n`, `interval` (95 %, bootstrap over clips) and
+        measured, as fractions of one), `n`, `interval` (95 %, over clips) and
         `by_category`; the same of every other rule under its name, or "unknown" with the `reason`;
         `version` of the questions, `missing` and `unreadable` audio files, ids that are
         `unanswered`, `unknown`, `repeated` or `revised`, and `settings`. The score of a test set

@@ -25,7 +25,7 @@ _WIDTH = 0.8
 
 
 def accuracy_by_domain(scores: pd.DataFrame) -> go.Figure:
-    """Bars of accuracy with Wilson intervals: a panel a way, a group a domain, a bar a masking.
+    """Bars of accuracy with their intervals: a panel a way, a group a domain, a bar a masking.
 
     Args:
         scores: of `palscope.measures.masking.masking_scores`.

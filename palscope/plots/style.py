@@ -36,6 +36,7 @@ _MARKS = (
 )
 
 SHARE = "share of attention"
+SHARE_PER_TOKEN = "share of attention per token"
 SHARE_PER_SECOND = "share of attention a second"
 POINTS = "percentage points of attention"
 TIME = "time (s)"

@@ -28,3 +28,4 @@ from palscope.statistics.tables import Values as Values
 from palscope.statistics.tables import interval_columns as interval_columns
 from palscope.statistics.tables import mean_band as mean_band
 from palscope.statistics.tables import mean_row as mean_row
+from palscope.statistics.tables import shown as shown

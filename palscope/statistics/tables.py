@@ -52,6 +52,20 @@ def interval_columns(interval: Interval, values: Any, name: str = "") -> dict[st
     }
 
 
+def shown(row: Any, spec: str = ".4g", scale: float = 1.0) -> str:
+    """A row's interval as printed, "[0.1, 0.3]"; where there is none, its values, or "".
+
+    Args:
+        row: with `low`, `high` and, if they are kept, `values`.
+        spec: the format of a number.
+        scale: what numbers are multiplied by, such as 100 for percentages.
+    """
+    if row["low"] == row["low"]:
+        return f"[{scale * row['low']:{spec}}, {scale * row['high']:{spec}}]"
+    numbers = row["values"].numbers if "values" in row else ()
+    return f"(each: {', '.join(f'{scale * n:{spec}}' for n in numbers)})" if numbers else ""
+
+
 def mean_row(
     values: Any,
     name: str,

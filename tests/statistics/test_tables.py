@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.statistics import FEWEST, mean_band, mean_interval, mean_row, wilson
+from palscope.statistics import FEWEST, mean_band, mean_interval, mean_row, shown, wilson
 
 
 def clip(*masses: float, layer: int = 0) -> pd.DataFrame:
@@ -55,3 +55,9 @@ def test_a_place_that_a_clip_lacks_is_not_counted_as_nothing() -> None:
 def test_no_clip_is_an_error() -> None:
     with pytest.raises(ValueError, match="one table at least"):
         mean_band([], ["layer"])
+
+
+def test_what_is_printed_is_the_interval_or_the_values() -> None:
+    assert shown(mean_row([0.25, 0.5], "effect"), ".0f", 100) == "(each: 25, 50)"
+    assert shown({"low": 0.5101, "high": 1.0}, ".2f") == "[0.51, 1.00]"
+    assert shown({"low": float("nan"), "high": float("nan")}) == ""
