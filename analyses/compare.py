@@ -5,7 +5,8 @@
 A and B are folders that a script was given as --out. Writes differences.csv (what differs in the
 settings, weights, versions and data), each table that both have joined on the columns that name
 its rows (TABLE.parquet: every value in A, in B, and B less A), their mean differences with 95 %
-intervals over items (of too few, each one's) (TABLE_VALUE.csv, with a figure as HTML, PNG and SVG) and run.json.
+intervals over items, or of too few each one's (TABLE_VALUE.csv, with a figure as HTML, PNG and
+SVG) and run.json.
 """
 
 from __future__ import annotations

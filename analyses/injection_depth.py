@@ -13,9 +13,9 @@ With --train it also trains a connector for each depth from scratch, with about 
 parameters (hidden widths differ) and equal steps, batches and seed. After few steps it shows how
 fast depths learn, not what they reach; it is one seed, so no ranking closer than the intervals.
 
-Every clip is asked about, its domain's labels ranked; intervals are over clips, 95 %. Costs are of a
-prompt with --seconds of noise, relative to the model's own route (trained: LAL in all layers), all
-timed in turns. Writes accuracy.csv (all models) and figures (HTML, PNG, SVG, CSV); in a folder a
+Every clip is asked about, its domain's labels ranked; intervals (95 %) are over clips. Costs are of
+a prompt with --seconds of noise, relative to the model's own route (trained: LAL in all layers),
+all timed in turns. Writes accuracy.csv (all models) and figures (HTML, PNG, SVG, CSV); in a folder a
 model answers.parquet, costs.parquet, accuracy.parquet and run.json. --resume goes on.
 """
 
