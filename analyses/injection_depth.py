@@ -15,8 +15,8 @@ fast depths learn, not what they reach; it is one seed, so no ranking closer tha
 
 Every clip is asked about, its domain's labels ranked; intervals (95 %) are over clips. Costs are of
 a prompt with --seconds of noise, relative to the model's own route (trained: LAL in all layers),
-all timed in turns. Writes accuracy.csv (all models) and figures (HTML, PNG, SVG, CSV); in a folder a
-model answers.parquet, costs.parquet, accuracy.parquet and run.json. --resume goes on.
+all timed in turns. Writes accuracy.csv (all models) and figures (HTML, PNG, SVG, CSV); in a
+folder a model answers.parquet, costs.parquet, accuracy.parquet and run.json. --resume goes on.
 """
 
 from __future__ import annotations
