@@ -127,17 +127,6 @@ def test_changes_do_what_they_are_called(pal: Any) -> None:
         after(Add(torch.ones(5)))
 
 
-def test_the_mean_of_a_stream_is_over_that_stream_alone(pal: Any) -> None:
-    inputs, reference = prompt(pal), prompt(pal, seed=5, seconds=0.6)
-    address = Address("audio_state", Sound(0.3, 0.6, "frames"), layers=(0,))
-    key = ("blocks.0.attn.hook_audio_state", 0)
-    whole = capture(pal, reference, Address("audio_state", Sound(stream="frames"), layers=(0,)))
-    assert len(whole.values[key]) == 6
-    with intervene(pal, inputs, [Patch(address, Mean([reference]))]):
-        new = capture(pal, inputs, address).values[key]
-    assert torch.allclose(new, whole.values[key].mean(0).expand_as(new), atol=1e-6)
-
-
 def test_rows_of_a_batch_are_edited_each_at_its_own_place(pal: Any) -> None:
     batch = two_rows(pal)
     address = Address("audio_v", Sound(0.1, 0.3, "frames"), layers=(0,))
