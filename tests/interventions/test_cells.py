@@ -20,7 +20,7 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.interventions.cells import run_cells
+from palscope.interventions.cells import run_cells, run_cells_plainly
 from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import noise
@@ -81,3 +81,17 @@ def test_progress_is_shown_where_it_is_asked_for_alone(
     assert capsys.readouterr() == ("", "")
     run_cells(pal, inputs, cell, progress=True)
     assert "0/1" in capsys.readouterr().err
+
+
+def test_no_more_cells_share_a_pass_than_are_allowed(pal: Any) -> None:
+    inputs, cell = prompt(pal), [Patch(Address("mel", Sound(0.2, 0.5)), Zero())]
+    rows: list[int] = []
+    hook = pal.model.language_model.model.norm.register_forward_hook(
+        lambda _module, _args, out: rows.append(len(out))
+    )
+    run_cells_plainly(pal, inputs, [cell] * 5, batch_size=2)
+    assert rows == [2, 2, 1]
+    rows.clear()
+    run_cells(pal, inputs, [cell] * 3, batch_size=2)  # into the encoder: runs whole
+    assert rows == [2, 1]
+    hook.remove()

@@ -194,6 +194,15 @@ def test_by_depth_the_answer_is_readable_from_the_planted_layer_on(
     assert start["last token"] == first
 
 
+def test_five_entries_are_listed_unless_more_are_asked_for() -> None:
+    planted = plant("lal")
+    inputs = planted.inputs("A", 5)
+    for settings, count in (({}, 5), ({"top_k": 2}, 2)):
+        table: Any = logit_lens(planted.model, inputs, **settings)
+        ranks = table.groupby(["layer", "column", "site"])["rank"].apply(sorted)
+        assert (ranks.map(len) == count).all() and len(ranks) > 0
+
+
 def test_what_is_readable_for_a_while_only_is_not_readable_from_there() -> None:
     table = pd.DataFrame(
         {

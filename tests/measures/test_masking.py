@@ -267,6 +267,14 @@ def test_contrasts_say_which_domain_loses_more() -> None:
     assert row["logprob_drop"] == pytest.approx(order * (4.5 - 2.0))
 
 
+def test_domains_are_set_against_each_other_in_the_table_s_order() -> None:
+    table = made_table()
+    for order in (["speech", "music"], ["music", "speech"]):
+        given = pd.concat([table[table["domain"] == domain] for domain in order])
+        (row,) = domain_contrasts(given).to_dict("records")
+        assert [row["one"], row["other"]] == order
+
+
 def test_contrast_intervals_hold_the_truth() -> None:
     rng = np.random.default_rng(0)
     hits = 0
