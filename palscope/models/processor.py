@@ -19,6 +19,7 @@ from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
 from palscope.errors import CheckpointError, PromptError, short
+from palscope.models.chat_format import rendered
 from palscope.models.checkpoints import checkpoint_here
 from palscope.routing import Stream
 from palscope.setup.stored import check_folder, reading
@@ -176,17 +177,24 @@ class PalscopeProcessor(ProcessorMixin):
 
         Raises:
             PromptError: the question is empty, or holds an audio place itself.
+            CheckpointError: the template is none, or does not end within bounds.
         """
         check_question(question, AUDIO_TOKEN)
         content = AUDIO_TOKEN * clips + question.strip()
-        if getattr(self.tokenizer, "chat_template", None) is None:
+        template = getattr(self.tokenizer, "chat_template", None)
+        if template is None:
             return f"{content}\n"
         messages = [{"role": "user", "content": content}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+
+        def render() -> str:
+            made = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            return str(made)
+
+        return rendered(render, template, sum(len(each["content"]) for each in messages))
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

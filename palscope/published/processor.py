@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from palscope.encoders.base import Clip
 from palscope.encoders.front_end import checked
 from palscope.errors import AudioError, CheckpointError
+from palscope.models.chat_format import rendered
 from palscope.models.processor import (
     AudioInput,
     as_clips,
@@ -83,14 +84,21 @@ class PublishedProcessor:
 
         Raises:
             PromptError: the question is empty, or holds an audio place itself.
+            CheckpointError: the template is none, or does not end within bounds.
         """
         check_question(question, self.audio_token)
-        template = functools.partial(
+        render = functools.partial(
             self.tokenizer.apply_chat_template,
             chat_template=self.chat_template,
             tokenize=False,
             add_generation_prompt=True,
         )
+        source = self.chat_template or getattr(self.tokenizer, "chat_template", None)
+
+        def template(messages: Any) -> str:
+            said = len(question) + len(self.audio_token) * clips
+            return rendered(lambda: str(render(messages)), source, said)
+
         return self.family.chat(template, question.strip(), clips)
 
     def __call__(

@@ -1,0 +1,88 @@
+"""Chat templates that do not end, grow, or are none: refused within bounds, in both processors."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from palscope.errors import CheckpointError
+from palscope.models import AUDIO_TOKEN, PalscopeProcessor
+from palscope.models import chat_format as module
+from palscope.published.loading import wrap_published
+from tests import tiny
+from tests.models.test_damaged import ROUTE, tokenizer
+from tests.published.tiny import qwen2_audio
+
+PLAIN = "{{ messages[0]['content'] }} answer:"
+
+
+def processor(template: Any) -> PalscopeProcessor:
+    made = tiny.model(ROUTE)
+    words = tokenizer()
+    words.chat_template = template
+    extractor = made.encoder.feature_extractor()
+    return PalscopeProcessor.for_grid(extractor, words, made.frame_grid, made.streams)
+
+
+LOOP = "{% for _ in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (LOOP * 4 + "{% endfor %}" * 4, "does not end within 2 s"),
+        ("{{ 'a' * 10 ** 10 }}", "more than 512 MB"),
+        ("{{ 'a'.ljust(10 ** 10) }}", "more than 512 MB"),
+        (
+            "{% set n = namespace(s='aa') %}{% for _ in range(60) %}{% set n.s = n.s ~ n.s %}"
+            "{% endfor %}",
+            "more than 512 MB",
+        ),
+        ("{% for _ in range(10 ** 9) %}{% endfor %}", "OverflowError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ 'ab' * 1000000 }}", "makes 2000000 characters"),
+        ("{% for", "TemplateSyntaxError"),
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ messages.__class__.__mro__ }}", "SecurityError"),
+        ("{{ messages[0].content.a.b.c }}", "UndefinedError"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(template: str, told: str) -> None:
+    made = processor(template)
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match=rf"chat template cannot be used: .*{told}"):
+        made.chat("what?")
+    assert time.monotonic() - began < module._WALL_SECONDS
+
+
+def test_a_published_models_template_is_bounded_too() -> None:
+    _, made = wrap_published(qwen2_audio.model(), qwen2_audio.processor())
+    made.chat_template = "{{ 'a' * 10 ** 10 }}"
+    with pytest.raises(CheckpointError, match="more than 512 MB"):
+        made.chat("what?")
+
+
+def test_a_template_is_tried_out_once_and_from_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_tried", set())
+    forks: list[int] = []
+    real = os.fork
+
+    def fork() -> int:
+        forks.append(real())
+        return forks[-1]
+
+    monkeypatch.setattr(os, "fork", fork)
+    made = processor(PLAIN)
+    said: list[str] = []
+    worker = threading.Thread(target=lambda: said.append(made.chat("what?")))
+    worker.start()
+    worker.join()
+    said.append(made.chat("what?"))
+    assert said == [f"{AUDIO_TOKEN}what? answer:"] * 2 and len(forks) == 1
+    # No child is left behind.
+    with pytest.raises(ChildProcessError):
+        os.waitpid(forks[0], os.WNOHANG)
