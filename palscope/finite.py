@@ -40,8 +40,9 @@ def squares_finite(values: Tensor) -> bool:
 
 
 def wrong_weights(module: nn.Module) -> list[str]:
-    """Names of weights and stored buffers that hold NaN or infinity."""
-    return [name for name, value in module.state_dict().items() if not all_finite(value)]
+    """Names of weights and stored buffers that hold NaN or infinity, hooked or not."""
+    wrong = [name for name, value in module.state_dict().items() if not all_finite(value)]
+    return [name.replace("._original_component", "") for name in wrong]
 
 
 def cause(module: nn.Module) -> str:
