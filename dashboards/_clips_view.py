@@ -23,7 +23,8 @@ def view() -> None:
     st.title("Many clips")
     st.markdown(
         "The prompt's last token, which predicts the answer, over several sounds: each on its own, "
-        "then their mean with a 95 % interval over clips. The mean is over all layers and heads."
+        "then their mean: of few clips with a dot for each, from 20 on with a 95 % interval. The "
+        "mean is over all layers and heads."
     )
     with st.sidebar:
         name = choose_model("model", "Model")

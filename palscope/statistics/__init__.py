@@ -5,27 +5,47 @@ Which interval is given for what, and from how many clips on, was decided by sim
 truth in 92 % of samples or more. Where it does not, the values themselves are shown (`Values`).
 """
 
-from palscope.statistics.correlation import correlation_interval as correlation_interval
-from palscope.statistics.intervals import CLUSTERS as CLUSTERS
-from palscope.statistics.intervals import FEWEST as FEWEST
-from palscope.statistics.intervals import NO_INTERVAL as NO_INTERVAL
-from palscope.statistics.intervals import Interval as Interval
-from palscope.statistics.intervals import difference_of as difference_of
-from palscope.statistics.intervals import mean_interval as mean_interval
-from palscope.statistics.intervals import mean_intervals as mean_intervals
-from palscope.statistics.intervals import ratio as ratio
-from palscope.statistics.intervals import ratio_interval as ratio_interval
-from palscope.statistics.marks import difference_of_scores as difference_of_scores
-from palscope.statistics.marks import score_of as score_of
-from palscope.statistics.peaks import peak_interval as peak_interval
-from palscope.statistics.shares import change_interval as change_interval
-from palscope.statistics.shares import share_interval as share_interval
-from palscope.statistics.shares import wilson as wilson
-from palscope.statistics.significance import false_discovery as false_discovery
-from palscope.statistics.significance import least_p as least_p
-from palscope.statistics.significance import paired_p as paired_p
-from palscope.statistics.tables import Values as Values
-from palscope.statistics.tables import interval_columns as interval_columns
-from palscope.statistics.tables import mean_band as mean_band
-from palscope.statistics.tables import mean_row as mean_row
-from palscope.statistics.tables import shown as shown
+from palscope.statistics.correlation import correlation_interval
+from palscope.statistics.intervals import (
+    CLUSTERS,
+    FEWEST,
+    NO_INTERVAL,
+    Interval,
+    difference_of,
+    mean_interval,
+    mean_intervals,
+    ratio,
+    ratio_interval,
+)
+from palscope.statistics.marks import difference_of_scores, score_of
+from palscope.statistics.peaks import peak_interval
+from palscope.statistics.shares import change_interval, share_interval, wilson
+from palscope.statistics.significance import false_discovery, least_p, paired_p
+from palscope.statistics.tables import Values, interval_columns, mean_band, mean_row, shown
+
+__all__ = [
+    "CLUSTERS",
+    "FEWEST",
+    "NO_INTERVAL",
+    "Interval",
+    "Values",
+    "change_interval",
+    "correlation_interval",
+    "difference_of",
+    "difference_of_scores",
+    "false_discovery",
+    "interval_columns",
+    "least_p",
+    "mean_band",
+    "mean_interval",
+    "mean_intervals",
+    "mean_row",
+    "paired_p",
+    "peak_interval",
+    "ratio",
+    "ratio_interval",
+    "score_of",
+    "share_interval",
+    "shown",
+    "wilson",
+]
