@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Float
 
-from palscope.audio.timegrid import overlaps
+from palscope.audio.timegrid import TOUCH_S, overlaps
 from palscope.errors import PalscopeError
 from palscope.measures.columns import HEAD, TEXT_PATHWAY
 from palscope.whole import whole_number
