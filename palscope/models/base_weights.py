@@ -267,6 +267,8 @@ def _convert_once(gguf: Path, wheel: Wheel, target: Path) -> Path:
                 partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
                 try:
                     convert_gguf(gguf, partial)
+                    if target.exists():  # a file of an earlier conversion was lost
+                        shutil.rmtree(target)
                     partial.replace(target)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)

