@@ -41,8 +41,11 @@ def squares_finite(values: Tensor) -> bool:
 
 def wrong_weights(module: nn.Module) -> list[str]:
     """Names of weights and stored buffers that hold NaN or infinity, hooked or not."""
-    wrong = [name for name, value in module.state_dict().items() if not all_finite(value)]
-    return [name.replace("._original_component", "") for name in wrong]
+    wrong: dict[int, str] = {}  # TransformerLens has several names for one tensor
+    for name, value in module.state_dict().items():
+        if not all_finite(value):
+            wrong.setdefault(value.data_ptr(), name.replace("._original_component", ""))
+    return list(wrong.values())
 
 
 def cause(module: nn.Module) -> str:
