@@ -14,7 +14,7 @@ from transformer_lens.model_bridge.sources.transformers_driver import Transforme
 from transformers import PreTrainedModel
 
 from palscope.errors import PalscopeError
-from palscope.hooks.adapter import PATTERN_HOOK, make_adapter
+from palscope.hooks.adapter import PATTERN_HOOK, EncoderLayer, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.calls import CallsBridge
 from palscope.models import (
@@ -75,6 +75,9 @@ class HookedAudioModel(CallsBridge):
         )
         self.processor = processor
         self._numbers = itertools.count()
+        for layer in self.modules():
+            if isinstance(layer, EncoderLayer):
+                layer.is_list_item = False  # whoever walks the decoder's layers takes it for one
         for index, taps in enumerate(model.audio_taps):
             taps = cast(AudioTaps, taps)
             attention: Any = self.blocks[index].attn
@@ -163,6 +166,10 @@ class HookedAudioModel(CallsBridge):
         )
 
     enable_compatibility_mode = process_weights
+
+    def clear_hook_registry(self) -> NoReturn:
+        """Refused: without it no hook would be found. Raises `PalscopeError`."""
+        raise PalscopeError("hook points are found once, when the model is loaded: see hook_dict.")
 
     def prepare_multimodal_inputs(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: it is for pictures. Raises `PalscopeError`."""

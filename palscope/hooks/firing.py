@@ -204,7 +204,7 @@ class FiringBridge(PlacesBridge):
         fired: set[int] = set()
         known = self.hook_dict
         placed = [
-            (name, noting(number, hook, fired))
+            (name, noting(number, self._within_columns(name, hook), fired))
             for number, (place, hook) in enumerate(hooks)
             for name in self.places(place, known, stop_at_layer)
         ]
@@ -217,6 +217,25 @@ class FiringBridge(PlacesBridge):
                     if number not in fired
                 }
             )
+
+    def _within_columns(self, name: str, hook: Hook) -> Hook:
+        """`hook`, in which a position that does not run is an error that says so."""
+
+        def within(tensor: Any, hook: Any, _inner: Hook = hook) -> Any:
+            try:
+                return _inner(tensor, hook=hook)
+            except IndexError as error:
+                run = self.model.current_run
+                if run is None:
+                    raise
+                raise HookError(
+                    f"a hook at {name!r} takes a place that is not there ({error}). Of the "
+                    f"{run.layout.width} columns of input_ids some do not run under this route: "
+                    "layout(inputs).layer_columns(route, layer) gives those that a layer holds. "
+                    "Patch by address (palscope.interventions), or under a route that runs all."
+                ) from error
+
+        return within
 
     def _require_fired(self, missing: Collection[str]) -> None:
         if missing:
