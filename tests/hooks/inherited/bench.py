@@ -49,6 +49,7 @@ class Bench:
             dict(self.model.processor(f"it {place} is", [sound], sampling_rate=16_000))
             for sound in (tone(0.2), noise(0.2))
         )
+        self.lens: Any = None
         self.last = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
 
     @contextmanager

@@ -247,18 +247,19 @@ def interchanged(bench: Bench, name: str) -> None:
     torch.testing.assert_close(got, wanted[:, -1], **CLOSE)
 
 
-@functools.cache
 def fitted_lens(bench: Bench) -> Any:
-    text = "one two three four five six"
-    return jacobian_lens.JacobianLens.fit(
-        bench.model,
-        [text],
-        corpus="none",
-        source_layers=[1],
-        skip_first_positions=1,
-        dim_batch=32,
-        show_progress=False,
-    )
+    """Fitted once for all rows of a bench."""
+    if bench.lens is None:
+        bench.lens = jacobian_lens.JacobianLens.fit(
+            bench.model,
+            ["one two three four five six"],
+            corpus="none",
+            source_layers=[1],
+            skip_first_positions=1,
+            dim_batch=32,
+            show_progress=False,
+        )
+    return bench.lens
 
 
 def jacobian(bench: Bench, name: str) -> None:
