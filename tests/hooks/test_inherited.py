@@ -60,7 +60,7 @@ def test_the_demo_does_what_the_rows_say(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert model.W_Q.shape == (30, 9, 576, 64)
-        assert len(model.all_composition_scores("V").head_labels) == 30 * 9
+        assert len(model.attn_head_labels) == len(model.all_head_labels) == 30 * 9
     asked = ("What sound is this?", bundled_clips().path[0])
     clean = model.inputs(*asked)
     corrupt = clean | {"input_features": clean["input_features"].flip(-1)}
