@@ -12,7 +12,7 @@ import numpy as np
 
 from palscope.plots import style
 
-_VALUE_SIZE = 4
+_VALUE_SIZE = 5
 _VALUE_OPACITY = 0.45
 
 
@@ -122,7 +122,7 @@ def points_paper(
     ours, values = each_value(rows, places, name)
     if values:
         x, y = (values, ours) if across else (ours, values)
-        look = {"markersize": 2, "alpha": _VALUE_OPACITY, "markeredgewidth": 0, "zorder": 1.5}
+        look = {"markersize": 3.5, "alpha": _VALUE_OPACITY, "markeredgewidth": 0, "zorder": 1.5}
         axes.plot(x, y, "o", color=colour, **look)
 
 

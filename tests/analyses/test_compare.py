@@ -38,7 +38,7 @@ def test_two_runs(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert "config.shift: 0 in A, 0.5 in B" in said
     assert "4 rows of 2 items are in both; 1 items in A alone, 1 in B alone" in said
-    assert "effect: A 0.5, B 1, B less A 0.5 [" in said and "(n = 2)" in said
+    assert "effect: A 0.5, B 1, B less A 0.5 (each: 0.25, 0.75) (n = 2)" in said
     table = pd.read_parquet(out / "effects.parquet")
     assert table["pair"].tolist() == ["x", "x", "y", "y"]
     assert table["effect_difference"].tolist() == [0, 0.5, 0, 1.5]
