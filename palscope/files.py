@@ -203,7 +203,8 @@ def why_not_written(error: Exception) -> str | None:
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in told or "os error 28" in told:
         return "no space is left on the disk; free some, or give another folder"
     # torch's zip writer does not hand on the reason.
-    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in told or "file write" in told):
+    torchs = ("PytorchStreamWriter", "inline_container", "file write")
+    if isinstance(error, RuntimeError) and any(name in told for name in torchs):
         return "the disk is full or failed; free some space, or give another folder"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "it may not be written to; give another folder, or change its permissions"
