@@ -96,5 +96,5 @@ def ogg_fault(read_at: Callable[[int, int], bytes], length: int) -> tuple[str, b
 
 
 def is_tag(packet: bytes) -> bool:
-    """Whether bytes between MP3 frames are a tag or padding, as joined files hold them."""
-    return packet.startswith(_TAGS) or not packet.strip(b"\0")
+    """Whether bytes between MP3 frames are a tag, as joined files hold them."""
+    return packet.startswith(_TAGS)

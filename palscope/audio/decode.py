@@ -34,9 +34,9 @@ FORMATS = (
     "WAV, FLAC, MP3, Ogg (Vorbis or Opus), M4A or AAC, WebM, AIFF, CAF or another format that "
     "FFmpeg knows by its content"
 )
-# Where samples are stored as they are, or counted by the header; elsewhere lengths are rounded to
-# the encoder's frames.
-_COUNTED = {"aiff", "au", "caf", "flac", "tta", "w64", "wav", "wv"}
+# Codings whose samples a header counts one by one (beside plain samples); elsewhere lengths are
+# rounded to the encoder's frames.
+_COUNTED = {"flac", "alac", "tta", "wavpack"}
 _ROUNDING_S = 0.1
 # A jump of the time stamps that no rounding explains.
 _GAP_S = 0.1
@@ -153,6 +153,7 @@ class _Run:
         if self._format == "caf" and self._codec == "alac":
             # FFmpeg cuts the padding of the last packet, which ALAC has left out already.
             track.codec_context.flags2 |= 1 << 29  # AV_CODEC_FLAG2_SKIP_MANUAL
+            self.stated = None  # some writers count the padding, some do not
         self._decode(container, track)
         _raise_read_error(self.source, self.name)
         self._judge()
@@ -198,7 +199,7 @@ class _Run:
         self._heard = len(self.log)
         if not told or (failure and containers.is_tag(packet)):
             return
-        junk = told[0] in _NO_FRAME
+        junk = told[0] in _NO_FRAME or not packet.strip(b"\0")
         self.faults += [_Fault(message, self.decoded, junk, bool(failure)) for message in told]
 
     def _told(self) -> list[str]:
@@ -257,9 +258,10 @@ class _Run:
         ends = [f for f in faults if f.at >= self.decoded]
         harmless = all(f.junk for f in faults)
         if faults and len(ends) == len(faults) and self.decoded and harmless:
-            self._warn("ends in bytes that are no sound; they are left out")
+            self._warn("ends in bytes that are no sound that can be read; they are left out")
             faults = []
-        slack = 1e-6 if self._format in _COUNTED else _ROUNDING_S
+        counted = self._codec in _COUNTED or self._codec.startswith("pcm_")
+        slack = 1e-6 if counted else _ROUNDING_S
         if self.stated is not None and not open_ended and self.seconds < self.stated - slack:
             self._raise_cut(
                 f"{self.seconds:.2f} s of the {self.stated:.2f} s it states could be read", faults

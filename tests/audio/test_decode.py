@@ -101,14 +101,20 @@ def test_joined_files_are_read_whole() -> None:
         assert 0 <= late < 0.3 * 16_000
 
 
-@pytest.mark.parametrize("tag", [b"TAG" + b"x" * 125, bytes(4096)])
-def test_tags_and_padding_behind_mp3_are_no_damage(tag: bytes) -> None:
-    true = chirp(24_000, 1.0)
-    for kind in ("mp3 no header", "mp3"):
-        data = encode(true, 24_000, kind)
-        plain = load_audio(data, sample_rate=24_000).samples
-        tagged = load_audio(data + tag, sample_rate=24_000).samples
-        np.testing.assert_array_equal(tagged[: len(plain)], plain)
+@pytest.mark.parametrize("kind", ["mp3 no header", "mp3"])
+def test_tags_and_padding_behind_mp3_are_no_damage(kind: str) -> None:
+    data = encode(chirp(24_000, 1.0), 24_000, kind)
+    plain = load_audio(data, sample_rate=24_000).samples
+    tagged = load_audio(data + b"TAG" + b"x" * 125, sample_rate=24_000).samples
+    np.testing.assert_array_equal(tagged, plain)
+    with pytest.warns(AudioWarning, match="no sound"):
+        padded = load_audio(data + bytes(4096), sample_rate=24_000).samples
+    np.testing.assert_array_equal(padded[: len(plain)], plain)
+    middle = len(data) // 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AudioWarning)
+        with pytest.raises((AudioError, AudioWarning)):  # zeros over frames
+            load_audio(data[:middle] + bytes(1500) + data[middle + 1500 :])
 
 
 def test_flac_that_does_not_state_its_length() -> None:
