@@ -148,6 +148,20 @@ def test_what_training_keeps_is_what_autograd_saves(name: str, whole: bool) -> N
     assert counted == pytest.approx(kept, rel=0.03 if name in ("plits", "lal", "pal") else 0.1)
 
 
+def test_a_mask_has_a_number_for_each_row_query_and_key() -> None:
+    model = tiny.model(ROUTES["lal"]).train()
+    model.freeze_bases()
+    layout = layout_of(model, 3)
+    columns = layout.layer_columns(model.route, 0)
+    (mask,) = (
+        row
+        for row in cost_model.training_bytes(model, layout, targets=8).to_dict("records")
+        if row["part"] == "mask"  # one, which all layers share
+    )
+    wide, keys = columns.running.shape[1], columns.keys.shape[1]
+    assert mask["bytes"] == 3 * wide * keys * 4
+
+
 @pytest.mark.parametrize("name", ROUTES)
 @torch.no_grad()
 def test_a_decoding_step_and_its_cache_are_what_is_counted(name: str) -> None:
