@@ -63,8 +63,9 @@ $(VENV)/.torch: $(PINNED) | $(VENV)/.venv
 	else \
 		echo "== 2/4 torch$(TORCH), CPU build (no GPU found; about 200 MB)"; \
 		{ [ -n "$(TORCH)" ] && $(PIP) install -qq -c $(PINNED) 'torch$(TORCH)+cpu' 2>/dev/null; } \
-		|| $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) \
-			'torch$(or $(TORCH:%=%+cpu),>0)' \
+		|| { $(PY) -c "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=10)" \
+			2>/dev/null && $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) \
+			'torch$(or $(TORCH:%=%+cpu),>0)'; } \
 		|| { echo "   no CPU build to be had: taking PyPI's, which is several GB"; \
 			$(PIP) install -qq -c $(PINNED) 'torch$(TORCH)'; }; \
 	fi; \

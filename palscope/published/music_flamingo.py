@@ -37,7 +37,7 @@ class MusicFlamingo(AudioFlamingo3):
         Raises:
             CheckpointError: the time's angles are in half precision.
         """
-        if model.model.pos_emb.inv_freq.dtype != torch.float32:
+        if torch.finfo(model.model.pos_emb.inv_freq.dtype).bits < 32:
             raise CheckpointError(
                 "this Music Flamingo was cast to half precision after it was loaded, and the "
                 "angles of its time embedding with it, which changes what it hears. Load it with "

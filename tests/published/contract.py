@@ -21,6 +21,7 @@ from transformers import GraniteSpeechProcessor
 
 import palscope
 from palscope.models.scoring import prompt_batch
+from tests.double import as_default, doubled
 
 RATE = 16_000
 WORDS = ("what do you hear ?", "say again and what do you hear in this sound ?", "say what ?")
@@ -272,10 +273,10 @@ class Opened:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.tiny: Any = importlib.import_module(f"tests.published.tiny.{case.name}")
-        self.plain: Any = self.tiny.model()
+        self.plain: Any = doubled(self.tiny.model)
         case.takes_ours(self.plain)
         self.own_processor: Any = self.tiny.processor()
-        self.hooked: Any = palscope.load(self.tiny.model(), processor=self.tiny.processor())
+        self.hooked: Any = palscope.load(doubled(self.tiny.model), processor=self.tiny.processor())
         self.family: Any = self.hooked.model.family
         first, *others = (noise(s, seed) for seed, s in enumerate(case.seconds))
         lasting = [] if case.long is None else [_fading(case.long)]
@@ -309,7 +310,7 @@ class Opened:
         clip = np.frombuffer(samples, dtype=np.float32).copy()
         made = self.case.own(self.own_processor, [([clip], WORDS[0])])
         text = ("input_ids", "attention_mask", "token_type_ids")
-        return {name: value for name, value in made.items() if name not in text}
+        return as_default({name: value for name, value in made.items() if name not in text})
 
     def given(self, *rows: int) -> Generator[tuple[slice, dict[str, Tensor]], None, None]:
         """What the plain class is called with for rows: which of them, and their tensors."""

@@ -34,6 +34,7 @@ from palscope.measures.patching import activation_patching, check_controls
 from palscope.routing import Route
 from tests.published.conftest import noise
 from tests.published.tiny import qwen2_audio
+from tests.tolerance import PER_LAYER, rounding
 
 QUESTION = "what is it?"
 SECONDS = 0.8
@@ -80,7 +81,8 @@ def test_attention_mass_is_the_plain_classs_pattern(
     groups: Any = table.groupby(["layer", "head"])
     for (layer, head), group in groups:
         own = plain[0][layer][head, -1, group["key"].tolist()]
-        np.testing.assert_allclose(group["mass"], own, atol=1e-6)
+        # Shares of one, behind two layers of the tower.
+        np.testing.assert_allclose(group["mass"], own, **rounding(PER_LAYER * (layer + 3), 1.0))
     sound = table[table["pathway"] == "frames"]
     spans = sound[["start_s", "end_s"]].drop_duplicates().to_numpy()
     np.testing.assert_allclose(spans[:, 0], np.arange(20) * 0.04, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from palscope.interventions.cells import with_encoded
 from palscope.measures.key_writes import attention_writes
 from palscope.models.resumed import resume, run_plainly
 from palscope.published import PublishedAudioModel, PublishedProcessor, published_family
+from tests.double import CLOSE, Double, as_default, doubled
 from tests.published.tiny import phi4_multimodal as tiny
 
 RATE = 16_000
@@ -31,20 +33,26 @@ def noise(seconds: float, seed: int = 0) -> Any:
     return (0.1 * made).astype(np.float32)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def exactly() -> Generator[None, None, None]:
+    with Double():
+        yield
+
+
 @pytest.fixture(scope="module")
 def hooked() -> Any:
-    return palscope.load(tiny.model(), processor=tiny.processor())
+    return palscope.load(doubled(tiny.model), processor=tiny.processor())
 
 
 @pytest.fixture(scope="module")
 def plain() -> Any:
-    return tiny.model()
+    return doubled(tiny.model)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("phi4")
-    model = tiny.model()
+    model = doubled(tiny.model)
     PublishedAudioModel(model, published_family(model.config)).save_pretrained(path)
     tiny.processor().save_pretrained(path)
     return path
@@ -52,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def given(text: str, clips: list[Any]) -> dict[str, Tensor]:
     heard = {"audio": clips, "sampling_rate": RATE} if clips else {}
-    return dict(tiny.processor()(text=text, return_tensors="pt", **heard))
+    return as_default(tiny.processor()(text=text, return_tensors="pt", **heard))
 
 
 def with_adapter(plain: Any, name: str | None, inputs: dict[str, Tensor]) -> Tensor:
@@ -72,7 +80,7 @@ def test_clips_of_any_lengths_are_each_heard_as_if_alone(hooked: Any, plain: Any
     for row, mine in enumerate((clips[:1], clips[1:], [])):
         wanted = with_adapter(plain, "speech", given(texts[row], mine))[0]
         real = batch["attention_mask"][row].bool()
-        torch.testing.assert_close(logits[row][real], wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits[row][real], wanted, **CLOSE)
 
 
 @torch.no_grad()
@@ -82,7 +90,7 @@ def test_a_clip_of_several_windows_is_the_class_s(hooked: Any, plain: Any) -> No
     text = hooked.processor.chat(WORDS)
     wanted = with_adapter(plain, "speech", given(text, [clip]))
     got, cache = hooked.run_with_cache(inputs, names_filter="audio_blocks.1.hook_out")
-    torch.testing.assert_close(got, wanted, atol=2e-4, rtol=0)
+    torch.testing.assert_close(got, wanted, **CLOSE)
     # The tower's tensor holds the windows one after the other, filled up at the end.
     assert cache["audio_blocks.1.hook_out"].shape == (2, 500, 24)
     sound = inputs["input_ids"] == hooked.model.audio_token_id
@@ -124,17 +132,17 @@ def test_adapters_count_whoever_listens(hooked: Any, plain: Any, listened: str |
             got, _ = hooked.run_with_cache(inputs)
         else:
             got, _ = hooked.run_with_cache(inputs, names_filter=listened)
-        torch.testing.assert_close(got, wanted[name], atol=1e-4, rtol=0)
+        torch.testing.assert_close(got, wanted[name], **CLOSE)
 
 
 @torch.no_grad()
 def test_another_adapter_gives_way_to_that_for_speech(plain: Any) -> None:
-    model: Any = tiny.model()
+    model = doubled(tiny.model)
     model.set_adapter("vision")
     hooked = palscope.load(model, processor=tiny.processor())
     clip = noise(1.3)
     wanted = with_adapter(plain, "speech", given(hooked.processor.chat(WORDS), [clip]))
-    torch.testing.assert_close(hooked(hooked.inputs(WORDS, clip)), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(hooked(hooked.inputs(WORDS, clip)), wanted, **CLOSE)
     hooked(hooked.inputs("say this"))
     assert model.active_adapters() == ["speech"]  # left as the last call needed it
 
@@ -150,7 +158,7 @@ def test_frozen_keys_have_the_adapter_s_part(hooked: Any) -> None:
         audio = ["blocks.1.attn.hook_audio_k", "blocks.1.attn.hook_audio_v"]
         _, frozen = hooked.run_with_cache(inputs, names_filter=audio)
     for running, kept in zip(names, audio, strict=True):
-        torch.testing.assert_close(frozen[kept], cache[running][:, sound], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(frozen[kept], cache[running][:, sound], **CLOSE)
 
 
 @torch.no_grad()
@@ -172,7 +180,7 @@ def test_what_keys_write_has_the_adapter_s_part(hooked: Any) -> None:
     _, cache = hooked.run_with_cache(inputs)
     for writes in attention_writes(hooked, inputs):
         added = cache[f"blocks.{writes.layer}.hook_attn_out"][0, -1]
-        torch.testing.assert_close(writes.written.sum((0, 1)), added, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(writes.written.sum((0, 1)), added, **CLOSE)
     assert len(measures.attention_mass(hooked, inputs)) > 0
 
 
@@ -193,7 +201,7 @@ def test_each_question_is_answered_as_the_class_answers_it(hooked: Any, plain: A
 @pytest.fixture
 def short() -> tuple[PublishedAudioModel, PublishedProcessor]:
     """Its angles differ in prompts of more than 40 columns."""
-    model = tiny.model()
+    model = doubled(tiny.model)
     config: Any = model.config
     config.original_max_position_embeddings = 40
     config.rope_parameters["original_max_position_embeddings"] = 40
