@@ -54,9 +54,14 @@ def doubled(make: Callable[[], Any]) -> Any:
     finally:
         Double.asleep = False
         torch.set_default_dtype(kind)
-    if any(hasattr(module, "num_experts") for module in made.modules()):
+    if has_experts(made):
         made.set_experts_implementation("eager")  # the fused kernel has no double
     return made.to(kind)
+
+
+def has_experts(model: Any) -> bool:
+    """Whether some of the model's layers are mixtures of experts."""
+    return any(hasattr(module, "num_experts") for module in model.modules())
 
 
 def as_default(inputs: Mapping[str, Any]) -> dict[str, Any]:

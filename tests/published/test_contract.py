@@ -19,7 +19,7 @@ from palscope.errors import AudioError, CheckpointError
 from palscope.interventions import Address, Knockout, Patch, Sound, Zero, intervene
 from palscope.published.adapters import has_adapters
 from palscope.routing import Route
-from tests.double import CLOSE, Double
+from tests.double import CLOSE, Double, has_experts
 from tests.published.contract import CASES, RATE, WORDS, Opened, noise
 from tests.tolerance import PER_LAYER, rounding
 
@@ -300,7 +300,8 @@ def test_a_saved_folder_opens_again_and_a_missing_tensor_is_refused(
     if save is None:
         return
     save(opened.own_processor, tmp_path)
-    again = palscope.load(tmp_path)
+    plain_experts = {"experts_implementation": "eager"} if has_experts(opened.plain) else {}
+    again = palscope.load(tmp_path, **plain_experts)
     inputs = again.inputs(WORDS[0], *opened.rows[0][0])
     wanted = opened.hooked.inputs(WORDS[0], *opened.rows[0][0])
     assert all(torch.equal(inputs[name], wanted[name]) for name in wanted)
