@@ -174,8 +174,10 @@ def test_the_default_of_several_tracks_is_read_and_said() -> None:
 
 # --- damage -------------------------------------------------------------------------------------
 
-STATED = ["wav", "wav 24", "rf64", "w64", "flac", "aiff", "au", "caf", "caf alac", "mp3", "ogg"]
-STATED += ["opus", "m4a", "webm", "adpcm"]
+STATED = [
+    *("wav", "wav 24", "rf64", "w64", "flac", "aiff", "au", "caf", "caf alac", "mp3", "ogg"),
+    *("opus", "m4a", "webm", "adpcm"),
+]
 
 
 @pytest.mark.parametrize("kind", STATED)
