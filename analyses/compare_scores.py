@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from palscope.evaluation.rows import compare_runs
 from palscope.statistics import shown
@@ -33,7 +34,8 @@ def run(given: Namespace) -> None:
     """Compare, print what differs in all, and store the rest."""
     table = compare_runs(given.a, given.b)
     print(f"A: {given.a}\nB: {given.b}")
-    for row in table[table["by"] == "all"].to_dict("records"):
+    overall: Any = table[table["by"] == "all"]
+    for row in overall.to_dict("records"):
         print(
             f"{row['rule']}: A {row['a']:.4f}, B {row['b']:.4f}, B less A "
             f"{row['difference']:+.4f} {shown(row, '+.4f')} over {row['n']} questions"

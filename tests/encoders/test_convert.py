@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging as levels
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,6 @@ def test_threads_that_convert_leave_transformers_as_loud_as_it_was() -> None:
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert logging.get_verbosity() == logging.ERROR
+    assert logging.get_verbosity() == levels.ERROR
     second.__exit__(None, None, None)
     assert logging.get_verbosity() == before

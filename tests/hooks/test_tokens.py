@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformer_lens.utilities import test_prompt as show_prompt
+from transformer_lens.utilities.exploratory_utils import test_prompt as show_prompt
 
 import palscope
 from palscope.errors import PalscopeError

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from transformer_lens import SVDInterpreter, evals, head_detector, patching, utilities
+from transformer_lens import SVDInterpreter, evals, head_detector, patching
 from transformer_lens.patching import make_df_from_ranges
 from transformer_lens.tools import analysis, training
 from transformer_lens.tools.analysis import attribution_patching, interchange, jacobian_lens
+from transformer_lens.utilities import exploratory_utils
 
 from palscope.errors import HookError
 from tests.hooks.inherited.bench import Bench
@@ -374,7 +375,7 @@ def shown(bench: Bench, name: str) -> None:
     with bench.model.hearing(bench.clean):
         text = bench.model.to_string(bench.clean["input_ids"][0])
         with contextlib.redirect_stdout(out):
-            utilities.test_prompt(text, ["?"], bench.model, prepend_space_to_answer=False)
+            exploratory_utils.test_prompt(text, ["?"], bench.model, prepend_space_to_answer=False)
     rank = bench.logits[0, -1].argsort(descending=True).tolist()
     assert f"('?', {rank.index(bench.model.to_single_token('?'))})" in " ".join(
         out.getvalue().split()
