@@ -29,7 +29,7 @@ from palscope.models.base_weights import base_fingerprint
 from palscope.plots import experiment as plots
 from palscope.plots.figures import save_figure
 from palscope.sweeps import commands
-from palscope.sweeps.commands import count
+from palscope.sweeps.commands import count, workers
 from palscope.sweeps.record import command_record, file_hash
 from palscope.sweeps.store import Run
 from palscope.training.curriculum import Place
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--checkpoints", type=Path, help="of the trainings (OUT/checkpoints)")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
-    parser.add_argument("--workers", type=count, default=1, help="processes that decode")
+    parser.add_argument("--workers", type=workers, default=1, help="processes that decode")
     parser.add_argument("--threads", type=count, help="CPU threads (default: all)")
     parser.add_argument("--train-only", action="store_true", help="measure another time")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")

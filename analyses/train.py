@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from palscope.sweeps import commands, processes
-from palscope.sweeps.commands import count
+from palscope.sweeps.commands import count, workers
 from palscope.training.curriculum import Place, train_recipe
 from palscope.training.recipe import read_recipe
 
@@ -40,7 +40,9 @@ def main() -> int:
     parser.add_argument("--stage", type=count, help="train this one only, from 1")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded sound")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="data loading, a training process")
+    parser.add_argument(
+        "--workers", type=workers, default=1, help="data loading, a training process"
+    )
     parser.add_argument("--threads", type=count, help="CPU threads (all by default)")
     return commands.call(run, parser.parse_args())
 

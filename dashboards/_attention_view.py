@@ -375,9 +375,8 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
     shares: list[Any] = [pathway_shares(side.pathways) for side in sides]
     if selection is not None:
         for side, share in zip(sides, shares, strict=True):
-            share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = selected_mass(side, selection)[
-                "mass"
-            ].mean()
+            mass: Any = selected_mass(side, selection)["mass"]
+            share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = mass.fillna(0).mean()
     both = len(sides) > 1
     names = list(dict.fromkeys(name for share in shares for name in share.index))
     for column, name in zip(st.columns(len(names)), names, strict=True):
@@ -396,8 +395,9 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
 
 
 def pathway_shares(pathways: Any) -> pd.Series:
-    """Mass of each pathway, averaged over layers and heads."""
-    grouped: Any = pathways.groupby("pathway", observed=False)
+    """Mass of each pathway, averaged over layers and heads; 0 in a layer that cannot see it."""
+    seen = pathways.assign(mass=pathways["mass"].fillna(0))
+    grouped: Any = seen.groupby("pathway", observed=False)
     series = grouped["mass"].mean()
     return series.set_axis(series.index.astype(str))
 

@@ -84,11 +84,22 @@ def _sums(weights: Iterable[Tensor]) -> list[int]:
             by_device.setdefault(weight.device, []).append(weight)
     found: list[int] = []
     for here in by_device.values():
-        small = [_words(weight) for weight in here if weight.numel() <= _SMALL]
         sums = [_sum(_words(w), len(w)) for w in here if w.numel() > _SMALL]
-        sums += [_sum(torch.cat(small), 1)] if small else []
+        sums += [_sum(several, 1) for several in _joined(w for w in here if w.numel() <= _SMALL)]
         found += torch.stack(sums).tolist()
     return found
+
+
+def _joined(weights: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Words of many small weights in few tensors, none of which takes memory that counts."""
+    several: list[Tensor] = []
+    for weight in weights:
+        several.append(_words(weight))
+        if sum(map(len, several)) >= _SMALL:
+            yield torch.cat(several)
+            several = []
+    if several:
+        yield torch.cat(several)
 
 
 def _words(weight: Tensor) -> Tensor:

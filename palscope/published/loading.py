@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -150,7 +149,8 @@ def open_published(
     family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
     with without_memory(folder):
-        made = kind(copy.deepcopy(config))
+        # As the class reads them: its settings may be a part of the folder's (thinkers of Omni).
+        made = kind(kind.config_class.from_pretrained(folder))
     # By transformers' names, which a published file may not have: shapes are its own to check.
     check_weights(made, tensors, folder, shapes=False, kinds=not few_bits(folder))
     with reading(folder, f"a {family.architecture} that transformers can open"):

@@ -81,11 +81,16 @@ def add_clips(parser: ArgumentParser, most: int) -> None:
     )
 
 
-def count(text: str) -> int:
-    """The `type` of an argument that counts: a whole number from 1, in plain digits."""
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise ArgumentTypeError(f"{text}; give a whole number from 1")
+def count(text: str, least: int = 1) -> int:
+    """The `type` of an argument that counts: a whole number from `least`, in plain digits."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise ArgumentTypeError(f"{text}; give a whole number from {least}")
     return int(text)
+
+
+def workers(text: str) -> int:
+    """The `type` of a number of processes beside this one: none is a number, too."""
+    return count(text, least=0)
 
 
 def call(run: Callable[[Namespace], None], given: Namespace) -> int:

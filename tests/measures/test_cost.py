@@ -29,7 +29,7 @@ class Machine:
             self.turns[name] += 1
             self.now += seconds * busy
             torch.empty(nbytes, dtype=torch.uint8)
-            return SimpleNamespace(past_key_values=SimpleNamespace(nbytes=nbytes))
+            return SimpleNamespace(cache=SimpleNamespace(nbytes=nbytes))
 
         return run
 

@@ -42,7 +42,7 @@ def test_a_folder_is_read_and_what_is_none_is_named(
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert backbone_config(str(tmp_path)).num_hidden_layers == 3
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON"):
         backbone_config(str(tmp_path))
     monkeypatch.setattr(backbones, "hub_reachable", lambda: False)
     for name in ("nobody/nothing", "nothing", str(tmp_path / "gone")):
