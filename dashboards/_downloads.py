@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 import streamlit as st
 from matplotlib.figure import Figure
 
+from palscope.statistics import plain
+
 
 def offer(
     name: str,
@@ -33,7 +35,10 @@ def offer(
         "svg": ("image/svg+xml", lambda: _picture(paper(), "svg")),
         "html": ("text/html", lambda: page().to_html(include_plotlyjs=True).encode()),
         "csv": ("text/csv", lambda: whole().to_csv(index=False).encode()),
-        "parquet": ("application/vnd.apache.parquet", lambda: whole().to_parquet(index=False)),
+        "parquet": (
+            "application/vnd.apache.parquet",
+            lambda: plain(whole()).to_parquet(index=False),
+        ),
     }
     with st.popover("Download", icon=":material/download:", help="Figure and table as files"):
         for ending, (mime, make) in makers.items():

@@ -21,7 +21,14 @@ from palscope.statistics.marks import difference_of_scores, score_of
 from palscope.statistics.peaks import peak_interval
 from palscope.statistics.shares import change_interval, share_interval, wilson
 from palscope.statistics.significance import false_discovery, least_p, paired_p
-from palscope.statistics.tables import Values, interval_columns, mean_band, mean_row, shown
+from palscope.statistics.tables import (
+    Values,
+    interval_columns,
+    mean_band,
+    mean_row,
+    plain,
+    shown,
+)
 
 __all__ = [
     "CLUSTERS",
@@ -42,6 +49,7 @@ __all__ = [
     "mean_row",
     "paired_p",
     "peak_interval",
+    "plain",
     "ratio",
     "ratio_interval",
     "score_of",

@@ -36,6 +36,18 @@ class Values:
         return cls(numbers) if not interval.known and 1 < len(numbers) < FEWEST else cls()
 
 
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `Values` as lists of numbers, as Parquet can hold them."""
+    held: Any = table
+    columns: dict[str, list[Any]] = {str(name): list(held[name]) for name in held}
+    lists: dict[str, Any] = {
+        name: [list(each.numbers) for each in column]
+        for name, column in columns.items()
+        if column and isinstance(column[0], Values)
+    }
+    return table.assign(**lists)
+
+
 def interval_columns(interval: Interval, values: Any, name: str = "") -> dict[str, Any]:
     """`low`, `high` and `values` of a row; or, with a name, `NAME_low` and so on.
 

@@ -178,6 +178,8 @@ def test_downloads_open(page: Page, tmp_path: Path) -> None:
     table, same = pd.read_csv(files["CSV"]), pd.read_parquet(files["Parquet"])
     assert set(table["pathway"]) == {"text", "frames", "summary"}
     np.testing.assert_allclose(table["mean"], same["mean"])
+    written = [[f"{each:.4g}" for each in values] for values in same["values"]]
+    assert [" ".join(each) for each in written] == ["" if v != v else v for v in table["values"]]
 
 
 def test_a_second_visitor_does_not_wait_for_a_sweep(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.statistics import FEWEST, mean_band, mean_interval, mean_row, shown, wilson
+from palscope.statistics import FEWEST, mean_band, mean_interval, mean_row, plain, shown, wilson
 
 
 def clip(*masses: float, layer: int = 0) -> pd.DataFrame:
@@ -61,3 +64,11 @@ def test_what_is_printed_is_the_interval_or_the_values() -> None:
     assert shown(mean_row([0.25, 0.5], "effect"), ".0f", 100) == "(each: 25, 50)"
     assert shown({"low": 0.5101, "high": 1.0}, ".2f") == "[0.51, 1.00]"
     assert shown({"low": float("nan"), "high": float("nan")}) == ""
+
+
+def test_values_are_lists_in_parquet(tmp_path: Path) -> None:
+    table = mean_band([pd.DataFrame({"at": [0], "mass": [m]}) for m in (0.25, 0.5, 0.125)], ["at"])
+    plain(table).to_parquet(tmp_path / "band.parquet")
+    read: Any = pd.read_parquet(tmp_path / "band.parquet")["values"]
+    assert read[0].tolist() == [0.25, 0.5, 0.125]
+    assert str(table["values"][0]) == "0.25 0.5 0.125"  # as a CSV has them; the table keeps its own
