@@ -17,8 +17,8 @@ from palscope.models.clips import AudioClips
 from palscope.models.stamps import Stamp, stamp_contents, stamp_identity
 from palscope.models.turns import Turns, in_turn
 
-_CHECKED: ContextVar[bool] = ContextVar("palscope_checked", default=False)
-"""Whether what this context decodes from was held against the weights already."""
+_CHECKED: ContextVar[object] = ContextVar("palscope_checked", default=None)
+"""The model whose weights what this context decodes from was held against already."""
 
 
 class Encoding(nn.Module):
@@ -82,7 +82,7 @@ class Encoding(nn.Module):
 
     def check_cache(self, cache: AudioCache) -> None:
         """Raise `PalscopeError` where a cache was made with other weights than the model's now."""
-        if cache.made_of is None or _CHECKED.get():
+        if cache.made_of is None or _CHECKED.get() is self:
             return
         if cache.made_of != stamp_identity([self]):
             raise PalscopeError(
@@ -92,7 +92,7 @@ class Encoding(nn.Module):
 
     def check_encoded(self, clips: AudioClips) -> None:
         """Raise `PalscopeError` where clips were encoded with other weights than those of now."""
-        if clips.made_of is None or _CHECKED.get():
+        if clips.made_of is None or _CHECKED.get() is self:
             return
         trained, *rest = self.encoding_stamp()
         before, *made_of = clips.made_of
@@ -104,8 +104,8 @@ class Encoding(nn.Module):
 
     @contextmanager
     def checked_once(self) -> Generator[None, None, None]:
-        """Within, in this context, weights are not looked at again: decoding takes many calls."""
-        token = _CHECKED.set(True)
+        """Within, in this context, its weights are not looked at again: decoding is many calls."""
+        token = _CHECKED.set(self)
         try:
             yield
         finally:
