@@ -257,18 +257,21 @@ class _Run:
                 self._raise_cut(f"{there} of {wav.size} bytes of sound are there")
         ends = [f for f in faults if f.at >= self.decoded]
         harmless = all(f.junk for f in faults)
+        missing = max(0.0, (self.stated or 0.0) - self.seconds)
         if faults and len(ends) == len(faults) and self.decoded and harmless:
-            self._warn("ends in bytes that are no sound that can be read; they are left out")
+            short = f", {1000 * missing:.0f} ms before what it states" if missing > 1e-6 else ""
+            self._warn(
+                f"ends{short} in bytes that are no sound that can be read; they are left out"
+            )
             faults = []
         counted = self._codec in _COUNTED or self._codec.startswith("pcm_")
         slack = 1e-6 if counted else _ROUNDING_S
-        if self.stated is not None and not open_ended and self.seconds < self.stated - slack:
+        if missing > slack and not open_ended:
             self._raise_cut(
                 f"{self.seconds:.2f} s of the {self.stated:.2f} s it states could be read", faults
             )
-        if self._format == "mp3" and self.stated is not None and self.seconds < self.stated - 1e-6:
-            missing = 1000 * (self.stated - self.seconds)
-            self._warn(f"ends {missing:.0f} ms before what it states")
+        if self._format == "mp3" and missing > 1e-6:
+            self._warn(f"ends {1000 * missing:.0f} ms before what it states")
         if faults:
             where = self.seconds * faults[0].at / self.decoded if self.decoded else 0.0
             raise AudioError(
@@ -340,7 +343,7 @@ def _track(container: InputContainer, name: str) -> AudioStream:
     tracks = [s for s in container.streams.audio if _coded(s)]
     if not tracks:
         what = "no sound track" if not container.streams.audio else "sound of an unknown coding"
-        raise AudioError(f"{name} holds {what}; expected {FORMATS}.")
+        raise AudioError(f"{name} holds {what}; expected {FORMATS}. Check that the file is whole.")
     from av.stream import Discard, Disposition
 
     chosen = max(
