@@ -106,6 +106,27 @@ def test_what_else_clips_depend_on(change: str) -> None:
         model(**batch, audio=model.encode_audio(*features))
 
 
+def test_a_model_that_a_hook_asks_while_another_decodes_is_held_against_its_own_weights() -> None:
+    decoding: Any = tiny.model(PAL)
+    other: Any = tiny.model(PAL, seed=5)
+    batch = tiny.batch([[43]])
+    words = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    told: list[str] = []
+    with torch.no_grad():
+        audio = other.encode_audio(batch["input_features"], batch["feature_lengths"])
+        found(other, PARTS[0]).add_(0.5)
+
+        def ask(*_: Any) -> None:
+            with pytest.raises(PalscopeError, match="Encode them again") as caught:
+                other(**words, audio=audio)
+            told.append(str(caught.value))
+
+        handle = decoding.language_model.model.norm.register_forward_hook(ask)
+        decoding.generate(**batch, max_new_tokens=2, min_new_tokens=2)
+        handle.remove()
+    assert len(told) >= 2  # of the prompt, and of the word behind it
+
+
 def test_adapters_that_are_switched_are_other_weights() -> None:
     model: Any = tiny.model(PAL)
     lora = Lora(rank=2, alpha=4, dropout=0.0, modules=("k_proj", "v_proj"))
