@@ -6,10 +6,11 @@ the repository follows them. Links to other hosts are not followed: tests need n
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
+import runpy
 import sys
-from functools import lru_cache
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,13 @@ def test_links_to_files_of_the_repository_exist(page: Path) -> None:
     assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
-@lru_cache
-def help_of(script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+def help_of(script: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    printed = io.StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert left.value.code == 0
+    return printed.getvalue()
 
 
 def test_the_pages_name_commands() -> None:
@@ -57,10 +59,9 @@ def test_the_pages_name_commands() -> None:
     assert [script for script in sorted(scripts) if not (ROOT / script).is_file()] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted({script for _, script, _ in commands()}))
-def test_flags_in_the_pages_exist(script: str) -> None:
-    known = set(re.findall(r"(?<![\w-])--[\w-]+", help_of(script)))
+def test_flags_in_the_pages_exist(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = set(re.findall(r"(?<![\w-])--[\w-]+", help_of(script, monkeypatch)))
     for page, named, rest in commands():
         if named == script:
             assert set(re.findall(r"(?<![\w-])--[\w-]+", rest)) <= known, f"{page}: {rest}"
