@@ -8,13 +8,17 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Two workers on two cores: more threads only wait for each other, in the processes that tests start
+# (notebooks, scripts, pages: six times the time) as in their own.
+THREADS = os.environ.get("PALSCOPE_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = THREADS
 
 import hypothesis
 import torch
 
-# Two workers on two cores: more threads would only wait for each other. `make test-kernels` tries
-# more, and does without oneDNN, whose matrix products are another processor's otherwise.
-torch.set_num_threads(int(os.environ.get("PALSCOPE_TEST_THREADS", "1")))
+# `make test-kernels` tries more threads, and does without oneDNN, whose matrix products are another
+# processor's otherwise.
+torch.set_num_threads(int(THREADS))
 torch.backends.mkldnn.enabled = os.environ.get("PALSCOPE_TEST_ONEDNN", "1") != "0"  # pyright: ignore
 
 # How long an example takes depends on the machine; in CI the examples are the same every time.
