@@ -10,15 +10,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Two workers on two cores: more threads only wait for each other, in the processes that tests start
 # (notebooks, scripts, pages: six times the time) as in their own.
-THREADS = os.environ.get("PALSCOPE_TEST_THREADS", "1")
-os.environ["OMP_NUM_THREADS"] = THREADS
+os.environ["OMP_NUM_THREADS"] = os.environ.setdefault("PALSCOPE_TEST_THREADS", "1")
 
 import hypothesis
 import torch
 
 # `make test-kernels` tries more threads, and does without oneDNN, whose matrix products are another
 # processor's otherwise.
-torch.set_num_threads(int(THREADS))
+torch.set_num_threads(int(os.environ["PALSCOPE_TEST_THREADS"]))
 torch.backends.mkldnn.enabled = os.environ.get("PALSCOPE_TEST_ONEDNN", "1") != "0"  # pyright: ignore
 
 # How long an example takes depends on the machine; in CI the examples are the same every time.
