@@ -280,7 +280,8 @@ ROWS: list[Row] = [
         "composition_layer_indices all_head_labels attn_head_labels blocks_with block_submodules "
         "layer_types stack_params_for get_params tl_parameters tl_named_parameters "
         "tokens_to_residual_directions",
-        "TransformerLens's own, on the decoder alone: the encoder's layers are not counted",
+        "TransformerLens's own, on the decoder alone: the encoder's layers are not counted. "
+        "`all_composition_scores` takes more than 10 GB for the demo's 270 heads",
         as_of_text,
     ),
     row(
