@@ -11,7 +11,7 @@ from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Sound, Text, intervene
 from palscope.measures import attention_mass, by_seconds
 from palscope.routing import Route
-from tests import tiny
+from tests import flex, tiny
 from tests.hooks.conftest import make_hooked
 from tests.interventions.conftest import prompt, two_rows
 
@@ -71,19 +71,14 @@ def test_what_is_cut_has_no_mass_and_the_rest_sums_to_one(
     assert float(cut[~touched]["mass"].max()) > 0
 
 
-# torch's compiler, which flex attention needs, warns of torch's own jit.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.slow
 def test_implementations_agree_under_a_knockout(tokenizer: Any) -> None:
-    # A shape that the process has compiled another of is made dynamic, which this kernel cannot be.
-    torch.compiler.reset()
     found: list[torch.Tensor] = []
     for implementation in ("eager", "sdpa", "flex_attention"):
         model = make_hooked(tokenizer, Route.pal(tiny.LAYERS, [0, 2]), head_dim=16)
         model.model.language_model.set_attn_implementation(implementation)
         inputs = two_rows(model)
         address = Address("pattern", Sound(0.1, 0.3), heads=(1, 2))
-        with torch.no_grad(), intervene(model, inputs, [Knockout(address)]):
+        with flex.unfused(), torch.no_grad(), intervene(model, inputs, [Knockout(address)]):
             found.append(model(dict(inputs))[:, -1])
     assert torch.allclose(found[0], found[1], atol=1e-4)
     assert torch.allclose(found[0], found[2], atol=1e-4)
