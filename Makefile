@@ -99,7 +99,8 @@ $(VENV)/.docs: $(VENV)/.packages
 docs: setup $(VENV)/.docs
 	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-test: lint docs
+# The documentation is built by a test of it.
+test: lint $(VENV)/.docs
 	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
 
 # Hours; resumed where it stopped. Not part of what is checked of every change.

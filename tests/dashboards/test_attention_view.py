@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import pytest
 import soundfile
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboards.conftest import DASHBOARDS, OTHER, captions, figures, metrics, new_page, quiet
+from tests.dashboards.conftest import OTHER, captions, figures, metrics, new_page, quiet
+from tests.scripts import ROOT, run_script
 
 Opener = Callable[..., AppTest]
 
@@ -283,13 +282,14 @@ def test_the_model_keeps_its_own_route(open_page: Opener, checkpoint: Path) -> N
 
 
 def test_the_command_gives_the_pages_numbers(
-    open_page: Opener, checkpoint: Path, tmp_path: Path
+    open_page: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     page = open_page(clip="rooster", question="What's that?", token="1")
     quiet(page)
     command = shlex.split(next(c.value for c in page.code if "attention_mass.py" in c.value))
-    command[0], command[-1] = sys.executable, str(tmp_path / "out")
-    subprocess.run(command, check=True, cwd=DASHBOARDS.parent, capture_output=True)
+    command[-1] = str(tmp_path / "out")
+    monkeypatch.chdir(ROOT)  # where the page runs
+    run_script(*command[1:]).check_returncode()
     table: Any = pd.read_parquet(tmp_path / "out" / "attention_mass.parquet")
     shares: Any = table.groupby("pathway", observed=True)["mass"].sum() / table["mass"].sum()
     for pathway, shown in metrics(page).items():

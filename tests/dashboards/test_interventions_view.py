@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -34,6 +33,7 @@ from palscope.routing.depths import NO_AUDIO, rerouted_depths
 from palscope.training.questions import LABELS
 from tests import tiny
 from tests.dashboards.conftest import OTHER, captions, figures, quiet, saved
+from tests.scripts import run_script
 
 PAIR = next(pair for pair in bundled_pairs() if pair.kind == "first_digit")
 
@@ -321,4 +321,4 @@ def call(page: AppTest, out: Path, *more: str) -> subprocess.CompletedProcess[st
     """Run the command that the page shows."""
     words = [*shlex.split(page.code[-1].value), *more]
     words[words.index("--out") + 1] = str(out)
-    return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True)
+    return run_script(*words[1:])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from palscope.audio.bundled import bundled_clips
-from tests.dashboards.conftest import DASHBOARDS, figures, quiet
+from tests.dashboards.conftest import figures, quiet
 from tests.dashboards.test_clips_view import numbers
+from tests.scripts import run_script
 
 
 def script() -> None:
@@ -40,9 +39,8 @@ def shown(folder: Path) -> AppTest:
 def run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     clips = list(bundled_clips()["path"][:2])
-    script = DASHBOARDS.parent / "analyses" / "attention_mass.py"
-    command = [sys.executable, str(script), "--model", str(checkpoint), "--audio", *clips]
-    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True)
+    given = ("--model", checkpoint, "--audio", *clips, "--out", out)
+    run_script("analyses/attention_mass.py", *given).check_returncode()
     return out
 
 
@@ -85,12 +83,10 @@ def test_figures_of_masking_and_of_placements_are_shown(
     clips: Any = bundled_clips().iloc[:2]
     manifest = tmp_path / "clips.csv"
     clips.to_csv(manifest, index=False)
-    command = [sys.executable, str(DASHBOARDS.parent / "analyses" / f"{script}.py")]
-    command += ["--model", str(checkpoint), "--manifest", str(manifest)]
+    given = ["--model", checkpoint, "--manifest", manifest, "--out", tmp_path / "runs" / script]
     if script != "pathway_masking":
-        command += ["--seconds", "1", "--repeats", "1"]
-    command += ["--out", str(tmp_path / "runs" / script)]
-    subprocess.run(command, check=True, capture_output=True)
+        given += ["--seconds", "1", "--repeats", "1"]
+    run_script(f"analyses/{script}.py", *given).check_returncode()
     monkeypatch.chdir(tmp_path)
     page = AppTest.from_function(globals()["script"], default_timeout=600).run()  # finds it itself
     quiet(page)

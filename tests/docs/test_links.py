@@ -6,16 +6,13 @@ the repository follows them. Links to other hosts are not followed: tests need n
 
 from __future__ import annotations
 
-import io
 import re
-import runpy
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
+from tests.scripts import run_script
 
 CARDS = sorted((ROOT / "demo").glob("*/README.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -44,15 +41,6 @@ def test_links_to_files_of_the_repository_exist(page: Path) -> None:
     assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
-def help_of(script: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(sys, "argv", [script, "--help"])
-    printed = io.StringIO()
-    with redirect_stdout(printed), pytest.raises(SystemExit) as left:
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    assert left.value.code == 0
-    return printed.getvalue()
-
-
 def test_the_pages_name_commands() -> None:
     scripts = {script for _, script, _ in commands()}
     assert {"analyses/attention_mass.py", "analyses/evaluate.py"} <= scripts
@@ -60,8 +48,10 @@ def test_the_pages_name_commands() -> None:
 
 
 @pytest.mark.parametrize("script", sorted({script for _, script, _ in commands()}))
-def test_flags_in_the_pages_exist(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = set(re.findall(r"(?<![\w-])--[\w-]+", help_of(script, monkeypatch)))
+def test_flags_in_the_pages_exist(script: str) -> None:
+    printed = run_script(script, "--help")
+    assert printed.returncode == 0
+    known = set(re.findall(r"(?<![\w-])--[\w-]+", printed.stdout))
     for page, named, rest in commands():
         if named == script:
             assert set(re.findall(r"(?<![\w-])--[\w-]+", rest)) <= known, f"{page}: {rest}"
