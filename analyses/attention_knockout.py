@@ -54,6 +54,7 @@ from palscope.measures.knockout import (
     sliding_windows,
     text_to_audio,
     text_to_text,
+    through_fillers,
 )
 from palscope.measures.metrics import Answers
 from palscope.pairs import KINDS, bundled_corpus, bundled_pairs, swap_pairs
@@ -226,6 +227,7 @@ def cut(
             for reader in readers
         ),
         *audio_to_audio(model, inputs),
+        *through_fillers(model, inputs),
     ]
     if question.segments:
         edges += text_to_audio(route, readers=("text",), segments=question.segments)

@@ -23,8 +23,7 @@ from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.evaluate import evaluate_manifest
 from palscope.evaluation.nearest import decoder_embedder, sentence_embedder
 from palscope.evaluation.ranking import ModelAnswerer, open_answerer
-from palscope.models.base_weights import base_fingerprint
-from palscope.models.checkpoints import find_checkpoint
+from palscope.published.loading import find_model, fingerprint
 from palscope.sweeps import commands
 from palscope.sweeps.commands import count
 
@@ -164,7 +163,7 @@ def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
     """The model of `--model` as an answerer, and the name of its weights."""
     if given.model is None:
         raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
-    weights = base_fingerprint(find_checkpoint(given.model))
+    weights = fingerprint(find_model(given.model))
     return open_answerer(given.model, **options), f"{given.model} {weights}"
 
 

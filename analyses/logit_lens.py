@@ -31,7 +31,6 @@ from palscope.measures.logit_lens import (
 from palscope.measures.vocabulary import spellings
 from palscope.plots import lens
 from palscope.plots.figures import save_figure
-from palscope.routing.layout import TEXT
 from palscope.sweeps import commands
 from palscope.sweeps.record import file_hash
 from palscope.training.manifest import Clip, read_manifest
@@ -65,7 +64,7 @@ def run(given: Namespace) -> None:
         asked: dict[str, Any] = {"answers": [id for ids in offered.values() for id in ids]}
         layout = model.layout(inputs)
         columns = layout.layer_columns(model.current_route, 0).running[0]
-        sound = columns[layout.stream[0, columns] != TEXT]
+        sound = columns[layout.stream[0, columns] >= 0]
         tokens = [*sound.tolist(), -1]
         lead = answer_lead(
             logit_lens(model, inputs, tokens=tokens, top_k=0, **asked), clip.label, offered

@@ -12,7 +12,7 @@ import torch
 
 from palscope.errors import RouteError
 from palscope.hooks import HookedAudioModel, load
-from palscope.models.checkpoints import find_checkpoint
+from palscope.published.loading import find_model
 from palscope.routing import Route
 
 DEMO = ("demo/pal", "demo/lal", "demo/plits")
@@ -44,7 +44,7 @@ def open_model(name: str) -> OpenModel:
 
 def _version(name: str) -> str:
     """A short text that changes when the files of the checkpoint `name` do."""
-    folder = find_checkpoint(name)
+    folder = find_model(name)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]

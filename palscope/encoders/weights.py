@@ -19,7 +19,7 @@ from palscope.encoders.whisper import SIZES, WhisperEncoder, WhisperEncoderConfi
 from palscope.errors import CheckpointError
 from palscope.files import make_folder, read_object, write_json, writing
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
-from palscope.setup.stored import check_folder, load_tensors, without_memory
+from palscope.setup.stored import check_folder, has_weights, load_tensors, without_memory
 
 _BUNDLED = {"openai/whisper-tiny.en": "whisper-tiny.en-encoder"}
 # Never the *.bin files of older checkpoints: they are pickles, which run code when read.
@@ -109,7 +109,7 @@ def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
         raise CheckpointError(f"There is no folder {name}; expected one, or a hub id 'owner/name'.")
     cached = cached_snapshot(name)
     # The cache may hold a part of the repository only, for another program's sake.
-    if cached is not None and (cached / "config.json").is_file() and _weight_files(cached):
+    if cached is not None and (cached / "config.json").is_file() and has_weights(cached):
         return cached
     if name in _BUNDLED:
         return Path(str(files("palscope") / "assets" / _BUNDLED[name]))

@@ -15,9 +15,8 @@ from palscope.audio import Waveform
 from palscope.audio.compose import SAMPLE_RATE
 from palscope.models import scoring
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import find_checkpoint
 from palscope.models.processor import AudioProcessor
-from palscope.published.loading import open_checkpoint
+from palscope.published.loading import find_model, open_checkpoint
 from palscope.sweeps import processes
 
 
@@ -87,7 +86,7 @@ def open_answerer(
         CheckpointError: it cannot be found or loaded.
     """
     model: Any
-    model, processor = open_checkpoint(find_checkpoint(name))
+    model, processor = open_checkpoint(find_model(name))
     default = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().to(device or processes.device() or default)
     return ModelAnswerer(model, processor, **options)

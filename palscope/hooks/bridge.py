@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge.sources.transformers_driver import TransformersDriver
 from transformers import PreTrainedModel
 
-from palscope.errors import PalscopeError
+from palscope.errors import CheckpointError, PalscopeError
 from palscope.hooks.adapter import PATTERN_HOOK, EncoderLayer, make_adapter
 from palscope.hooks.attention import AUDIO_HOOKS
 from palscope.hooks.calls import CallsBridge
@@ -24,13 +24,13 @@ from palscope.models import (
     PalscopeProcessor,
 )
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import find_checkpoint
+from palscope.models.checkpoints import with_revision
 from palscope.models.decoder import AudioTaps
 from palscope.models.memory import check_fits
 from palscope.models.processor import AudioProcessor
 from palscope.models.scoring import answer, prompt_batch
 from palscope.published import unread_prefixes
-from palscope.published.loading import open_checkpoint, wrap_published
+from palscope.published.loading import find_model, open_checkpoint, wrap_published
 from palscope.routing import Route
 
 
@@ -102,10 +102,25 @@ class HookedAudioModel(CallsBridge):
         """
         return prompt_batch(self.processor, [(clips, question)], self.model.device)
 
-    def ask(self, question: str, *clips: Any, max_new_tokens: int = 16) -> str:
-        """The greedy answer to a question about `clips`."""
+    def ask(
+        self, question: str, *clips: Any, max_new_tokens: int = 16, own_settings: bool = False
+    ) -> str:
+        """The greedy answer to a question about `clips`: the likeliest token at each step.
+
+        Args:
+            own_settings: answer as the checkpoint's generation_config says instead, with its
+                sampling and penalties (`model.model.generation_set_aside`), which measures of
+                single tokens know nothing of.
+        """
         with self._added_fire():
-            return answer(self.model, self.processor, [(clips, question)], max_new_tokens)[0]
+            (said,) = answer(
+                self.model,
+                self.processor,
+                [(clips, question)],
+                max_new_tokens,
+                own_settings=own_settings,
+            )
+            return said
 
     def listen(self, *, offload: bool = False) -> AudioStream:
         """A clip that goes on: sound is heard in chunks, and asked about meanwhile.
@@ -186,6 +201,7 @@ class HookedAudioModel(CallsBridge):
 def load(
     name_or_path: str | os.PathLike[str] | PreTrainedModel,
     *,
+    revision: str | None = None,
     processor: Any = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | Literal["auto"] | None = None,
@@ -196,6 +212,8 @@ def load(
     Args:
         name_or_path: a folder, a hub id, `demo/plits`, `demo/lal`, `demo/pal`; or a published model
             that is loaded already, whose modules are then hooked in place.
+        revision: of a hub id: a branch, a tag, a commit, `refs/pr/70`. `owner/name@revision` says
+            the same wherever a checkpoint is named.
         processor: of a model that is loaded already.
         device: a GPU where there is one, by default.
         dtype: of the weights and the computation; by default float32 for palscope's own, for
@@ -203,14 +221,22 @@ def load(
         **kwargs: `from_pretrained`'s, e.g. `attn_implementation`, `device_map`.
 
     Raises:
-        CheckpointError: it cannot be found or loaded, or its weights do not fit into free memory.
+        CheckpointError: it cannot be found or loaded, or its weights do not fit into free memory;
+            or an argument would do nothing.
     """
     if isinstance(name_or_path, PreTrainedModel):
+        given = {"revision": revision, "device": device, "dtype": dtype, **kwargs}
+        told = {name for name, value in given.items() if value is not None}
+        _refuse(told, "the model is loaded already")
         name = name_or_path.name_or_path or type(name_or_path).__name__
         return HookedAudioModel(*wrap_published(name_or_path, processor), name)
+    name = with_revision(name_or_path, revision)
+    _refuse(_OF_THE_HUB & set(kwargs), "the hub's cache and token are those of the environment")
+    if processor is not None:
+        _refuse({"processor"}, "that of the checkpoint is taken")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     check_fits(
-        name_or_path,
+        name,
         dtype=dtype if isinstance(dtype, torch.dtype) else None,
         device=device,
         unread=unread_prefixes(),
@@ -219,7 +245,21 @@ def load(
             for name in ("device_map", "offload_folder", "quantization_config")
         },
     )
-    model, processor = open_checkpoint(find_checkpoint(name_or_path), dtype=dtype, **kwargs)
+    model, processor = open_checkpoint(find_model(name), dtype=dtype, **kwargs)
     if "device_map" not in kwargs:
         cast(Any, model).to(device)
-    return HookedAudioModel(model.eval(), processor, os.fspath(name_or_path))
+    return HookedAudioModel(model.eval(), processor, name)
+
+
+_OF_THE_HUB = {
+    *("cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "subfolder"),
+    *("token", "trust_remote_code", "use_auth_token", "variant"),
+}
+"""Arguments of `from_pretrained` that would do nothing: it is given a folder."""
+
+
+def _refuse(names: Collection[str], why: str) -> None:
+    if names:
+        raise CheckpointError(
+            f"load: {', '.join(sorted(names))} would do nothing: {why}. Leave it out."
+        )

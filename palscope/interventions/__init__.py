@@ -1,6 +1,6 @@
 """Interventions: changes of a run, addressed in seconds, streams, layers and heads."""
 
-from palscope.interventions.address import SITES, Address, Site, Sound, Text
+from palscope.interventions.address import SITES, Address, Filler, Site, Sound, Text
 from palscope.interventions.apply import Intervention, Patch, Reroute, intervene
 from palscope.interventions.capture import Captured, capture
 from palscope.interventions.changes import Add, Change, Mean, Noise, Resample, Scale, Zero
@@ -14,6 +14,7 @@ __all__ = [
     "Address",
     "Captured",
     "Change",
+    "Filler",
     "Intervention",
     "Knockout",
     "Mean",

@@ -7,7 +7,7 @@ where the site has them, layers and heads. `resolve` turns it into exact tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
@@ -126,6 +126,16 @@ class Text:
             object.__setattr__(self, "what", what)
         if what == "" or what == ():
             raise PalscopeError("an empty string or no columns name no text token.")
+
+
+@dataclass(frozen=True)
+class Filler(Text):
+    """The tokens that fill a clip's places behind its sound, in classes that have such (Gemma 3n).
+
+    They hear the clip, and the text behind reads them: sound reaches it through them, too.
+    """
+
+    what: None = field(default=None, init=False)
 
 
 Tokens = Sound | Text

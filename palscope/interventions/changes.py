@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions.address import Address, Sound, Text
+from palscope.interventions.address import Address, Filler, Sound, Text
 from palscope.interventions.capture import Captured, capture
 from palscope.interventions.resolve import Part
 
@@ -148,7 +148,8 @@ def _of_its_kind(
     """The addresses of all tokens of `inputs` that are of the kind of the addressed ones."""
     tokens = address.key_tokens
     if not isinstance(tokens, Sound):
-        return [replace(address, tokens=None if tokens is None else Text())]
+        kind = None if tokens is None else Filler() if isinstance(tokens, Filler) else Text()
+        return [replace(address, tokens=kind)]
     layout = model.layout(inputs)
     clips = {layout.clip_row.count(row) for row in range(layout.stream.shape[0])}
     if len(clips) > 1 or not max(clips):

@@ -15,9 +15,9 @@ from torch import Tensor
 from palscope.audio.timegrid import TOUCH_S, TimeGrid, overlaps
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions.address import SITES, Address, Sound, Text, Tokens
+from palscope.interventions.address import SITES, Address, Filler, Sound, Text, Tokens
 from palscope.routing import TokenLayout
-from palscope.routing.layout import TEXT
+from palscope.routing.layout import FILLER, TEXT
 
 Axis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
 """How a hook point's tensor is laid out; `Places` knows each."""
@@ -101,6 +101,7 @@ class Resolved:
             asked = f"{tokens.start:.2f} s to {end} of clip {tokens.clip}"
         elif isinstance(tokens, Text):
             asked = "all text" if tokens.what is None else f"text {tokens.what!r}"
+            asked = "all fillers" if isinstance(tokens, Filler) else asked
         lines: list[str] = []
         for each in self.covered.to_dict("records"):
             span = f"{each['stream']} {each['first']} to {each['last']}"
@@ -264,6 +265,8 @@ def token_columns(
         return layout.real[row].cpu().nonzero()[:, 0]
     if isinstance(tokens, Sound):
         return _sound_columns(tokens, layout, row)
+    if isinstance(tokens, Filler):
+        return (stream == FILLER).nonzero()[:, 0]
     if tokens.what is None:
         return (stream == TEXT).nonzero()[:, 0]
     if isinstance(tokens.what, str):
@@ -279,7 +282,9 @@ def token_columns(
             )
         place = real[column] if column < 0 else column
         if int(stream[place]) != TEXT:
-            kind = "padding" if place not in real else "sound; address it by Sound(start, end)"
+            held = int(stream[place])
+            kind = "a filler; address all of them by Filler()" if held == FILLER else "padding"
+            kind = "sound; address it by Sound(start, end)" if held >= 0 else kind
             raise PromptError(f"column {column} of row {row} is no text: it holds {kind}.")
         chosen.add(place)
     return torch.tensor(sorted(chosen))
@@ -523,7 +528,7 @@ def _used(parts: Sequence[Part]) -> set[tuple[int, int]]:
 
 def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    names = {TEXT: "text"} | {i: stream.name for i, stream in enumerate(layout.streams)}
+    names = {kind: name for name, kind in layout.pathways.items()}
     for row in sorted({row for row, _ in used}):
         columns = torch.tensor(sorted(column for r, column in used if r == row))
         stream = layout.stream[row].cpu()[columns]
@@ -531,7 +536,7 @@ def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
             mine = columns[stream == index]
             if not len(mine):
                 continue
-            numbers = mine if index == TEXT else layout.token[row].cpu()[mine]
+            numbers = mine if index < 0 else layout.token[row].cpu()[mine]
             seconds = layout.seconds[row][mine]
             rows.append(
                 {

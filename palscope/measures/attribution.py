@@ -29,7 +29,7 @@ from palscope.interventions import resolve as resolved_at
 from palscope.interventions.apply import Bound, in_force
 from palscope.interventions.cells import copies_of
 from palscope.interventions.resolve import Part, encoder_grid
-from palscope.measures.columns import TEXT_PATHWAY
+from palscope.measures.columns import NO_SOUND
 from palscope.measures.metrics import Answers
 from palscope.measures.patching import Direction, source_and_target
 
@@ -382,7 +382,7 @@ def _cells(
 def _column_labels(model: HookedAudioModel, inputs: Mapping[str, Any]) -> Any:
     """`stream, clip, token, start_s, end_s` of each column of the prompt."""
     labels: Any = model.layout(inputs).table(0)
-    text = labels["stream"] == TEXT_PATHWAY
+    text = labels["stream"].isin(NO_SOUND)
     labels["token"] = labels["token"].mask(text, labels["column"])
     return labels
 

@@ -13,11 +13,14 @@ from torch import Tensor
 from palscope.errors import PromptError
 from palscope.hooks import HookedAudioModel
 from palscope.routing import LayerColumns, Level, Route, TokenLayout
-from palscope.routing.layout import TEXT
+from palscope.routing.layout import FILLER, TEXT
 from palscope.whole import whole_numbers
 
 TEXT_PATHWAY = "text"
-"""Name of the pathway that is no stream."""
+"""Name of the pathway that is words."""
+
+NO_SOUND = (TEXT_PATHWAY, "filler")
+"""Names of pathways that are no streams."""
 
 HEAD = ["row", "query", "layer", "head"]
 """Columns of a table that name one softmax: its masses sum to 1."""
@@ -86,7 +89,7 @@ def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence
         for layer in range(route.n_layers)
         for name in route.streams_at(layer, Level.ATTEND, Level.FULL)
     ]
-    runs = {TEXT, *map(layout.stream_index, streams)}
+    runs = {TEXT, FILLER, *map(layout.stream_index, streams)}
     found: list[int] = layout.stream[row].tolist()
     for column in wanted:
         if found[column] not in runs:
@@ -115,13 +118,13 @@ def column_labels(
 ) -> pd.DataFrame:
     """What each column of a row is: `pathway, token, clip, start_s, end_s`, a row a column.
 
-    `pathway` is a categorical of "text" and the checkpoint's streams, missing for padding; `token`
+    `pathway` is a categorical of `TokenLayout.pathways`, missing for padding; `token`
     the text of a text token, else "" (also where it is in a cache, and not in `input_ids`); `clip`
     the clip's number in its row, -1 for text; `start_s` and `end_s` are seconds from the clip's
     start, NaN for text.
     """
     labels: Any = layout.table(row)
-    names = [TEXT_PATHWAY, *(stream.name for stream in layout.streams)]
+    names = list(layout.pathways)
     tokenizer: Any = model.tokenizer
     cached: list[int | None] = [None] * (layout.width - input_ids.shape[1])
     given: list[int] = input_ids[row].tolist()

@@ -13,7 +13,7 @@ import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 from jaxtyping import Float, Int
 
 from palscope.errors import PalscopeError
-from palscope.measures.attention_mass import TEXT_PATHWAY
+from palscope.measures.columns import NO_SOUND
 from palscope.statistics import NO_INTERVAL, interval_columns, peak_interval, ratio_interval
 
 
@@ -29,18 +29,18 @@ def depth_of_mass(
         confidence: of the intervals over clips; of too few clips they are NaN.
 
     Returns:
-        One row a (by…, pathway), text left out: `n` clips; `peak`, the layer with the greatest mean
-        mass, with `peak_low`, `peak_high`; `peak_mass`, that mass (share of attention, mean over
-        heads); `centre`, the mean layer weighted by mass, with `centre_low`, `centre_high`; and
-        `mass`, the mean over all layers. Of too few clips for an interval (`palscope.statistics`)
-        `peak_values` and `centre_values` have each clip's. A stream that is never seen has NaN for
-        its layers.
+        One row a (by…, pathway), text and fillers left out: `n` clips; `peak`, the layer with the
+        greatest mean mass, with `peak_low`, `peak_high`; `peak_mass`, that mass (share of
+        attention, mean over heads); `centre`, the mean layer weighted by mass, with `centre_low`,
+        `centre_high`; and `mass`, the mean over all layers. Of too few clips for an interval
+        (`palscope.statistics`) `peak_values` and `centre_values` have each clip's. A stream that is
+        never seen has NaN for its layers.
 
     Raises:
         PalscopeError: the table has no stream, or a layer sees one in some clips only.
     """
     whole: Any = table
-    sound = whole[whole["pathway"].astype(str) != TEXT_PATHWAY]
+    sound = whole[~whole["pathway"].astype(str).isin(NO_SOUND)]
     if not len(sound):
         raise PalscopeError("no stream in the table: the depth of text alone says nothing.")
     groups = [*by, "pathway"]

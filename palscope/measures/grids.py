@@ -99,8 +99,9 @@ def stretch_names(edges: Sequence[float]) -> list[str]:
 def text_places(layout: TokenLayout) -> dict[str, Text]:
     """The text that can have heard the clips of one prompt: behind them, and the last token."""
     columns = [int(i) for i in layout.real[0].nonzero()[:, 0]]
-    sound = [i for i in columns if int(layout.stream[0, i]) != TEXT]
-    behind = tuple(i for i in columns[:-1] if not sound or i > sound[-1])
+    sound = [i for i in columns if int(layout.stream[0, i]) >= 0]
+    text = [i for i in columns[:-1] if int(layout.stream[0, i]) == TEXT]
+    behind = tuple(i for i in text if not sound or i > sound[-1])
     return ({"text behind the clip": Text(behind)} if behind else {}) | {"last token": LAST}
 
 

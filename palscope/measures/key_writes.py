@@ -23,7 +23,6 @@ from torch.nn import functional
 from palscope.errors import PalscopeError, PromptError
 from palscope.hooks import HookedAudioModel
 from palscope.measures.columns import (
-    TEXT_PATHWAY,
     column_labels,
     query_columns,
     running_places,
@@ -352,10 +351,9 @@ def _checked_pathways(layout: TokenLayout, pathways: Sequence[str] | None) -> li
     streams = [stream.name for stream in layout.streams]
     if pathways is None:
         return streams
-    unknown = [name for name in pathways if name not in (TEXT_PATHWAY, *streams)]
+    unknown = [name for name in pathways if name not in layout.pathways]
     if unknown or not pathways:
         raise PalscopeError(
-            f"no pathway {', '.join(unknown) or 'given'}; there are: "
-            f"{', '.join([TEXT_PATHWAY, *streams])}."
+            f"no pathway {', '.join(unknown) or 'given'}; there are: {', '.join(layout.pathways)}."
         )
     return list(pathways)

@@ -23,7 +23,7 @@ import pandas as pd
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions import Address, Knockout, Sound, Text, resolve
+from palscope.interventions import Address, Filler, Knockout, Sound, Text, resolve
 from palscope.interventions.address import Tokens
 from palscope.interventions.cells import run_cells, with_encoded
 from palscope.measures.metrics import Answers, answer_metrics
@@ -130,6 +130,25 @@ def audio_to_audio(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[E
             if cuts:
                 made.append(Edges(cuts, {"queries": reader.name, "pathway": read.name}))
     return made
+
+
+def through_fillers(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[Edges]:
+    """Edges of the by-way from sound to text over a clip's fillers; none where there are none.
+
+    Labels as those of `text_to_audio`: from text to "filler", and from "filler" to each stream.
+    """
+    pathways = model.layout(inputs).pathways
+    if "filler" not in pathways:
+        return []
+    read = [stream.name for stream in model.current_route.streams]
+    return [
+        Edges(((Text(), Filler()),), {"queries": "text", "pathway": "filler"}),
+        *(
+            Edges(((Filler(), Sound(stream=name)),), {"queries": "filler", "pathway": name})
+            for name in read
+            if model.current_route.layers(name)
+        ),
+    ]
 
 
 def text_to_text(

@@ -26,9 +26,8 @@ from palscope.measures.attention_rows import (
     read_rows,
     sum_tolerance,
 )
-from palscope.measures.columns import HEAD, TEXT_PATHWAY, Queries, head_columns
+from palscope.measures.columns import HEAD, Queries, head_columns
 from palscope.routing import TokenLayout
-from palscope.routing.layout import TEXT
 from palscope.whole import whole_number
 
 KeySet = Bool[Tensor, "batch columns"]
@@ -80,9 +79,8 @@ def set_mass(
 
 
 def pathway_sets(layout: TokenLayout) -> dict[str, KeySet]:
-    """The keys of each pathway: "text" and the checkpoint's streams."""
-    streams = {s.name: layout.stream == i for i, s in enumerate(layout.streams)}
-    return {TEXT_PATHWAY: layout.stream == TEXT, **streams}
+    """The keys of each pathway: "text", "filler" where there are any, the checkpoint's streams."""
+    return {name: layout.stream == kind for name, kind in layout.pathways.items()}
 
 
 def clip_sets(layout: TokenLayout) -> dict[str, KeySet]:

@@ -32,7 +32,7 @@ from palscope.models.rerouting import Rerouting
 from palscope.models.stamps import stamp_identity
 from palscope.models.turns import Turns, in_turn
 from palscope.routing import Level, Route, Stream, TokenLayout
-from palscope.routing.layout import TEXT
+from palscope.routing.layout import FILLER, TEXT
 
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
@@ -105,6 +105,11 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
     @abstractmethod
     def audio_token_id(self) -> int:
         """Id that marks an audio token's place in `input_ids`."""
+
+    @property
+    def filler_id(self) -> int | None:
+        """Id of a word that fills a clip's places behind its sound; None where there is none."""
+        return None
 
     @property
     @abstractmethod
@@ -215,6 +220,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             frames=frames,
             grid=self.frame_grid,
             durations=seconds,
+            filler_id=self.filler_id,
         )
         goes_on = audio is not None and audio.goes_on
         if before is None:
@@ -442,7 +448,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
         right behind a clip whose tokens do not run in the last layer.
         """
         stream = layout.stream[:, -labels.shape[1] :].to(labels.device)
-        runs = stream == TEXT
+        runs = (stream == TEXT) | (stream == FILLER)
         last = self.route.n_layers - 1
         for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
             runs = runs | (stream == layout.stream_index(name))

@@ -16,7 +16,7 @@ from palscope.files import read_object
 from palscope.models.config import PalscopeConfig
 from palscope.models.modeling import PalscopeForConditionalGeneration
 from palscope.routing import Route
-from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.hub import cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope.setup.stored import UNKNOWN, check_sizes, reading
 
 BACKBONES: Mapping[str, Mapping[str, Any]] = {
@@ -91,8 +91,9 @@ def backbone_config(name: str) -> PretrainedConfig:
         if sizes is not None:
             settings = dict(sizes)
             return AutoConfig.for_model(settings.pop("model_type"), **settings)
-        folder = cached_snapshot(name) if name.count("/") == 1 else None
-        if folder is None and name.count("/") == 1 and hub_reachable():
+        folder = cached_snapshot(name)
+        cached = folder is not None and (folder / "config.json").is_file()
+        if not cached and hub_name(name) and hub_reachable():
             folder = download_snapshot(name, ["config.json"])
     if folder is None or not (folder / "config.json").is_file():
         raise CheckpointError(

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,17 +24,17 @@ from palscope.errors import CheckpointError
 from palscope.files import read_object
 from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
 from palscope.setup.stored import (
+    TOKENIZER_FILES,
     check_folder,
     check_weights,
     few_bits,
+    has_weights,
     reading,
     without_memory,
 )
 
 #: Raise when the conversion below changes what it writes: old conversions are then not reused.
 CONVERSION = 1
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,11 @@ def sha256_of_file(path: Path) -> str:
     return _sha256_of_file(path, stat.st_size, stat.st_mtime_ns)
 
 
-def base_fingerprint(path: str | Path) -> str:
+def base_fingerprint(path: str | Path, subfolders: Sequence[str] = ()) -> str:
     """sha256 over a model folder's `config.json` and safetensors: names the weights in a record.
+
+    Args:
+        subfolders: whose safetensors are the model's, too.
 
     Raises:
         CheckpointError: the folder holds no `config.json` or no safetensors.
@@ -185,6 +189,10 @@ def base_fingerprint(path: str | Path) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file.name} {sha256_of_file(file)}\n".encode())
+    for file in sorted(
+        file for each in subfolders for file in (folder / each).glob("*.safetensors")
+    ):
+        digest.update(f"{file.parent.name}/{file.name} {sha256_of_file(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -198,7 +206,7 @@ def cache_folder() -> Path:
 def _is_complete(folder: Path) -> bool:
     return (
         (folder / "config.json").is_file()
-        and any(folder.glob("*.safetensors"))
+        and has_weights(folder)
         and any((folder / file).is_file() for file in TOKENIZER_FILES)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,18 @@ from palscope.finite import shortened, wrong_weights
 from palscope.models.base_weights import load_base
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
-from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.hub import (
+    SETTINGS,
+    cached_snapshot,
+    download_snapshot,
+    hub_name,
+    hub_reachable,
+)
 from palscope.setup.stored import (
     check_folder,
     check_weights,
     few_bits,
+    lacking,
     load_tensors,
     reading,
     weight_files,
@@ -39,23 +46,37 @@ BASES = ("language_model.", "encoder.")
 """Prefixes of the tensors that a checkpoint without its bases leaves out."""
 
 
-def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
+def _top_folder(_folder: Path) -> Sequence[str]:
+    return ()
+
+
+def _all_will_do(_folder: Path) -> None:
+    return
+
+
+def find_checkpoint(
+    name_or_path: str | os.PathLike[str],
+    folders: Callable[[Path], Sequence[str]] = _top_folder,
+    check: Callable[[Path], None] = _all_will_do,
+) -> Path:
     """The folder of a checkpoint.
 
-    A folder; `demo/plits`, `demo/lal` or `demo/pal` of the repository; or a hub id.
+    A folder; `demo/plits`, `demo/lal` or `demo/pal` of the repository; or a hub id, perhaps with a
+    revision behind it: `owner/name@revision`. What the hub's cache lacks of it is fetched: settings
+    first, then, if they will do, weights.
+
+    Args:
+        folders: of the repository, that a model of these settings needs besides the top one.
+        check: looks at settings that were fetched, before weights are. What these two raise stops
+            the search.
 
     Raises:
         CheckpointError: there is none of that name, or its weights are pickles.
     """
     name = os.fspath(name_or_path)
-    folder = checkpoint_here(name)
+    folder = _local_folder(name)
     if folder is None:
-        if name.count("/") != 1 or not hub_reachable():
-            raise CheckpointError(
-                f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or "
-                "the id of a hub that can be reached."
-            )
-        folder = download_snapshot(name)
+        folder = _from_hub(name, folders, check)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; save with save_pretrained.")
     if not list(folder.glob("*.safetensors")):
@@ -67,12 +88,63 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def _from_hub(
+    name: str, folders: Callable[[Path], Sequence[str]], check: Callable[[Path], None]
+) -> Path:
+    cached = cached_snapshot(name)
+    lacks = [] if cached is None else lacking(cached)
+    if cached is not None and (cached / "config.json").is_file():
+        lacks += [
+            each for each in folders(cached) if not any((cached / each).glob("*.safetensors"))
+        ]
+    if cached is not None and not lacks:
+        return cached
+    if hub_name(name) is None or not hub_reachable():
+        raise CheckpointError(
+            f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or the "
+            "id of a hub that can be reached."
+            if cached is None
+            else f"{name!r} was fetched in part: the hub's cache lacks {', '.join(lacks)}, and the "
+            "hub cannot be reached (or HF_HUB_OFFLINE is set). Ask again where it can."
+        )
+    settings = download_snapshot(name, SETTINGS)
+    subfolders = folders(settings)
+    check(settings)
+    return download_snapshot(name, subfolders=subfolders)
+
+
 def checkpoint_here(name: str) -> Path | None:
     """The folder of a checkpoint that needs no download; None where there is none."""
+    folder = _local_folder(name)
+    if folder is not None:
+        return folder
+    cached = cached_snapshot(name)
+    return None if cached is None or lacking(cached) else cached
+
+
+def _local_folder(name: str) -> Path | None:
     for folder in (Path(name), Path(__file__).resolve().parents[2] / name):
         if folder.is_dir():
             return folder
-    return cached_snapshot(name) if name.count("/") == 1 else None
+    return None
+
+
+def with_revision(name_or_path: str | os.PathLike[str], revision: str | None) -> str:
+    """The name of a checkpoint that says its revision, as `find_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: a revision of what has none: a folder, or a name that says another one.
+    """
+    name = os.fspath(name_or_path)
+    if revision is None:
+        return name
+    place = hub_name(name)
+    if _local_folder(name) is not None or place is None or place.revision is not None:
+        raise CheckpointError(
+            f"revision={revision!r} of {name!r}: only a repository of the hub has revisions, one "
+            "at a time: load('owner/name', revision=…), or load('owner/name@revision')."
+        )
+    return f"{name}@{revision}"
 
 
 def model_type(folder: Path) -> str | None:
@@ -123,6 +195,7 @@ def load_checkpoint(
             )
         check_loaded(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
         check_finite(folder, model)
+        model.take_generation(model.generation_config)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
     if not isinstance(config.text_base, str) or not isinstance(config.encoder_base, str):
@@ -146,7 +219,7 @@ def load_checkpoint(
     except RuntimeError as error:  # a tensor of another shape
         raise CheckpointError(f"{folder}: {error}") from error
     model.connector.to(dtype)
-    model.generation_config = language_model.generation_config
+    model.take_generation(language_model.generation_config)
     model.freeze_bases()
     device = device_of(language_model.get_input_embeddings())
     model.encoder.to(device)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
 from palscope.errors import PalscopeError, PromptError
 from palscope.models.cache import AudioCache
@@ -18,8 +18,41 @@ if TYPE_CHECKING:
     from palscope.models.audio_model import AudioLanguageModel
 
 
+_MEANINGS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Of a checkpoint's settings of generation, those that choose nothing."""
+
+
 class AudioGeneration(GenerationMixin):
     """Generation of a model that hears. Clips are encoded once, also for several beams."""
+
+    _checkpoint_generation: GenerationConfig | None = None
+
+    def take_generation(self, settings: GenerationConfig | None) -> None:
+        """Keep a checkpoint's settings of generation, and take of them what tokens mean.
+
+        Penalties, sampling and such like would choose other words than the likeliest, which is
+        what is measured.
+        """
+        self._checkpoint_generation = settings
+        if settings is not None:
+            meanings = {name: getattr(settings, name) for name in _MEANINGS}
+            self.generation_config = GenerationConfig(**meanings)
+
+    @property
+    def checkpoint_generation(self) -> GenerationConfig:
+        """The checkpoint's own settings of generation, which are not applied unless asked for."""
+        return self._checkpoint_generation or cast(Any, self).generation_config
+
+    @property
+    def generation_set_aside(self) -> dict[str, Any]:
+        """What of them `generate` does not apply, by name."""
+        own: dict[str, Any] = self.checkpoint_generation.to_diff_dict()
+        taken: dict[str, Any] = cast(Any, self).generation_config.to_diff_dict()
+        return {
+            name: value
+            for name, value in own.items()
+            if name != "transformers_version" and not name.startswith("_") and name not in taken
+        }
 
     @property
     def _model(self) -> AudioLanguageModel:

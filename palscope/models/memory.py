@@ -12,7 +12,7 @@ from accelerate.utils import get_max_memory
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import checkpoint_here
 from palscope.setup import stored
-from palscope.setup.hub import hub_reachable
+from palscope.setup.hub import hub_name, hub_reachable
 from palscope.setup.stored import BYTES, FLOATS, StoredTensor
 
 
@@ -55,17 +55,17 @@ def stored_tensors(
 
 def _on_the_hub(name: str) -> list[StoredTensor]:
     from huggingface_hub import get_safetensors_metadata
-    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
 
-    if name.count("/") != 1 or not hub_reachable():
+    place = hub_name(name)
+    if place is None or not hub_reachable():
         return []
     try:
-        files = get_safetensors_metadata(name).files_metadata.values()
-    except (HfHubHTTPError, NotASafetensorsRepoError):
+        found = get_safetensors_metadata(place.repository, revision=place.revision)
+    except Exception:  # whatever the network or the client raises: fetching the files says it
         return []
     return [
         StoredTensor(tensor, tuple(info.shape), str(info.dtype))
-        for file in files
+        for file in found.files_metadata.values()
         for tensor, info in file.tensors.items()
     ]
 

@@ -120,7 +120,7 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
             planned = Connector(connector, encoder.emits, hidden, route.streams)
         check_room(sum(each.numel() for each in planned.parameters()), "the connector")
         model = cls(config, language_model, encoder)
-        model.generation_config = language_model.generation_config
+        model.take_generation(language_model.generation_config)
         return cast(Any, model).to(language_model.device)
 
     @classmethod

@@ -19,7 +19,7 @@ from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
 from palscope.errors import CheckpointError, PromptError, short
-from palscope.models.chat_format import rendered
+from palscope.models.chat_format import PROMPT_DATE, chat_prompt, check_places
 from palscope.models.checkpoints import checkpoint_here
 from palscope.routing import Stream
 from palscope.setup.stored import check_folder, reading
@@ -34,10 +34,17 @@ class AudioProcessor(Protocol):
     """What asks a model about clips: palscope's own processor, or a published model's."""
 
     tokenizer: Any
+    system: str | None
+    date: str
 
     @property
     def audio_token_id(self) -> int:
         """Id of an audio token's place."""
+        ...
+
+    @property
+    def turn_end(self) -> int:
+        """Id of the token that ends an answer."""
         ...
 
     @property
@@ -75,6 +82,7 @@ class PalscopeProcessor(ProcessorMixin):
         stream_ratios: frame tokens in one token of each of the checkpoint's streams.
         system: system message of `chat`; None leaves it to the tokenizer's template.
         frames_per_step: frame tokens that share a step.
+        date: what the template takes for today's, where it asks for it.
     """
 
     attributes: ClassVar[list[str]] = ["feature_extractor", "tokenizer"]
@@ -87,12 +95,14 @@ class PalscopeProcessor(ProcessorMixin):
         stream_ratios: Sequence[int] = (1,),
         system: str | None = None,
         frames_per_step: int = 1,
+        date: str = PROMPT_DATE,
         **kwargs: Any,
     ) -> None:
         self.features_per_frame = features_per_frame
         self.frames_per_step = frames_per_step
         self.stream_ratios = list(stream_ratios)
         self.system = system
+        self.date = date
         self._check_counts()
         super().__init__(feature_extractor, tokenizer, **kwargs)
         tokenizer = self.tokenizer
@@ -161,6 +171,11 @@ class PalscopeProcessor(ProcessorMixin):
         return int(self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN))
 
     @property
+    def turn_end(self) -> int:
+        """Id of the token that ends an answer: the tokenizer's end, which training teaches."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
     def sample_rate(self) -> int:
         """Hz that clips are resampled to."""
         return int(self.feature_extractor.sampling_rate)
@@ -176,25 +191,19 @@ class PalscopeProcessor(ProcessorMixin):
         """A prompt in the tokenizer's chat format: the clips' places, then the question.
 
         Raises:
-            PromptError: the question is empty, or holds an audio place itself.
-            CheckpointError: the template is none, or does not end within bounds.
+            PromptError: the question is empty, or holds an audio place itself; or the date is none.
+            CheckpointError: the template is none, loses a clip, or does not end within bounds.
         """
         check_question(question, AUDIO_TOKEN)
         content = AUDIO_TOKEN * clips + question.strip()
-        template = getattr(self.tokenizer, "chat_template", None)
-        if template is None:
+        if getattr(self.tokenizer, "chat_template", None) is None:
             return f"{content}\n"
         messages = [{"role": "user", "content": content}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
-
-        def render() -> str:
-            made = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            return str(made)
-
-        return rendered(render, template, sum(len(each["content"]) for each in messages))
+        prompt = chat_prompt(self.tokenizer, messages, date=self.date)
+        check_places(prompt, AUDIO_TOKEN, clips, self.tokenizer.chat_template)
+        return prompt
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

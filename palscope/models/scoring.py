@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import GenerationConfig
 
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.processor import AudioProcessor
@@ -30,7 +32,7 @@ def prompt_batch(
 def answer_ids(processor: AudioProcessor, answer: str) -> list[int]:
     """An answer's tokens and the one that ends a turn: what training teaches, ranking scores."""
     ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return [*ids, int(processor.tokenizer.eos_token_id)]
+    return [*ids, processor.turn_end]
 
 
 def with_answers(
@@ -108,23 +110,29 @@ def greedy_tokens(
     processor: AudioProcessor,
     batch: Mapping[str, Any],
     max_new_tokens: int = 16,
+    *,
+    own_settings: bool = False,
 ) -> Int[Tensor, "batch new"]:
-    """The tokens that greedy decoding puts behind each prompt, padded on the right."""
-    out = model.generate(
-        **batch,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        eos_token_id=end_tokens(model, processor),
-    )
+    """The tokens that greedy decoding puts behind each prompt, padded on the right.
+
+    Args:
+        own_settings: as the checkpoint's generation_config says instead, sampling and penalties
+            included.
+    """
+    chosen = copy.deepcopy(model.checkpoint_generation) if own_settings else GenerationConfig()
+    chosen.max_length = chosen.cache_implementation = None  # its length is told, its cache another
+    chosen.max_new_tokens = max_new_tokens
+    chosen.pad_token_id = processor.tokenizer.pad_token_id
+    chosen.eos_token_id = end_tokens(model, processor)
+    out = model.generate(**batch, generation_config=chosen)
     return out[:, batch["input_ids"].shape[1] :]
 
 
 def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those that the checkpoint generates until."""
+    """Tokens that end an answer: the turn's, the text's, those that the checkpoint stops at."""
     given: Any = model.generation_config.eos_token_id if model.generation_config else None
     known: list[int] = [] if given is None else given if isinstance(given, list) else [given]
-    return sorted({int(processor.tokenizer.eos_token_id), *known})
+    return sorted({processor.turn_end, int(processor.tokenizer.eos_token_id), *known})
 
 
 @torch.no_grad()
@@ -134,11 +142,13 @@ def answer(
     asked: Sequence[Asked],
     max_new_tokens: int = 16,
     batch_size: int = 8,
+    *,
+    own_settings: bool = False,
 ) -> list[str]:
-    """Greedy answers."""
+    """Greedy answers; or, with `own_settings`, as `greedy_tokens`."""
     answers: list[str] = []
     for start in range(0, len(asked), batch_size):
         batch = prompt_batch(processor, asked[start : start + batch_size], model.device)
-        new = greedy_tokens(model, processor, batch, max_new_tokens)
+        new = greedy_tokens(model, processor, batch, max_new_tokens, own_settings=own_settings)
         answers += processor.tokenizer.batch_decode(new, skip_special_tokens=True)
     return [text.strip() for text in answers]

@@ -6,6 +6,7 @@ peft puts them in. Models without them pass through here unchanged.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from transformers.utils.peft_utils import check_peft_version
 
 from palscope.errors import CheckpointError
 from palscope.models.checkpoints import check_loaded
+from palscope.setup.stored import reading
 
 
 def has_adapters(model: Any) -> bool:
@@ -48,27 +50,47 @@ def check_peft(folder: Path) -> None:
         ) from error
 
 
-def open_adapter(model: Any, folder: Path, subfolder: str, name: str) -> None:
+def open_adapter(model: Any, folder: Path, subfolder: str, name: str, inside: str) -> None:
     """Put the adapter in `subfolder` of a checkpoint into its model, under `name`.
 
+    Args:
+        inside: path of the decoder in the model. Which of its modules the adapter changes may be
+            told by a regular expression over their paths from there.
+
     Raises:
-        CheckpointError: it is not there, or lacks tensors.
+        CheckpointError: it is not there, changes other modules, or lacks tensors.
     """
-    if not (folder / subfolder / "adapter_model.safetensors").is_file():
+    place = folder / subfolder
+    lacks = [
+        file
+        for file in ("adapter_config.json", "adapter_model.safetensors")
+        if not (place / file).is_file()
+    ]
+    if lacks:
         raise CheckpointError(
-            f"{folder} has no {subfolder}/adapter_model.safetensors, without which the model does "
-            "not hear as it was trained to. Put it there; where it is merged into the weights, "
-            "load the model by transformers and give palscope that."
+            f"{folder} has no {subfolder}/{lacks[0]}, without which the model does not hear as it "
+            "was trained to. Put it there."
         )
-    found = model.load_adapter(
-        str(folder),
-        adapter_name=name,
-        adapter_kwargs={"subfolder": subfolder},
-        use_safetensors=True,
-    )
+    with reading(place, "a low-rank adapter that peft can open"):
+        from peft import PeftConfig
+
+        config: Any = PeftConfig.from_pretrained(str(place))
+        config.target_modules = _from_the_model(config.target_modules, model, inside)
+        found = model.load_adapter(
+            str(place), adapter_name=name, peft_config=config, use_safetensors=True
+        )
     # Modules of the model itself may bear the adapter's name; they are no tensors of it.
     missing = {key for key in found.missing_keys if ".lora_" in key}
-    check_loaded(folder / subfolder, missing, set(found.unexpected_keys), {})
+    check_loaded(place, missing, set(found.unexpected_keys), {})
+
+
+def _from_the_model(targets: Any, model: Any, inside: str) -> Any:
+    """`target_modules` whose regular expression begins where peft's do: at the model."""
+    if not isinstance(targets, str):
+        return targets
+    if any(re.fullmatch(targets, path) for path, _ in model.named_modules()):
+        return targets
+    return rf"{re.escape(inside)}\.(?:{targets})"
 
 
 def switch_adapters(model: Any, *, on: bool, name: str | None = None) -> None:

@@ -34,10 +34,10 @@ class AudioFlamingo3(WhisperTowerFamily):
         """Up to 20 ms at the end have no token."""
         return (frames + 1) // 4
 
-    def chat(self, template: Any, question: str, clips: int) -> str:
+    def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:
         """The published template knows one clip a turn; more stand beside it."""
-        prompt = super().chat(template, question, min(clips, 1))
-        return prompt.replace(self.place, self.place * clips, 1)
+        prompt = super().chat(template, question, min(clips, 1), system)
+        return prompt.replace(self.place, self.place * clips) if clips else prompt
 
     def encode(
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -72,6 +74,10 @@ class PublishedFamily(ABC):
     """Prefixes of a checkpoint's tensors that are of other parts than those that hear and write."""
     divides_logits: ClassVar[bool] = True
     """Whether the class divides logits where the decoder's own class does (Granite)."""
+    subfolders: ClassVar[tuple[str, ...]] = ()
+    """Folders of a checkpoint's repository that the model needs beside its top one."""
+    least_transformers: ClassVar[str] = "5.17"
+    """The oldest transformers that opens its checkpoints rightly."""
     about_tokenizer: ClassVar[str] = ""
     """What to do, where a tokenizer does not know `place`: a sentence behind a space."""
 
@@ -82,6 +88,11 @@ class PublishedFamily(ABC):
     def audio_token_id(self) -> int:
         """Id of `place`."""
         return int(self.config.audio_token_id)
+
+    @property
+    def filler_id(self) -> int | None:
+        """Id of the word that fills a clip's places behind its sound, where the class has one."""
+        return None
 
     @property
     @abstractmethod
@@ -162,18 +173,40 @@ class PublishedFamily(ABC):
         """Whether a checkpoint hears with low-rank adapters, so that opening it needs peft."""
         return False
 
-    def before_loading(self) -> None:
-        """Make the class loadable where it needs a package that sound does not."""
-        return
+    @contextmanager
+    def loading(self) -> Generator[None, None, None]:
+        """Within, the class can be made where it needs a package that sound does not."""
+        yield
 
-    def chat(self, template: Any, question: str, clips: int) -> str:
+    def default_template(self, tokenizer: Any, extractor: Any) -> str | None:
+        """The class's own chat template, for checkpoints that bring none; None for none."""
+        del tokenizer, extractor
+        return None
+
+    def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:
         """A prompt of `clips` audio places and a question.
 
         Args:
             template: renders a conversation, `apply_chat_template` of the checkpoint's tokenizer.
+            system: what is said before; None leaves it to the template.
         """
-        content = [*({"type": "audio"} for _ in range(clips)), {"type": "text", "text": question}]
-        return template([{"role": "user", "content": content}])
+        before = [] if system is None else [{"role": "system", "content": system}]
+        return template([*before, {"role": "user", "content": self.content(question, clips)}])
+
+    def content(self, question: str, clips: int) -> Any:
+        """What the user says, as the class's templates take it.
+
+        They tell a clip by `type`, or by a key `audio` or `audio_url`; a clip has all of them.
+        """
+        clip = {"type": "audio", "audio": "clip", "audio_url": "clip"}
+        return [*(dict(clip) for _ in range(clips)), {"type": "text", "text": question}]
+
+    def check_adapters(self, model: Any) -> None:
+        """Check that a loaded model has the adapters that it hears with.
+
+        Raises `CheckpointError` when it lacks one.
+        """
+        del model
 
     def complete(self, model: Any, folder: Path) -> None:
         """Open what the class leaves in a checkpoint's folder (adapters).

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -117,6 +119,11 @@ class Gemma3n(PublishedFamily):
         count = self.config.audio_config.conf_num_hidden_layers
         return tuple(TowerLayer(f"blocks.{i}", TimeGrid(0.04)) for i in range(count))
 
+    @property
+    def filler_id(self) -> int:
+        """The last of the ids, which are no text's."""
+        return int(self.config.text_config.vocab_size) - 1
+
     # -- words ------------------------------------------------------------------------------------
 
     def written(self, tokens: int) -> str:
@@ -133,7 +140,7 @@ class Gemma3n(PublishedFamily):
         number = torch.arange(each).repeat(len(tokens))
         empty = number >= torch.tensor(tokens, dtype=torch.long).repeat_interleave(each)
         ids = input_ids.clone()
-        ids[rows[empty], columns[empty]] = self.config.text_config.vocab_size - 1
+        ids[rows[empty], columns[empty]] = self.filler_id
         return ids
 
     def embed(
@@ -150,10 +157,22 @@ class Gemma3n(PublishedFamily):
             embedded = torch.where(own[..., None], table(input_ids=ids).to(embedded), embedded)
         return embedded
 
-    def before_loading(self) -> None:
-        """Without timm, put the stand-in where its network would be."""
-        if importlib.util.find_spec("timm") is None:
-            AutoModel.register(Gemma3nVisionConfig, BlindTower, exist_ok=True)
+    @contextmanager
+    def loading(self) -> Generator[None, None, None]:
+        """Without timm, the stand-in where its network would be."""
+        if importlib.util.find_spec("timm") is not None:
+            yield
+            return
+        known: dict[Any, Any] = cast(Any, AutoModel)._model_mapping._extra_content
+        before = known.get(Gemma3nVisionConfig)
+        AutoModel.register(Gemma3nVisionConfig, BlindTower, exist_ok=True)
+        try:
+            yield
+        finally:
+            if before is None:
+                del known[Gemma3nVisionConfig]
+            else:
+                known[Gemma3nVisionConfig] = before
 
 
 register_published(Gemma3n)

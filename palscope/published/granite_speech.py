@@ -112,14 +112,23 @@ class GraniteSpeech(PublishedFamily):
         count = self.config.encoder_config.num_layers
         return tuple(TowerLayer(f"blocks.{i}", self.tower_grid) for i in range(count))
 
-    def chat(self, template: Any, question: str, clips: int) -> str:
+    def content(self, question: str, clips: int) -> str:
         """As published: the clips' places are part of the message's text."""
-        return template([{"role": "user", "content": self.place * clips + question}])
+        return self.place * clips + question
 
     @property
     def adapted(self) -> bool:
         """By its config."""
         return bool(self.config.has_lora_adapter)
+
+    def check_adapters(self, model: Any) -> None:
+        """One, where the config says so."""
+        if self.adapted and not has_adapters(model):
+            raise CheckpointError(
+                "this Granite Speech's config says that it hears with an adapter, and it has none: "
+                "transformers leaves it out where peft is not installed. Install peft and load it "
+                "again; or, where the adapter is merged, set config.has_lora_adapter = False."
+            )
 
     def complete(self, model: Any, folder: Path) -> None:
         """The class opens its adapter by itself, or goes on without it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +17,13 @@ from palscope.errors import CheckpointError, short
 from palscope.files import LARGEST_SETTINGS, read_object, read_text
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import check_finite, check_loaded, model_type
+from palscope.models.base_weights import base_fingerprint
+from palscope.models.checkpoints import (
+    check_finite,
+    check_loaded,
+    find_checkpoint,
+    model_type,
+)
 from palscope.models.processor import AudioProcessor
 from palscope.published.adapters import check_peft
 from palscope.published.family import PublishedFamily
@@ -24,6 +32,7 @@ from palscope.published.processor import PublishedProcessor
 from palscope.published.registry import published_class, published_family
 from palscope.setup.stored import (
     check_folder,
+    check_settings,
     check_weights,
     few_bits,
     reading,
@@ -40,10 +49,12 @@ def wrap_published(
         processor: the checkpoint's, or a `PublishedProcessor`.
 
     Raises:
-        CheckpointError: the class is not registered, or there is no processor that serves it.
+        CheckpointError: the class is not registered, lacks its adapter, or there is no processor
+            that serves it.
     """
     family = published_family(model.config)
     model = family.hearing_part(model)
+    family.check_adapters(model)
     check_finite(model.name_or_path or type(model).__name__, model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
@@ -58,6 +69,33 @@ def wrap_published(
     template = getattr(processor, "chat_template", None)
     parts = PublishedProcessor(family, processor.tokenizer, extractor, template)
     return PublishedAudioModel(model, family), parts
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """`find_checkpoint`, of palscope's own or a published model.
+
+    What is fetched is looked at before its weights are: the class, and the processor with its chat
+    template.
+
+    Raises:
+        CheckpointError: it cannot be found or fetched, or could not be opened.
+    """
+    return find_checkpoint(name_or_path, _subfolders, _check_processor)
+
+
+def _subfolders(folder: Path) -> Sequence[str]:
+    kind = model_type(folder)
+    return () if kind == PalscopeConfig.model_type else published_class(kind).subfolders
+
+
+def _check_processor(folder: Path) -> None:
+    if model_type(folder) != PalscopeConfig.model_type:
+        read_processor(folder, _family(folder))
+
+
+def fingerprint(folder: Path) -> str:
+    """`base_fingerprint` of a model's folder, its adapters in folders of their own included."""
+    return base_fingerprint(folder, _subfolders(folder))
 
 
 def open_checkpoint(
@@ -139,29 +177,35 @@ def open_published(
         CheckpointError: the class is not registered, tensors are missing, or adapters or the
             processor need a package that is not installed.
     """
-    published_class(model_type(folder))  # the config of a type that is not known may need its code
+    family = _family(folder)
     tensors = check_folder(folder)
-    with reading(folder / "config.json", "a published model's settings"):
-        config: Any = cast(Any, AutoConfig).from_pretrained(folder)
-        family = published_family(config)
+    processor = read_processor(folder, family)  # before weights, which take minutes
     if family.adapted:
         check_peft(folder)
-    family.before_loading()
     kind: Any = getattr(transformers, family.architecture)
-    with without_memory(folder):
-        # As the class reads them: its settings may be a part of the folder's (thinkers of Omni).
-        made = kind(kind.config_class.from_pretrained(folder))
-    # By transformers' names, which a published file may not have: shapes are its own to check.
-    check_weights(made, tensors, folder, shapes=False, kinds=not few_bits(folder))
-    with reading(folder, f"a {family.architecture} that transformers can open"):
-        model, info = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
-        )
+    with family.loading():
+        with without_memory(folder):
+            # As the class reads them: its settings may be a part of the folder's (Omni's thinkers).
+            made = kind(kind.config_class.from_pretrained(folder))
+        # By transformers' names, which a published file may not have: shapes are its own to check.
+        check_weights(made, tensors, folder, shapes=False, kinds=not few_bits(folder))
+        with reading(folder, f"a {family.architecture} that transformers can open"):
+            model, info = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
+            )
     check_loaded(folder, set(info["missing_keys"]), set(), info)
     family.complete(model, folder)
     check_finite(folder, model)
-    processor = read_processor(folder, family)
     return PublishedAudioModel(model, published_family(model.config)), processor
+
+
+def _family(folder: Path) -> PublishedFamily:
+    """Of the model in `folder`, whose class is checked before any of its code is asked for."""
+    published_class(model_type(folder))
+    check_settings(folder)
+    with reading(folder / "config.json", "a published model's settings"):
+        config: Any = cast(Any, AutoConfig).from_pretrained(folder)
+    return published_family(config)
 
 
 def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
@@ -169,7 +213,7 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
 
     The published processor as a whole may need packages for pictures and films.
     """
-    check_folder(folder)
+    check_settings(folder)
     try:
         with reading(folder, f"the processor of {family.architecture}"):
             tokenizer = family.read_tokenizer(folder)
@@ -184,13 +228,21 @@ def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
 
 
 def _chat_template(folder: Path) -> str | None:
-    """That of the processor, which wins over the tokenizer's."""
-    plain, packed = folder / "chat_template.jinja", folder / "chat_template.json"
+    """That of the processor, which wins over the tokenizer's; found as its own class finds it."""
+    settings = folder / "processor_config.json"
+    packed, plain = folder / "chat_template.json", folder / "chat_template.jinja"
+    if settings.is_file():
+        read = read_object(settings, "a processor's settings", CheckpointError)
+        if read.get("chat_template") is not None:
+            return _text_in(read, settings)
+    if packed.is_file():
+        return _text_in(read_object(packed, "a chat template", CheckpointError), packed)
     if plain.is_file():
         return read_text(plain, "a chat template", CheckpointError, largest=LARGEST_SETTINGS)
-    if packed.is_file():
-        read = read_object(packed, "a chat template", CheckpointError)
-        if not isinstance(read.get("chat_template"), str):
-            raise CheckpointError(f"{packed} has no text under chat_template.")
-        return read["chat_template"]
     return None
+
+
+def _text_in(read: dict[str, Any], file: Path) -> str:
+    if not isinstance(read.get("chat_template"), str):
+        raise CheckpointError(f"{file} has no text under chat_template.")
+    return read["chat_template"]

@@ -134,7 +134,7 @@ class PublishedAudioModel(AudioLanguageModel):
         self.seconds_per_frame = family.seconds_per_frame
         layers = len(self.decoder.layers)
         self._begin(Route.plits(layers))
-        self.generation_config = model.generation_config
+        self.take_generation(model.generation_config)
         self.eval()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -182,6 +182,11 @@ class PublishedAudioModel(AudioLanguageModel):
     def audio_token_id(self) -> int:
         """Id that the published class replaces by audio."""
         return self.family.audio_token_id
+
+    @property
+    def filler_id(self) -> int | None:
+        """Of the word that fills a clip's places behind its sound (Gemma 3n)."""
+        return self.family.filler_id
 
     @property
     def frame_grid(self) -> TimeGrid:

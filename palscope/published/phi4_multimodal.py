@@ -15,6 +15,7 @@ from torch.nn import functional
 from palscope.audio.timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders.base import ClipFeatures, Samples
+from palscope.errors import CheckpointError
 from palscope.published.adapters import (
     has_adapters,
     open_adapter,
@@ -40,7 +41,8 @@ class Phi4Multimodal(PublishedFamily):
     model_types = ("phi4_multimodal",)
     refused_types: ClassVar[dict[str, str]] = {
         "phi4mm": "these are the weights of the code that came with them; open the revision that "
-        "was converted for transformers (of microsoft/Phi-4-multimodal-instruct: refs/pr/70)"
+        "was converted for transformers, of microsoft/Phi-4-multimodal-instruct "
+        "revision='refs/pr/70'"
     }
     checkpoints = (("microsoft/Phi-4-multimodal-instruct", "5.6 B"),)
     architecture = "Phi4MultimodalForCausalLM"
@@ -48,6 +50,7 @@ class Phi4Multimodal(PublishedFamily):
     tower_path = f"{_EMBED}.encoder"
     projector = "projector"
     place = "<|audio|>"
+    subfolders = ("speech-lora",)
 
     @property
     def audio_token_id(self) -> int:
@@ -112,9 +115,9 @@ class Phi4Multimodal(PublishedFamily):
         count = self.config.audio_config.num_blocks
         return tuple(TowerLayer(f"blocks.{i}", self.tower_grid) for i in range(count))
 
-    def chat(self, template: Any, question: str, clips: int) -> str:
+    def content(self, question: str, clips: int) -> str:
         """As published: the clips' places are part of the message's text."""
-        return template([{"role": "user", "content": self.place * clips + question}])
+        return self.place * clips + question
 
     @property
     def adapted(self) -> bool:
@@ -123,7 +126,17 @@ class Phi4Multimodal(PublishedFamily):
 
     def complete(self, model: Any, folder: Path) -> None:
         """The adapter "speech"; that for images stays where it is."""
-        open_adapter(model, folder, "speech-lora", "speech")
+        open_adapter(model, folder, self.subfolders[0], "speech", inside=self.decoder_path)
+
+    def check_adapters(self, model: Any) -> None:
+        """The adapter "speech", under that name."""
+        if not has_adapters(model) or "speech" not in model.peft_config:
+            raise CheckpointError(
+                "this Phi-4-multimodal has no adapter called speech, without which it does not "
+                "hear as it was trained to. Load it into the model first: "
+                "model.load_adapter(folder, adapter_name='speech', "
+                "adapter_kwargs={'subfolder': 'speech-lora'}); or give palscope.load the folder."
+            )
 
     def prepare(self, model: Any, *, audio: bool) -> None:
         """The adapter "speech" for a batch with sound, none without."""

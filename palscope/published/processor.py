@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import BatchFeature
 from palscope.encoders.base import Clip
 from palscope.encoders.front_end import checked
 from palscope.errors import AudioError, CheckpointError
-from palscope.models.chat_format import rendered
+from palscope.models.chat_format import PROMPT_DATE, chat_prompt, check_places
 from palscope.models.processor import (
     AudioInput,
     as_clips,
@@ -25,6 +24,9 @@ from palscope.models.processor import (
 )
 from palscope.published.family import PublishedFamily
 
+_ANSWER = "palscope"
+"""No template has this word of its own."""
+
 
 class PublishedProcessor:
     """Tokenises prompts of a published model and makes the features of clips.
@@ -36,10 +38,15 @@ class PublishedProcessor:
         family: of the class.
         tokenizer: the checkpoint's.
         feature_extractor: the checkpoint's.
-        chat_template: of the checkpoint's processor; None for the tokenizer's.
+        chat_template: of the checkpoint's processor; None for the class's own, or the tokenizer's.
+
+    Attributes:
+        system: system message of `chat`; None leaves it to the template.
+        date: what the template takes for today's, where it asks for it: the same on every day.
 
     Raises:
-        CheckpointError: the tokenizer does not know the audio's place.
+        CheckpointError: the tokenizer does not know the audio's place, or there is no chat template
+            that writes it.
     """
 
     def __init__(
@@ -52,7 +59,9 @@ class PublishedProcessor:
         self.family = family
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
-        self.chat_template = chat_template
+        self.chat_template = chat_template or family.default_template(tokenizer, feature_extractor)
+        self.system: str | None = None
+        self.date = PROMPT_DATE
         read = tokenizer(family.place, add_special_tokens=False)["input_ids"]
         if list(read) != [family.audio_token_id]:
             raise CheckpointError(
@@ -63,6 +72,9 @@ class PublishedProcessor:
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        for clips in range(3):
+            self.chat("?", clips)
+        self.turn_end = self._turn_end()
 
     @property
     def audio_token(self) -> str:
@@ -83,23 +95,45 @@ class PublishedProcessor:
         """A prompt in the checkpoint's chat format: the clips' places, then the question.
 
         Raises:
-            PromptError: the question is empty, or holds an audio place itself.
-            CheckpointError: the template is none, or does not end within bounds.
+            PromptError: the question or the system message is empty, or holds an audio place
+                itself; the class knows no system message; or the date is none.
+            CheckpointError: the template is none, loses a clip, or does not end within bounds.
         """
         check_question(question, self.audio_token)
-        render = functools.partial(
-            self.tokenizer.apply_chat_template,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
+        if self.system is not None:
+            check_question(self.system, self.audio_token)
+        prompt = self.family.chat(self._render, question.strip(), clips, self.system)
+        check_places(prompt, self.audio_token, clips, self._source)
+        return prompt
+
+    def _render(self, messages: Any, *, goes_on: bool = True) -> str:
+        return chat_prompt(
+            self.tokenizer,
+            messages,
+            template=self.chat_template,
+            date=self.date,
+            goes_on=goes_on,
         )
-        source = self.chat_template or getattr(self.tokenizer, "chat_template", None)
 
-        def template(messages: Any) -> str:
-            said = len(question) + len(self.audio_token) * clips
-            return rendered(lambda: str(render(messages)), source, said)
+    @property
+    def _source(self) -> Any:
+        return self.chat_template or getattr(self.tokenizer, "chat_template", None)
 
-        return self.family.chat(template, question.strip(), clips)
+    def _turn_end(self) -> int:
+        """What the chat format writes behind an answer; where it writes none, the text's end.
+
+        It may be another token than the tokenizer's end: `<end_of_turn>`, `<|end|>`.
+        """
+        said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+        try:
+            behind = self._render(said, goes_on=False).rpartition(_ANSWER)[2].strip()
+        except CheckpointError:  # no template, or one that takes no answers
+            behind = ""
+        ids: list[int] = []
+        if behind:
+            ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
+        marked = bool(ids) and ids[0] in self.tokenizer.added_tokens_decoder
+        return int(ids[0] if marked else self.tokenizer.eos_token_id)
 
     def __call__(
         self,

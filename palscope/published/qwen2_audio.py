@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import Qwen2AudioProcessor
 from transformers.masking_utils import create_bidirectional_mask
 
 from palscope.audio.timegrid import TimeGrid
@@ -32,6 +33,11 @@ class Qwen2Audio(WhisperTowerFamily):
     def tokens(self, frames: int) -> int:
         """Up to 20 ms at the end have no token."""
         return (frames + 1) // 4
+
+    def default_template(self, tokenizer: Any, extractor: Any) -> str:
+        """The processor's: the published repository has none."""
+        made: Any = Qwen2AudioProcessor(extractor, tokenizer)
+        return made.chat_template
 
     def encode(
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
+from packaging.version import Version
+
 from palscope.errors import CheckpointError
 from palscope.published.family import PublishedFamily
 
@@ -38,11 +41,13 @@ def published_class(model_type: str | None) -> type[PublishedFamily]:
     """The family of models of a type.
 
     Raises:
-        CheckpointError: it is not registered, and the message names those that are; or it is one of
-            weights that cannot be opened, and the message says what to do.
+        CheckpointError: it is not registered, and the message names those that are; it is one of
+            weights that cannot be opened, and the message says what to do; or the installed
+            transformers is too old for it.
     """
     family = _FAMILIES.get(model_type or "")
     if family is not None:
+        _check_transformers(family)
         return family
     for each in published_families():
         if model_type in each.refused_types:
@@ -57,3 +62,12 @@ def published_class(model_type: str | None) -> type[PublishedFamily]:
 def published_family(config: Any) -> PublishedFamily:
     """The family of a published model's config. Raises `CheckpointError` as `published_class`."""
     return published_class(config.model_type)(config)
+
+
+def _check_transformers(family: type[PublishedFamily]) -> None:
+    have, least = transformers.__version__, family.least_transformers
+    if Version(have) < Version(least):
+        raise CheckpointError(
+            f"{family.architecture} needs transformers {least} or newer; {have} is installed, "
+            "which computes it otherwise. Upgrade: pip install -U transformers."
+        )

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import TokenizersBackend
 
 from palscope.audio.timegrid import TimeGrid
+from palscope.errors import PromptError
 from palscope.published.registry import register_published
 from palscope.published.whisper_tower import WhisperTowerFamily, windowed, windows
 
@@ -43,9 +44,16 @@ class Voxtral(WhisperTowerFamily):
         """Behind a mark of its beginning."""
         return f"[BEGIN_AUDIO]{super().written(tokens)}"
 
-    def chat(self, template: Any, question: str, clips: int) -> str:
-        """As mistral-common lays it out, which takes no place without its clip."""
+    def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:
+        """As mistral-common lays it out, which takes no place without its clip.
+
+        Raises `PromptError` for a system message: "not yet supported", say the model cards.
+        """
         del template
+        if system is not None:
+            raise PromptError(
+                "Voxtral was published without system messages; say it in the question."
+            )
         return f"<s>[INST]{self.place * clips}{question}[/INST]"
 
     def read_tokenizer(self, folder: Path) -> Any:

@@ -36,7 +36,7 @@ def layout_html(layout: TokenLayout) -> str:
     Up to 240 columns every token has a cell; in longer layouts a stretch of text is one block, and
     a clip one block a stream. Hovering tells what a cell or block holds, and its seconds.
     """
-    names = ["text", *(stream.name for stream in layout.streams)]
+    names = list(layout.pathways)
     palette = {**colours(names), "padding": _PADDING}
     rows = layout.stream.shape[0]
     strips = [_row(layout, row, palette) for row in range(min(rows, _ROWS_SHOWN))]

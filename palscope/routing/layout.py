@@ -26,9 +26,17 @@ from palscope.errors import PromptError
 from palscope.routing.route import Level, Route, Stream
 from palscope.whole import whole_number
 
+FILLER = -3
 PADDING = -2
 TEXT = -1
-"""Values of `TokenLayout.stream` that are no index of a stream."""
+"""Values of `TokenLayout.stream` that are no index of a stream.
+
+A filler fills the places of a clip behind its sound, in classes that give each clip as many (Gemma
+3n). It runs and is read as text is, and is neither text nor sound.
+"""
+
+_UNSTREAMED = {PADDING: "padding", TEXT: "text", FILLER: "filler"}
+"""What tables call them."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class TokenLayout:
 
     Attributes:
         ids: the column's id in `input_ids`.
-        stream: PADDING, TEXT, or the index in `streams`.
+        stream: PADDING, TEXT, FILLER, or the index in `streams`.
         clip: index of the clip among the batch's clips, -1 for text.
         token: index of the token in its stream of its clip, -1 for text.
         position: position id; 0 for padding.
@@ -144,6 +152,7 @@ class TokenLayout:
         frames: Sequence[int],
         grid: TimeGrid,
         durations: Sequence[float] | None = None,
+        filler_id: int | None = None,
     ) -> TokenLayout:
         """The layout of a batch whose clips, in reading order, have `frames` frame tokens each.
 
@@ -154,6 +163,7 @@ class TokenLayout:
             grid: of the frame tokens.
             durations: seconds of each clip, where its last tokens end; needed for a grid of tokens
                 of the whole clip.
+            filler_id: of the word that fills a clip's places behind its sound.
 
         Raises:
             PromptError: the number of audio places and the clips do not fit together.
@@ -167,6 +177,8 @@ class TokenLayout:
         )
         is_audio = (input_ids.cpu() == audio_token_id) & real
         stream = torch.where(real, TEXT, PADDING)
+        if filler_id is not None:
+            stream[(input_ids.cpu() == filler_id) & real] = FILLER
         clip = torch.full(shape, -1)
         token = torch.full(shape, -1)
         seconds = torch.full((*shape, 2), float("nan"), dtype=torch.float64)
@@ -226,6 +238,16 @@ class TokenLayout:
     def real(self) -> Bool[Tensor, "batch columns"]:
         """True where a token stands, False for padding."""
         return self.stream != PADDING
+
+    @property
+    def pathways(self) -> dict[str, int]:
+        """What tokens are, by name: "text", "filler" where there are any, and the streams.
+
+        Values are those of `stream`; only padding has none.
+        """
+        fillers = {_UNSTREAMED[FILLER]: FILLER} if bool((self.stream == FILLER).any()) else {}
+        streams = {stream.name: index for index, stream in enumerate(self.streams)}
+        return {_UNSTREAMED[TEXT]: TEXT, **fillers, **streams}
 
     def followed_by(
         self, more: TokenLayout, grid: TimeGrid, *, goes_on: bool = False
@@ -338,7 +360,7 @@ class TokenLayout:
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
-        text = self.stream == TEXT
+        text = (self.stream == TEXT) | (self.stream == FILLER)
         keys, attending, full = (
             self._of(route.streams_at(layer, level))
             for level in (Level.KEYS, Level.ATTEND, Level.FULL)
@@ -394,7 +416,7 @@ class TokenLayout:
             frames = [i for i, s in enumerate(self.streams) if s.name == "frames"]
             q_stream, k_stream = self._at(self.stream, queries), self._at(self.stream, keys)
             for index in frames:
-                own = (q_stream == TEXT) | (q_stream == index)
+                own = (q_stream < 0) | (q_stream == index)
                 seen &= own[:, :, None] | (k_stream != index)[:, None, :]
         return seen | ~q_real[:, :, None]
 
@@ -413,8 +435,7 @@ class TokenLayout:
             raise PromptError(f"row {row} does not exist: the batch has {self.stream.shape[0]}.")
         chosen = torch.arange(self.width) if columns is None else columns.cpu()
         at = chosen.clamp(min=0)
-        names = {PADDING: "padding", TEXT: "text"}
-        names.update({i: s.name for i, s in enumerate(self.streams)})
+        names = _UNSTREAMED | {i: s.name for i, s in enumerate(self.streams)}
         stream = self.stream[row].cpu()[at]
         stream = torch.where(chosen < 0, PADDING, stream)
         first = self.clip_row.index(row) if row in self.clip_row else 0

@@ -8,7 +8,7 @@ holds what the config asks for, built without memory, against what the weights h
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,6 +71,8 @@ _JSON = {
 }
 """Files of a folder that libraries read, and what they should be."""
 _LARGE = ("tokenizer.json", "vocab.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt")
+"""Of which a model's folder has one."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,34 @@ class StoredTensor:
         return int(torch.Size(self.shape).numel())
 
 
+def lacking(folder: Path) -> list[str]:
+    """What a model's folder, of which a part may have been fetched, lacks to be opened."""
+    ways = {
+        "config.json": ("config.json",),
+        "a tokenizer": TOKENIZER_FILES,
+        "a processor's settings": ("preprocessor_config.json", "processor_config.json"),
+    }
+    lacks = [
+        what for what, files in ways.items() if not any((folder / file).is_file() for file in files)
+    ]
+    return lacks if has_weights(folder) else [*lacks, "weights"]
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all of a model's safetensors are in its folder: every shard of them."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        names = [file.name for file in weight_files(folder)]
+        names = [name for name in names if not name.startswith("adapter_")]
+        return bool(names) and not any("-of-" in name for name in names)
+    return all((folder / name).is_file() for name in _shards(index))
+
+
+def check_settings(folder: Path) -> None:
+    """Look at a saved model's settings, tokenizer and processor: `check_folder` without weights."""
+    _checked_settings(folder, _state(folder, _JSON.__contains__))
+
+
 def check_folder(folder: Path) -> tuple[StoredTensor, ...]:
     """Look at all that libraries would read in a saved model's folder; the weights' headers.
 
@@ -94,13 +124,21 @@ def check_folder(folder: Path) -> tuple[StoredTensor, ...]:
         CheckpointError: a file is cut, empty or something else; a shard is missing or lies outside;
             or a number in the settings is no size of a model.
     """
+    check_settings(folder)
+    return _checked(folder, _state(folder, _is_looked_at))
+
+
+_State = tuple[tuple[str, int, int], ...]
+"""Files by name, size and time of change."""
+
+
+def _state(folder: Path, wanted: Callable[[str], bool]) -> _State:
     try:
-        files = sorted(file for file in folder.iterdir() if _is_looked_at(file.name))
+        files = sorted(file for file in folder.iterdir() if wanted(file.name))
         # Changed files are looked at again.
-        state = tuple((file.name, *_stamp(file)) for file in files)
+        return tuple((file.name, *_stamp(file)) for file in files)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return _checked(folder, state)
 
 
 def _is_looked_at(name: str) -> bool:
@@ -116,8 +154,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=32)
-def _checked(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[StoredTensor, ...]:
-    names = [name for name, *_ in state]
+def _checked_settings(folder: Path, state: _State) -> dict[str, dict[str, Any]]:
     read = {
         name: read_object(
             folder / name,
@@ -125,20 +162,25 @@ def _checked(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Sto
             CheckpointError,
             largest=LARGEST_TEXT if name in _LARGE else LARGEST_SETTINGS,
         )
-        for name in names
-        if name in _JSON
+        for name, *_ in state
     }
     if "tokenizer.json" in read:
         _check_vocabulary(folder / "tokenizer.json", read["tokenizer.json"])
-    for name in names:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        check_front_end(read.get(name, {}), folder / name)
+    return {name: read.get(name, {}) for name in ("config.json", "generation_config.json")}
+
+
+@lru_cache(maxsize=32)
+def _checked(folder: Path, state: _State) -> tuple[StoredTensor, ...]:
+    for name, *_ in state:
         if name.endswith(".safetensors.index.json"):
             _check_index(folder / name)
     tensors = stored_tensors(weight_files(folder))
     numbers = sum(each.numbers for each in tensors)
-    for name in ("config.json", "generation_config.json"):
-        check_sizes(read.get(name, {}), folder / name, numbers)
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        check_front_end(read.get(name, {}), folder / name)
+    small = tuple(each for each in state if each[0] in _JSON)
+    for name, settings in _checked_settings(folder, small).items():
+        check_sizes(settings, folder / name, numbers)
     return tensors
 
 
@@ -226,11 +268,15 @@ def _check_vocabulary(file: Path, read: dict[str, Any]) -> None:
         raise CheckpointError(f"{file} has no vocabulary; save the tokenizer again.")
 
 
-def _check_index(file: Path) -> list[str]:
+def _shards(file: Path) -> list[str]:
     places: Any = read_object(file, "an index of shards", CheckpointError).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{file}: weight_map is {short(places)}; expected tensors' files.")
-    names = sorted({str(each) for each in cast("dict[str, Any]", places).values()})
+    return sorted({str(each) for each in cast("dict[str, Any]", places).values()})
+
+
+def _check_index(file: Path) -> list[str]:
+    names = _shards(file)
     for name in names:
         if Path(name).name != name or "\\" in name:
             raise CheckpointError(f"{file} names {short(name)}, which is no file of its folder.")

@@ -33,6 +33,7 @@ from palscope.audio.bundled import CLIPS_FOLDER
 from palscope.errors import PalscopeError
 from palscope.files import why_not_written
 from palscope.hooks import HookedAudioModel
+from palscope.models.chat_format import PROMPT_DATE
 from palscope.routing import route_from_text
 from palscope.sweeps import processes
 from palscope.sweeps.record import run_record, weights_hashes
@@ -43,12 +44,12 @@ _NO_SETTING = ("out", "resume", "seed")
 
 
 def arguments(doc: str | None, *, models: bool = False, model: bool = True) -> ArgumentParser:
-    """A parser with `--model, --route, --seed, --out, --resume`.
+    """A parser with `--model, --route, --system, --date, --seed, --out, --resume`.
 
     Args:
         doc: the script's docstring, shown by `--help`.
         models: `--model` takes several.
-        model: without it there is neither `--model` nor `--route`.
+        model: without it there is none of the first four.
     """
     parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if model:
@@ -56,10 +57,16 @@ def arguments(doc: str | None, *, models: bool = False, model: bool = True) -> A
             "--model",
             required=True,
             nargs="+" if models else None,
-            help="checkpoint folder or hub id" + (", one or several" if models else ""),
+            help="checkpoint folder, or hub id (owner/name, owner/name@revision)"
+            + (", one or several" if models else ""),
         )
         parser.add_argument(
             "--route", help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30"
+        )
+        parser.add_argument("--system", help="system message (default: the chat format's own)")
+        parser.add_argument(
+            "--date",
+            help=f"what the chat format takes for today's, where it asks (default: {PROMPT_DATE})",
         )
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
@@ -126,7 +133,7 @@ def check_out(out: Path | None) -> None:
 
 
 def open_model(given: Namespace, **loading: Any) -> HookedAudioModel:
-    """The model of `--model` on the route of `--route`, with all random numbers seeded.
+    """The model of `--model`, on the route and with the prompt asked for, random numbers seeded.
 
     Args:
         given: the parsed arguments.
@@ -135,11 +142,17 @@ def open_model(given: Namespace, **loading: Any) -> HookedAudioModel:
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         RouteError: the route is malformed, or the checkpoint has no weights for it.
+        PromptError: the chat format takes no such system message or date.
     """
     set_seed(given.seed)
     model = palscope.load(given.model, device=processes.device(), **loading)
     if given.route is not None:
         model.set_route(route_from_text(given.route))
+    if getattr(given, "system", None) is not None:
+        model.processor.system = given.system
+    if getattr(given, "date", None) is not None:
+        model.processor.date = given.date
+    model.processor.chat("?")  # what it cannot take is told before there is a run
     return model
 
 

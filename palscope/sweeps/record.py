@@ -16,20 +16,24 @@ import palscope
 from palscope.encoders.weights import find_encoder
 from palscope.hooks import HookedAudioModel
 from palscope.models.base_weights import base_fingerprint, find_base
+from palscope.models.chat_format import prompt_settings
 from palscope.models.checkpoints import find_checkpoint
+from palscope.published.loading import fingerprint
 
 _PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas", "av", "soxr")
 
 
 def weights_hashes(name_or_path: str | os.PathLike[str], model: HookedAudioModel) -> dict[str, Any]:
-    """sha256 of a checkpoint's config and tensors, and of the bases that it refers to."""
+    """sha256 of a checkpoint's config and tensors, and of the bases that it refers to.
+
+    Of a repository of the hub also the commit.
+    """
     config: Any = model.model.config
-    hashes: dict[str, Any] = {
-        "checkpoint": {
-            "name": os.fspath(name_or_path),
-            "sha256": base_fingerprint(find_checkpoint(name_or_path)),
-        }
-    }
+    folder = find_checkpoint(name_or_path)
+    checkpoint = {"name": os.fspath(name_or_path), "sha256": fingerprint(folder)}
+    if folder.parent.name == "snapshots":  # of the hub's cache, by commit
+        checkpoint["commit"] = folder.name
+    hashes: dict[str, Any] = {"checkpoint": checkpoint}
     if not getattr(config, "store_base", True):  # a published model refers to none
         for part, name, find in (
             ("text_base", config.text_base, find_base),
@@ -53,7 +57,10 @@ def run_record(
     seed: int,
     data: Iterable[Path] = (),
 ) -> dict[str, Any]:
-    """`command, config, route, weights, seed, device, dtype, data, versions` of this run.
+    """`command, config, route, weights, prompt, seed, device, dtype, data, versions` of this run.
+
+    `prompt` is what the chat format is told beside questions: system message and date; and
+    `generation_set_aside` the checkpoint's settings of generation that are not applied.
 
     `data` are the files that it reads, a manifest for example; the record has their sha256.
     """
@@ -61,6 +68,8 @@ def run_record(
         **command_record(config),
         "route": model.current_route.to_dict(),
         "weights": dict(weights),
+        "prompt": prompt_settings(model.processor),
+        "generation_set_aside": model.model.generation_set_aside,
         "seed": seed,
         "device": str(model.model.device),
         "dtype": str(model.model.dtype).removeprefix("torch."),

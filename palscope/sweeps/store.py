@@ -38,7 +38,7 @@ from palscope.sweeps import processes
 
 T = TypeVar("T")
 
-DECIDES = ("config", "route", "weights", "seed", "dtype", "device")
+DECIDES = ("config", "route", "weights", "prompt", "seed", "dtype", "device")
 """What of a record decides a run's numbers, beside its items."""
 
 _SHARD, _ITEM = b"palscope.shard", b"palscope.item"

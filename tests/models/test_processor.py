@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from palscope.errors import AudioError, PalscopeError, PromptError
 from palscope.models import AUDIO_TOKEN, PalscopeProcessor
 from palscope.models.base_weights import find_base
 from palscope.models.scoring import answer, choice_logprobs, prompt_batch, with_answers
+from palscope.published import published_family
 from palscope.published.processor import PublishedProcessor
 from palscope.routing import Route
 from tests import tiny
+from tests.published.tiny import qwen2_audio
 
 RATE = 16_000
 A = AUDIO_TOKEN
@@ -107,20 +110,11 @@ def test_a_clip_may_come_in_any_form(tmp_path: Path) -> None:
         torch.testing.assert_close(other, features[0])
 
 
-class _Published:
-    """As much of a published class as its processor reads before it hears anything."""
-
-    place, audio_token_id, architecture, about_tokenizer, sample_rate = "<a>", 5, "It", "", RATE
-
-
+@functools.cache
 def published() -> PublishedProcessor:
-    class Tokenizer:
-        pad_token = "<pad>"
-
-        def __call__(self, text: str, **_: Any) -> dict[str, Any]:
-            return {"input_ids": [5]}
-
-    return PublishedProcessor(cast(Any, _Published()), Tokenizer(), None)
+    family = published_family(qwen2_audio.config())
+    own = qwen2_audio.processor()
+    return PublishedProcessor(family, own.tokenizer, own.feature_extractor, own.chat_template)
 
 
 @pytest.mark.parametrize("made", [processor, published])
@@ -151,7 +145,7 @@ def published() -> PublishedProcessor:
     ],
 )
 def test_what_no_processor_can_take_is_told(made: Any, text: Any, audio: Any, told: str) -> None:
-    place = A if made is processor else _Published.place
+    place = A if made is processor else published().audio_token
     if isinstance(text, list):
         text = [each.replace("A", place) if isinstance(each, str) else each for each in text]
     with pytest.raises(PalscopeError, match=told):

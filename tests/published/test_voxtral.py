@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +14,12 @@ from palscope.errors import CheckpointError
 from palscope.published import published_family
 from palscope.published.loading import read_processor, wrap_published
 from tests.published.contract import RATE, WORDS, noise
+from tests.published.folders.tekken import config, write_tekken
 from tests.published.tiny import voxtral
-
-MARKS = {number: mark for mark, number in voxtral.SPECIAL.items()}
-
-
-def write_hub_folder(folder: Path, *, old: bool = False) -> None:
-    """Processor files as the hub has them: a tokenizer in mistral-common's format, of bytes.
-
-    The old form does not name its special tokens.
-    """
-    special = [
-        {"rank": number, "token_str": MARKS.get(number, f"<SPECIAL_{number}>"), "is_control": True}
-        for number in range(40)
-    ]
-    vocabulary = [
-        {"rank": i, "token_bytes": base64.b64encode(bytes([i])).decode(), "token_str": None}
-        for i in range(256)
-    ]
-    config = {
-        "pattern": r"\S+|\s+",
-        "default_vocab_size": 296,
-        "default_num_special_tokens": 40,
-        "version": "v13",
-    }
-    tekken = {"config": config, "vocab": vocabulary} | ({} if old else {"special_tokens": special})
-    (folder / "tekken.json").write_text(json.dumps(tekken), encoding="utf-8")
-    voxtral.config().save_pretrained(folder)
-    voxtral.processor().feature_extractor.save_pretrained(folder)
 
 
 def test_the_hub_s_tokenizer_is_read_without_mistral_common(tmp_path: Path) -> None:
-    write_hub_folder(tmp_path)
+    write_tekken(tmp_path)
     processor = read_processor(tmp_path, published_family(voxtral.config()))
     got: Any = processor(processor.chat("hm", 2), [noise(0.4), noise(31.0)], sampling_rate=RATE)
     clip = [25, *[24] * 375]
@@ -56,17 +28,15 @@ def test_the_hub_s_tokenizer_is_read_without_mistral_common(tmp_path: Path) -> N
 
 
 def test_a_folder_as_the_hub_has_it_opens(tmp_path: Path) -> None:
-    write_hub_folder(tmp_path)
-    config = voxtral.config()
-    config.text_config.vocab_size = 296
-    VoxtralForConditionalGeneration(config).save_pretrained(tmp_path)
+    write_tekken(tmp_path)
+    VoxtralForConditionalGeneration(config()).save_pretrained(tmp_path)
     hooked: Any = palscope.load(tmp_path)
     assert hooked.layout(inputs := hooked.inputs("hm", noise(0.4))).clip_row == (0,)
     assert hooked(inputs).isfinite().all()
 
 
 def test_a_tokenizer_that_reads_no_marks_is_refused(tmp_path: Path) -> None:
-    write_hub_folder(tmp_path, old=True)
+    write_tekken(tmp_path, old=True)
     with pytest.raises(CheckpointError, match="mistral-common"):
         read_processor(tmp_path, published_family(voxtral.config()))
 
