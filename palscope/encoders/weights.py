@@ -18,7 +18,7 @@ from palscope.encoders.registry import build_encoder, encoder_config
 from palscope.encoders.whisper import SIZES, WhisperEncoder, WhisperEncoderConfig
 from palscope.errors import CheckpointError
 from palscope.files import make_folder, read_object, write_json, writing
-from palscope.setup.hub import cached_snapshot, download_snapshot, hub_reachable
+from palscope.setup.hub import cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope.setup.stored import check_folder, has_weights, load_tensors, without_memory
 
 _BUNDLED = {"openai/whisper-tiny.en": "whisper-tiny.en-encoder"}
@@ -105,7 +105,7 @@ def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
     name = os.fspath(name_or_path)
     if Path(name).is_dir():
         return Path(name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if hub_name(name) is None or name.startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {name}; expected one, or a hub id 'owner/name'.")
     cached = cached_snapshot(name)
     # The cache may hold a part of the repository only, for another program's sake.

@@ -227,13 +227,13 @@ def load(
     if isinstance(name_or_path, PreTrainedModel):
         given = {"revision": revision, "device": device, "dtype": dtype, **kwargs}
         told = {name for name, value in given.items() if value is not None}
-        _refuse(told, "the model is loaded already")
+        _refuse_idle(told, "the model is loaded already")
         name = name_or_path.name_or_path or type(name_or_path).__name__
         return HookedAudioModel(*wrap_published(name_or_path, processor), name)
     name = with_revision(name_or_path, revision)
-    _refuse(_OF_THE_HUB & set(kwargs), "the hub's cache and token are those of the environment")
+    _refuse_idle(_OF_THE_HUB & set(kwargs), "the hub's client takes HF_HOME and HF_TOKEN")
     if processor is not None:
-        _refuse({"processor"}, "that of the checkpoint is taken")
+        _refuse_idle({"processor"}, "that of the checkpoint is taken")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     check_fits(
         name,
@@ -251,14 +251,16 @@ def load(
     return HookedAudioModel(model.eval(), processor, name)
 
 
-_OF_THE_HUB = {
-    *("cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "subfolder"),
-    *("token", "trust_remote_code", "use_auth_token", "variant"),
-}
-"""Arguments of `from_pretrained` that would do nothing: it is given a folder."""
+_OF_THE_HUB = frozenset(
+    {
+        *("cache_dir", "code_revision", "force_download", "local_files_only", "proxies"),
+        *("subfolder", "token", "trust_remote_code", "use_auth_token", "variant"),
+    }
+)
+"""Arguments of `from_pretrained` that do nothing where it is given a folder, as palscope does."""
 
 
-def _refuse(names: Collection[str], why: str) -> None:
+def _refuse_idle(names: Collection[str], why: str) -> None:
     if names:
         raise CheckpointError(
             f"load: {', '.join(sorted(names))} would do nothing: {why}. Leave it out."

@@ -15,7 +15,12 @@ from palscope.connectors import Connector, ConnectorConfig
 from palscope.encoders import Component, Encoder, build_encoder
 from palscope.errors import CheckpointError, RouteError
 from palscope.models.audio_model import AudioLanguageModel
-from palscope.models.checkpoints import load_checkpoint, own_state, read_config
+from palscope.models.checkpoints import (
+    load_checkpoint,
+    own_state,
+    read_config,
+    with_revision,
+)
 from palscope.models.clips import AudioClips
 from palscope.models.config import PalscopeConfig
 from palscope.models.devices import device_of
@@ -131,13 +136,14 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
 
         Takes the usual keywords: `dtype`, `attn_implementation`, `device_map` ("auto" spreads the
         decoder over the devices there are), `quantization_config` (8 or 4 bits for the decoder's
-        linear maps; encoder and connector stay as they are).
+        linear maps; encoder and connector stay as they are), and `revision` of a hub id.
 
         Raises:
             CheckpointError: it cannot be found, is no safetensors checkpoint, or has missing,
                 foreign or misshapen tensors.
         """
-        config, folder = read_config(pretrained_model_name_or_path, kwargs.pop("config", None))
+        name = with_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        config, folder = read_config(name, kwargs.pop("config", None))
         whole: Any = super().from_pretrained
         return load_checkpoint(cls, whole, config, folder, *args, **kwargs)
 

@@ -20,8 +20,9 @@ from palscope.encoders.base import Clip, ClipFeatures
 from palscope.encoders.front_end import hear
 from palscope.errors import CheckpointError, PromptError, short
 from palscope.models.chat_format import PROMPT_DATE, chat_prompt, check_places
-from palscope.models.checkpoints import checkpoint_here
+from palscope.models.checkpoints import checkpoint_here, with_revision
 from palscope.routing import Stream
+from palscope.setup.hub import hub_name
 from palscope.setup.stored import check_folder, reading
 
 AUDIO_TOKEN = "<|audio|>"
@@ -155,15 +156,20 @@ class PalscopeProcessor(ProcessorMixin):
     ) -> PalscopeProcessor:
         """The processor of a checkpoint: a folder, or what `find_checkpoint` finds.
 
+        Takes `revision` of a hub id.
+
         Raises:
             CheckpointError: there is none, or it cannot be read.
         """
-        name = os.fspath(pretrained_model_name_or_path)
+        name = with_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
         folder = checkpoint_here(name)
         if folder is not None:
             check_folder(folder)
-        with reading(folder or Path(name), "a processor that palscope saved"):
-            return cast(Any, super()).from_pretrained(folder or name, **kwargs)
+            name = str(folder)
+        elif place := hub_name(name):
+            name, kwargs["revision"] = place
+        with reading(Path(name), "a processor that palscope saved"):
+            return cast(Any, super()).from_pretrained(name, **kwargs)
 
     @property
     def audio_token_id(self) -> int:

@@ -169,9 +169,8 @@ class Gemma3n(PublishedFamily):
         try:
             yield
         finally:
-            if before is None:
-                del known[Gemma3nVisionConfig]
-            else:
+            known.pop(Gemma3nVisionConfig, None)
+            if before is not None:
                 known[Gemma3nVisionConfig] = before
 
 

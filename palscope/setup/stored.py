@@ -68,6 +68,7 @@ _JSON = {
     "vocab.json": "a tokenizer's vocabulary",
     "tokenizer.json": "a tokenizer",
     "chat_template.json": "a chat template",
+    "adapter_config.json": "an adapter's settings",
 }
 """Files of a folder that libraries read, and what they should be."""
 _LARGE = ("tokenizer.json", "vocab.json")
