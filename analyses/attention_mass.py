@@ -94,7 +94,8 @@ def measured(given: Namespace, name: str, heard: Sequence[Clip]) -> list[pd.Data
         table.insert(1, "answer", model.tokenizer.decode(answer, skip_special_tokens=True).strip())
         return table
 
-    pathways = ["text", *(stream.name for stream in model.current_route.streams)]
+    fillers = [] if model.model.filler_id is None else ["filler"]
+    pathways = ["text", *fillers, *(stream.name for stream in model.current_route.streams)]
 
     def sums(path: str) -> pd.DataFrame:
         table = pd.read_parquet(every_key.shards[path])

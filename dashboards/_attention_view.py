@@ -24,7 +24,7 @@ from _setup import Setup, choose_setup
 from palscope.audio import TimeGrid
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
-from palscope.measures.columns import HEAD
+from palscope.measures.columns import HEAD, NO_SOUND
 from palscope.plots import attention as screen
 from palscope.plots import paper
 from palscope.plots.tables import layer_means
@@ -270,7 +270,7 @@ def token_name(offset: int, tokens: dict[int, str]) -> str:
 def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
     """Layer and head to look at, None for the mean over all; a click on a map sets them."""
     each: Any = sides[0].pathways
-    sound = each[each["pathway"] != "text"]
+    sound = each[~each["pathway"].isin(NO_SOUND)]
     top = sound.loc[sound["mass"].idxmax()]
     layers = [ALL, *(str(i) for i in sorted(each["layer"].unique()))]
     heads = [ALL, *(str(i) for i in sorted(each["head"].unique()))]
@@ -457,7 +457,7 @@ def show_maps(
     if wanted == SELECTED and selection is None:
         st.info("Drag over the spectrogram to select seconds; the map then shows them.")
         return
-    kinds = ["share", "over time"] if wanted not in ("text", SELECTED) else ["share"]
+    kinds = ["share", "over time"] if wanted not in (*NO_SOUND, SELECTED) else ["share"]
     if len(sides) == 2:
         kinds.append("difference")
     kind: Any = st.segmented_control(

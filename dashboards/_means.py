@@ -11,6 +11,7 @@ import streamlit as st
 from _downloads import offer
 
 from palscope.measures import mean_band
+from palscope.measures.columns import NO_SOUND
 from palscope.plots import attention as screen
 from palscope.plots import paper
 
@@ -32,7 +33,7 @@ def show_means(masses: Sequence[pd.DataFrame], name: str) -> None:
         lambda: layers,
     )
     heads: Any = mean_band(masses, ["layer", "head", "pathway"])
-    pathways = [str(each) for each in heads["pathway"].unique() if each != "text"]
+    pathways = [str(each) for each in heads["pathway"].unique() if each not in NO_SOUND]
     for column, pathway in zip(st.columns(max(1, len(pathways))), pathways, strict=False):
         with column:
             figure = screen.layer_head_map(heads, pathway).update_traces(zmax=1)

@@ -21,7 +21,7 @@ from palscope.measures.attention_rows import (
     read_rows,
     sum_tolerance,
 )
-from palscope.measures.columns import HEAD, TEXT_PATHWAY, Queries, column_labels, head_columns
+from palscope.measures.columns import HEAD, NO_SOUND, Queries, column_labels, head_columns
 
 _PADDING_TOLERANCE = 1e-6
 
@@ -77,7 +77,8 @@ def by_pathway(table: pd.DataFrame, pathways: Sequence[str] | None = None) -> pd
 
     Args:
         table: from `attention_mass`.
-        pathways: those to list; by default "text" and all of the checkpoint's streams.
+        pathways: those to list; by default all: "text", "filler" where there are any, and the
+            checkpoint's streams.
     """
     listed = list(pathways or _pathways(table))
     sums: Any = table.groupby([*HEAD, "pathway"], observed=True)["mass"].sum()
@@ -102,11 +103,13 @@ def over_time(table: pd.DataFrame, pathway: str | None = None) -> pd.DataFrame:
         differ in length between streams), in order of time.
     """
     whole: Any = table
-    sound = whole[whole["pathway"] != TEXT_PATHWAY]
+    sound = whole[~whole["pathway"].isin(NO_SOUND)]
     if pathway is not None:
-        if pathway not in _pathways(table) or pathway == TEXT_PATHWAY:
-            known = ", ".join(p for p in _pathways(table) if p != TEXT_PATHWAY) or "none"
-            raise PalscopeError(f"no stream {pathway!r} in the table; it has: {known}.")
+        known = [name for name in _pathways(table) if name not in NO_SOUND]
+        if pathway not in known:
+            raise PalscopeError(
+                f"no stream {pathway!r} in the table; it has: {', '.join(known) or 'none'}."
+            )
         sound = sound[sound["pathway"] == pathway]
     slices = ["row", "query", "pathway", "clip", "start_s", "end_s"]
     sums: Any = sound.groupby(slices, observed=True)["mass"].sum().reset_index()

@@ -28,7 +28,7 @@ from palscope.interventions.address import Tokens
 from palscope.interventions.cells import run_cells, with_encoded
 from palscope.measures.metrics import Answers, answer_metrics
 from palscope.models.scoring import answer_ids, continued
-from palscope.routing import Level, Route
+from palscope.routing import Level, Route, TokenLayout
 from palscope.routing.layout import TEXT
 from palscope.statistics import mean_row
 from palscope.whole import whole_number
@@ -148,6 +148,22 @@ def through_fillers(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[
             for name in read
             if model.current_route.layers(name)
         ),
+    ]
+
+
+def and_fillers(edges: Sequence[Edges], layout: TokenLayout) -> list[Edges]:
+    """Edges that beside all text cut off the fillers, through which it would hear, if there are."""
+    if "filler" not in layout.pathways:
+        return list(edges)
+    return [
+        replace(
+            each,
+            cuts=(
+                *each.cuts,
+                *((Filler(), keys) for queries, keys in each.cuts if queries == Text()),
+            ),
+        )
+        for each in edges
     ]
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 
 from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
-from palscope.interventions import Address, Knockout, Reroute, Sound, Text
+from palscope.interventions import Address, Filler, Knockout, Reroute, Sound, Text
 from palscope.interventions.cells import with_encoded
 from palscope.measures.choices import choice_logprobs, choices_table
 from palscope.routing import Route
@@ -67,17 +67,22 @@ def maskings(route: Route) -> dict[str, tuple[str, ...]]:
 def masking(
     model: HookedAudioModel, inputs: Mapping[str, Any], streams: Sequence[str], way: Way
 ) -> list[Knockout | Reroute]:
-    """The interventions that take `streams` away from one prompt, in every layer and clip."""
+    """The interventions that take `streams` away from one prompt, in every layer and clip.
+
+    What is cut off from sound is text, and fillers, through which text would hear it.
+    """
     if way == "reroute":
         route = model.current_route
         for stream in streams:
             route = route.mute(stream)
         return [Reroute(route)]
-    clips = range(len(model.layout(inputs).clip_row))
+    layout = model.layout(inputs)
+    readers = [Text(), Filler()] if "filler" in layout.pathways else [Text()]
     return [
-        Knockout(Address("pattern", Sound(stream=stream, clip=clip), queries=Text()))
+        Knockout(Address("pattern", Sound(stream=stream, clip=clip), queries=queries))
         for stream in streams
-        for clip in clips
+        for clip in range(len(layout.clip_row))
+        for queries in readers
     ]
 
 

@@ -22,9 +22,14 @@ from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
 from palscope.interventions.cells import with_encoded
 from palscope.measures.attention_mass import attention_mass, by_pathway, over_time
-from palscope.measures.columns import TEXT_PATHWAY
+from palscope.measures.columns import NO_SOUND
 from palscope.measures.grids import stretch_names
-from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
+from palscope.measures.knockout import (
+    and_fillers,
+    attention_knockout,
+    sliding_windows,
+    text_to_audio,
+)
 from palscope.measures.metrics import Answers
 from palscope.statistics import mean_band
 
@@ -112,9 +117,8 @@ _Row = tuple[str, str, float, float, float]
 
 def _mass_by_depth(table: pd.DataFrame, n_layers: int) -> list[_Row]:
     sums: Any = by_pathway(table)
-    sound = (
-        sums[sums["pathway"] != TEXT_PATHWAY].groupby(["layer", "head"])["mass"].sum(min_count=1)
-    )
+    heard = sums[~sums["pathway"].isin(NO_SOUND)]
+    sound = heard.groupby(["layer", "head"])["mass"].sum(min_count=1)
     layers = sound.groupby("layer").mean()
     return [
         (MASS, DEPTH, layer / n_layers, (layer + 1) / n_layers, float(value))
@@ -150,7 +154,8 @@ def _knockout(
     width = max(1, round(WINDOW * layers))
     windows = sliding_windows(layers, width, max(1, width // 2))
     answers = Answers((), _next_token(model, inputs), None)
-    whole = text_to_audio(model.current_route, readers=["text"])[-1:]
+    layout = model.layout(inputs)
+    whole = and_fillers(text_to_audio(model.current_route, readers=["text"])[-1:], layout)
     by_depth: Any = attention_knockout(model, inputs, whole, windows, answers=answers)
     rows: list[_Row] = [
         (KNOCKOUT, DEPTH, first / layers, (last + 1) / layers, float(kl))
@@ -159,7 +164,8 @@ def _knockout(
         ].itertuples(index=False)
     ]
     parts = text_to_audio(model.current_route, readers=["text"], segments=stretches)
-    parts = parts[-len(stretches) :]  # of all streams together, where there are several
+    # Of all streams together, where there are several.
+    parts = and_fillers(parts[-len(stretches) :], layout)
     by_time: Any = attention_knockout(model, inputs, parts, [range(layers)], answers=answers)
     effects = by_time[by_time["run"] == "cut"]["kl"]
     return rows + [

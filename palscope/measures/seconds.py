@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from palscope.audio.timegrid import TOUCH_S, overlaps
 from palscope.errors import PalscopeError
-from palscope.measures.columns import HEAD, TEXT_PATHWAY
+from palscope.measures.columns import HEAD, NO_SOUND
 from palscope.whole import whole_number
 
 
@@ -84,7 +84,7 @@ def mass_per_second(tokens: pd.DataFrame, edges: Float[np.ndarray, " edges"]) ->
 
 def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:
     clip = whole_number(clip, "clip", least=0)
-    sound = table[(table["pathway"] != TEXT_PATHWAY) & (table["clip"] == clip)]
+    sound = table[~table["pathway"].isin(NO_SOUND) & (table["clip"] == clip)]
     found = sound[overlaps(sound["start_s"], sound["end_s"], start_s, end_s)]
     if not len(found):
         heard = (

@@ -13,8 +13,15 @@ from analyses import attention_knockout as script
 from palscope import measures
 from palscope.errors import PromptError
 from palscope.interventions import Address, Filler, Knockout, Sound, Text, intervene, resolve
-from palscope.measures.knockout import attention_knockout, through_fillers
+from palscope.measures.knockout import (
+    and_fillers,
+    attention_knockout,
+    text_to_audio,
+    through_fillers,
+)
+from palscope.measures.masking import masking
 from palscope.measures.metrics import Answers
+from palscope.measures.profile import listening_profile
 from tests.published.contract import noise
 from tests.published.tiny import gemma3n, qwen2_audio
 
@@ -96,6 +103,29 @@ def test_cut_off_from_sound_text_still_hears_through_them(hooked: Any, inputs: A
 
     assert moved(deaf) > 0.01
     assert moved(deaf, by_way) < 1e-5
+
+
+@torch.no_grad()
+def test_masking_and_profiles_close_the_by_way(hooked: Any, inputs: Any) -> None:
+    other = hooked.inputs("what?", noise(1.0, 5))
+    logits: list[torch.Tensor] = []
+    for each in (inputs, other):
+        with intervene(hooked, each, masking(hooked, each, ["frames"], "knockout")):
+            logits.append(hooked(each)[0, -1])
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
+    answers = Answers((), int(hooked(inputs)[0, -1].argmax()), None)
+    whole = and_fillers(
+        text_to_audio(hooked.current_route, readers=["text"]), hooked.layout(inputs)
+    )
+    cut: Any = attention_knockout(hooked, inputs, whole, [range(5)], answers=answers)
+    wanted = logits[0].log_softmax(-1)[answers.clean].item()
+    assert cut.loc[cut["run"] == "cut", "logprob"].item() == pytest.approx(wanted, abs=1e-4)
+    profile: Any = listening_profile(hooked, inputs, seconds=1.0, step=0.5)
+    assert profile["value"].notna().all()
+    masses: Any = measures.attention_mass(hooked, inputs)
+    assert set(measures.over_time(masses)["pathway"]) == {"frames"}
+    sums = measures.by_pathway(masses).groupby(["layer", "head"])["mass"].sum()
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
 
 
 def test_the_measure_and_the_script_cut_them(hooked: Any, inputs: Any) -> None:

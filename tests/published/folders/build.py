@@ -77,6 +77,10 @@ def _write_processor(known: dict[str, Any], processor: Any, folder: Path) -> Non
         tekken.write_tekken(folder)
         (folder / "config.json").write_text(config, "utf-8")
         return
+    if known.get("whole_processor"):
+        processor.save_pretrained(folder)
+        assert not (folder / "preprocessor_config.json").exists()
+        return
     tokenizer = processor.tokenizer
     kept, tokenizer.chat_template = tokenizer.chat_template, None
     tokenizer.save_pretrained(folder)
