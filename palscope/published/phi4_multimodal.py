@@ -44,7 +44,7 @@ class Phi4Multimodal(PublishedFamily):
         "was converted for transformers, of microsoft/Phi-4-multimodal-instruct "
         "revision='refs/pr/70'"
     }
-    checkpoints = (("microsoft/Phi-4-multimodal-instruct", "5.6 B"),)
+    checkpoints = (("microsoft/Phi-4-multimodal-instruct@refs/pr/70", "5.6 B"),)
     architecture = "Phi4MultimodalForCausalLM"
     decoder_path = "model"
     tower_path = f"{_EMBED}.encoder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,15 @@ from huggingface_hub import constants, snapshot_download
 
 import palscope
 from palscope.errors import CheckpointError
+from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope.models.chat_format import PROMPT_DATE
 from palscope.models.checkpoints import with_revision
 from palscope.published.loading import find_model, fingerprint
+from palscope.routing import Route
 from palscope.setup import hub as client
 from palscope.sweeps.record import run_record, weights_hashes
+from tests import tiny
+from tests.dashboards.conftest import saved
 from tests.fake_hub import FakeHub, serving
 from tests.published.contract import noise
 from tests.published.folders.build import about, hub_folder
@@ -62,7 +68,7 @@ def phi4_main(phi4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The main branch: files of the same names, of the class that came with them."""
     made = shutil.copytree(phi4, tmp_path_factory.mktemp("main") / "phi4")
     config = about("phi4_multimodal")["main"]
-    (made / "config.json").write_text(str(config).replace("'", '"'), "utf-8")
+    (made / "config.json").write_text(json.dumps(config), "utf-8")
     return made
 
 
@@ -228,3 +234,29 @@ def test_a_part_without_a_hub_says_what_it_lacks(
     offline(monkeypatch)
     with pytest.raises(CheckpointError, match="lacks a tokenizer, a processor's settings, weights"):
         palscope.load(QWEN2)
+
+
+# -- palscope's own -------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_palscope_s_own_checkpoints_come_from_a_hub_likewise(
+    serve: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: saved(Route.pal(tiny.LAYERS), tmp_path / name) for name in ("main", "v2")}
+    config = json.loads((folders["v2"] / "processor_config.json").read_text("utf-8"))
+    config["system"] = "hm"
+    (folders["v2"] / "processor_config.json").write_text(json.dumps(config), "utf-8")
+    served = serve({"me/pal": folders})
+    snapshot_download("me/pal", revision="v2", allow_patterns=["config.json"])
+    hooked = palscope.load("me/pal", revision="v2")
+    assert hooked.processor.system == "hm" and hooked.processor.date == PROMPT_DATE
+    served.fetched.clear()
+    offline(monkeypatch)
+    model = PalscopeForConditionalGeneration.from_pretrained("me/pal", revision="v2")
+    assert PalscopeProcessor.from_pretrained("me/pal@v2").system == "hm"
+    inputs = hooked.inputs("what?", noise(1.0))
+    torch.testing.assert_close(model(**inputs).logits, hooked(inputs), atol=1e-5, rtol=0)
+    assert not served.fetched
+    with pytest.raises(CheckpointError, match="'me/pal': give a folder"):
+        palscope.load("me/pal")
