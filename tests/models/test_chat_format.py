@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,3 +87,29 @@ def test_a_template_is_tried_out_once_and_from_any_thread(monkeypatch: pytest.Mo
     # No child is left behind.
     with pytest.raises(ChildProcessError):
         os.waitpid(forks[0], os.WNOHANG)
+
+
+# As Llama 3.2's template asks, of which the paper's decoders are.
+DATED = (
+    "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    '{% set date_string = strftime_now("%d %b %Y") %}{% else %}{% set date_string = "?" %}'
+    "{% endif %}"
+    "{% endif %}Today: {{ date_string }}. {{ messages[0]['content'] }} answer:"
+)
+
+
+def test_a_prompt_is_the_same_on_every_day_and_the_day_is_saved(tmp_path: Path) -> None:
+    made = processor(DATED)
+    assert made.chat("what?") == f"Today: 19 Dec 2024. {AUDIO_TOKEN}what? answer:"
+    made.date = "2025-03-01"
+    made.save_pretrained(tmp_path)
+    again = PalscopeProcessor.from_pretrained(tmp_path)
+    assert again.chat("what?") == f"Today: 01 Mar 2025. {AUDIO_TOKEN}what? answer:"
+    assert module.prompt_settings(again) == {"system": None, "date": "2025-03-01"}
+    assert module.prompt_settings(processor(PLAIN)) == {"system": None, "date": None}
+
+
+@pytest.mark.parametrize("template", ["{{ messages|length }} answer:", PLAIN * 2])
+def test_a_template_that_loses_or_doubles_a_clip_is_refused(template: str) -> None:
+    with pytest.raises(CheckpointError, match=r"writes \d time\(s\) <\|audio\|> for 1 clip"):
+        processor(template).chat("what?")
