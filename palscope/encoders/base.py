@@ -326,21 +326,24 @@ class WindowedEncoder(Encoder):
         Each clip's states are those it has alone, to rounding. Raises `AudioError` when features
         and lengths do not fit together or a clip is empty.
         """
-        self._check(features, lengths)
+        self._check_shapes(features, lengths)
+        clips: tuple[int, ...] = tuple(cast(Any, lengths).tolist())
+        self._check_lengths(features, clips)
         features = features.to(next(self.parameters()).dtype)
-        states = features.new_zeros(len(features), self.tokens(int(lengths.max())), self.width)
-        clips = tuple(int(frames) for frames in lengths)
+        longest = max(clips)
+        states = features.new_zeros(len(features), self.tokens(longest), self.width)
         # One window at a time bounds the memory by the batch, not by the length of the sound.
         try:
-            for start in range(0, int(lengths.max()), self.window):
-                rows = (lengths > start).nonzero()[:, 0]
-                left = (lengths[rows] - start).clamp(max=self.window)
-                first = self.columns(self.window) * (start // self.window)
-                piece = features[rows, :, first : first + self.columns(int(left.max()))]
-                tokens = self.token_lengths(left)
+            for start in range(0, longest, self.window):
                 here = tuple(clip for clip, frames in enumerate(clips) if frames > start)
+                rows = torch.tensor(here).to(lengths.device, non_blocking=True)
+                left = (lengths[rows] - start).clamp(max=self.window)
+                most = min(longest - start, self.window)
+                first = self.columns(self.window) * (start // self.window)
+                piece = features[rows, :, first : first + self.columns(most)]
+                tokens = self.token_lengths(left)
                 self.passing = Passing(here, start * SECONDS_PER_FEATURE, clips)
-                encoded = self.encode_window(piece, left)[:, : int(tokens.max())]
+                encoded = self.encode_window(piece, left)[:, : self.tokens(most)]
                 at = self.tokens(start) if start else 0
                 states[rows, at : at + encoded.shape[1]] = encoded.masked_fill(
                     ~within(tokens, encoded.shape[1])[:, :, None], 0
@@ -351,10 +354,11 @@ class WindowedEncoder(Encoder):
 
     def token_lengths(self, lengths: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:
         """`tokens` of each of `lengths`."""
-        counts = [self.tokens(int(frames)) for frames in lengths]
-        return torch.tensor(counts, dtype=lengths.dtype, device=lengths.device)
+        frames: list[int] = cast(Any, lengths).tolist()
+        counts = torch.tensor([self.tokens(each) for each in frames], dtype=lengths.dtype)
+        return counts.to(lengths.device, non_blocking=True)
 
-    def _check(self, features: Tensor, lengths: Tensor) -> None:
+    def _check_shapes(self, features: Tensor, lengths: Tensor) -> None:
         bins = self.bins
         if features.ndim != 3 or features.shape[1] != bins or lengths.shape != features.shape[:1]:
             raise AudioError(
@@ -362,9 +366,12 @@ class WindowedEncoder(Encoder):
                 f"expected [clips, {bins} mel bins, frames] and [clips]. "
                 "Use the feature extractor of this encoder."
             )
-        if int(lengths.min()) < 1 or int(lengths.max()) > features.shape[-1]:
+
+    @staticmethod
+    def _check_lengths(features: Tensor, lengths: Sequence[int]) -> None:
+        if min(lengths) < 1 or max(lengths) > features.shape[-1]:
             raise AudioError(
-                f"Lengths {lengths.tolist()} in mel frames; "
+                f"Lengths {list(lengths)} in mel frames; "
                 f"expected 1 to {features.shape[-1]}, the frames given."
             )
 

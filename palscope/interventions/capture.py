@@ -50,14 +50,16 @@ class Captured:
             have = self.parts.get(key)
             if have is None or not _holds(have, part):
                 raise PalscopeError(f"{address.site} was not captured at {part.hook}, all of it.")
-            value, tokens = self.values[key], _places_of(part.columns, have.columns)
+            value = self.values[key]
+            tokens = _places_of(part.columns, have.columns).to(value.device, non_blocking=True)
             heads = slice(None) if part.heads is None else list(part.heads)
             if part.queries is None:
                 value = value[tokens]
                 value = value if part.heads is None else value[:, heads]
             else:
                 assert have.queries is not None
-                value = value[heads][:, _places_of(part.queries, have.queries)][..., tokens]
+                queries = _places_of(part.queries, have.queries)
+                value = value[heads][:, queries.to(value.device, non_blocking=True)][..., tokens]
             values[key], parts[key] = value, part
         return Captured(self.inputs, values, parts, self.layout)
 
@@ -82,7 +84,7 @@ class Captured:
                 f"{self.layout.stream.shape[0]} row(s): give as many as the target's, or one."
             )
         if which is not None and len(found) == len(part.columns):
-            found = found[which.to(found.device)]
+            found = found[which.to(found.device, non_blocking=True)]
         if found.shape != old.shape:
             raise PalscopeError(
                 f"{part.hook}: the source has values of shape {tuple(found.shape)}, but "

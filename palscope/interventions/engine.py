@@ -85,8 +85,9 @@ def _start_of_projector(part: Part, layout: TokenLayout) -> Start | None:
         stream, layer, anew = point.removeprefix("audio_input_"), 0, frozenset[int]()
     else:
         return None
-    tokens = (layout.clip[0] == part.row) & (layout.stream[0] == layout.stream_index(stream))
-    changed = tokens & torch.isin(layout.token[0], part.columns.to(layout.token.device))
+    here = layout.on_host
+    tokens = (here.clip[0] == part.row) & (here.stream[0] == here.stream_index(stream))
+    changed = tokens & torch.isin(here.token[0], part.columns)
     return Start(layer, int(changed.nonzero()[0, 0]), anew, True)
 
 
@@ -111,7 +112,7 @@ class Engine:
         A hook of someone else's would see some rows, layers and tokens alone, and not know which.
         """
         inner = model.model
-        if inner.current_cuts or inner.is_watched or int(layout.stream[0, -1]) != TEXT:
+        if inner.current_cuts or inner.is_watched or int(layout.on_host.stream[0, -1]) != TEXT:
             return False
         everything = {*model.modules(), *model.model.modules()}
         return not any(_is_hooked(module) for module in everything)

@@ -35,7 +35,7 @@ class Knockout:
 
 
 class EdgeCuts:
-    """An `EdgeCut` of `parts`, each in its row of the batch. `counted` edges were cut so far.
+    """An `EdgeCut` of `parts`, each in its row of the batch.
 
     `width` columns are the prompt's; what stands behind was added by decoding.
     """
@@ -47,7 +47,7 @@ class EdgeCuts:
             self._parts.setdefault(part.layer, []).append((part, row))
         self._width = width
         self._heads = heads
-        self.counted = 0
+        self._counts: list[Tensor] = []
 
     def __call__(
         self,
@@ -67,10 +67,17 @@ class EdgeCuts:
             assert part.queries is not None
             reads = self._among(queries[row], part.queries, part.queries_onwards)
             read = self._among(keys[row], part.columns, part.onwards)
-            heads = slice(None) if part.heads is None else torch.tensor(part.heads)
+            heads = slice(None)
+            if part.heads is not None:
+                heads = torch.tensor(part.heads).to(cut.device, non_blocking=True)
             cut[row, heads] |= reads[:, None] & read[None, :]
-        self.counted += int((cut & visible[:, None]).sum())
+        self._counts.append((cut & visible[:, None]).sum())
         return cut
+
+    @property
+    def counted(self) -> int:
+        """How many edges were cut so far. Read once all have run: reading waits for the device."""
+        return int(torch.stack(self._counts).sum()) if self._counts else 0
 
     def check(self) -> None:
         """Raise `HookError` when there was something to cut, and no edge was."""
@@ -81,5 +88,5 @@ class EdgeCuts:
             )
 
     def _among(self, columns: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
-        found = torch.isin(columns, wanted.to(columns.device))
+        found = torch.isin(columns, wanted.to(columns.device, non_blocking=True))
         return found | (columns >= self._width) if onwards else found

@@ -47,7 +47,7 @@ class Places:
             row: the row, or the clip, that stands for the part's own in this batch.
         """
         if part.axis == "clip_tokens":
-            return Found((row, part.columns.to(tensor.device)))
+            return Found((row, *_on(tensor.device, part.columns)))
         if part.axis in OF_CLIPS:
             return self._in_encoder(part, row, tensor)
         return self._in_decoder(part, row, tensor)
@@ -77,7 +77,7 @@ class Places:
         which = inside.nonzero()[:, 0]
         if not len(which):
             return None
-        at = order[part.columns[which] - first].to(tensor.device)
+        (at,) = _on(tensor.device, order[part.columns[which] - first])
         row = passing.clips.index(clip)
         if mel:  # with the clip as a tensor too, the frames' axis comes first: [frames, bins]
             return Found((torch.full_like(at, row), slice(None), at), which)
@@ -88,7 +88,7 @@ class Places:
         if run is None:
             raise HookError(f"{part.hook} fired outside of a forward pass.")
         assert part.layer is not None
-        layer = run.columns_of(part.layer)
+        layer = run.columns_of(part.layer).on_host
         first = run.first_memory_row(part.layer) if part.axis == "memory" else 0
         here = row - first
         if not 0 <= here < tensor.shape[0]:
@@ -99,23 +99,24 @@ class Places:
             queries, _ = self._places(layer.running[row], part.queries, part.queries_onwards)
             if not len(keys) or not len(queries):
                 return None
-            heads = self._heads(part, tensor.shape[1], tensor.device)
-            return Found((row, heads[:, None, None], queries[None, :, None], keys[None, None, :]))
+            heads = _heads(part, tensor.shape[1])
+            at = heads[:, None, None], queries[None, :, None], keys[None, None, :]
+            return Found((row, *_on(tensor.device, *at)))
         columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, layer.running)
         places, which = self._places(columns[row], part.columns, part.onwards)
         if not len(places):
             return None
         if part.heads is None:
-            return Found((here, places), which)
-        heads = self._heads(part, tensor.shape[2], tensor.device)
-        return Found((here, places[:, None], heads[None, :]), which)
+            return Found((here, *_on(tensor.device, places)), which)
+        heads = _heads(part, tensor.shape[2])
+        return Found((here, *_on(tensor.device, places[:, None], heads[None, :])), which)
 
     def _places(self, axis: Tensor, wanted: Tensor, onwards: bool) -> tuple[Tensor, Tensor | None]:
         """Places on `axis` of the columns `wanted`, in their order; and which of them stand there.
 
         The latter is None where all do. With `onwards`, what decoding added comes behind.
         """
-        wanted = wanted.to(axis.device).contiguous()
+        wanted = wanted.contiguous()
         order = axis.argsort()
         at = torch.searchsorted(axis[order], wanted).clamp(max=max(len(axis) - 1, 0))
         there = axis[order][at] == wanted if len(axis) else wanted < 0
@@ -125,10 +126,11 @@ class Places:
             places = torch.cat([places, (axis >= self._width).nonzero()[:, 0]])
         return places, which
 
-    @staticmethod
-    def _heads(part: Part, count: int, device: torch.device) -> Tensor:
-        return (
-            torch.arange(count, device=device)
-            if part.heads is None
-            else torch.tensor(part.heads, device=device)
-        )
+
+def _heads(part: Part, count: int) -> Tensor:
+    return torch.arange(count) if part.heads is None else torch.tensor(part.heads)
+
+
+def _on(device: torch.device, *index: Tensor) -> tuple[Tensor, ...]:
+    """Places found on the CPU, where finding them makes no accelerator wait."""
+    return tuple(each.to(device, non_blocking=True) for each in index)

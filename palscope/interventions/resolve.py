@@ -138,7 +138,7 @@ def resolve(
             "the waveform lies before the model's input: edit the clip by edit_waveform, and make "
             "the inputs from it."
         )
-    layout = model.layout(inputs) if layout is None else layout
+    layout = (model.layout(inputs) if layout is None else layout).on_host
     outside = SITES[address.site].tokens == "sound" or address.site == "connector_output"
     if outside and inputs.get("input_features") is None:
         raise PalscopeError(
@@ -149,24 +149,22 @@ def resolve(
         return _before_the_decoder(model, inputs, address, layout)
     if address.site == "connector_output":
         return _connector_output(model, address, layout)
-    return _in_the_decoder(model, inputs, address, layout)
+    return _in_the_decoder(model, address, layout)
 
 
 # -- inside the decoder ---------------------------------------------------------------------------
 
 
-def _in_the_decoder(
-    model: HookedAudioModel, inputs: Mapping[str, Any], address: Address, layout: TokenLayout
-) -> Resolved:
+def _in_the_decoder(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:
     route = model.current_route
     layers = _checked("layer", address.layers, route.n_layers)
     heads = address.heads
     if heads is not None:
         _checked("head", heads, model.cfg.n_heads)
     rows = layout.stream.shape[0]
-    chosen = [token_columns(model, inputs, address.key_tokens, layout, row) for row in range(rows)]
+    chosen = [token_columns(model, address.key_tokens, layout, row) for row in range(rows)]
     readers = (
-        [token_columns(model, inputs, address.queries, layout, row) for row in range(rows)]
+        [token_columns(model, address.queries, layout, row) for row in range(rows)]
         if address.site == "pattern"
         else None
     )
@@ -251,7 +249,6 @@ def _read_by(
 
 def token_columns(
     model: HookedAudioModel,
-    inputs: Mapping[str, Any],
     tokens: Tokens | None,
     layout: TokenLayout,
     row: int,
@@ -260,9 +257,9 @@ def token_columns(
 
     Raises `PalscopeError` or `PromptError` when there are none, or they cannot be told.
     """
-    stream = layout.stream[row].cpu()
+    stream = layout.stream[row]
     if tokens is None:
-        return layout.real[row].cpu().nonzero()[:, 0]
+        return layout.real[row].nonzero()[:, 0]
     if isinstance(tokens, Sound):
         return _sound_columns(tokens, layout, row)
     if isinstance(tokens, Filler):
@@ -270,8 +267,8 @@ def token_columns(
     if tokens.what is None:
         return (stream == TEXT).nonzero()[:, 0]
     if isinstance(tokens.what, str):
-        return _string_columns(model, inputs["input_ids"][row], tokens.what, stream)
-    real = [int(i) for i in layout.real[row].cpu().nonzero()[:, 0]]
+        return _string_columns(model, layout.ids[row], tokens.what, stream)
+    real = [int(i) for i in layout.real[row].nonzero()[:, 0]]
     given = (tokens.what,) if isinstance(tokens.what, int) else tokens.what
     chosen: set[int] = set()
     for column in given:
@@ -296,12 +293,12 @@ def _sound_columns(sound: Sound, layout: TokenLayout, row: int) -> Int[Tensor, "
         raise PalscopeError(
             f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
         )
-    mine = (layout.clip[row] == owned[sound.clip]).cpu()
+    mine = layout.clip[row] == owned[sound.clip]
     if sound.stream is not None:
         names = [stream.name for stream in layout.streams]
         if sound.stream not in names:
             raise PalscopeError(f"no stream {sound.stream!r}; there are: {', '.join(names)}.")
-        mine &= layout.stream[row].cpu() == names.index(sound.stream)
+        mine &= layout.stream[row] == names.index(sound.stream)
     starts, ends = layout.seconds[row].unbind(-1)
     stretch = _stretch(sound, float(ends[mine].max()))
     return (mine & overlaps(starts, ends, *stretch)).nonzero()[:, 0]
@@ -481,7 +478,7 @@ def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLa
     for row in range(layout.stream.shape[0]):
         columns = _sound_columns(sound, layout, row)
         for index, stream in enumerate(layout.streams):
-            mine = columns[layout.stream[row].cpu()[columns] == index]
+            mine = columns[layout.stream[row][columns] == index]
             hooks = [
                 f"audio_projector_{stream.name}_{layer}.hook_in"
                 for layer, cell in enumerate(route.cells(stream.name))
@@ -491,8 +488,8 @@ def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLa
                 hooks.append(f"audio_input_{stream.name}.hook_in")
             if not len(mine) or not hooks:
                 continue
-            tokens = layout.token[row].cpu()[mine]
-            clip = int(layout.clip[row].cpu()[mine[0]])
+            tokens = layout.token[row][mine]
+            clip = int(layout.clip[row][mine[0]])
             parts += [
                 Part(hook, "clip_tokens", clip, tokens, clip=(row, sound.clip)) for hook in hooks
             ]
@@ -514,7 +511,7 @@ def _checked(kind: str, given: tuple[int, ...] | None, count: int) -> tuple[int,
 
 
 def _among(chosen: Int[Tensor, "tokens"], columns: Int[Tensor, "places"]) -> Tensor:
-    return chosen[torch.isin(chosen, columns.cpu())]
+    return chosen[torch.isin(chosen, columns)]
 
 
 def _levels(model: HookedAudioModel, layer: int) -> str:
@@ -531,12 +528,12 @@ def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
     names = {kind: name for name, kind in layout.pathways.items()}
     for row in sorted({row for row, _ in used}):
         columns = torch.tensor(sorted(column for r, column in used if r == row))
-        stream = layout.stream[row].cpu()[columns]
+        stream = layout.stream[row][columns]
         for index, name in names.items():
             mine = columns[stream == index]
             if not len(mine):
                 continue
-            numbers = mine if index < 0 else layout.token[row].cpu()[mine]
+            numbers = mine if index < 0 else layout.token[row][mine]
             seconds = layout.seconds[row][mine]
             rows.append(
                 {

@@ -58,7 +58,7 @@ def attention_mass(
     found: dict[tuple[int, int], list[_Part]] = {}
 
     def keep(rows: Rows) -> None:
-        keys = rows.columns.keys[rows.row].cpu().numpy()
+        keys = rows.columns.on_host.keys[rows.row].numpy()
         part = _Part(rows.queries, keys, rows.weights.cpu().numpy())
         found.setdefault((rows.row, rows.layer), []).append(part)
 

@@ -82,7 +82,8 @@ def read_rows(
         key = id(columns), row  # one object for all layers in which the same tokens meet
         if key not in known:
             found, queries = running_places(columns, row, asked[row])
-            known[key] = torch.tensor(found, device=columns.running.device), queries
+            where = torch.tensor(found).to(columns.running.device, non_blocking=True)
+            known[key] = where, queries
         return known[key]
 
     def hand_on(
@@ -105,7 +106,7 @@ def read_rows(
             assert run is not None  # the hook fires within a call
 
             def weights(row: int, where: Tensor) -> Tensor:
-                return pattern[row][:, where].float()
+                return pattern[row][:, where.to(pattern.device)].float()
 
             hand_on(layer, run.columns_of(layer), pattern.shape[1], weights)
 

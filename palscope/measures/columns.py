@@ -42,7 +42,7 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
     """
     if isinstance(queries, str):
         if queries == "text":
-            return [row.nonzero()[:, 0].tolist() for row in (layout.stream == TEXT).cpu()]
+            return [row.nonzero()[:, 0].tolist() for row in layout.on_host.stream == TEXT]
         raise PromptError(
             f"queries {queries!r} are unknown; give columns, which are whole numbers, or 'text' "
             "for all text."
@@ -51,6 +51,7 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
     if not queries:
         raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
     places: list[list[int]] = []
+    layout = layout.on_host
     for row in range(layout.stream.shape[0]):
         real: list[int] = layout.real[row].nonzero()[:, 0].tolist()
         chosen: list[int] = []
@@ -76,7 +77,7 @@ def running_places(
     columns: LayerColumns, row: int, wanted: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Places in the layer's sequence, and their columns, of those of `wanted` that run there."""
-    stands: list[int] = columns.running[row].tolist()
+    stands: list[int] = columns.on_host.running[row].tolist()
     running = {column: place for place, column in enumerate(stands)}
     found = [column for column in wanted if column in running]
     return [running[column] for column in found], found
@@ -90,7 +91,7 @@ def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence
         for name in route.streams_at(layer, Level.ATTEND, Level.FULL)
     ]
     runs = {TEXT, FILLER, *map(layout.stream_index, streams)}
-    found: list[int] = layout.stream[row].tolist()
+    found: list[int] = layout.on_host.stream[row].tolist()
     for column in wanted:
         if found[column] not in runs:
             raise PromptError(

@@ -267,8 +267,9 @@ def _writes(
             pattern = kept.pattern[layer][row]
             if not pattern.numel():
                 continue
-            keys = found.keys[row]
-            real = (keys >= 0).nonzero()[:, 0]
+            keys = found.on_host.keys[row]
+            stand = (keys >= 0).nonzero()[:, 0]
+            real = stand.to(pattern.device, non_blocking=True)
             values = kept.values[layer][row, real]
             shared = int(output.shape[1]) // values.shape[1]
             values = values.repeat_interleave(shared, 1)
@@ -280,7 +281,7 @@ def _writes(
                 row,
                 place,
                 layer,
-                [int(key) for key in keys[real]],
+                [int(key) for key in keys[stand]],
                 offered.detach(),
                 pattern[:, real].float(),
                 norm_gain(raw(decoder.norm), kept.final[row]),
@@ -335,7 +336,8 @@ def _direct_logits(
 ) -> Float[Tensor, "vectors vocabulary"]:
     """What `vectors`, added to the query's residual stream, add to its logits before a soft cap."""
     head = raw(model.model.unembedding).weight
-    made = functional.linear((vectors * writes.scale).to(head.dtype), head).float().detach()
+    scaled = vectors.to(head.device) * writes.scale.to(head.device)
+    made = functional.linear(scaled.to(head.dtype), head).float().detach()
     return made / model.model.logits_divisor
 
 

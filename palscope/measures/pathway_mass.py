@@ -131,14 +131,16 @@ def _set_mass(
     asked = asked_columns(model, layout, queries)
     # Beside the sets, all tokens: their mass must be 1.
     chosen = torch.stack([*(each.to(layout.stream.device) for each in sets.values()), layout.real])
-    known: dict[tuple[int, int], Float[Tensor, "sets keys"]] = {}
+    known: dict[tuple[int, int, torch.device], Float[Tensor, "sets keys"]] = {}
     found: list[_Sums] = []
 
     def add(rows: Rows) -> None:
-        key = id(rows.columns), rows.row  # one object for all layers in which the same tokens meet
+        # One object of columns for all layers in which the same tokens meet, on whatever device.
+        key = id(rows.columns), rows.row, rows.weights.device
         if key not in known:
             keys = rows.columns.keys[rows.row]
-            known[key] = (chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)).float()
+            members = chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)
+            known[key] = members.to(rows.weights.device).float()
         heads, queries, _ = rows.weights.shape
         mass = (known[key] @ rows.weights.flatten(0, 1).T).view(-1, heads, queries)
         mass[~known[key].any(1)] = float("nan")

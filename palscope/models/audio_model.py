@@ -243,9 +243,10 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
-        columns = int(layout.real.sum(1).max())
+        here = layout.on_host
+        columns = int(here.real.sum(1).max())
         if longest is not None and columns > longest:
-            sound = int((layout.stream >= 0).sum(1).max())
+            sound = int((here.stream >= 0).sum(1).max())
             raise PromptError(
                 f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
                 f"has positions for {longest}. Frame tokens: {self.frame_grid.cycle} for each "
@@ -259,14 +260,14 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
         switch = rotary_switch(self.text_config)
         if switch is None:
             return
-        beyond = layout.real.sum(1) > switch
+        beyond = layout.on_host.real.sum(1) > switch
         if bool(beyond.any() & ~beyond.all()):
             raise PromptError(
                 f"some prompts of the batch are longer than {switch} columns and some are not, but "
                 "this decoder turns all positions otherwise in longer ones (longrope), for the "
                 "whole batch. Ask in two batches."
             )
-        if before is not None and bool((beyond != (before.real.sum(1) > switch)).any()):
+        if before is not None and bool((beyond != (before.on_host.real.sum(1) > switch)).any()):
             raise PromptError(
                 f"the prompt grows past {switch} columns, where this decoder turns all positions "
                 "otherwise (longrope), but the cache holds keys turned for a shorter one. Ask "

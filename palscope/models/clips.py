@@ -67,7 +67,7 @@ class AudioClips:
         columns: Tensor,
     ) -> Float[Tensor, "batch columns *rest"]:
         """A stream's values at the layout's `columns`; other tokens' columns hold any of them."""
-        order = torch.tensor(self.order, device=columns.device)
+        order = torch.tensor(self.order).to(columns.device, non_blocking=True)
         at = columns.clamp(min=0)
         clip = order[layout.clip.gather(1, at).clamp(min=0)]
         token = layout.token.gather(1, at).clamp(min=0, max=values.shape[1] - 1)

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 from transformers import cache_utils
 
-from palscope.errors import HookError, PalscopeError, RouteError
+from palscope.errors import RouteError
 from palscope.listened import is_heard_within, is_listened_to
 from palscope.models.cache import AudioCache, PassingMemory, PromisedMemory
 from palscope.models.cache_names import INSTALLED
@@ -37,7 +37,8 @@ from palscope.models.families import (
     rotate_keys,
     sliding_window,
 )
-from palscope.models.stamps import Stamp, stamp_contents
+from palscope.models.masks import in_kind, is_causal, without
+from palscope.models.stamps import Stamp, stamp_contents, stamps_of_contents
 from palscope.models.watching import Watch, watched
 from palscope.routing import LayerColumns, Level, Route, Source, Stream, TokenLayout
 
@@ -139,6 +140,8 @@ class DecoderRun:
     watches: tuple[Watch, ...] = ()
     _columns: dict[Any, LayerColumns] = field(default_factory=dict[Any, LayerColumns])
     _masks: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    _seen: dict[Any, Tensor] = field(default_factory=dict[Any, Tensor])
+    _stamps: dict[tuple[str, int], Stamp] = field(default_factory=dict[tuple[str, int], Stamp])
     _rotary: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict[str, tuple[Tensor, Tensor]]
     )
@@ -212,10 +215,17 @@ class DecoderRun:
                 assert self.cache is not None
                 columns = columns.behind(self.cache.columns[layer], self.held)
             if key[0] != key[1]:
-                keys = self.layout.seen_in(self.columns_of(source).keys, self.route, layer)
-                columns = columns.reading(keys)
+                columns = self._borrowing(columns, self.columns_of(source), layer)
             self._columns[key] = columns
         return self._columns[key]
+
+    def _borrowing(self, columns: LayerColumns, source: LayerColumns, layer: int) -> LayerColumns:
+        """A layer's columns, with the keys of the one that makes them."""
+        made = columns.reading(self.layout.seen_in(source.keys, self.route, layer))
+        if columns.on_host is not columns:
+            keys = self.layout.on_host.seen_in(source.on_host.keys, self.route, layer)
+            made.known_as(columns.on_host.reading(keys))
+        return made
 
     def _levels(self, layer: int) -> tuple[tuple[str, ...], ...]:
         levels = (Level.KEYS, Level.ATTEND, Level.FULL)
@@ -316,7 +326,7 @@ class DecoderRun:
         cos, sin = self._rotary_at(index, hidden, running)
         columns = self.columns_of(index)
         with (
-            self._fed(layer.mlp, running, columns.fed),
+            self._fed(layer.mlp, columns),
             watched(layer.self_attn, index, columns, running, self.watches),
         ):
             return self.family.run_layer(
@@ -396,10 +406,8 @@ class DecoderRun:
         if keeps:
             layer = self.decoder.layers[index]
             device = self.clips.streams[name].device.type
-            stamp = (
-                (dtype, torch.is_autocast_enabled(device), layer.training),
-                *stamp_contents([projector, *key_parts(layer)]),
-            )
+            stamp = (dtype, torch.is_autocast_enabled(device), layer.training)
+            stamp += self._weights_of_clips(name, index)
             known = self.clips.keys_values.get((name, index))
             if known is not None and known[0] == stamp:
                 return known[1]
@@ -408,6 +416,29 @@ class DecoderRun:
         if keeps:
             self.clips.keys_values[name, index] = stamp, made
         return made
+
+    def _weights_of_clips(self, name: str, index: int) -> Stamp:
+        """Stands for the weights that a stream's keys and values in a layer are made of."""
+        if isinstance(cast(object, self.decoder.layers[index]), FSDPModule):
+            return stamp_contents(self._made_by(name, index))  # whole only while the layer runs
+        if not self._stamps:  # all at once: each reading waits for the device
+            made = self._projected_keys()
+            stamps = stamps_of_contents(self._made_by(*each) for each in made)
+            self._stamps.update(zip(made, stamps, strict=True))
+        return self._stamps[name, index]
+
+    def _projected_keys(self) -> list[tuple[str, int]]:
+        """The streams and layers in which keys are made of clips alone."""
+        return [
+            (name, layer)
+            for layer in range(self.route.n_layers)
+            for name in self.route.streams_at(layer, Level.KEYS)
+            if self.route.cell(name, layer).source is Source.PROJECTED
+        ]
+
+    def _made_by(self, name: str, index: int) -> list[nn.Module]:
+        projector = self.model.connector.layer_projector(name, index)
+        return [projector, *key_parts(self.decoder.layers[index])]
 
     def _keys_values(self, index: int, state: Tensor) -> KeysValues:
         """Keys and values, made where the layer is, and left there."""
@@ -455,81 +486,98 @@ class DecoderRun:
         """The layer's mask in the form that the decoder's attention implementation takes."""
         columns = self.columns_of(index)
         window = sliding_window(self.decoder.config, index)
-        key = (id(columns), window)
-        if not self.cuts and key in self._masks:
-            return self._masks[key]
-        if not self.cuts and self._needs_no_mask(running, columns, window):
-            self._masks[key] = None
+        device = device_of(self.decoder.layers[index]) or hidden.device
+        key = (id(columns), window, device)
+        if self.cuts and (edges := self._cut_edges(index, running, columns, window)) is not None:
+            left = without(self._visible(running, columns, window), edges, running, index)
+            return in_kind(left, self._attention, hidden.dtype, device)
+        if key not in self._masks:
+            self._masks[key] = self._uncut_mask(running, columns, window, hidden.dtype, device)
+        return self._masks[key]
+
+    def _uncut_mask(
+        self,
+        running: Int[Tensor, "batch running"],
+        columns: LayerColumns,
+        window: int | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        if self._attention == "sdpa" and (
+            self._needs_no_mask(columns, window) or self._word_sees_all(columns, window)
+        ):
+            return None  # the fused kernels then need none
+        visible = self._visible(running, columns, window)
+        if self._attention == "sdpa" and is_causal(visible):
             return None
+        return in_kind(visible[:, None], self._attention, dtype, device)
+
+    @property
+    def _attention(self) -> str:
+        return self.decoder.config._attn_implementation
+
+    def _visible(
+        self, running: Int[Tensor, "batch running"], columns: LayerColumns, window: int | None
+    ) -> Bool[Tensor, "batch queries keys"]:
+        """Which keys of a layer each of its tokens may read; kept while edges may be cut."""
+        key = (id(columns), window)
+        if key in self._seen:
+            return self._seen[key]
         visible = self.layout.visible(
             running, columns.keys, window=window, frame_readers=self.route.frame_readers
         )
-        found = [cut(index, running, columns.keys, visible) for cut in self.cuts]
-        cut = [edges for edges in found if edges is not None]
-        if cut:
-            whole = functools.reduce(torch.logical_or, cut)
-            return self._in_kind(_without(visible, whole, running, index), hidden.dtype)
-        self._masks[key] = self._in_kind(visible[:, None], hidden.dtype)
-        return self._masks[key]
+        if self.cuts:
+            self._seen[key] = visible
+        return visible
 
-    def _needs_no_mask(
-        self, running: Int[Tensor, "batch running"], columns: LayerColumns, window: int | None
-    ) -> bool:
+    def _cut_edges(
+        self,
+        index: int,
+        running: Int[Tensor, "batch running"],
+        columns: LayerColumns,
+        window: int | None,
+    ) -> Bool[Tensor, "batch heads queries keys"] | None:
+        """The edges that are taken away in a layer; None where none are."""
+        visible = self._visible(running, columns, window)
+        found = [cut(index, running, columns.keys, visible) for cut in self.cuts]
+        edges = [each for each in found if each is not None]
+        return functools.reduce(torch.logical_or, edges) if edges else None
+
+    def _needs_no_mask(self, columns: LayerColumns, window: int | None) -> bool:
         """Whether the layer is causal over its own sequence alone, without padding.
 
         Known without building the mask, which in a long prompt is larger than all else.
         """
         return (
-            self.decoder.config._attn_implementation == "sdpa"
-            and columns.keys.shape == running.shape
+            columns.keys.shape == columns.running.shape
             and (window is None or window >= self.layout.width)
             and self.route.frame_readers == "all"
-            and bool((running >= 0).all())
+            and bool((columns.on_host.running >= 0).all())
         )
 
-    def _in_kind(
-        self, visible: Bool[Tensor, "batch heads queries keys"], dtype: torch.dtype
-    ) -> Any:
-        implementation = self.decoder.config._attn_implementation
-        if implementation == "sdpa":
-            if visible.shape[1] == 1 and _is_causal(visible[:, 0]):
-                return None  # the fused kernels then need no mask
-            # A boolean mask would be made into this one, and kept for the gradient, in every layer.
-            return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
-        if implementation == "eager":
-            closed = torch.finfo(dtype).min
-            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, closed)
-        if implementation == "flex_attention":
-            from torch.nn.attention.flex_attention import create_block_mask
+    def _word_sees_all(self, columns: LayerColumns, window: int | None) -> bool:
+        """Whether the layer's sequence is a single token that sees all keys, as in decoding.
 
-            heads = visible.shape[1]
-
-            def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                return visible[b, h if heads > 1 else 0, q, k]
-
-            return create_block_mask(
-                seen,
-                visible.shape[0],
-                heads if heads > 1 else None,
-                *visible.shape[2:],
-                device=str(visible.device),
-            )
-        raise PalscopeError(
-            f"attention implementation {implementation!r} takes no mask of palscope's kind; load "
-            "the model with attn_implementation='sdpa', 'eager' or 'flex_attention'."
+        Known on the host, which then waits for nothing.
+        """
+        if columns.running.shape[1] != 1:
+            return False
+        here = columns.on_host
+        visible = self.layout.on_host.visible(
+            here.running, here.keys, window=window, frame_readers=self.route.frame_readers
         )
+        return bool(visible.all())
 
     @contextmanager
-    def _fed(
-        self, mlp: nn.Module, running: Int[Tensor, "batch running"], fed: Int[Tensor, "batch fed"]
-    ) -> Generator[None, None, None]:
-        """Within, `mlp` runs on the tokens in columns `fed` alone; the others of `running` get 0.
+    def _fed(self, mlp: nn.Module, columns: LayerColumns) -> Generator[None, None, None]:
+        """Within, `mlp` runs on the tokens that are fed alone; the others that run get 0.
 
         Zero is what leaves the residual stream unchanged in every family, post-norms included.
         """
-        if fed is running or torch.equal(fed, running):
+        if columns.feeds_all:
             yield
             return
+        running, fed = columns.running, columns.fed
         # Both are in order, so a column's place is how many stand before it.
         places = torch.searchsorted(running.contiguous(), fed.clamp(min=0).contiguous())
         places = torch.where(fed < 0, -1, places)
@@ -563,32 +611,6 @@ def check_keys_are_there(config: Any, route: Route) -> None:
                     f"where {name} are absent: mute them in layer {layer} too, or let them into "
                     f"layer {source}."
                 )
-
-
-def _without(
-    visible: Bool[Tensor, "batch queries keys"],
-    cut: Bool[Tensor, "batch heads queries keys"],
-    queries: Int[Tensor, "batch queries"],
-    layer: int,
-) -> Bool[Tensor, "batch heads queries keys"]:
-    """`visible` less the edges of `cut`. Raises `HookError` when a token is left with no key."""
-    left = visible[:, None] & ~cut
-    if bool((~left.any(-1) & (queries >= 0)[:, None]).any()):
-        raise HookError(
-            f"layer {layer}: the knockout leaves a token nothing to read; let it keep its own key."
-        )
-    # A place without a token reads everything (TokenLayout.visible), cut or not.
-    return left | (queries < 0)[:, None, :, None]
-
-
-def _is_causal(visible: Tensor) -> bool:
-    """Whether `visible` is what scaled_dot_product_attention does when it gets no mask."""
-    queries, keys = visible.shape[1:]
-    if queries == 1:
-        return bool(visible.all())
-    if queries != keys:
-        return False
-    return torch.equal(visible, torch.ones_like(visible).tril())
 
 
 def gathered(

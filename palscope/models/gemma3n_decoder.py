@@ -47,7 +47,8 @@ def _keys_values(layer: Any, state: Tensor) -> KeysValues:
 
 
 def _scaled_like(x: Tensor, other: Tensor) -> Tensor:
-    """`x` with the root mean square of `other`."""
+    """`x` with the root mean square of `other`, where that is."""
+    x = x.to(other.device)
     wanted = other.pow(2).mean(-1, keepdim=True) ** 0.5
     return x * wanted / x.pow(2).mean(-1, keepdim=True).clamp(min=1e-5).sqrt()
 

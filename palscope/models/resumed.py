@@ -22,7 +22,7 @@ from palscope.models.clips import AudioClips
 from palscope.models.decoder import DecoderRun, gathered, scattered
 from palscope.models.families import key_layer
 from palscope.routing import LayerColumns, Route, TokenLayout
-from palscope.routing.layout import BorrowedColumns
+from palscope.routing.columns import BorrowedColumns
 
 
 @dataclass(frozen=True)
@@ -201,18 +201,19 @@ class ResumedRun(DecoderRun):
         plain = self.plain.cache.columns[layer]
         key = (id(plain), rows)
         if key not in self._columns:
-            runs, fed = plain.running[0] >= self.first, plain.fed[0] >= self.first
-            columns = ResumedColumns(
-                plain.memory.expand(rows, -1),
-                plain.running[:, runs].expand(rows, -1),
-                plain.fed[:, fed].expand(rows, -1),
-                plain.running[:, ~runs].expand(rows, -1),
-            )
-            if isinstance(plain, BorrowedColumns):
-                self._columns[key] = columns.reading(plain.keys.expand(rows, -1))
-            else:
-                self._columns[key] = columns
+            places = self._place_of_first(layer)
+            self._columns[key] = _late(plain, *places, rows)
+            if plain.on_host is not plain:
+                self._columns[key].known_as(_late(plain.on_host, *places, rows))
         return self._columns[key]
+
+    def _projected_keys(self) -> list[tuple[str, int]]:
+        return [each for each in super()._projected_keys() if each[1] in self.anew]
+
+    def _place_of_first(self, layer: int) -> tuple[int, int]:
+        """Where `first` stands in a layer's sequence, and among what is fed forward of it."""
+        plain = self.plain.cache.columns[layer].on_host
+        return int((plain.running < self.first).sum()), int((plain.fed < self.first).sum())
 
     def _layer(self, index: int, hidden: Tensor, running: Tensor, whole: Tensor | None) -> Tensor:
         source = key_layer(self.decoder.config, index)
@@ -235,32 +236,32 @@ class ResumedRun(DecoderRun):
         self, layer: int, rows: int, input_ids: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """What rows that join at `layer` find there."""
-        runs = self.plain.cache.columns[layer].running[0] >= self.first
+        place, _ = self._place_of_first(layer)
         if layer == 0:
             # Hooks may act on what enters the first layer, so it is made anew.
             hidden, whole = self._embed(
                 input_ids.expand(rows, -1), self.plain.cache.columns[0].running.expand(rows, -1)
             )
             if whole is None or self.plain.carried[0] is None:
-                return hidden[:, runs], None
-            return hidden[:, runs], whole[:rows]
+                return hidden[:, place:], None
+            return hidden[:, place:], whole[:rows]
         carried = self.plain.carried[layer]
         return (
-            self.plain.hidden[layer][:, runs].expand(rows, -1, -1),
+            self.plain.hidden[layer][:, place:].expand(rows, -1, -1),
             None if carried is None else carried.expand(rows, -1, -1),
         )
 
     def _risen(self, layer: int, hidden: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Rows that ran the layer below, as `layer` takes them in: other tokens may run here."""
-        below, here = (self.plain.cache.columns[i].running[0] for i in (layer - 1, layer))
-        if torch.equal(below, here):
+        if self._running_streams(layer - 1) == self._running_streams(layer):
             return hidden, whole
         rows = hidden.shape[0]
-        whole = scattered(whole, below[below >= self.first].expand(rows, -1), hidden)
+        below, here = (self._columns_for(i, rows).running for i in (layer - 1, layer))
+        whole = scattered(whole, below, hidden)
         plain = self.plain.carried[layer]
         assert plain is not None
         whole[:, : self.first] = plain[:, : self.first]
-        return gathered(whole, here[here >= self.first].expand(rows, -1)), whole
+        return gathered(whole, here), whole
 
     def _memory(
         self, index: int, hidden: Tensor, whole: Tensor | None
@@ -291,3 +292,17 @@ class ResumedRun(DecoderRun):
             for new, old in zip(made, (keys, values), strict=True)
         )
         return new_keys, new_values
+
+
+def _late(plain: LayerColumns, place: int, fed_place: int, rows: int) -> LayerColumns:
+    """So many rows of a plain run's columns, of which those from a place on run."""
+    before, running = (
+        each.expand(rows, -1) for each in (plain.running[:, :place], plain.running[:, place:])
+    )
+    fed = plain.fed[:, fed_place:].expand(rows, -1)
+    if fed.shape == running.shape:
+        fed = running
+    columns = ResumedColumns(plain.memory.expand(rows, -1), running, fed, before)
+    if isinstance(plain, BorrowedColumns):
+        return columns.reading(plain.keys.expand(rows, -1))
+    return columns

@@ -8,8 +8,8 @@ that are (norms, adapters), and of the others what torch knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,17 @@ def stamp_contents(modules: Iterable[nn.Module]) -> Stamp:
 
     Unnoticed is but an exchange of numbers within rows other than the first.
     """
-    weights, settings = _found(modules)
-    return (*((w.dtype, tuple(w.shape)) for w in weights), *settings, *_sums(weights))
+    return stamps_of_contents([modules])[0]
+
+
+def stamps_of_contents(groups: Iterable[Iterable[nn.Module]]) -> list[Stamp]:
+    """`stamp_contents` of each of several groups of modules; a device reads all at once."""
+    found = [_found(modules) for modules in groups]
+    sums = _sums([weights for weights, _ in found])
+    return [
+        (*((w.dtype, tuple(w.shape)) for w in weights), *settings, *own)
+        for (weights, settings), own in zip(found, sums, strict=True)
+    ]
 
 
 def stamp_identity(modules: Iterable[nn.Module]) -> Stamp:
@@ -39,7 +48,7 @@ def stamp_identity(modules: Iterable[nn.Module]) -> Stamp:
     """
     weights, settings = _found(modules)
     small = [weight for weight in weights if weight.numel() <= _SMALL]
-    return (*((w.data_ptr(), _version(w)) for w in weights), *settings, *_sums(small))
+    return (*((w.data_ptr(), _version(w)) for w in weights), *settings, *_sums([small])[0])
 
 
 def _found(modules: Iterable[nn.Module]) -> tuple[list[Tensor], list[Any]]:
@@ -76,18 +85,28 @@ def _version(weight: Tensor) -> int:
     return -1 if weight.is_inference() else weight._version
 
 
-def _sums(weights: Iterable[Tensor]) -> list[int]:
-    """Numbers that any change of the weights' bits changes."""
+def _sums(groups: Sequence[Iterable[Tensor]]) -> list[list[int]]:
+    """Numbers that any change of the bits of a group's weights changes."""
+    sums: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    for number, weights in enumerate(groups):
+        for device, here in _by_device(weights).items():
+            large = [_sum(_words(w), len(w)) for w in here if w.numel() > _SMALL]
+            small = [_sum(part, 1) for part in _joined(w for w in here if w.numel() <= _SMALL)]
+            sums.setdefault(device, []).extend((number, each) for each in large + small)
+    found: list[list[int]] = [[] for _ in groups]
+    for here in sums.values():
+        values: list[int] = cast(Any, torch.stack([each for _, each in here])).tolist()
+        for (number, _), value in zip(here, values, strict=True):
+            found[number].append(value)
+    return found
+
+
+def _by_device(weights: Iterable[Tensor]) -> dict[torch.device, list[Tensor]]:
     by_device: dict[torch.device, list[Tensor]] = {}
     for weight in weights:
         if weight.numel() and not weight.is_meta:  # weights that are elsewhere until they are used
             by_device.setdefault(weight.device, []).append(weight)
-    found: list[int] = []
-    for here in by_device.values():
-        sums = [_sum(_words(w), len(w)) for w in here if w.numel() > _SMALL]
-        sums += [_sum(several, 1) for several in _joined(w for w in here if w.numel() <= _SMALL)]
-        found += torch.stack(sums).tolist()
-    return found
+    return by_device
 
 
 def _joined(weights: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -61,7 +61,8 @@ class Attending:
         Args:
             places: which queries, by their place on the query axis; -1 is the last.
         """
-        places = places % self.query.shape[2]
+        # Of layers that are spread over devices each computes on its own.
+        places = places.to(self.query.device) % self.query.shape[2]
         query = self.query[row][:, places].float() * self.scaling
         key = self.key[row].float()
         # Heads that share keys are multiplied with them at once; the keys are not repeated.

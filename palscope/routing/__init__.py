@@ -1,6 +1,7 @@
 """Routes, and the layout of tokens that follows from a prompt and a route."""
 
-from palscope.routing.layout import LayerColumns, TokenLayout
+from palscope.routing.columns import LayerColumns
+from palscope.routing.layout import TokenLayout
 from palscope.routing.notation import route_from_text, route_to_text
 from palscope.routing.route import (
     ABSENT,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from palscope.audio.timegrid import TimeGrid, rounded
 from palscope.errors import PromptError
+from palscope.routing.columns import LayerColumns
 from palscope.routing.route import Level, Route, Stream
 from palscope.whole import whole_number
 
@@ -37,83 +39,6 @@ A filler fills the places of a clip behind its sound, in classes that give each 
 
 _UNSTREAMED = {PADDING: "padding", TEXT: "text", FILLER: "filler"}
 """What tables call them."""
-
-
-@dataclass(frozen=True)
-class LayerColumns:
-    """The layout's columns that meet in one layer; -1 marks a place that holds no token.
-
-    `memory` are the audio tokens that are keys only; `running` the tokens of the layer's sequence,
-    in order of position and aligned to the right, so that the last column is each row's last token.
-    A layer's keys are `memory` followed by `running`. `fed` are those of `running` that go through
-    the feed-forward network, in the same order: all but streams at level `attend`.
-    """
-
-    memory: Int[Tensor, "batch memory"]
-    running: Int[Tensor, "batch running"]
-    fed: Int[Tensor, "batch fed"]
-
-    @property
-    def keys(self) -> Int[Tensor, "batch keys"]:
-        """Columns of the layer's keys: the axis of its attention pattern."""
-        return torch.cat([self.memory, self.running], dim=1)
-
-    def behind(self, held: LayerColumns, width: int) -> ContinuedColumns:
-        """These columns, counted from a cached prefix's end on, behind those that it holds.
-
-        Args:
-            held: the layer's columns in the prefix.
-            width: all of the prefix's columns.
-        """
-        memory, running, fed = (
-            torch.where(columns < 0, -1, columns + width)
-            for columns in (self.memory, self.running, self.fed)
-        )
-        fed = running if self.fed is self.running else fed
-        return ContinuedColumns(memory, running, fed, held.keys)
-
-    def reading(self, keys: Int[Tensor, "batch keys"]) -> BorrowedColumns:
-        """These columns in a layer that has no keys of its own and reads another's `keys`."""
-        return BorrowedColumns(self.memory, self.running, self.fed, keys)
-
-    def repeated(self, times: int) -> LayerColumns:
-        """These columns with every row repeated `times`."""
-        each = (part.repeat_interleave(times, 0) for part in (self.memory, self.running, self.fed))
-        return LayerColumns(*each)
-
-
-@dataclass(frozen=True)
-class ContinuedColumns(LayerColumns):
-    """The new columns of a layer that goes on from a cached prefix, whose keys `past` are."""
-
-    past: Int[Tensor, "batch past"]
-
-    @property
-    def keys(self) -> Int[Tensor, "batch keys"]:
-        """Columns of the layer's keys: the prefix's, then the new memory and sequence."""
-        return torch.cat([self.past, self.memory, self.running], dim=1)
-
-    def repeated(self, times: int) -> ContinuedColumns:
-        """These columns with every row repeated `times`."""
-        parts = (self.memory, self.running, self.fed, self.past)
-        return ContinuedColumns(*(part.repeat_interleave(times, 0) for part in parts))
-
-
-@dataclass(frozen=True)
-class BorrowedColumns(LayerColumns):
-    """The columns of a layer whose keys were made in another one, in which other tokens run."""
-
-    borrowed: Int[Tensor, "batch keys"]
-
-    @property
-    def keys(self) -> Int[Tensor, "batch keys"]:
-        """Columns of the other layer's keys; -1 where what stands there is absent in this one."""
-        return self.borrowed
-
-    def repeated(self, times: int) -> BorrowedColumns:
-        """These columns with every row repeated `times`."""
-        parts = (self.memory, self.running, self.fed, self.borrowed)
-        return BorrowedColumns(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -169,16 +94,16 @@ class TokenLayout:
             PromptError: the number of audio places and the clips do not fit together.
         """
         streams = tuple(streams)
-        shape, device = input_ids.shape, input_ids.device
+        shape, device, ids = input_ids.shape, input_ids.device, input_ids.cpu()
         real = (
             torch.ones(shape, dtype=torch.bool)
             if attention_mask is None
             else (attention_mask.cpu() != 0)
         )
-        is_audio = (input_ids.cpu() == audio_token_id) & real
+        is_audio = (ids == audio_token_id) & real
         stream = torch.where(real, TEXT, PADDING)
         if filler_id is not None:
-            stream[(input_ids.cpu() == filler_id) & real] = FILLER
+            stream[(ids == filler_id) & real] = FILLER
         clip = torch.full(shape, -1)
         token = torch.full(shape, -1)
         seconds = torch.full((*shape, 2), float("nan"), dtype=torch.float64)
@@ -218,16 +143,32 @@ class TokenLayout:
                 f"{len(clip_row)}. Put one audio place in the prompt for each clip."
             )
         position = (real.long().cumsum(1) - 1).clamp(min=0)
-        return cls(
-            input_ids,
-            stream.to(device),
-            clip.to(device),
-            token.to(device),
-            position.to(device),
-            seconds,
-            tuple(clip_row),
-            streams,
-        )
+        here = cls(ids, stream, clip, token, position, seconds, tuple(clip_row), streams)
+        if device == ids.device:
+            return here
+        return replace(here._moved(device), ids=input_ids)._known_as(here)
+
+    @property
+    def on_host(self) -> TokenLayout:
+        """This layout on the CPU: reading it there makes no accelerator wait."""
+        return self if self.stream.device.type == "cpu" else self._copy_on_host
+
+    @cached_property
+    def _copy_on_host(self) -> TokenLayout:
+        return self._moved(torch.device("cpu"))
+
+    def _known_as(self, here: TokenLayout) -> TokenLayout:
+        """This layout, of which `here` is the copy on the CPU."""
+        self.__dict__["_copy_on_host"] = here
+        return self
+
+    def _moved(self, device: torch.device) -> TokenLayout:
+        """This layout with its tensors on `device`, but for `seconds`."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=device.type != "cpu")
+            for name in ("ids", "stream", "clip", "token", "position")
+        }
+        return replace(self, **moved)
 
     @property
     def width(self) -> int:
@@ -280,7 +221,7 @@ class TokenLayout:
             number = torch.tensor(rows, device=clip.device).argsort(stable=True).argsort()
             clip, added = (torch.where(c < 0, -1, number[c.clamp(min=0)]) for c in (clip, added))
         position = self.real.sum(1, keepdim=True) + more.position
-        return replace(
+        made = replace(
             self,
             ids=torch.cat([self.ids, more.ids], 1),
             stream=torch.cat([self.stream, more.stream], 1),
@@ -290,6 +231,10 @@ class TokenLayout:
             seconds=torch.cat([self.seconds, seconds], 1),
             clip_row=tuple(sorted(rows)),
         )
+        here = self.on_host
+        if here is self:
+            return made
+        return made._known_as(here.followed_by(more.on_host, grid, goes_on=goes_on))
 
     def _frames_heard(self, grid: TimeGrid) -> int:
         """Frame tokens of the last clip of the only row, if it can go on behind them."""
@@ -298,13 +243,14 @@ class TokenLayout:
                 f"a clip can go on in a prompt of one row that holds one; this one has "
                 f"{self.stream.shape[0]} row(s) and {len(self.clip_row)} clip(s)."
             )
-        last = self.clip[0] == len(self.clip_row) - 1
+        here = self.on_host
+        last = here.clip[0] == len(here.clip_row) - 1
         ends = {
-            int(self.token[0][last & (self.stream[0] == index)].max()) * stream.ratio + stream.ratio
-            for index, stream in enumerate(self.streams)
+            int(here.token[0][last & (here.stream[0] == index)].max()) * stream.ratio + stream.ratio
+            for index, stream in enumerate(here.streams)
         }
         # A token over less sound than its share would have been another one, had it waited.
-        short = grid.span(max(ends) - 1)[1] - float(self.seconds[0][last.cpu()].max())
+        short = grid.span(max(ends) - 1)[1] - float(here.seconds[0][last].max())
         if len(ends) > 1 or short > 0.05 * grid.seconds_per_step or max(ends) % grid.cycle:
             raise PromptError(
                 "the clip ends within a token, which more sound would change, so it cannot go on. "
@@ -322,16 +268,13 @@ class TokenLayout:
         """
         width = min(self.width, prompts.width)
         row = torch.arange(self.stream.shape[0]) % prompts.stream.shape[0]
-        seconds = [each.nan_to_num(-1.0) for each in (self.seconds, prompts.seconds[row])]
-        mine = self.stream[:, :width], self.ids[:, :width]
-        stream, ids = (
-            each.to(self.stream.device)[row.to(self.stream.device), :width]
-            for each in (prompts.stream, prompts.ids)
-        )
-        placed = (mine[0] != stream).any(1)
+        mine, theirs = self.on_host, prompts.on_host
+        seconds = [each.nan_to_num(-1.0) for each in (mine.seconds, theirs.seconds[row])]
+        stream, ids = (each[row, :width] for each in (theirs.stream, theirs.ids))
+        placed = (mine.stream[:, :width] != stream).any(1)
         length = (seconds[0][:, :width] != seconds[1][:, :width]).flatten(1).any(1)
-        text = ((mine[1] != ids) & (stream != PADDING)).any(1)
-        behind = (self.stream[:, prompts.width :] >= 0).any(1)
+        text = ((mine.ids[:, :width] != ids) & (stream != PADDING)).any(1)
+        behind = (mine.stream[:, prompts.width :] >= 0).any(1)
         for differs, what in (
             (placed, "clips or padding stand elsewhere, or clips are longer or shorter"),
             (length, "clips are longer or shorter"),
@@ -353,21 +296,24 @@ class TokenLayout:
         owned = [sum(owner == row // times for owner in self.clip_row) for row in range(count)]
         first_old = [sum(owner < row // times for owner in self.clip_row) for row in range(count)]
         shift = torch.tensor([sum(owned[:row]) - first_old[row] for row in range(count)])
-        shift = shift.to(self.clip.device)[:, None]
+        shift = shift.to(self.clip.device, non_blocking=True)[:, None]
         each["clip"] = torch.where(each["clip"] >= 0, each["clip"] + shift, -1)
         clips = tuple(row for row in range(count) for _ in range(owned[row]))
-        return replace(self, **each, clip_row=clips)
+        made = replace(self, **each, clip_row=clips)
+        here = self.on_host
+        return made if here is self else made._known_as(here.repeated(times))
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
-        text = (self.stream == TEXT) | (self.stream == FILLER)
+        here = self.on_host
+        text = (here.stream == TEXT) | (here.stream == FILLER)
         keys, attending, full = (
-            self._of(route.streams_at(layer, level))
+            here._of(route.streams_at(layer, level))
             for level in (Level.KEYS, Level.ATTEND, Level.FULL)
         )
         fed = _packed(text | full)
         running = _packed(text | full | attending) if bool(attending.any()) else fed
-        return LayerColumns(_packed(keys), running, fed)
+        return LayerColumns(_packed(keys), running, fed).to(self.stream.device)
 
     def seen_in(
         self, columns: Int[Tensor, "batch n"], route: Route, layer: int
@@ -436,17 +382,18 @@ class TokenLayout:
         chosen = torch.arange(self.width) if columns is None else columns.cpu()
         at = chosen.clamp(min=0)
         names = _UNSTREAMED | {i: s.name for i, s in enumerate(self.streams)}
-        stream = self.stream[row].cpu()[at]
+        here = self.on_host
+        stream = here.stream[row][at]
         stream = torch.where(chosen < 0, PADDING, stream)
         first = self.clip_row.index(row) if row in self.clip_row else 0
-        clip = self.clip[row].cpu()[at]
+        clip = here.clip[row][at]
         return pd.DataFrame(
             {
                 "column": chosen.numpy(),
                 "stream": [names[s] for s in stream.tolist()],
                 "clip": torch.where(clip >= 0, clip - first, -1).numpy(),
-                "token": self.token[row].cpu()[at].numpy(),
-                "position": self.position[row].cpu()[at].numpy(),
+                "token": here.token[row][at].numpy(),
+                "position": here.position[row][at].numpy(),
                 "start_s": self.seconds[row, :, 0][at].numpy(),
                 "end_s": self.seconds[row, :, 1][at].numpy(),
             }

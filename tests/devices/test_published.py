@@ -1,0 +1,68 @@
+"""Published classes on one pretended device, and those whose decoders run their own way on two.
+
+The CPU's numbers to the bit, as with palscope's own models.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import palscope
+from palscope.hooks import HookedAudioModel
+from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, Zero
+from palscope.interventions.cells import run_cells, with_encoded
+from palscope.measures import pathway_mass
+from palscope.models.scoring import prompt_batch
+from palscope.published import published_family
+from tests.devices.placed import CPU, ONE, TWO, put, same
+from tests.published.contract import CASES, WORDS, noise
+
+NAMES = [case.name for case in CASES]
+THEIR_OWN_WAY = ["gemma3n", "phi4_multimodal", "qwen3_omni"]
+"""States beside the residual stream, adapters, experts."""
+
+
+def opened(name: str, where: str) -> HookedAudioModel:
+    made: Any = importlib.import_module(f"tests.published.tiny.{name}")
+    model = made.model()
+    put(model, where, published_family(model.config).decoder_path)
+    return palscope.load(model, processor=made.processor())
+
+
+@torch.no_grad()
+def work(model: HookedAudioModel) -> list[Any]:
+    """A batch with and without a clip, two words, masses, and cells before and in the decoder."""
+    device = model.model.device
+    asked = [([noise(0.9)], WORDS[0]), ([], WORDS[2])]
+    inputs = prompt_batch(model.processor, asked[:1], device)
+    cells = [
+        [Patch(Address("encoder_output", Sound(0.2, 0.6)), Zero())],
+        [Patch(Address("resid_pre", Sound(0.2, 0.6), layers=(1,)), Scale(2.0))],
+        [Knockout(Address("pattern", Sound(), queries=Text(-1), layers=(2,)))],
+    ]
+    found = [model(prompt_batch(model.processor, asked, device)), run_cells(model, inputs, cells)]
+    encoded = with_encoded(model, inputs)
+    said = model.model.generate(**encoded, max_new_tokens=2, do_sample=False)
+    return [each.cpu() for each in (*found, said)] + [pathway_mass(model, encoded)]
+
+
+@functools.cache
+def expected(name: str) -> list[Any]:
+    with sdpa_kernel(SDPBackend.MATH):
+        return work(opened(name, CPU))
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [(name, ONE) for name in NAMES] + [(name, TWO) for name in THEIR_OWN_WAY]
+)
+def test_a_published_class(name: str, where: str) -> None:
+    found = work(opened(name, where))
+    assert len(found) == 4
+    for one, other in zip(found, expected(name), strict=True):
+        same(one, other)

@@ -1,0 +1,34 @@
+"""All that palscope does, on one pretended device and on two: no fault, and the CPU's numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from palscope.models.families import FAMILIES
+from tests.devices.placed import ONE, ROUTES, TWO, check
+from tests.devices.tasks import TASKS
+
+OTHERS = [name for name in ROUTES if name != "pal"]
+
+
+@pytest.mark.parametrize("where", [ONE, TWO])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_under_pal(task: str, where: str) -> None:
+    check(where, task, "pal")
+
+
+@pytest.mark.parametrize("task", ["masses", "cells", "training"])
+@pytest.mark.parametrize("route", OTHERS)
+def test_every_route(route: str, task: str) -> None:
+    check(ONE, task, route)
+
+
+@pytest.mark.parametrize("route", OTHERS)
+def test_every_route_over_two_devices(route: str) -> None:
+    check(TWO, "cells", route)
+
+
+@pytest.mark.parametrize("where", [ONE, TWO])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "llama"])
+def test_every_decoder_family(family: str, where: str) -> None:
+    check(where, "a_batch", "pal", family)
