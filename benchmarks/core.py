@@ -21,6 +21,7 @@ def medians(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in tqdm(range(repeats + 1), desc="timing", leave=False):
         for name, call in calls.items():
+            synchronise()  # what is still queued is nobody's
             start = time.perf_counter()
             call()
             synchronise()

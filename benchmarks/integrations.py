@@ -61,6 +61,7 @@ class Shape:
 
 
 SHAPES = {
+    "toy": Shape(32, 4, 4, 2, 8, 64, 49_160, 16, 16, (16, 48)),
     "small": Shape(256, 8, 8, 2, 32, 1024, 4096, 128, 64, (64, 256, 1024, 2048)),
     "demo": Shape(576, 30, 9, 3, 64, 1536, 49152, 768, 192, (64, 256, 1024)),
     "llama-3.2-1b": Shape(
@@ -194,11 +195,10 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row an integration and phase, each beside PLITS's and beside the cost model's."""
     rows: list[dict[str, Any]] = []
-    decoders = {name: case.decoder() for name, case in cases.items()}
-    calls: dict[str, dict[str, Callable[[], Any]]] = {
-        "training": {name: case.train for name, case in cases.items()},
-        "prefill": {name: case.prefill for name, case in cases.items()},
-        "decoding": dict(decoders),
+    calls: dict[str, Callable[[Case], Callable[[], Any]]] = {
+        "training": lambda case: case.train,
+        "prefill": lambda case: case.prefill,
+        "decoding": lambda case: case.decoder(),  # made when its turn comes: training is over
     }
     tables = {
         "training": {
@@ -208,7 +208,8 @@ def measure(
         "prefill": {n: forward_costs(case.model, case.layout) for n, case in cases.items()},
         "decoding": {n: decoding_costs(case.model, case.layout) for n, case in cases.items()},
     }
-    for phase, named in calls.items():
+    for phase, call_of in calls.items():
+        named = {name: call_of(case) for name, case in cases.items()}
         seconds = medians(named, repeats)
         peaks = {name: peak_bytes(call) for name, call in named.items()}
         for name, case in cases.items():

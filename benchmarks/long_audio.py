@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.core import default_device, header, synchronise, write
@@ -39,7 +39,6 @@ from benchmarks.integrations import SHAPES, build
 from palscope.audio import load_audio
 from palscope.audio.bundled import bundled_clips
 from palscope.models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import find_base
 from palscope.models.checkpoints import find_checkpoint
 from palscope.models.scoring import greedy_tokens, prompt_batch
 
@@ -59,9 +58,7 @@ def load(given: argparse.Namespace) -> tuple[Any, PalscopeProcessor]:
         model: Any = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         processor = PalscopeProcessor.from_pretrained(folder)
     else:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            find_base("HuggingFaceTB/SmolLM2-135M-Instruct")
-        )
+        tokenizer: Any = PalscopeProcessor.from_pretrained(find_checkpoint("demo/lal")).tokenizer
         shape = SHAPES[given.shape]
         shape = replace(shape, vocabulary=max(shape.vocabulary, len(tokenizer) + 1))
         model = build(shape, device, dtype, frames_per_token=5)[given.integration]
@@ -182,14 +179,14 @@ def ask(model: Any, stream: AudioStream) -> tuple[np.ndarray, float, float]:
     """Logits of an answer's first word, its seconds, and those of each further word."""
     start = time.perf_counter()
     with stream.asking(QUESTION) as inputs:
-        logits, cache = model(**inputs, logits_to_keep=1).logits[0, -1], inputs["past_key_values"]
+        logits, cache = model(**inputs, logits_to_keep=1).logits[0, -1], inputs["cache"]
         synchronise()
         first = time.perf_counter() - start
         word = torch.full((1, 1), 5, device=model.device)
 
         def say() -> None:
             for _ in range(WORDS):
-                model(input_ids=word, past_key_values=cache)
+                model(input_ids=word, cache=cache)
 
         _, seconds = timed(say)
     return logits.float().cpu().numpy(), first, seconds / WORDS

@@ -59,7 +59,7 @@ class _Module:
         return [torch.bfloat16]
 
 
-class _Hook(torch._C._acc.PrivateUse1Hooks):
+class _Hook(torch._C._acc.PrivateUse1Hooks):  # pyright: ignore[reportUntypedBaseClass]
     def is_available(self) -> bool:
         return False
 
@@ -273,6 +273,7 @@ _OWN: dict[Any, Callable[..., Any]] = {
     Tensor.__array__: _no_numpy,
     Tensor.tolist: lambda tensor: tensor.cpu().tolist(),
     Tensor.data_ptr: lambda tensor: tensor.held.data_ptr(),
+    Tensor.untyped_storage: lambda tensor: tensor.held.untyped_storage(),
     Tensor.__getitem__: lambda tensor, index: Tensor.__getitem__(tensor, _index(index)),
     Tensor.__setitem__: lambda tensor, index, value: Tensor.__setitem__(
         tensor, _index(index), value
