@@ -23,6 +23,7 @@ from palscope.evaluation.benchmarks.registry import BENCHMARKS
 from palscope.evaluation.evaluate import evaluate_manifest
 from palscope.evaluation.nearest import decoder_embedder, sentence_embedder
 from palscope.evaluation.ranking import ModelAnswerer, open_answerer
+from palscope.models.chat_format import prompt_settings
 from palscope.published.loading import find_model, fingerprint
 from palscope.sweeps import commands
 from palscope.sweeps.commands import count
@@ -50,6 +51,7 @@ def main() -> int:
         "manifest: own, or swapped: each question hears another clip of its domain with a "
         "different label",
     )
+    commands.add_prompt(parser)
     parser.add_argument("--limit", type=count, help="only so many rows, spread over the labels")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     own = parser.add_argument_group("with --manifest")
@@ -145,7 +147,8 @@ def on_benchmark(given: Namespace) -> None:
 
 def stored(given: Namespace) -> None:
     """Stored predictions, without a model."""
-    refuse(given, (*MANIFEST_ONLY, "model", "audio", "limit"), "--predictions")
+    idle = (*MANIFEST_ONLY, "model", "audio", "limit", "system", "date")
+    refuse(given, idle, "--predictions")
     embedder = None if given.embedder is None else sentence_embedder(given.embedder)
     scores = score_predictions(
         BENCHMARKS[given.benchmark],
@@ -160,11 +163,16 @@ def stored(given: Namespace) -> None:
 
 
 def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
-    """The model of `--model` as an answerer, and the name of its weights."""
+    """The model of `--model` as an answerer, and the name of its weights and its prompts."""
     if given.model is None:
         raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
-    weights = fingerprint(find_model(given.model))
-    return open_answerer(given.model, **options), f"{given.model} {weights}"
+    name = f"{given.model} {fingerprint(find_model(given.model))}"
+    answerer = open_answerer(given.model, **options)
+    commands.set_prompt(answerer.processor, given)
+    date = prompt_settings(answerer.processor)["date"]
+    told = {"system": given.system, "date": date}
+    name += "".join(f" {key}={value!r}" for key, value in told.items() if value is not None)
+    return answerer, name
 
 
 def refuse(given: Namespace, names: tuple[str, ...], beside: str) -> None:

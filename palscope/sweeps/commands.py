@@ -34,6 +34,7 @@ from palscope.errors import PalscopeError
 from palscope.files import why_not_written
 from palscope.hooks import HookedAudioModel
 from palscope.models.chat_format import PROMPT_DATE
+from palscope.models.processor import AudioProcessor
 from palscope.routing import route_from_text
 from palscope.sweeps import processes
 from palscope.sweeps.record import run_record, weights_hashes
@@ -63,15 +64,29 @@ def arguments(doc: str | None, *, models: bool = False, model: bool = True) -> A
         parser.add_argument(
             "--route", help="another route than the checkpoint's, e.g. frames:P10.20,summary/3:F30"
         )
-        parser.add_argument("--system", help="system message (default: the chat format's own)")
-        parser.add_argument(
-            "--date",
-            help=f"what the chat format takes for today's, where it asks (default: {PROMPT_DATE})",
-        )
+        add_prompt(parser)
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     return parser
+
+
+def add_prompt(parser: ArgumentParser) -> None:
+    """`--system, --date`: what prompts depend on beside questions."""
+    parser.add_argument("--system", help="system message (default: the chat format's own)")
+    parser.add_argument(
+        "--date",
+        help=f"what the chat format takes for today's, where it asks (default: {PROMPT_DATE})",
+    )
+
+
+def set_prompt(processor: AudioProcessor, given: Namespace) -> None:
+    """Take `--system` and `--date`. Raises `PromptError` where the chat format takes no such."""
+    if given.system is not None:
+        processor.system = given.system
+    if given.date is not None:
+        processor.date = given.date
+    processor.chat("?")
 
 
 def add_clips(parser: ArgumentParser, most: int) -> None:
@@ -148,11 +163,8 @@ def open_model(given: Namespace, **loading: Any) -> HookedAudioModel:
     model = palscope.load(given.model, device=processes.device(), **loading)
     if given.route is not None:
         model.set_route(route_from_text(given.route))
-    if getattr(given, "system", None) is not None:
-        model.processor.system = given.system
-    if getattr(given, "date", None) is not None:
-        model.processor.date = given.date
-    model.processor.chat("?")  # what it cannot take is told before there is a run
+    if "system" in given:
+        set_prompt(model.processor, given)
     return model
 
 

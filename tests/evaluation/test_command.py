@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from palscope.models.chat_format import PROMPT_DATE
 from tests.analyses.conftest import call, open_script
 from tests.evaluation.benchmarks.samples import json_file, mmau
 
@@ -15,6 +17,10 @@ from tests.evaluation.benchmarks.samples import json_file, mmau
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
     script = open_script("evaluate")
+    words = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
+    hearing.processor = SimpleNamespace(
+        system=None, date=PROMPT_DATE, tokenizer=words, chat=lambda question: question
+    )
     monkeypatch.setattr(script, "open_answerer", lambda name, **_: hearing)
     return lambda *arguments: call(script, monkeypatch, *arguments)
 
@@ -23,7 +29,7 @@ def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "palscope"}')
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
@@ -33,6 +39,7 @@ def test_scores_are_written_and_printed(
     checkpoint: Path,
     make_manifest: Any,
     tmp_path: Path,
+    hearing: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = make_manifest([("sound", "dog"), ("sound", "rain"), ("speech", "one")])
@@ -49,6 +56,10 @@ def test_scores_are_written_and_printed(
     assert "holds a run already" in capsys.readouterr().err
     assert command(*given, "--resume") == 0
     assert json.loads((out / "scores.json").read_text(encoding="utf-8")) == scores
+    for other in (("--system", "hm"), ("--date", "2025-03-01")):
+        assert command(*given, "--resume", *other) == 2
+        assert "config.model: " in capsys.readouterr().err
+        hearing.processor.system, hearing.processor.date = None, PROMPT_DATE
     (checkpoint / "model.safetensors").write_bytes(b"other weights")
     assert command(*given, "--resume") == 2
     assert "config.model: " in capsys.readouterr().err
