@@ -197,10 +197,12 @@ class PalscopeProcessor(ProcessorMixin):
         """A prompt in the tokenizer's chat format: the clips' places, then the question.
 
         Raises:
-            PromptError: the question is empty, or holds an audio place itself; or the date is none.
+            PromptError: the question is empty, or it or the system message holds an audio place
+                itself; or the date is none.
             CheckpointError: the template is none, loses a clip, or does not end within bounds.
         """
         check_question(question, AUDIO_TOKEN)
+        check_system(self.system, AUDIO_TOKEN)
         content = AUDIO_TOKEN * clips + question.strip()
         if getattr(self.tokenizer, "chat_template", None) is None:
             return f"{content}\n"
@@ -303,6 +305,18 @@ def check_question(question: str, place: str) -> None:
         raise PromptError(
             f"the question holds {place} itself; chat() puts the clips before it. To "
             "place clips yourself, give the whole prompt as text."
+        )
+
+
+def check_system(system: str | None, place: str) -> None:
+    """Raise `PromptError` for a system message that is no text or holds a clip's `place`."""
+    if system is None:
+        return
+    if not isinstance(system, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"the system message is {short(system)}; expected text, or None.")
+    if place in system:
+        raise PromptError(
+            f"the system message holds {place} itself, but clips belong to the question."
         )
 
 

@@ -18,6 +18,7 @@ from palscope.models.processor import (
     as_texts,
     check_prompts,
     check_question,
+    check_system,
     padded_features,
     tokenised,
     with_tokens,
@@ -72,8 +73,7 @@ class PublishedProcessor:
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        for clips in range(3):
-            self.chat("?", clips)
+        self.chat("?")
         self.turn_end = self._turn_end()
 
     @property
@@ -95,13 +95,12 @@ class PublishedProcessor:
         """A prompt in the checkpoint's chat format: the clips' places, then the question.
 
         Raises:
-            PromptError: the question or the system message is empty, or holds an audio place
+            PromptError: the question is empty, or it or the system message holds an audio place
                 itself; the class knows no system message; or the date is none.
             CheckpointError: the template is none, loses a clip, or does not end within bounds.
         """
         check_question(question, self.audio_token)
-        if self.system is not None:
-            check_question(self.system, self.audio_token)
+        check_system(self.system, self.audio_token)
         prompt = self.family.chat(self._render, question.strip(), clips, self.system)
         check_places(prompt, self.audio_token, clips, self._source)
         return prompt

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from palscope.errors import CheckpointError
+from palscope.errors import CheckpointError, PromptError
 from palscope.models import AUDIO_TOKEN, PalscopeProcessor
 from palscope.models import chat_format as module
 from palscope.published.loading import wrap_published
@@ -96,6 +96,15 @@ DATED = (
     "{% endif %}"
     "{% endif %}Today: {{ date_string }}. {{ messages[0]['content'] }} answer:"
 )
+
+
+def test_a_system_message_without_clips_is_taken_and_no_other() -> None:
+    made = processor("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}")
+    made.system = "be brief"
+    assert made.chat("what?") == f"system: be brief user: {AUDIO_TOKEN}what? "
+    made.system = f"hear {AUDIO_TOKEN}"
+    with pytest.raises(PromptError, match="the system message holds"):
+        made.chat("what?")
 
 
 def test_a_prompt_is_the_same_on_every_day_and_the_day_is_saved(tmp_path: Path) -> None:

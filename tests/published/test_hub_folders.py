@@ -119,7 +119,10 @@ def test_a_system_message_stands_where_the_class_has_it(fetched: Fetched) -> Non
         )
         assert processor.chat(WORDS[0]) == wanted != before
         processor.system = f"a {processor.audio_token}"
-        with pytest.raises(PromptError, match="itself"):
+        with pytest.raises(PromptError, match="the system message holds"):
+            processor.chat(WORDS[0])
+        processor.system = 3
+        with pytest.raises(PromptError, match="the system message is 3; expected text"):
             processor.chat(WORDS[0])
     finally:
         processor.system = None
