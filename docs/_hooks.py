@@ -52,6 +52,8 @@ def reference() -> dict[str, str]:
     """A page for each room of the package: its docstring, then all of its public modules."""
     pages: dict[str, str] = {}
     for _, name, is_room in pkgutil.iter_modules([str(PACKAGE)]):
+        if name.startswith("_"):
+            continue
         modules = room_modules(name) if is_room else [f"palscope.{name}"]
         parts = [f"# `palscope.{name}`"]
         if is_room:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 from tests.double import CLOSE, Double, as_default, doubled
-from tests.tolerance import PER_LAYER, rounding
 
 CLIPS = [[37], [52, 30]]
 

@@ -81,6 +81,13 @@ def _parts(modules: Iterable[nn.Module]) -> Iterator[Any]:
         yield from _parts(child for child in plain._modules.values() if child is not None)
 
 
+def stamp_tensor(weight: Tensor) -> Stamp:
+    """Stands for one tensor: its type, its shape and what is in it."""
+    rows = len(weight) if weight.ndim else 1
+    empty = weight.is_meta or not weight.numel()
+    return weight.dtype, tuple(weight.shape), 0 if empty else int(_sum(_words(weight), rows))
+
+
 def _version(weight: Tensor) -> int:
     return -1 if weight.is_inference() else weight._version
 

@@ -23,8 +23,8 @@ from palscope.encoders import load_whisper_encoder
 from palscope.errors import CheckpointError, RouteError
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
-from tests.tolerance import PER_LAYER, rounding
 
 ROUTE = Route.pal(4, [0, 2])
 

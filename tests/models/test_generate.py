@@ -12,8 +12,8 @@ from torch import Tensor
 from palscope.errors import PalscopeError, PromptError
 from palscope.models.cache_names import cache_of
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
-from tests.tolerance import PER_LAYER, rounding
 
 NEW = 6
 

@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicLayer
 
 from palscope.models import AudioCache
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
-from tests.tolerance import PER_LAYER, rounding
 
 
 class Largest(TorchDispatchMode):

@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GraniteSpeechProcessor
 
 import palscope
 from palscope.models.scoring import prompt_batch
+from palscope.verify.own import Row, own_inputs, same_places
 from tests.double import as_default, doubled
 
 RATE = 16_000
 WORDS = ("what do you hear ?", "say again and what do you hear in this sound ?", "say what ?")
 """Of the one clip, of two, of none. Tokenizers of words know these."""
 
-Row = tuple[Sequence[np.ndarray], str]
-OwnInputs = Callable[[Any, Sequence[Row]], dict[str, Tensor]]
 Around = Callable[[Tensor], AbstractContextManager[None]]
 
 
@@ -46,28 +44,6 @@ def _fading(seconds: float) -> np.ndarray:
     clip = noise(seconds, 3)
     clip[30 * RATE :] *= 1e-4
     return clip
-
-
-def by_processor(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Rows in the class's chat format, through its own processor."""
-    texts = [
-        processor.apply_chat_template(
-            [{"role": "user", "content": [*[{"type": "audio"}] * len(clips), _text(question)]}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        for clips, question in rows
-    ]
-    clips = [clip for row, _ in rows for clip in row]
-    heard = {"audio": clips, "sampling_rate": RATE} if clips else {}
-    if isinstance(processor, GraniteSpeechProcessor):
-        heard.pop("sampling_rate", None)  # its feature extractor takes none
-    made = processor(text=texts, return_tensors="pt", text_kwargs={"padding": True}, **heard)
-    return dict(made)
-
-
-def _text(question: str) -> dict[str, str]:
-    return {"type": "text", "text": question}
 
 
 def save_parts(processor: Any, folder: Path) -> None:
@@ -91,12 +67,9 @@ class Case:
         seconds: of the clips: that of the first row, and the two of the second.
         long: seconds of a clip in several windows, where the class hears in windows.
         longest: seconds of the longest clip that the class hears; None where that is not stated.
-        own: rows through the class's own processor.
-        own_batches: numbers of clips in the rows of batches that this takes.
+        own_batches: numbers of clips in the rows of batches that its own processor takes.
         together: whether a batch of the plain class gives each row what it gives it alone; else
             the plain class runs row by row.
-        positions: whether the plain class is given `position_ids` from the mask.
-        attentions: whether the plain class returns its attention.
         counted: seconds of clips whose tokens are counted, beside those of a sweep.
         too_short: seconds of a clip that has no token.
         hits: how many of five bursts change the token that stands for their second the most; in a
@@ -109,14 +82,11 @@ class Case:
     """
 
     name: str
-    seconds: tuple[float, float, float] = (7.9, 2.3, 1.3)
+    seconds: tuple[float, float, float] = (4.1, 2.3, 1.3)
     long: float | None = None
     longest: float | None = None
-    own: OwnInputs = by_processor
     own_batches: tuple[tuple[int, ...], ...] = ((1, 2, 0), (0,))
     together: bool = True
-    positions: bool = True
-    attentions: bool = True
     counted: tuple[float, ...] = ()
     too_short: float | None = None
     hits: int = 5
@@ -126,45 +96,10 @@ class Case:
     takes_ours: Callable[[Any], None] = _as_they_are
 
 
-def by_voxtral(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Voxtral's processor takes clips in conversations alone."""
-    asked = [
-        [
-            {
-                "role": "user",
-                "content": [*({"type": "audio", "audio": clip} for clip in clips), _text(question)],
-            }
-        ]
-        for clips, question in rows
-    ]
-    return dict(processor.apply_chat_template(asked))
-
-
 def save_voxtral(processor: Any, folder: Path) -> None:
     """Without a chat template: mistral-common lays conversations out."""
     processor.tokenizer.save_pretrained(folder)
     processor.feature_extractor.save_pretrained(folder)
-
-
-def by_gemma3n(processor: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """With its places past the ends of clips as the word that the class fills them with."""
-    texts = [
-        processor.apply_chat_template(
-            [{"role": "user", "content": [*[{"type": "audio"}] * len(clips), _text(question)]}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        for clips, question in rows
-    ]
-    clips = [clip for row, _ in rows for clip in row]
-    heard = {"audio": clips, "sampling_rate": RATE} if clips else {}
-    words = {"padding": True, "add_special_tokens": False}  # the chat format has a start mark
-    made = processor(text=texts, return_tensors="pt", text_kwargs=words, **heard)
-    places = (made["input_ids"] == GEMMA3N_PLACE).nonzero().view(len(clips), 188, 2)
-    for its, frames in zip(places, made.get("input_features_mask", ()), strict=True):
-        rest = its[-(-int(frames.sum()) // 16) :]
-        made["input_ids"][rest[:, 0], rest[:, 1]] = GEMMA3N_FILLING
-    return dict(made)
 
 
 GEMMA3N_PLACE, GEMMA3N_FILLING = 269, 271
@@ -202,9 +137,8 @@ CASES = [
     # Clips of one length in a row: a longer one beside it changes a clip's last token.
     Case(
         "gemma3n",
-        seconds=(7.9, 2.3, 2.3),
+        seconds=(4.1, 2.3, 2.3),
         longest=30,
-        own=by_gemma3n,
         own_batches=((1,), (0,)),
         together=False,
         counted=(0.033, 1.3, 29.99, 30.0),
@@ -236,7 +170,6 @@ CASES = [
     Case(
         "voxtral",
         long=32.7,
-        own=by_voxtral,
         counted=(0.01, 30.01),
         hits=4,
         phase=0.4,
@@ -290,6 +223,23 @@ class Opened:
         asked = [self.rows[row] for row in rows or (0, 1, 2)]
         return prompt_batch(self.hooked.processor, asked)
 
+    def own(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Rows through the class's own processor; places without sound as words."""
+        made = own_inputs(self.own_processor, self.family, rows)
+        clips = sum(len(heard) for heard, _ in rows)
+        return {**made, "input_ids": same_places(made["input_ids"], made, self.family, clips)}
+
+    @functools.cached_property
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """The hooked model's, of `batch`, with nobody listening."""
+        return self.hooked(self.batch)
+
+    @functools.cached_property
+    def wanted(self) -> Tensor:
+        """The plain class's, of the same columns."""
+        return self.plain_logits()
+
     @property
     def layers(self) -> Any:
         """The plain class's decoder layers."""
@@ -308,7 +258,7 @@ class Opened:
     @functools.cache  # noqa: B019 (lives as long as a module's tests)
     def _features(self, samples: bytes) -> dict[str, Tensor]:
         clip = np.frombuffer(samples, dtype=np.float32).copy()
-        made = self.case.own(self.own_processor, [([clip], WORDS[0])])
+        made = self.own([([clip], WORDS[0])])
         text = ("input_ids", "attention_mask", "token_type_ids")
         return as_default({name: value for name, value in made.items() if name not in text})
 
@@ -322,9 +272,8 @@ class Opened:
             heard = self.clips([clip for clips, _ in asked[part] for clip in clips])
             first = int(mask[part].argmax(1).min())  # a row alone has no padding
             words = {"input_ids": ids[part, first:], "attention_mask": mask[part, first:]}
-            if self.case.positions:
-                count = words["attention_mask"].cumsum(1)
-                words["position_ids"] = (count - 1).clamp(min=0)
+            count = words["attention_mask"].cumsum(1)
+            words["position_ids"] = (count - 1).clamp(min=0)
             yield part, {**words, **heard}
 
     @torch.no_grad()

@@ -23,9 +23,9 @@ from palscope.models.families import sliding_window
 from palscope.models.scoring import prompt_batch
 from palscope.published.gemma3n import BlindTower
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests.double import CLOSE, Double, as_default, doubled
 from tests.published.tiny import gemma3n as tiny
-from tests.tolerance import PER_LAYER, rounding
 
 RATE = 16_000
 QUESTION = "what do you hear ?"

@@ -23,9 +23,9 @@ from palscope.interventions import (
     resolve,
 )
 from palscope.interventions.cells import run_cells, run_cells_plainly
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests.published.conftest import noise, two_rows
 from tests.published.tiny import qwen2_audio
-from tests.tolerance import PER_LAYER, rounding
 
 QUESTION = "which digit is spoken first?"
 SECONDS = 0.9

@@ -32,9 +32,9 @@ from palscope.measures.masking import masked_choices
 from palscope.measures.metrics import Answers
 from palscope.measures.patching import activation_patching, check_controls
 from palscope.routing import Route
+from palscope.verify.tolerance import PER_LAYER, rounding
 from tests.published.conftest import noise
 from tests.published.tiny import qwen2_audio
-from tests.tolerance import PER_LAYER, rounding
 
 QUESTION = "what is it?"
 SECONDS = 0.8

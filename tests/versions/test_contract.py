@@ -21,12 +21,13 @@ from streamlit.testing.v1 import AppTest
 import palscope
 from palscope.audio.bundled import bundled_scenes
 from palscope.routing import Route
+from palscope.verify import verify
 from tests import tiny
 from tests.analyses.conftest import call, open_script
 from tests.dashboards.conftest import DASHBOARDS, new_page, quiet, saved
 from tests.hooks.conftest import make_hooked, noise
-from tests.published.contract import CASES, Opened
 from tests.training.test_curriculum import Trial
+from tests.verify.conftest import CLIP, sides_of_tiny
 
 QUESTION = "Which digit is spoken second?"
 
@@ -119,13 +120,10 @@ def test_training_lowers_the_loss_with_adapters_and_opens_again(tmp_path: Path) 
     assert again.ask("which tone is this", noise(0.3)) is not None
 
 
-@torch.no_grad()
-def test_a_published_class_under_hooks_is_the_plain_class() -> None:
-    [case] = [case for case in CASES if case.name == "qwen2_audio"]
-    opened = Opened(case)
-    real = opened.batch["attention_mask"].bool()
-    got = opened.hooked(opened.batch)[real]
-    torch.testing.assert_close(got, opened.plain_logits()[real], atol=case.atol, rtol=0)
+def test_a_published_class_passes_what_palscope_verify_checks() -> None:
+    report = verify(sides_of_tiny("qwen2_audio"), CLIP)
+    assert not report.failed
+    assert {each.name for each in report.unchecked} == {"files", "memory", "CPU = GPU"}
 
 
 def test_the_page_shows_an_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 What is known of each folder stands in `NAME.json` beside this file: file names, where the chat
 template is, generation_config, adapters, and under `source` what it was taken from and what is not
 known. `NAME.jinja` is the chat template. Ids of tokens are the published ones there, and become the
-tiny tokenizer's here.
+tiny tokenizer's here. `python -m tests.published.folders.build NAME FOLDER` makes one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,7 @@ def _tiny_ids(key: str, value: Any, tokens: dict[str, str], ids: dict[str, int])
 
 def _write(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    print(hub_folder(sys.argv[1], Path(sys.argv[2])))
