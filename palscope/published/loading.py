@@ -18,12 +18,7 @@ from palscope.files import LARGEST_SETTINGS, read_object, read_text
 from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.audio_model import AudioLanguageModel
 from palscope.models.base_weights import base_fingerprint
-from palscope.models.checkpoints import (
-    check_finite,
-    check_loaded,
-    find_checkpoint,
-    model_type,
-)
+from palscope.models.checkpoints import check_finite, check_loaded, find_checkpoint, model_type
 from palscope.models.processor import AudioProcessor
 from palscope.published.adapters import check_peft
 from palscope.published.family import PublishedFamily
@@ -80,7 +75,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         CheckpointError: it cannot be found or fetched, or could not be opened.
     """
-    return find_checkpoint(name_or_path, _subfolders, _check_processor)
+    return find_checkpoint(name_or_path, _subfolders, _check_settings)
 
 
 def _subfolders(folder: Path) -> Sequence[str]:
@@ -88,9 +83,17 @@ def _subfolders(folder: Path) -> Sequence[str]:
     return () if kind == PalscopeConfig.model_type else published_class(kind).subfolders
 
 
-def _check_processor(folder: Path) -> None:
+def _check_settings(folder: Path) -> None:
     if model_type(folder) != PalscopeConfig.model_type:
-        read_processor(folder, _family(folder))
+        _ready(folder)
+
+
+def _ready(folder: Path) -> tuple[PublishedFamily, PublishedProcessor]:
+    """All of a published model but its weights, which take minutes."""
+    family = _family(folder)
+    if family.adapted:
+        check_peft(folder)
+    return family, read_processor(folder, family)
 
 
 def fingerprint(folder: Path) -> str:
@@ -177,11 +180,8 @@ def open_published(
         CheckpointError: the class is not registered, tensors are missing, or adapters or the
             processor need a package that is not installed.
     """
-    family = _family(folder)
+    family, processor = _ready(folder)
     tensors = check_folder(folder)
-    processor = read_processor(folder, family)  # before weights, which take minutes
-    if family.adapted:
-        check_peft(folder)
     kind: Any = getattr(transformers, family.architecture)
     with family.loading():
         with without_memory(folder):

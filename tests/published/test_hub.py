@@ -17,6 +17,7 @@ from palscope.errors import CheckpointError
 from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.models.chat_format import PROMPT_DATE
 from palscope.models.checkpoints import with_revision
+from palscope.published import adapters
 from palscope.published.loading import find_model, fingerprint
 from palscope.routing import Route
 from palscope.setup import hub as client
@@ -146,6 +147,16 @@ def test_a_class_that_cannot_be_opened_costs_no_weights(serve: Served, phi4_main
     with pytest.raises(CheckpointError, match="revision='refs/pr/70'"):
         palscope.load(PHI4)
     assert "config.json" in cached()
+    assert not [name for name in cached() if name.endswith(".safetensors")]
+
+
+def test_a_package_that_is_missing_costs_no_weights(
+    serve: Served, phi4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve({PHI4: {"main": phi4}})
+    monkeypatch.setattr(adapters, "is_peft_available", lambda: False)
+    with pytest.raises(CheckpointError, match="peft is needed"):
+        find_model(PHI4)
     assert not [name for name in cached() if name.endswith(".safetensors")]
 
 
