@@ -34,6 +34,9 @@ from palscope.models.turns import Turns, in_turn
 from palscope.routing import Level, Route, Stream, TokenLayout
 from palscope.routing.layout import FILLER, TEXT
 
+_NO_ID = -1
+"""Of no token."""
+
 
 # GenerationMixin by its own name: transformers looks for it among the bases.
 class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -212,10 +215,12 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
                 lengths = cast(Any, feature_lengths).tolist()
             frames = [self.frame_tokens(length) for length in lengths]
             seconds = [self.seconds_heard(length) for length in lengths]
+        # A column alone behind a prefix was written by the model, which may write a clip's mark.
+        written = before is not None and not frames and input_ids.shape[1] == 1
         new = TokenLayout.build(
             input_ids,
             attention_mask if before is None else None,
-            audio_token_id=self.audio_token_id,
+            audio_token_id=_NO_ID if written else self.audio_token_id,
             streams=self.streams,
             frames=frames,
             grid=self.frame_grid,

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2AudioForConditionalGeneration
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    Qwen2AudioForConditionalGeneration,
+)
 
 import palscope
 from palscope.errors import CheckpointError, PalscopeError, RouteError
@@ -91,3 +95,28 @@ def test_what_cannot_be_opened_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="'bert' is none that palscope opens"):
         palscope.load(tmp_path)
+
+
+@torch.no_grad()
+def test_a_clip_s_mark_that_the_model_writes_is_a_word_as_in_its_class() -> None:
+    """Behind the prompt there is no clip that it could stand for."""
+    hooked: Any = palscope.load(qwen2_audio.model(), processor=qwen2_audio.processor())
+    plain, own = qwen2_audio.model(), qwen2_audio.processor()
+    mark = hooked.model.audio_token_id
+
+    class Marks(LogitsProcessor):
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls in (2, 3):
+                scores = scores.clone()
+                scores[:, mark] = scores.max() + 1
+            return scores
+
+    asked: Any = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    text = hooked.processor.chat("what?")
+    given = own(text=text, audio=noise(1.3), sampling_rate=16_000, return_tensors="pt")
+    wanted = plain.generate(**given, **asked, logits_processor=LogitsProcessorList([Marks()]))
+    inputs = hooked.inputs("what?", noise(1.3))
+    got = hooked.model.generate(**inputs, **asked, logits_processor=LogitsProcessorList([Marks()]))
+    assert torch.equal(got, wanted)
+    assert got[0, inputs["input_ids"].shape[1] :].tolist().count(mark) == 2
