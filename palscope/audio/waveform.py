@@ -152,7 +152,8 @@ def _from_array(
                 "they came from 16 bits, give int16."
             )
     mixer = Mixer(source)
-    mono = mixer.mix(array, native_rate)
+    # torch takes no view that goes backwards.
+    mono = np.ascontiguousarray(mixer.mix(array, native_rate))
     mixer.check()
     if native_rate != sample_rate:
         mono = np.asarray(soxr.resample(mono, native_rate, sample_rate), dtype=np.float32)

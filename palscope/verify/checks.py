@@ -96,25 +96,29 @@ def answer(
 
 
 @torch.no_grad()
-def batched(hooked: HookedAudioModel, rows: Sequence[Row], limit: float) -> Result:
-    """Whether rows of different length together, padded, give what each gives alone.
+def batched(
+    hooked: HookedAudioModel,
+    longer: Row,
+    row: Row,
+    alone: Float[Tensor, "columns vocabulary"],
+    limits: Float[Tensor, "columns"] | float,
+) -> Result:
+    """Whether a row behind a longer one, and so padded, gives what it gives alone.
 
     Args:
-        rows: clips and question of each.
-        limit: how far apart logits may be, as a share of their spread.
+        longer: clips and question that stand before it.
+        alone: the row's logits.
+        limits: how far apart logits may be; one, or one a column.
     """
-    together = prompt_batch(hooked.processor, rows, hooked.model.device)
-    found = hooked(together)
-    real = together["attention_mask"].bool()
-    parts: list[tuple[Tensor, Tensor]] = []
-    for at, row in enumerate(rows):
-        alone = prompt_batch(hooked.processor, [row], hooked.model.device)
-        parts.append((found[at][real[at]], hooked(alone)[0]))
-    if any(got.shape != wanted.shape for got, wanted in parts):
-        says = f"{[len(got) for got, _ in parts]} columns, alone {[len(w) for _, w in parts]}"
-        return judged("batch", False, says)
-    got, wanted = (torch.cat(side) for side in zip(*parts, strict=True))
-    return compared("batch", got, wanted, limit, f"the same {len(rows)} prompts alone")
+    together = prompt_batch(hooked.processor, [longer, row], hooked.model.device)
+    real = together["attention_mask"][1].bool()
+    got = hooked(together)[1][real]
+    padding = len(real) - len(got)
+    if not padding:
+        return judged("batch", False, "the row is not padded beside a longer question")
+    found = compared("batch", got, alone, limits, "the same prompt alone")
+    says = f"padded by {padding}, behind another: {found.says}"
+    return Result("batch", found.verdict, says, {**found.numbers, "padding": padding})
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from palscope.errors import PalscopeError
+from palscope.errors import PalscopeError, short
 from palscope.verify.report import line
 from palscope.verify.results import Result
 from palscope.verify.run import clip_of, sides_of, verify
@@ -39,6 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _device(name: str | None) -> torch.device:
+    """The device of a name. Raises `PalscopeError` where torch cannot use it."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        said = short(" ".join(str(error).split()))
+        raise PalscopeError(f"--device {name}: torch cannot use it ({said}).") from error
+
+
 def _tell(result: Result) -> None:
     if result.verdict != "not checked":  # those stand together at the end
         print(line(result), flush=True)
@@ -53,10 +63,9 @@ def main(given: Sequence[str]) -> int:
     arguments = _parser().parse_args(given)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    gpu = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(arguments.device or gpu)
     dtype: Any = None if arguments.dtype is None else getattr(torch, arguments.dtype)
     try:
+        device = _device(arguments.device)
         clip = clip_of(arguments.clip)
         sides = sides_of(arguments.model, device, dtype)
     except PalscopeError as error:

@@ -42,6 +42,7 @@ def masses(
     if not off <= allowed:
         return judged("masses", False, f"{says}; expected {allowed:.1e}", **numbers)
     if own is None:
+        says += "; there is no attention of its own to hold them against"
         return judged("masses", True, says, **numbers)
     if table["layer"].nunique() != len(own):
         return judged("masses", False, f"{table['layer'].nunique()} layers, its own {len(own)}")

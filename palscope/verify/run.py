@@ -17,7 +17,10 @@ from torch import Tensor
 from palscope.audio import load_audio
 from palscope.audio.bundled import bundled_clips
 from palscope.audio.waveform import Waveform
+from palscope.errors import AudioError
 from palscope.hooks import HookedAudioModel, load
+from palscope.models.memory import check_fits
+from palscope.published import unread_prefixes
 from palscope.published.loading import find_model
 from palscope.sweeps.record import weights_hashes
 from palscope.verify import checks
@@ -38,11 +41,11 @@ from palscope.verify.reading import cut_by_hand, knockout, masses
 from palscope.verify.report import Report
 from palscope.verify.results import Result, attempted, compared, unchecked
 
-SECONDS = 3.0
-"""Of the clip that passes are made with; a longer one is cut."""
+SECONDS, LEAST_SECONDS = 3.0, 0.5
+"""Of the clip that passes are made with: a longer one is cut, a shorter one refused."""
 QUESTION = "What do you hear?"
-SHORT_QUESTION = "What?"
-"""Of half the clip, in a batch: that row is the shorter in any class."""
+LONG_QUESTION = f"Say again and again: {QUESTION}"
+"""Of a row that others are padded to."""
 
 Tell = Callable[[Result], None]
 Made = TypeVar("Made")
@@ -71,8 +74,9 @@ def sides_of(
     """Both sides of a checkpoint.
 
     Raises:
-        CheckpointError: it cannot be found.
+        CheckpointError: it cannot be found, or does not fit into free memory.
     """
+    check_fits(name_or_path, dtype=dtype, device=device, unread=unread_prefixes())
     name, folder = os.fspath(name_or_path), find_model(name_or_path)
     return Sides(
         name,
@@ -86,12 +90,16 @@ def clip_of(path: str | os.PathLike[str] | None = None) -> Waveform:
     """The clip that passes are made with: the file's first three seconds, or a bundled one's.
 
     Raises:
-        AudioError: it cannot be read.
+        AudioError: it cannot be read, or is too short for all classes to hear.
     """
     if path is None:
         table: Any = bundled_clips()
         path = Path(table["path"][0])
     whole = load_audio(path)
+    if whole.seconds < LEAST_SECONDS:
+        raise AudioError(
+            f"{path} lasts {whole.seconds:.2f} s; give a clip of at least {LEAST_SECONDS} s."
+        )
     samples = whole.samples[: round(SECONDS * whole.sample_rate)]
     return Waveform(samples, whole.sample_rate, whole.source)
 
@@ -274,10 +282,9 @@ class CheckList:
 
     def _batch(self) -> Result:
         # Both with sound: adapters are on for all of a batch, or for none.
-        half = self.clip.samples[: len(self.clip.samples) // 2]
-        short = Waveform(half, self.clip.sample_rate, self.clip.source)
-        rows = [((self.clip,), QUESTION), ((short,), SHORT_QUESTION)]
-        return checks.batched(self.hooked, rows, self._loosest)
+        other = Waveform(self.clip.samples[::-1], self.clip.sample_rate, self.clip.source)
+        longer, row = ((other,), LONG_QUESTION), ((self.clip,), QUESTION)
+        return checks.batched(self.hooked, longer, row, self._logits, self.wanted.limits)
 
     def _devices(self) -> Result:
         if self.hooked.model.device.type == "cpu":

@@ -43,6 +43,7 @@ BARE = {
     "tensor": torch.from_numpy(SAMPLES).requires_grad_(),
     "list": SAMPLES.tolist(),
     "tuple": tuple(SAMPLES.tolist()),
+    "a view that goes backwards": SAMPLES[::-1].copy()[::-1],
     "channels": np.stack([SAMPLES, SAMPLES], 1),
 }
 RATED = {
@@ -67,6 +68,7 @@ def test_the_same_samples_whatever_holds_them(form: str) -> None:
     assert is_one_clip(held)
     read = load_audio(held, native_rate=RATE if form in BARE else None)
     np.testing.assert_allclose(read.samples, SAMPLES, atol=1e-7)
+    assert read.samples.flags.c_contiguous
     if form in BARE:
         with pytest.raises(AudioError, match="give native_rate"):
             load_audio(held)

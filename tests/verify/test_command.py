@@ -117,7 +117,13 @@ def test_a_failure_is_the_exit_code(
 def test_what_cannot_be_opened_is_told_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for wanted in (["nowhere"], ["demo/pal", "--clip", str(tmp_path / "no.wav")]):
+    soundfile.write(tmp_path / "short.wav", noise(0.4), 16_000)
+    for wanted in (
+        ["nowhere"],
+        ["demo/pal", "--clip", str(tmp_path / "no.wav")],
+        ["demo/pal", "--clip", str(tmp_path / "short.wav")],
+        ["demo/pal", "--device", "meta:a"],
+    ):
         assert main(["verify", *wanted]) == 2
         out, error = capsys.readouterr()
         assert not out and error.startswith("palscope: ") and error.count("\n") == 1
