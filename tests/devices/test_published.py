@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import palscope
 from palscope.hooks import HookedAudioModel
-from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, Zero
+from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, Zero, intervene
 from palscope.interventions.cells import run_cells, with_encoded
 from palscope.measures import pathway_mass
 from palscope.models.scoring import prompt_batch
@@ -37,19 +37,20 @@ def opened(name: str, where: str) -> HookedAudioModel:
 
 @torch.no_grad()
 def work(model: HookedAudioModel) -> list[Any]:
-    """A batch with and without a clip, two words, masses, and cells before and in the decoder."""
-    device = model.model.device
-    asked = [([noise(0.9)], WORDS[0]), ([], WORDS[2])]
-    inputs = prompt_batch(model.processor, asked[:1], device)
+    """Logits with an edit before the decoder, cells inside of it, two words, and masses."""
+    inputs = prompt_batch(model.processor, [([noise(0.9)], WORDS[0])], model.model.device)
+    encoded = with_encoded(model, inputs)
+    entering = Patch(Address("encoder_output", Sound(0.2, 0.6)), Zero())
+    with intervene(model, inputs, [entering]):
+        edited = model(inputs)
     cells = [
-        [Patch(Address("encoder_output", Sound(0.2, 0.6)), Zero())],
+        [],
         [Patch(Address("resid_pre", Sound(0.2, 0.6), layers=(1,)), Scale(2.0))],
         [Knockout(Address("pattern", Sound(), queries=Text(-1), layers=(2,)))],
     ]
-    found = [model(prompt_batch(model.processor, asked, device)), run_cells(model, inputs, cells)]
-    encoded = with_encoded(model, inputs)
-    said = model.model.generate(**encoded, max_new_tokens=2, do_sample=False)
-    return [each.cpu() for each in (*found, said)] + [pathway_mass(model, encoded)]
+    found = [edited, run_cells(model, encoded, cells)]
+    found.append(model.model.generate(**encoded, max_new_tokens=2, do_sample=False))
+    return [each.cpu() for each in found] + [pathway_mass(model, encoded)]
 
 
 @functools.cache

@@ -18,12 +18,10 @@ from tests.devices.tasks import clean, corrupt, rows
 
 DEPTHS = (4, 8)
 ROUTES = {
-    "plits": Route.plits,
     "lal": Route.lal,
-    "pal": lambda n: Route.pal(n, range(n // 2)),
     "queries": lambda n: Route.lal(n).with_audio_queries(),
     "frozen": lambda n: Route.plits(n).frozen_from(n // 2),
-    "turns": lambda n: Route.pal(n, range(0, n, 2)),
+    "pal": lambda n: Route.pal(n, range(0, n, 2)),
 }
 
 HEARD = 12
