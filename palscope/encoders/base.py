@@ -16,6 +16,7 @@ from palscope.audio.given import is_samples
 from palscope.audio.timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.audio.waveform import load_audio
 from palscope.errors import AudioError, CheckpointError
+from palscope.queued import queued
 from palscope.whole import whole_numbers
 
 Samples = Float[np.ndarray, " samples"]
@@ -336,7 +337,7 @@ class WindowedEncoder(Encoder):
         try:
             for start in range(0, longest, self.window):
                 here = tuple(clip for clip, frames in enumerate(clips) if frames > start)
-                rows = torch.tensor(here).to(lengths.device, non_blocking=True)
+                rows = queued(torch.tensor(here), lengths.device)
                 left = (lengths[rows] - start).clamp(max=self.window)
                 most = min(longest - start, self.window)
                 first = self.columns(self.window) * (start // self.window)
@@ -356,7 +357,7 @@ class WindowedEncoder(Encoder):
         """`tokens` of each of `lengths`."""
         frames: list[int] = cast(Any, lengths).tolist()
         counts = torch.tensor([self.tokens(each) for each in frames], dtype=lengths.dtype)
-        return counts.to(lengths.device, non_blocking=True)
+        return queued(counts, lengths.device)
 
     def _check_shapes(self, features: Tensor, lengths: Tensor) -> None:
         bins = self.bins

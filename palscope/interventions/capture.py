@@ -16,6 +16,7 @@ from palscope.hooks.listening import listening
 from palscope.interventions.address import Address
 from palscope.interventions.places import Places
 from palscope.interventions.resolve import Part, resolve
+from palscope.queued import queued
 from palscope.routing import TokenLayout
 
 Key = tuple[str, int]
@@ -51,7 +52,7 @@ class Captured:
             if have is None or not _holds(have, part):
                 raise PalscopeError(f"{address.site} was not captured at {part.hook}, all of it.")
             value = self.values[key]
-            tokens = _places_of(part.columns, have.columns).to(value.device, non_blocking=True)
+            tokens = queued(_places_of(part.columns, have.columns), value.device)
             heads = slice(None) if part.heads is None else list(part.heads)
             if part.queries is None:
                 value = value[tokens]
@@ -59,7 +60,7 @@ class Captured:
             else:
                 assert have.queries is not None
                 queries = _places_of(part.queries, have.queries)
-                value = value[heads][:, queries.to(value.device, non_blocking=True)][..., tokens]
+                value = value[heads][:, queued(queries, value.device)][..., tokens]
             values[key], parts[key] = value, part
         return Captured(self.inputs, values, parts, self.layout)
 
@@ -84,7 +85,7 @@ class Captured:
                 f"{self.layout.stream.shape[0]} row(s): give as many as the target's, or one."
             )
         if which is not None and len(found) == len(part.columns):
-            found = found[which.to(found.device, non_blocking=True)]
+            found = found[queued(which, found.device)]
         if found.shape != old.shape:
             raise PalscopeError(
                 f"{part.hook}: the source has values of shape {tuple(found.shape)}, but "

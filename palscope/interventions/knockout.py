@@ -15,6 +15,7 @@ from torch import Tensor
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions.address import Address
 from palscope.interventions.resolve import Part
+from palscope.queued import queued
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class EdgeCuts:
             read = self._among(keys[row], part.columns, part.onwards)
             heads = slice(None)
             if part.heads is not None:
-                heads = torch.tensor(part.heads).to(cut.device, non_blocking=True)
+                heads = queued(torch.tensor(part.heads), cut.device)
             cut[row, heads] |= reads[:, None] & read[None, :]
         self._counts.append((cut & visible[:, None]).sum())
         return cut
@@ -88,5 +89,5 @@ class EdgeCuts:
             )
 
     def _among(self, columns: Tensor, wanted: Tensor, onwards: bool) -> Tensor:
-        found = torch.isin(columns, wanted.to(columns.device, non_blocking=True))
+        found = torch.isin(columns, queued(wanted, columns.device))
         return found | (columns >= self._width) if onwards else found

@@ -12,6 +12,7 @@ from torch import Tensor
 from palscope.errors import HookError
 from palscope.hooks import HookedAudioModel
 from palscope.interventions.resolve import OF_CLIPS, Part, encoder_grid
+from palscope.queued import queued
 
 
 @dataclass(frozen=True)
@@ -133,4 +134,4 @@ def _heads(part: Part, count: int) -> Tensor:
 
 def _on(device: torch.device, *index: Tensor) -> tuple[Tensor, ...]:
     """Places found on the CPU, where finding them makes no accelerator wait."""
-    return tuple(each.to(device, non_blocking=True) for each in index)
+    return tuple(queued(each, device) for each in index)

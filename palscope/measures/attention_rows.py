@@ -22,6 +22,7 @@ from palscope.errors import PalscopeError
 from palscope.hooks import HookedAudioModel
 from palscope.measures.columns import Queries, check_they_run, query_columns, running_places
 from palscope.models.watching import Attending
+from palscope.queued import queued
 from palscope.routing import LayerColumns, TokenLayout
 
 _BLOCK = 2**21
@@ -82,7 +83,7 @@ def read_rows(
         key = id(columns), row  # one object for all layers in which the same tokens meet
         if key not in known:
             found, queries = running_places(columns, row, asked[row])
-            where = torch.tensor(found).to(columns.running.device, non_blocking=True)
+            where = queued(torch.tensor(found), columns.running.device)
             known[key] = where, queries
         return known[key]
 

@@ -37,6 +37,7 @@ from palscope.measures.vocabulary import (
 )
 from palscope.models.adapted import effective_weight
 from palscope.models.families import raw
+from palscope.queued import queued
 from palscope.routing import LayerColumns, TokenLayout
 
 
@@ -269,7 +270,7 @@ def _writes(
                 continue
             keys = found.on_host.keys[row]
             stand = (keys >= 0).nonzero()[:, 0]
-            real = stand.to(pattern.device, non_blocking=True)
+            real = queued(stand, pattern.device)
             values = kept.values[layer][row, real]
             shared = int(output.shape[1]) // values.shape[1]
             values = values.repeat_interleave(shared, 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from palscope.models.families import KeysValues
 from palscope.models.stamps import Stamp
+from palscope.queued import queued
 from palscope.routing import TokenLayout
 
 
@@ -67,7 +68,7 @@ class AudioClips:
         columns: Tensor,
     ) -> Float[Tensor, "batch columns *rest"]:
         """A stream's values at the layout's `columns`; other tokens' columns hold any of them."""
-        order = torch.tensor(self.order).to(columns.device, non_blocking=True)
+        order = queued(torch.tensor(self.order), columns.device)
         at = columns.clamp(min=0)
         clip = order[layout.clip.gather(1, at).clamp(min=0)]
         token = layout.token.gather(1, at).clamp(min=0, max=values.shape[1] - 1)

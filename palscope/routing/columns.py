@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from palscope.queued import queued
+
 
 @dataclass(frozen=True)
 class LayerColumns:
@@ -49,7 +51,7 @@ class LayerColumns:
         """These columns, which are on the CPU, on `device`."""
         if device == self.running.device:
             return self
-        return self._changed(lambda columns: columns.to(device, non_blocking=True)).known_as(self)
+        return self._changed(lambda columns: queued(columns, device)).known_as(self)
 
     def known_as(self, here: LayerColumns) -> LayerColumns:
         """These columns, of which `here` is the copy on the CPU."""

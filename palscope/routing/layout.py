@@ -13,7 +13,7 @@ of its own, whether or not a route lets it run. Two rules follow from that, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from palscope.audio.timegrid import TimeGrid, rounded
 from palscope.errors import PromptError
+from palscope.queued import queued
 from palscope.routing.columns import LayerColumns
 from palscope.routing.route import Level, Route, Stream
 from palscope.whole import whole_number
@@ -146,7 +147,8 @@ class TokenLayout:
         here = cls(ids, stream, clip, token, position, seconds, tuple(clip_row), streams)
         if device == ids.device:
             return here
-        return replace(here._moved(device), ids=input_ids)._known_as(here)
+        there = here._moved(lambda tensor: queued(tensor, device))
+        return replace(there, ids=input_ids)._known_as(here)
 
     @property
     def on_host(self) -> TokenLayout:
@@ -155,20 +157,17 @@ class TokenLayout:
 
     @cached_property
     def _copy_on_host(self) -> TokenLayout:
-        return self._moved(torch.device("cpu"))
+        return self._moved(lambda tensor: tensor.cpu())
 
     def _known_as(self, here: TokenLayout) -> TokenLayout:
         """This layout, of which `here` is the copy on the CPU."""
         self.__dict__["_copy_on_host"] = here
         return self
 
-    def _moved(self, device: torch.device) -> TokenLayout:
-        """This layout with its tensors on `device`, but for `seconds`."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=device.type != "cpu")
-            for name in ("ids", "stream", "clip", "token", "position")
-        }
-        return replace(self, **moved)
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> TokenLayout:
+        """This layout with its tensors elsewhere, but for `seconds`."""
+        names = ("ids", "stream", "clip", "token", "position")
+        return replace(self, **{name: move(getattr(self, name)) for name in names})
 
     @property
     def width(self) -> int:
@@ -296,7 +295,7 @@ class TokenLayout:
         owned = [sum(owner == row // times for owner in self.clip_row) for row in range(count)]
         first_old = [sum(owner < row // times for owner in self.clip_row) for row in range(count)]
         shift = torch.tensor([sum(owned[:row]) - first_old[row] for row in range(count)])
-        shift = shift.to(self.clip.device, non_blocking=True)[:, None]
+        shift = queued(shift, self.clip.device)[:, None]
         each["clip"] = torch.where(each["clip"] >= 0, each["clip"] + shift, -1)
         clips = tuple(row for row in range(count) for _ in range(owned[row]))
         made = replace(self, **each, clip_row=clips)

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from palscope.queued import QUEUING
+
 FIRST, SECOND = "pretend:0", "pretend:1"
 
 
@@ -298,13 +300,15 @@ def waits() -> Generator[collections.Counter[str], None, None]:
     """Within, count what the host waits for, by kind, operation and palscope's line.
 
     Kinds are "read" (of values, by Python or for a shape) and "written" (to the device, and not
-    queued: `non_blocking`).
+    queued: `non_blocking`). The device takes what is queued as CUDA does, so palscope queues.
     """
     _counting.append(collections.Counter())
+    QUEUING.add("pretend")
     try:
         yield _counting[-1]
     finally:
         _counting.pop()
+        QUEUING.discard("pretend")
 
 
 def _count(
