@@ -220,7 +220,7 @@ def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
             streamer=watch,
         )
     waits = np.diff(watch.times)
-    probabilities = [step[0].float().softmax(-1).numpy() for step in out.logits]
+    probabilities = [step[0].float().softmax(-1).cpu().numpy() for step in out.logits]
     return Heard(
         text=model.tokenizer.decode(watch.tokens, skip_special_tokens=True).strip(),
         tokens=tuple(watch.tokens),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnsight import NNsight
 
 from palscope.audio import Waveform
 from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
@@ -344,6 +345,27 @@ def training(model: HookedAudioModel) -> Any:
     inner.eval()
     inner.load_state_dict(before)
     return losses
+
+
+@task
+@torch.no_grad()
+def tokens_alone_and_losses(model: HookedAudioModel) -> Any:
+    """As TransformerLens's tools call it."""
+    inputs = clean(model)
+    with model.hearing(inputs):
+        logits = model(inputs["input_ids"])
+    losses = [model(inputs, return_type="loss", loss_per_token=each) for each in (False, True)]
+    return [logits, *losses, model.to_tokens("which sound")]
+
+
+@task
+@torch.no_grad()
+def through_nnsight(model: HookedAudioModel) -> Any:
+    view = NNsight(model.model)
+    with view.trace(**clean(model)):
+        state = view.audio_taps[0].state.output.save()
+        logits = view.output.logits.save()
+    return state, logits
 
 
 @task
