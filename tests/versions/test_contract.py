@@ -20,8 +20,10 @@ from streamlit.testing.v1 import AppTest
 
 import palscope
 from palscope.audio.bundled import bundled_scenes
+from palscope.audio.waveform import Waveform
 from palscope.routing import Route
-from palscope.verify import verify
+from palscope.verify import Sides, verify
+from palscope.verify.plain import open_plain
 from tests import tiny
 from tests.analyses.conftest import call, open_script
 from tests.dashboards.conftest import DASHBOARDS, new_page, quiet, saved
@@ -118,6 +120,15 @@ def test_training_lowers_the_loss_with_adapters_and_opens_again(tmp_path: Path) 
     [folder] = trial.train("out", train={"llm": "lora", "lora": {"rank": 2}}, steps=8)
     again = palscope.load(folder)
     assert again.ask("which tone is this", noise(0.3)) is not None
+
+
+def test_the_demo_passes_what_palscope_verify_checks(demo: Any) -> None:
+    def plain(row: Any) -> Any:
+        return open_plain(Path("demo/pal"), None, torch.device("cpu"), row)
+
+    report = verify(Sides("demo/pal", plain, lambda: demo), Waveform(noise(0.6), 16_000, "noise"))
+    assert len(report.results) == 15 and not report.failed
+    assert {each.name for each in report.unchecked} == {"files", "prompt", "memory", "CPU = GPU"}
 
 
 def test_a_published_class_passes_what_palscope_verify_checks() -> None:
