@@ -215,8 +215,10 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
                 lengths = cast(Any, feature_lengths).tolist()
             frames = [self.frame_tokens(length) for length in lengths]
             seconds = [self.seconds_heard(length) for length in lengths]
-        # A column alone behind a prefix was written by the model, which may write a clip's mark.
-        written = before is not None and not frames and input_ids.shape[1] == 1
+        # A column alone behind a prefix was written by the model, which may write a clip's mark
+        # where that is one of its words.
+        a_word = self.audio_token_id < self.text_config.vocab_size
+        written = a_word and before is not None and not frames and input_ids.shape[1] == 1
         new = TokenLayout.build(
             input_ids,
             attention_mask if before is None else None,

@@ -23,6 +23,8 @@ from palscope.models.families import sliding_window
 from palscope.published import PublishedFamily
 from palscope.published.qwen2_5_omni import Qwen25Omni
 from palscope.published.qwen3_omni import Qwen3Omni
+from palscope.verify.tolerance import PER_LAYER, rounding
+from tests import tiny
 from tests.published.contract import CASES as ALL_CASES
 from tests.published.contract import WORDS, Opened, noise
 
@@ -107,7 +109,7 @@ def test_a_checkpoint_of_the_whole_opens_its_thinker_without_eyes(
     assert hooked.processor.audio_token_id == opened.family.audio_token_id
     inputs, wanted = (each.inputs(WORDS[0], noise(1.3)) for each in (hooked, opened.hooked))
     assert all(torch.equal(inputs[name], wanted[name]) for name in wanted)
-    assert torch.equal(hooked(inputs), opened.hooked(wanted))
+    agree(hooked(inputs), opened.hooked(wanted))
 
 
 def _never(*_args: Any, **_kwargs: Any) -> None:
@@ -125,7 +127,13 @@ def test_a_loaded_whole_opens_its_thinker(opened: Opened) -> None:
     whole.thinker.load_state_dict(opened.plain.state_dict())
     hooked = palscope.load(whole, processor=opened.tiny.processor())
     assert hooked.model.published is whole.thinker
-    assert torch.equal(hooked(opened.batch), opened.hooked(opened.batch))
+    agree(hooked(opened.batch), opened.hooked(opened.batch))
+
+
+def agree(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    """To rounding: equal weights lie elsewhere in memory, where products may add up otherwise."""
+    near = rounding(PER_LAYER * tiny.LAYERS, float(wanted.abs().max()))
+    torch.testing.assert_close(got, wanted, **near)
 
 
 # -- decoder --------------------------------------------------------------------------------------
