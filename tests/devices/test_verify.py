@@ -1,4 +1,4 @@
-"""`palscope verify` on a pretended device: its line `CPU = GPU`, and both sides away from the CPU."""
+"""`palscope verify` on a pretended device, its line `CPU = GPU` included."""
 
 from __future__ import annotations
 
