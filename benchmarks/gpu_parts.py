@@ -66,7 +66,7 @@ def kernels_of(case: Case) -> dict[str, Any]:
     }
 
 
-_ATTENTION = ("scaled_dot_product", "flash", "fmha", "cudnn_attention", "efficient_attention")
+_ATTENTION = ("scaled_dot_product", "flash", "fmha", "sdpa", "efficient_attention")
 
 
 def _kernels(call: Callable[[], Any]) -> dict[str, int]:

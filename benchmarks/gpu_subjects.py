@@ -43,7 +43,7 @@ class Sizes:
         seconds: of the clip that Llama's shape hears; Qwen2-Audio's hears 30 s at most.
         minutes: lengths at which the stream is asked.
         cells: of a sweep, at most.
-        qwen2_audio: sizes that are not the class's own.
+        qwen2_audio: sizes of its decoder, and of its tower where they are not the class's own.
         subjects: what hooks, masses and sweeps are measured of.
     """
 
@@ -153,7 +153,18 @@ LARGE = Sizes(
     seconds=100.0,
     minutes=(1, 2, 4, 7, 10),
     cells=128,
-    qwen2_audio={},
+    qwen2_audio={
+        "text_config": {
+            "model_type": "qwen2",
+            "vocab_size": 156_032,
+            "hidden_size": 4096,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 8192,
+        },
+    },
 )
 TOY = Sizes(
     shape="toy",

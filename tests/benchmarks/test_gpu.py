@@ -130,7 +130,8 @@ def test_a_part_that_fails_is_begun_twice_and_stops_nothing(
 
 
 def test_the_whole_run_fits_into_twelve_minutes() -> None:
-    assert sum(limit for _, limit in gpu.PARTS.values()) <= 12 * 60
+    """With 20 s to start."""
+    assert sum(limit for _, limit in gpu.PARTS.values()) <= 12 * 60 - 20
 
 
 def test_without_a_gpu_the_toy_is_named(
