@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, integrations, long_audio
+from benchmarks import gpu, gpu_subjects, integrations, long_audio
 from tests.devices.pretended import FIRST
 
 KEPT = Path(integrations.__file__).parent / "gpu_toy.json"
@@ -63,7 +63,14 @@ def test_the_toy_that_is_kept_ran_on_a_cpu() -> None:
 def test_the_toy_runs_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One subject; tensors that a GPU would not let meet are an error."""
     one = "llama-3.2-1b LAL"
-    monkeypatch.setattr(gpu, "TOY", replace(gpu.TOY, subjects={one: gpu.TOY.subjects[one]}))
+    made: list[Any] = []
+
+    def once(*given: Any) -> Any:
+        if not made:
+            made.append(gpu_subjects.TOY.subjects[one](*given))
+        return made[0]
+
+    monkeypatch.setattr(gpu, "TOY", replace(gpu.TOY, subjects={one: once}))
     for module in (gpu, long_audio):
         monkeypatch.setattr(module, "default_device", lambda: FIRST)
     with torch.autograd.set_multithreading_enabled(False):

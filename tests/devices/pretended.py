@@ -96,17 +96,50 @@ class Pretended(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"Pretended({self.held!r}, device='{self.device}')"
 
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            own = _OWN.get(func)
-            if own is not None and isinstance(args[0], Pretended):
-                return own(*args, **(kwargs or {}))
-            return func(*args, **(kwargs or {}))
+    # Nothing of Python's stands between a call and its operations, but for what tensors of other
+    # devices do otherwise without one.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
+            "the tensor to host memory first."
+        )
+
+    __array__ = numpy
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
+    def untyped_storage(self) -> Any:
+        return self.held.untyped_storage()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            made: Any = self.detach().clone().requires_grad_(self.requires_grad)
+            made._is_param = getattr(self, "_is_param", False)
+            memo[id(self)] = made
+        return memo[id(self)]
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(_index(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(_index(index), value)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
+
+
+def _index(index: Any) -> Any:
+    """Lists as tensors of the CPU, which is what they are to a GPU."""
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    return torch.tensor(index) if isinstance(index, list) else index
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -251,36 +284,6 @@ for _name, _overloads in _FACTORIES.items():
     for _overload in _overloads:
         _made = getattr(getattr(torch.ops.aten, _name), _overload[1:] or "default")
         torch.library.impl(f"aten::{_name}{_overload}", "PrivateUse1")(_registered(_made))
-
-
-# -- what Python asks of a tensor itself ----------------------------------------------------------
-
-
-def _no_numpy(tensor: Tensor, *_: Any, **__: Any) -> Any:
-    raise TypeError(
-        f"can't convert {tensor.device} device type tensor to numpy. Use Tensor.cpu() to copy the "
-        "tensor to host memory first."
-    )
-
-
-def _index(index: Any) -> Any:
-    """Lists as tensors of the CPU, which is what they are to a GPU."""
-    if isinstance(index, tuple):
-        return tuple(map(_index, index))
-    return torch.tensor(index) if isinstance(index, list) else index
-
-
-_OWN: dict[Any, Callable[..., Any]] = {
-    Tensor.numpy: _no_numpy,
-    Tensor.__array__: _no_numpy,
-    Tensor.tolist: lambda tensor: tensor.cpu().tolist(),
-    Tensor.data_ptr: lambda tensor: tensor.held.data_ptr(),
-    Tensor.untyped_storage: lambda tensor: tensor.held.untyped_storage(),
-    Tensor.__getitem__: lambda tensor, index: Tensor.__getitem__(tensor, _index(index)),
-    Tensor.__setitem__: lambda tensor, index, value: Tensor.__setitem__(
-        tensor, _index(index), value
-    ),
-}
 
 
 # -- waiting --------------------------------------------------------------------------------------
