@@ -65,6 +65,8 @@ def main(given: Sequence[str]) -> int:
     transformers.logging.disable_progress_bar()
     dtype: Any = None if arguments.dtype is None else getattr(torch, arguments.dtype)
     try:
+        if arguments.json is not None and not arguments.json.parent.is_dir():
+            raise PalscopeError(f"--json {arguments.json}: there is no such folder; make it first.")
         device = _device(arguments.device)
         clip = clip_of(arguments.clip)
         sides = sides_of(arguments.model, device, dtype)

@@ -126,6 +126,7 @@ def test_what_cannot_be_opened_is_told_in_one_sentence(
         ["demo/pal", "--clip", str(tmp_path / "no.wav")],
         ["demo/pal", "--clip", str(tmp_path / "short.wav")],
         ["demo/pal", "--device", "meta:a"],
+        ["demo/pal", "--json", str(tmp_path / "no" / "report.json")],
     ):
         assert main(["verify", *wanted]) == 2
         out, error = capsys.readouterr()
