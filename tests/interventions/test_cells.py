@@ -44,6 +44,7 @@ def test_cells_are_blocks(pal: Any, batch_size: int) -> None:
         [Knockout(Address("pattern", Sound(0.2, 0.5, clip=1), layers=(0,), heads=(2,)))],
         [Reroute(Route.pal(tiny.LAYERS, [2]))],
         [Reroute(Route.pal(tiny.LAYERS, [2])), Patch(Address("mel", Sound(clip=1)), Zero())],
+        [Reroute(Route.pal(tiny.LAYERS, [2])), Patch(Address("mlp_out", Text(-1), (1,)), Zero())],
     ]
     found = run_cells(pal, inputs, cells, batch_size=batch_size)
     for cell, row in zip(cells, found, strict=True):

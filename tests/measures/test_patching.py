@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, Text, edit_waveform
-from palscope.measures import grids
+from palscope.measures import grids, patching
 from palscope.measures.metrics import Answers
 from palscope.measures.patching import (
     Cell,
@@ -453,6 +454,16 @@ def test_a_models_own_answers_are_judged() -> None:
     assert right(a.lower() + ".", None) == [True, True]
     assert right(b, b) == [False, True]
     assert right(a, "A") == [True, False]
+
+
+def test_the_end_of_a_turn_is_no_part_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant("lal")
+    tokenizer = planted.model.processor.tokenizer
+    said = torch.tensor([[*tokenizer("A", add_special_tokens=False).input_ids]])
+    ends = torch.tensor([[tokenizer.eos_token_id]])
+    monkeypatch.setattr(patching, "greedy_tokens", lambda *_: torch.cat([said, ends], 1))
+    clean = planted.inputs("A", AT)
+    assert greedy_answers(planted.model, clean, clean, "A", None)["answer"].tolist() == ["A", "A"]
 
 
 def test_answers_moved_counts_pairs() -> None:

@@ -73,6 +73,7 @@ def test_mass_a_second_keeps_the_mass_whatever_the_tokens_length(
     tokens = pd.concat(tables)
     edges = np.arange(int(2.2 / step) + 1) * step
     binned = m.mass_per_second(tokens, edges)
+    assert binned.index.is_unique
     for pathway, rows in binned.groupby("pathway"):
         own = tokens[tokens["pathway"] == pathway]
         lasts = np.clip(seconds - rows["start_s"], 0, step)

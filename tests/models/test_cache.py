@@ -66,6 +66,16 @@ def test_a_layer_holds_what_a_list_would(steps: list[Any], frozen: list[bool]) -
         assert torch.equal(old.keys, wanted[0]) and torch.equal(old.values, wanted[1])
 
 
+def test_words_behind_a_long_prompt_have_a_sixteenth_of_it_for_room() -> None:
+    layer: Any = GrowingLayer()
+    held = torch.randn(1, 1, 20 * ROOM + 5, 3)
+    layer.update(held, held)
+    for _ in range(3):
+        word = torch.randn(1, 1, 1, 3)
+        held = torch.cat([held, word], 2)
+        assert all(torch.equal(got, held) for got in layer.update(word, word))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_decoding_goes_in_and_out_of_inference_mode(first: bool) -> None:
     made: Any = tiny.model(Route.pal(4, [0, 2]))
