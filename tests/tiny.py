@@ -19,6 +19,15 @@ VOCABULARY = 89
 
 LAYERS = 4
 
+ROUTES = {
+    "plits": Route.plits(LAYERS),
+    "lal": Route.lal(LAYERS),
+    "pal": Route.pal(LAYERS, [0, 2]),
+    "queries": Route.lal(LAYERS).with_audio_queries(),
+    "frozen": Route.plits(LAYERS).frozen_from(2),
+}
+"""One of each kind."""
+
 
 def text_config(family: str, **changes: Any) -> Any:
     """A config of `family` with four small layers, grouped-query attention where it has it."""

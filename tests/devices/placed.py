@@ -22,14 +22,7 @@ from palscope.routing import Route
 from tests import planted, tiny
 from tests.devices.pretended import FIRST, SECOND
 from tests.devices.tasks import TASKS
-
-ROUTES = {
-    "plits": Route.plits(4),
-    "lal": Route.lal(4),
-    "pal": Route.pal(4, [0, 2]),
-    "queries": Route.lal(4).with_audio_queries(),
-    "frozen": Route.plits(4).frozen_from(2),
-}
+from tests.tiny import ROUTES
 
 CPU, ONE, TWO = "cpu", "one device", "two devices"
 

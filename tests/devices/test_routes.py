@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from palscope.models.families import FAMILIES
-from tests.devices.placed import ONE, ROUTES, TWO, check
+from tests.devices.placed import ONE, TWO, check
 from tests.devices.tasks import TASKS
+from tests.tiny import ROUTES
 
 OTHERS = [name for name in ROUTES if name != "pal"]
 

@@ -18,14 +18,7 @@ from palscope.models.devices import device_of
 from palscope.routing import Route
 from tests import few_bits, tiny
 from tests.models.test_checkpoints import a_tokenizer
-
-ROUTES = {
-    "plits": Route.plits(4),
-    "lal": Route.lal(4),
-    "pal": Route.pal(4, [0, 2]),
-    "queries": Route.lal(4).with_audio_queries(),
-    "frozen": Route.plits(4).frozen_from(2),
-}
+from tests.tiny import ROUTES
 
 
 def asked(route: Route) -> dict[str, torch.Tensor]:
