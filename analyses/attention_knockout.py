@@ -36,15 +36,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from palscope._hooks import HookedAudioModel
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
 from palscope.audio import Waveform
+from palscope.datasets._manifest import Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import PalscopeError
-from palscope.evaluation.asked import labelled_questions
-from palscope.hooks import HookedAudioModel
+from palscope.evaluation._asked import labelled_questions
 from palscope.interventions import Sound
-from palscope.interventions.cells import with_encoded
-from palscope.measures import grids
-from palscope.measures.choices import choice_logprobs
-from palscope.measures.knockout import (
+from palscope.interventions._cells import with_encoded
+from palscope.measures import _grids as grids
+from palscope.measures._choices import choice_logprobs
+from palscope.measures._knockout import (
     EFFECTS,
     Edges,
     attention_knockout,
@@ -56,14 +59,11 @@ from palscope.measures.knockout import (
     text_to_text,
     through_fillers,
 )
-from palscope.measures.metrics import Answers
+from palscope.measures._metrics import Answers
 from palscope.pairs import KINDS, bundled_corpus, bundled_pairs, swap_pairs
-from palscope.pairs.pair import Pair
-from palscope.plots import knockout
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
-from palscope.training.manifest import Corpus, DecodedOnDemand, read_manifest
+from palscope.pairs._pair import Pair
+from palscope.plots import _knockout as knockout
+from palscope.plots._figures import save_figure
 
 DEPTH = ["group", "queries", "pathway", "first_layer", "last_layer"]
 COLUMNS = [

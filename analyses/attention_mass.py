@@ -22,21 +22,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from palscope._models.scoring import continued, greedy_tokens
+from palscope._sweeps import commands
+from palscope._sweeps.clips import sound_files
+from palscope._sweeps.commands import count
+from palscope._sweeps.record import file_hash
+from palscope._sweeps.store import StoredTable
 from palscope.audio import load_audio
+from palscope.datasets._manifest import Clip, read_manifest
+from palscope.datasets._questions import TASK_OF_DOMAIN, TRAIN
 from palscope.errors import PalscopeError
-from palscope.evaluation.items import take_evenly
+from palscope.evaluation._items import take_evenly
 from palscope.measures import attention_mass, by_pathway, mass_per_second, mean_band, over_time
-from palscope.measures.depth import depth_of_mass
-from palscope.models.scoring import continued, greedy_tokens
-from palscope.plots import attention, comparison, paper, tables
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.clips import sound_files
-from palscope.sweeps.commands import count
-from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import StoredTable
-from palscope.training.manifest import Clip, read_manifest
-from palscope.training.questions import TASK_OF_DOMAIN, TRAIN
+from palscope.measures._depth import depth_of_mass
+from palscope.plots import _attention as attention
+from palscope.plots import _comparison as comparison
+from palscope.plots import _paper as paper
+from palscope.plots import _tables as tables
+from palscope.plots._figures import save_figure
 
 QUESTION = "Which sound is this?"
 PICTURED = 12

@@ -30,16 +30,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
+from palscope._sweeps.store import StoredTable
 from palscope.interventions import Address
-from palscope.measures import attention_mass, grids, over_time
-from palscope.measures.attribution import (
+from palscope.measures import _grids as grids
+from palscope.measures import attention_mass, over_time
+from palscope.measures._attribution import (
     CELL,
     attribution_patching,
     completeness,
     integrated_gradients,
 )
-from palscope.measures.faithfulness import (
+from palscope.measures._faithfulness import (
     against_chance,
     agreement,
     areas,
@@ -49,14 +53,11 @@ from palscope.measures.faithfulness import (
     deletion_insertion,
     equal_windows,
 )
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import Cell, activation_patching, solved
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import Cell, activation_patching, solved
 from palscope.pairs import Pair, bundled_pairs, control, read_pairs
-from palscope.plots import attribution as figures
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
-from palscope.sweeps.store import StoredTable
+from palscope.plots import _attribution as figures
+from palscope.plots._figures import save_figure
 
 PATCHING = "attribution patching"
 GRADIENTS = "integrated gradients"

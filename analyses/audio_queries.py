@@ -24,13 +24,13 @@ from argparse import Namespace
 
 import pandas as pd
 
+from palscope._routing.depths import rerouted_queries, trained_queries
+from palscope._sweeps import commands, processes
 from palscope.errors import PalscopeError
-from palscope.evaluation import placement_runs
-from palscope.plots import depth
-from palscope.plots.figures import save_figure
-from palscope.routing.depths import rerouted_queries, trained_queries
-from palscope.sweeps import commands, processes
-from palscope.training.demo import LAYERS
+from palscope.evaluation import _placement_runs as placement_runs
+from palscope.plots import _depth as depth
+from palscope.plots._figures import save_figure
+from palscope.training._demo import LAYERS
 
 
 def main() -> int:

@@ -18,12 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from palscope.errors import PalscopeError, short
-from palscope.plots import comparison
-from palscope.plots.figures import save_figure
-from palscope.statistics import shown
-from palscope.sweeps import commands
-from palscope.sweeps.compare import (
+from palscope._statistics import shown
+from palscope._sweeps import commands
+from palscope._sweeps.compare import (
     ItemRows,
     TablePair,
     difference_summary,
@@ -31,8 +28,11 @@ from palscope.sweeps.compare import (
     record_differences,
     shared_tables,
 )
-from palscope.sweeps.record import command_record, file_hash
-from palscope.sweeps.store import Run, read_record
+from palscope._sweeps.record import command_record, file_hash
+from palscope._sweeps.store import Run, read_record
+from palscope.errors import PalscopeError, short
+from palscope.plots import _comparison as comparison
+from palscope.plots._figures import save_figure
 
 SHOWN = 20
 """So many differences between the records are printed."""

@@ -28,15 +28,15 @@ import pandas as pd
 import torch
 from transformers import BitsAndBytesConfig
 
+from palscope._sweeps import commands, processes
+from palscope._sweeps.clips import sound_files
+from palscope._sweeps.record import file_hash
 from palscope.audio import load_audio
 from palscope.errors import PalscopeError, short
-from palscope.measures.profile import listening_profile, profile_bands
-from palscope.plots.figures import save_figure
-from palscope.plots.profile import profiles, profiles_paper
-from palscope.sweeps import commands, processes
-from palscope.sweeps.clips import sound_files
-from palscope.sweeps.record import file_hash
-from palscope.training.recipe import read_yaml
+from palscope.measures._profile import listening_profile, profile_bands
+from palscope.plots._figures import save_figure
+from palscope.plots._profile import profiles, profiles_paper
+from palscope.training._recipe import read_yaml
 
 KEYS = ("model", "route", "dtype", "device_map", "bits")
 """What the config may say of a model."""

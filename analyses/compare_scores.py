@@ -15,9 +15,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from palscope.evaluation.rows import compare_runs
-from palscope.statistics import shown
-from palscope.sweeps import commands
+from palscope._statistics import shown
+from palscope._sweeps import commands
+from palscope.evaluation._rows import compare_runs
 
 
 def main() -> int:

@@ -17,16 +17,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from palscope._models.chat_format import prompt_settings
+from palscope._published.loading import find_model, fingerprint
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmark_runs import evaluate_benchmark, score_predictions
-from palscope.evaluation.benchmarks.registry import BENCHMARKS
-from palscope.evaluation.evaluate import evaluate_manifest
-from palscope.evaluation.nearest import decoder_embedder, sentence_embedder
-from palscope.evaluation.ranking import ModelAnswerer, open_answerer
-from palscope.models.chat_format import prompt_settings
-from palscope.published.loading import find_model, fingerprint
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
+from palscope.evaluation._benchmark_runs import evaluate_benchmark, score_predictions
+from palscope.evaluation._benchmarks.registry import BENCHMARKS
+from palscope.evaluation._evaluate import evaluate_manifest
+from palscope.evaluation._nearest import decoder_embedder, sentence_embedder
+from palscope.evaluation._ranking import ModelAnswerer, open_answerer
 
 OWN_EMBEDDER = "the model's own input embeddings"
 MANIFEST_ONLY = ("split", "wordings", "temporal")

@@ -27,12 +27,12 @@ from typing import Any
 
 import pandas as pd
 
-from palscope.evaluation import placement_runs
-from palscope.plots import depth
-from palscope.plots.figures import save_figure
-from palscope.routing.depths import NO_AUDIO, rerouted_depths, trained_depths
-from palscope.sweeps import commands, processes
-from palscope.training.demo import LAYERS
+from palscope._routing.depths import NO_AUDIO, rerouted_depths, trained_depths
+from palscope._sweeps import commands, processes
+from palscope.evaluation import _placement_runs as placement_runs
+from palscope.plots import _depth as depth
+from palscope.plots._figures import save_figure
+from palscope.training._demo import LAYERS
 
 
 def main() -> int:

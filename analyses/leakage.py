@@ -20,18 +20,18 @@ from argparse import Namespace
 import numpy as np
 import pandas as pd
 
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
+from palscope._sweeps.record import file_hash
+from palscope._sweeps.store import StoredTable
 from palscope.audio import load_audio
+from palscope.datasets._manifest import Clip, read_manifest
 from palscope.errors import AudioError
-from palscope.evaluation.items import take_evenly
+from palscope.evaluation._items import take_evenly
 from palscope.measures import mean_band
-from palscope.measures.leakage import DEPTH, leakage, leakage_profile, receptive_field
-from palscope.plots import leakage as figures
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
-from palscope.sweeps.record import file_hash
-from palscope.sweeps.store import StoredTable
-from palscope.training.manifest import Clip, read_manifest
+from palscope.measures._leakage import DEPTH, leakage, leakage_profile, receptive_field
+from palscope.plots import _leakage as figures
+from palscope.plots._figures import save_figure
 
 FLOOR_DB = 0.01
 """A loudest bin that moves by more takes the floor of the mel spectrogram with it."""

@@ -17,24 +17,24 @@ from typing import Any
 
 import pandas as pd
 
+from palscope._sweeps import commands
+from palscope._sweeps.record import file_hash
 from palscope.audio import load_audio
-from palscope.evaluation.items import take_evenly
+from palscope.datasets._manifest import Clip, read_manifest
+from palscope.datasets._questions import TASK_OF_DOMAIN, TRAIN
+from palscope.evaluation._items import take_evenly
 from palscope.measures import mean_band
-from palscope.measures.key_writes import written_by_pathway
-from palscope.measures.logit_lens import (
+from palscope.measures._key_writes import written_by_pathway
+from palscope.measures._logit_lens import (
     answer_lead,
     by_depth,
     logit_lens,
     readable_from,
     written_lead,
 )
-from palscope.measures.vocabulary import spellings
-from palscope.plots import lens
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.record import file_hash
-from palscope.training.manifest import Clip, read_manifest
-from palscope.training.questions import TASK_OF_DOMAIN, TRAIN
+from palscope.measures._vocabulary import spellings
+from palscope.plots import _lens as lens
+from palscope.plots._figures import save_figure
 
 QUESTION = "What is heard?"
 

@@ -26,16 +26,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from palscope.evaluation.asked import labelled_questions
-from palscope.evaluation.items import Item
-from palscope.measures.masking import WAYS, domain_contrasts, masking_scores, pathway_masking
-from palscope.plots import masking
-from palscope.plots.figures import save_figure
-from palscope.statistics import shown
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count
-from palscope.sweeps.record import file_hash
-from palscope.training.manifest import Clip
+from palscope._statistics import shown
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count
+from palscope._sweeps.record import file_hash
+from palscope.datasets._manifest import Clip
+from palscope.evaluation._asked import labelled_questions
+from palscope.evaluation._items import Item
+from palscope.measures._masking import WAYS, domain_contrasts, masking_scores, pathway_masking
+from palscope.plots import _masking as masking
+from palscope.plots._figures import save_figure
 
 
 def main() -> int:

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from palscope.connectors import ConnectorConfig
+from palscope._connectors import ConnectorConfig
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
+from palscope._models.checkpoints import read_config
+from palscope._routing import Route, route_from_text, route_to_text
+from palscope._sweeps import commands, processes
 from palscope.errors import PalscopeError
-from palscope.measures.planner import Load, Plan, Rates, measured_rates, plan_for
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
-from palscope.models.checkpoints import read_config
-from palscope.routing import Route, route_from_text, route_to_text
-from palscope.sweeps import commands, processes
+from palscope.measures._planner import Load, Plan, Rates, measured_rates, plan_for
 
 INTEGRATIONS = {"plits": Route.plits, "lal": Route.lal, "pal": Route.pal}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

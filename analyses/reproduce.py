@@ -22,18 +22,18 @@ from pathlib import Path
 
 import torch
 
-from palscope.evaluation import reproduce
-from palscope.evaluation.experiment import experiment_names, read_experiment, systems_of
-from palscope.evaluation.placements import Questions
-from palscope.models.base_weights import base_fingerprint
-from palscope.plots import experiment as plots
-from palscope.plots.figures import save_figure
-from palscope.sweeps import commands
-from palscope.sweeps.commands import count, workers
-from palscope.sweeps.record import command_record, file_hash
-from palscope.sweeps.store import Run
-from palscope.training.curriculum import Place
-from palscope.training.manifest import read_manifest
+from palscope._models.base_weights import base_fingerprint
+from palscope._sweeps import commands
+from palscope._sweeps.commands import count, workers
+from palscope._sweeps.record import command_record, file_hash
+from palscope._sweeps.store import Run
+from palscope.datasets._manifest import read_manifest
+from palscope.evaluation import _reproduce as reproduce
+from palscope.evaluation._experiment import experiment_names, read_experiment, systems_of
+from palscope.evaluation._placements import Questions
+from palscope.plots import _experiment as plots
+from palscope.plots._figures import save_figure
+from palscope.training._curriculum import Place
 
 NO_SETTING = ("out", "resume", "threads", "checkpoints", "cache", "workers", "train_only")
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from palscope.sweeps import commands, processes
-from palscope.sweeps.commands import count, workers
-from palscope.training.curriculum import Place, train_recipe
-from palscope.training.recipe import read_recipe
+from palscope._sweeps import commands, processes
+from palscope._sweeps.commands import count, workers
+from palscope.training._curriculum import Place, train_recipe
+from palscope.training._recipe import read_recipe
 
 
 def main() -> int:

@@ -32,19 +32,19 @@ import torch
 from nnsight import NNsight
 
 from benchmarks.core import default_device, header, medians, write
-from palscope.connectors import ConnectorConfig
-from palscope.encoders import EncoderOutput
-from palscope.hooks import HookedAudioModel
-from palscope.measures import attention_mass, by_pathway, pathway_mass, pathway_sets
-from palscope.measures.cost import peak_bytes
-from palscope.models import (
+from palscope._connectors import ConnectorConfig
+from palscope._hooks import HookedAudioModel
+from palscope._models import (
     AudioClips,
     PalscopeConfig,
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
-from palscope.models.checkpoints import find_checkpoint
-from palscope.routing import Route
+from palscope._models.checkpoints import find_checkpoint
+from palscope._routing import Route
+from palscope.encoders import EncoderOutput
+from palscope.measures import attention_mass, by_pathway, pathway_mass, pathway_sets
+from palscope.measures._cost import peak_bytes
 
 TEXT = 128
 DEMO = "demo/pal"

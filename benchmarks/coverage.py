@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from palscope.statistics import FEWEST, change_interval, ratio_interval, share_interval, wilson
-from palscope.statistics.intervals import _ends as hull
+from palscope._statistics import FEWEST, change_interval, ratio_interval, share_interval, wilson
+from palscope._statistics.intervals import _ends as hull
 
 CLIPS = (3, 5, 8, 12, 20, 40)
 SAMPLES = 1000

@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from benchmarks.core import default_device, header, medians, write
-from palscope.models import AudioClips
-from palscope.published import PublishedAudioModel, published_family
+from palscope._models import AudioClips
+from palscope._published import PublishedAudioModel, published_family
 
 LAYERS, WIDTH, WORDS, SOUND, AUDIO_ID = 16, 512, 40, 750, 3_999
 

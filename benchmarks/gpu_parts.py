@@ -19,12 +19,12 @@ from benchmarks.gpu_subjects import QUESTION, Sizes, Subject, qwen2_audio
 from benchmarks.hooks import residual
 from benchmarks.integrations import SHAPES, Case
 from benchmarks.long_audio import fit, streamed
+from palscope._models.watching import Attending
 from palscope.interventions import Patch, Resample, capture
-from palscope.interventions.cells import run_cells, run_cells_plainly
+from palscope.interventions._cells import run_cells, run_cells_plainly
 from palscope.measures import attention_mass, pathway_mass
-from palscope.measures.cost import peak_bytes
-from palscope.measures.grids import layer_windows, layers_by_places, steps
-from palscope.models.watching import Attending
+from palscope.measures._cost import peak_bytes
+from palscope.measures._grids import layer_windows, layers_by_places, steps
 
 Calls = dict[str, Callable[[], Any]]
 

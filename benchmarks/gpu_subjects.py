@@ -20,11 +20,11 @@ from transformers import (
 
 import palscope
 from benchmarks.integrations import SHAPES, build
-from palscope.hooks import HookedAudioModel
-from palscope.interventions.cells import with_encoded
-from palscope.models import PalscopeProcessor
-from palscope.models.checkpoints import find_checkpoint
-from palscope.published import PublishedAudioModel, published_family
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeProcessor
+from palscope._models.checkpoints import find_checkpoint
+from palscope._published import PublishedAudioModel, published_family
+from palscope.interventions._cells import with_encoded
 
 QUESTION = "What sound is this?"
 RATE = 16_000

@@ -26,15 +26,15 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.core import default_device, header, medians, write
-from palscope.connectors import ConnectorConfig
+from palscope._connectors import ConnectorConfig
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._models.checkpoints import find_checkpoint
+from palscope._models.scoring import prompt_batch
+from palscope._routing import Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
-from palscope.hooks import HookedAudioModel
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.models.checkpoints import find_checkpoint
-from palscope.models.scoring import prompt_batch
-from palscope.routing import Route
-from palscope.training.demo import BASES, LAYERS
+from palscope.training._demo import BASES, LAYERS
 
 QUESTION = "What sound is this?"
 

@@ -7,7 +7,7 @@ Random weights, N_t words and a clip of N_a frame tokens a row; the encoder's st
 is in all layers, PAL is LAL in the first third and a summary (r = 3) through all. A training step
 is forward, backward and AdamW of the connector, the decoder frozen, a loss on every word behind the
 clip. Every number stands beside PLITS's of the same turns, and beside the least that the cost model
-(`palscope.measures.cost_model`) says is possible: of time, at the rates of large matrix products
+(`palscope.measures._cost_model`) says is possible: of time, at the rates of large matrix products
 and of copying that the same run measures; of memory, what the backward pass must find again, or the
 cache. The report is written after every N_a.
 """
@@ -25,10 +25,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.core import default_device, header, medians, rates, write
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._models import AudioClips, PalscopeForConditionalGeneration
+from palscope._routing import Route
 from palscope.encoders import EncoderOutput, WhisperEncoderConfig, build_encoder
-from palscope.measures.cost import peak_bytes
-from palscope.measures.cost_model import (
+from palscope.measures._cost import peak_bytes
+from palscope.measures._cost_model import (
     cache_bytes,
     decoding_costs,
     forward_costs,
@@ -37,8 +39,6 @@ from palscope.measures.cost_model import (
     training_bytes,
     training_costs,
 )
-from palscope.models import AudioClips, PalscopeForConditionalGeneration
-from palscope.routing import Route
 
 BEFORE = 8
 """Words before the clip."""

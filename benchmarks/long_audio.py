@@ -36,11 +36,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.core import default_device, header, synchronise, write
 from benchmarks.integrations import SHAPES, build
+from palscope._models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.checkpoints import find_checkpoint
+from palscope._models.scoring import greedy_tokens, prompt_batch
 from palscope.audio import load_audio
-from palscope.audio.bundled import bundled_clips
-from palscope.models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.checkpoints import find_checkpoint
-from palscope.models.scoring import greedy_tokens, prompt_batch
+from palscope.audio._bundled import bundled_clips
 
 RATE = 16_000
 QUESTION = "What sound is this?"

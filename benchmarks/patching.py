@@ -30,16 +30,16 @@ from torch import Tensor
 from transformer_lens import patching
 
 from benchmarks.core import default_device, header, medians, write
-from palscope.hooks import HookedAudioModel, load
+from palscope._hooks import HookedAudioModel, load
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.cache import PassingMemory
+from palscope._models.checkpoints import find_checkpoint
+from palscope._models.families import rotary
+from palscope._models.resumed import ResumedRun
+from palscope._routing import Level
 from palscope.interventions import Patch, Resample, capture, resolve
-from palscope.interventions.cells import run_cells, run_cells_plainly, with_encoded
-from palscope.measures.grids import layer_windows, layers_by_places, steps
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.cache import PassingMemory
-from palscope.models.checkpoints import find_checkpoint
-from palscope.models.families import rotary
-from palscope.models.resumed import ResumedRun
-from palscope.routing import Level
+from palscope.interventions._cells import run_cells, run_cells_plainly, with_encoded
+from palscope.measures._grids import layer_windows, layers_by_places, steps
 
 QUESTION = "What sound is this?"
 RATE = 16_000

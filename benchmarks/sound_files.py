@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from palscope.audio.decode import decode
+from palscope.audio._decode import decode
 from palscope.errors import AudioError, AudioWarning
 
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000)

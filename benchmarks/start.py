@@ -51,7 +51,7 @@ def session(name: str) -> dict[str, Any]:
     """A visit: import, load, and questions about two clips."""
     steps = Steps()
     import palscope
-    from palscope.audio.bundled import bundled_clips
+    from palscope.audio._bundled import bundled_clips
 
     load: Any = palscope.load  # imported on first use
     steps.done("import")
@@ -92,7 +92,7 @@ def transformers_session() -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     steps.done("import")
-    from palscope.models.base_weights import find_base
+    from palscope._models.base_weights import find_base
 
     folder = find_base("HuggingFaceTB/SmolLM2-135M-Instruct")
     steps.done("(palscope's, to find the weights)")

@@ -7,8 +7,8 @@ import re
 import streamlit as st
 from _models import OpenModel
 
+from palscope._routing import Route, route_from_text, route_to_text
 from palscope.errors import RouteError
-from palscope.routing import Route, route_from_text, route_to_text
 
 
 def address_route(opened: OpenModel) -> Route:

@@ -21,15 +21,15 @@ from _presets import presets
 from _route_table import allowed_symbols, route_table
 from _setup import Setup, choose_setup
 
+from palscope._routing import Route, route_to_text
 from palscope.audio import TimeGrid
 from palscope.errors import RouteError
 from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
-from palscope.measures.columns import HEAD, NO_SOUND
-from palscope.plots import attention as screen
-from palscope.plots import paper
-from palscope.plots.tables import layer_means
-from palscope.plots.tokens import token_strip
-from palscope.routing import Route, route_to_text
+from palscope.measures._columns import HEAD, NO_SOUND
+from palscope.plots import _attention as screen
+from palscope.plots import _paper as paper
+from palscope.plots._tables import layer_means
+from palscope.plots._tokens import token_strip
 
 SELECTED = "selected seconds"
 ALL = "mean of all"

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address
-from palscope.measures.attribution import attribution_patching, completeness, integrated_gradients
-from palscope.plots import attribution as figures
+from palscope.measures._attribution import attribution_patching, completeness, integrated_gradients
+from palscope.plots import _attribution as figures
 
 STEPS = 16
 METHODS = {

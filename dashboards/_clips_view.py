@@ -13,7 +13,7 @@ from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
 from palscope.measures import over_time
-from palscope.plots import attention as screen
+from palscope.plots import _attention as screen
 
 PICTURED = 12
 """So many clips have a picture of their own."""

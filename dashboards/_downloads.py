@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from matplotlib.figure import Figure
 
-from palscope.statistics import plain
+from palscope._statistics import plain
 
 
 def offer(

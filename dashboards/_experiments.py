@@ -14,13 +14,13 @@ from _models import OpenModel
 from _pairs import ChosenPair
 from matplotlib.figure import Figure
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route, route_to_text
+from palscope.datasets._questions import LABELS
 from palscope.interventions import Sound
-from palscope.measures import grids
-from palscope.measures.metrics import Answers
+from palscope.measures import _grids as grids
+from palscope.measures._metrics import Answers
 from palscope.pairs import Pair
-from palscope.routing import Route, route_to_text
-from palscope.training.questions import LABELS
 
 
 @dataclass(frozen=True)

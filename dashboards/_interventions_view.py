@@ -20,11 +20,11 @@ from _placements import DEPTH, QUERIES
 from _setup import choose_model
 from plotly import graph_objects as go
 
-from palscope.measures.metrics import Answers, answer_metrics
+from palscope._routing import Route, route_to_text
+from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
-from palscope.plots.attention import frequency_axis, spectrogram
-from palscope.plots.spectrogram import mel_image
-from palscope.routing import Route, route_to_text
+from palscope.plots._attention import frequency_axis, spectrogram
+from palscope.plots._spectrogram import mel_image
 
 EXPERIMENTS = {
     each.name: each

@@ -8,14 +8,14 @@ import pandas as pd
 import streamlit as st
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
-from palscope.hooks import HookedAudioModel
-from palscope.measures.knockout import (
+from palscope._hooks import HookedAudioModel
+from palscope.measures._knockout import (
     attention_knockout,
     knockout_effects,
     sliding_windows,
     text_to_audio,
 )
-from palscope.plots import knockout as figures
+from palscope.plots import _knockout as figures
 
 WINDOW = ["first_layer", "last_layer"]
 

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
 from palscope.measures import mean_band
-from palscope.measures.leakage import DEPTH, leakage, leakage_profile, receptive_field
-from palscope.plots import leakage as figures
+from palscope.measures._leakage import DEPTH, leakage, leakage_profile, receptive_field
+from palscope.plots import _leakage as figures
 
 
 def _options(model: HookedAudioModel) -> dict[str, Any]:

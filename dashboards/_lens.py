@@ -6,10 +6,10 @@ import pandas as pd
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
 from palscope.measures import mean_band
-from palscope.measures.key_writes import written_by_pathway
-from palscope.measures.logit_lens import answer_lead, by_depth, logit_lens, written_lead
-from palscope.measures.vocabulary import deciding_entries
-from palscope.plots import lens as figures
+from palscope.measures._key_writes import written_by_pathway
+from palscope.measures._logit_lens import answer_lead, by_depth, logit_lens, written_lead
+from palscope.measures._vocabulary import deciding_entries
+from palscope.plots import _lens as figures
 
 
 @on_route

@@ -20,11 +20,11 @@ from _sounds import Sound
 from jaxtyping import Float
 from transformers.generation.streamers import BaseStreamer
 
+from palscope._models import AudioClips
+from palscope._models.cache_names import cache_of
+from palscope._models.scoring import choice_logprobs, continued, end_tokens
+from palscope._routing import Route, route_to_text
 from palscope.measures import attention_mass, by_pathway
-from palscope.models import AudioClips
-from palscope.models.cache_names import cache_of
-from palscope.models.scoring import choice_logprobs, continued, end_tokens
-from palscope.routing import Route, route_to_text
 
 ANSWER_TOKENS = 16
 """Longest answer in tokens: the demo's lists of digits and sounds take about ten."""

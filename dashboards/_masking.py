@@ -7,9 +7,9 @@ from _experiments import Asked, Drawing, Experiment, Result, on_route
 from _sides import SIDES, with_roles
 
 from palscope.errors import PalscopeError
-from palscope.measures.masking import NOTHING, masked_choices, maskings
-from palscope.plots import choices as figures
-from palscope.plots.masking import TITLES
+from palscope.measures._masking import NOTHING, masked_choices, maskings
+from palscope.plots import _choices as figures
+from palscope.plots._masking import TITLES
 
 
 @on_route

@@ -11,9 +11,9 @@ import streamlit as st
 from _downloads import offer
 
 from palscope.measures import mean_band
-from palscope.measures.columns import NO_SOUND
-from palscope.plots import attention as screen
-from palscope.plots import paper
+from palscope.measures._columns import NO_SOUND
+from palscope.plots import _attention as screen
+from palscope.plots import _paper as paper
 
 
 def show_means(masses: Sequence[pd.DataFrame], name: str) -> None:

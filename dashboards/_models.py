@@ -10,17 +10,17 @@ from pathlib import Path
 import streamlit as st
 import torch
 
+from palscope._hooks import HookedAudioModel, load
+from palscope._published.loading import find_model
+from palscope._routing import Route
 from palscope.errors import RouteError
-from palscope.hooks import HookedAudioModel, load
-from palscope.published.loading import find_model
-from palscope.routing import Route
 
 DEMO = ("demo/pal", "demo/lal", "demo/plits")
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A hooked model for all visitors, who take turns on it (`palscope.models.turns`)."""
+    """A hooked model for all visitors, who take turns on it (`palscope._models.turns`)."""
 
     name: str
     model: HookedAudioModel

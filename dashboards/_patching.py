@@ -8,16 +8,16 @@ import pandas as pd
 import streamlit as st
 from _experiments import Asked, Drawing, Experiment, Result, on_route
 
-from palscope.hooks import HookedAudioModel
-from palscope.measures import grids
-from palscope.measures.patching import (
+from palscope._hooks import HookedAudioModel
+from palscope.measures import _grids as grids
+from palscope.measures._patching import (
     activation_patching,
     check_controls,
     input_patching,
     patching_effects,
 )
 from palscope.pairs import control
-from palscope.plots import patching as figures
+from palscope.plots import _patching as figures
 
 WIDTH = 3
 """Neighbouring layers that are patched together."""

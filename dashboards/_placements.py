@@ -11,13 +11,13 @@ from _experiments import Asked, Drawing, Experiment, Result
 from _models import serves
 from _sides import SIDES, with_roles
 
+from palscope._routing import Route
+from palscope._routing.depths import NO_AUDIO, Placement, rerouted_depths, rerouted_queries
 from palscope.errors import PalscopeError
-from palscope.interventions.cells import with_encoded
-from palscope.measures.choices import placed_choices
-from palscope.plots import choices as figures
-from palscope.plots.depth import LABELS
-from palscope.routing import Route
-from palscope.routing.depths import NO_AUDIO, Placement, rerouted_depths, rerouted_queries
+from palscope.interventions._cells import with_encoded
+from palscope.measures._choices import placed_choices
+from palscope.plots import _choices as figures
+from palscope.plots._depth import LABELS
 
 Find = Callable[[Route], list[Placement]]
 

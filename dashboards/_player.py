@@ -20,9 +20,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from palscope.audio import Waveform
-from palscope.audio.display import wav_bytes
-from palscope.plots import style
-from palscope.plots.spectrogram import MelImage, mel_image
+from palscope.audio._display import wav_bytes
+from palscope.plots import _style as style
+from palscope.plots._spectrogram import MelImage, mel_image
 
 Span = tuple[float, float]
 

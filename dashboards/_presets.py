@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _models import serves
 
-from palscope.hooks import HookedAudioModel
-from palscope.routing import ATTEND, FULL, PROJECTED, Level, Route
+from palscope._hooks import HookedAudioModel
+from palscope._routing import ATTEND, FULL, PROJECTED, Level, Route
 
 DELAYED = 4
 """Layers that the paper's first version leaves without sound."""

@@ -9,10 +9,10 @@ from typing import Any
 from _component import component, remembered, state_of
 from _models import serves
 
-from palscope.hooks import HookedAudioModel
-from palscope.routing import ABSENT, Route, Stream
-from palscope.routing.notation import CELLS
-from palscope.routing.route import SYMBOL_COLOURS
+from palscope._hooks import HookedAudioModel
+from palscope._routing import ABSENT, Route, Stream
+from palscope._routing.notation import CELLS
+from palscope._routing.route import SYMBOL_COLOURS
 
 WORDS = {
     ".": ("absent", "the layer cannot see it"),

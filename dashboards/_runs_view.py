@@ -10,8 +10,8 @@ import pyarrow.parquet as parquet
 import streamlit as st
 from _means import show_means
 
+from palscope._files import LARGEST_TEXT, read_object
 from palscope.errors import PalscopeError
-from palscope.files import LARGEST_TEXT, read_object
 from palscope.measures import by_pathway
 
 ROOT = Path("runs")

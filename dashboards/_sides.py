@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from palscope.pairs import Pair
-from palscope.plots.choices import OTHER, REST, RIGHT
+from palscope.plots._choices import OTHER, REST, RIGHT
 
 SIDES = ("clean", "corrupt")
 

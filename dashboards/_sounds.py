@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import streamlit as st
 
+from palscope._sweeps.clips import SOUND_ENDINGS
 from palscope.audio import Waveform, load_audio
-from palscope.audio.bundled import BundledScene, bundled_clips, bundled_scenes
+from palscope.audio._bundled import BundledScene, bundled_clips, bundled_scenes
+from palscope.datasets._questions import LABELS
 from palscope.errors import AudioError
-from palscope.sweeps.clips import SOUND_ENDINGS
-from palscope.training.questions import LABELS
 
 MAX_SECONDS = 30.0
 MAX_MEGABYTES = 20

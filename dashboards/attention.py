@@ -14,8 +14,8 @@ from _clips_view import view as clips_view
 from _interventions_view import view as interventions_view
 from _runs_view import view as runs_view
 
+from palscope._versions import check_versions
 from palscope.errors import PalscopeError
-from palscope.versions import check_versions
 
 check_versions("streamlit")
 

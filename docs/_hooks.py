@@ -42,35 +42,41 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         markdown = markdown.replace(f"]({out}{target}", f"]({inside}{target}")
     if page.file.src_uri == "reference/index.md":
         rows = "\n".join(
-            f"| [`palscope.{name}`]({name}.md) | {summary(name)} |" for name in reference()
+            f"| [`palscope.{name}`]({name.lstrip('_')}.md) | {summary(name)} |" for name in rooms()
         )
         markdown += f"\n| module | what is in it |\n|---|---|\n{rows}\n"
     return markdown
 
 
 def reference() -> dict[str, str]:
-    """A page for each room of the package: its docstring, then all of its public modules."""
+    """A page for each room of the package: its docstring, then all of its modules."""
     pages: dict[str, str] = {}
-    for _, name, is_room in pkgutil.iter_modules([str(PACKAGE)]):
-        if name.startswith("_"):
-            continue
+    for name, is_room in rooms().items():
         modules = room_modules(name) if is_room else [f"palscope.{name}"]
         parts = [f"# `palscope.{name}`"]
         if is_room:
             parts.append(docstring(PACKAGE / name / "__init__.py"))
         if names := exported(name):
             parts.append(f"To be imported from `palscope.{name}`: {', '.join(names)}.")
-        pages[name] = "\n\n".join([*parts, *(f"::: {module}" for module in modules)]) + "\n"
+        pages[name.lstrip("_")] = (
+            "\n\n".join([*parts, *(f"::: {module}" for module in modules)]) + "\n"
+        )
     return pages
 
 
+def rooms() -> dict[str, bool]:
+    """What stands in the package, and whether it is a package too."""
+    found = pkgutil.iter_modules([str(PACKAGE)])
+    return {name: is_room for _, name, is_room in found if not name.startswith("__")}
+
+
 def room_modules(room: str) -> list[str]:
-    """The room's public modules: first those that it re-exports from, in its own order."""
+    """The room's modules: first those that it re-exports from, in its own order."""
     found: list[str] = []
     for _, name, is_package in pkgutil.iter_modules([str(PACKAGE / room)]):
         if is_package:
             found += room_modules(f"{room}/{name}")
-        elif not name.startswith("_"):
+        elif not name.startswith("__"):
             found.append(f"palscope.{room.replace('/', '.')}.{name}")
     front = re.findall(
         r"^from (\S+) import", (PACKAGE / room / "__init__.py").read_text("utf-8"), re.MULTILINE

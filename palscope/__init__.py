@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from palscope.versions import CHECKED, check_versions
+from palscope._versions import CHECKED, check_versions
 
 if TYPE_CHECKING:
+    from palscope._hooks import HookedAudioModel, load
+    from palscope._routing import Level, Route, Stream
     from palscope.audio import load_audio
-    from palscope.hooks import HookedAudioModel, load
-    from palscope.routing import Level, Route, Stream
 
 __version__ = "0.1.0"
 
 check_versions(*CHECKED)
 
 _HOMES = {
-    "HookedAudioModel": "palscope.hooks",
-    "load": "palscope.hooks",
-    "Level": "palscope.routing",
-    "Route": "palscope.routing",
-    "Stream": "palscope.routing",
+    "HookedAudioModel": "palscope._hooks",
+    "load": "palscope._hooks",
+    "Level": "palscope._routing",
+    "Route": "palscope._routing",
+    "Stream": "palscope._routing",
     "load_audio": "palscope.audio",
 }
 

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = {"verify": "palscope.verify.command"}
+COMMANDS = {"verify": "palscope._verify.command"}
 """Modules of subcommands, each with a `main` that takes the words behind its name."""
 
 

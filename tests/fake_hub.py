@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants, hf_api
 
-from palscope.setup import hub
+from palscope import _hub as hub
 
 
 @dataclass

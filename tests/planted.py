@@ -29,12 +29,12 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.processor import AUDIO_TOKEN
+from palscope._routing import FRAMES, FULL, PROJECTED, SUMMARY, Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
-from palscope.hooks import HookedAudioModel
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.processor import AUDIO_TOKEN
-from palscope.routing import FRAMES, FULL, PROJECTED, SUMMARY, Route
 from tests import tiny
 
 Pathway = Literal["lal", "summary", "plits", "relay", "decoy"]

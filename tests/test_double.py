@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 from tests.double import CLOSE, Double, as_default, doubled
 

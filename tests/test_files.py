@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palscope import files
+from palscope import _files as files
+from palscope._files import read_json, read_object, read_table, write_table
+from palscope.datasets._manifest import Clip, read_manifest
 from palscope.errors import DataError, PalscopeError
-from palscope.evaluation.benchmarks.registry import BENCHMARKS
-from palscope.files import read_json, read_object, read_table, write_table
+from palscope.evaluation._benchmarks.registry import BENCHMARKS
 from palscope.pairs import read_pairs
-from palscope.pairs.notes import notes_of
-from palscope.training.manifest import Clip, read_manifest
-from palscope.training.recipe import Data
-from palscope.training.rows import read_rows
+from palscope.pairs._notes import notes_of
+from palscope.training._recipe import Data
+from palscope.training._rows import read_rows
 
 few = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COLUMNS = ("one", "two", "three")

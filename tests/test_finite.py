@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from palscope._finite import all_finite, squares_finite
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.base_weights import find_base
+from palscope._models.scoring import choice_logprobs
+from palscope._routing import Route
 from palscope.audio import Waveform, load_audio
-from palscope.audio.compose import active_part, at_level, level
-from palscope.encoders.front_end import checked
+from palscope.audio._compose import active_part, at_level, level
+from palscope.encoders._front_end import checked
 from palscope.errors import AudioError, CheckpointError, PalscopeError
-from palscope.finite import all_finite, squares_finite
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Add, Address, Noise, Patch, Scale, Sound, Text, intervene
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.base_weights import find_base
-from palscope.models.scoring import choice_logprobs
-from palscope.routing import Route
 from tests import tiny
 from tests.encoders.small import CONFIGS
 from tests.hooks.conftest import make_hooked, noise

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from palscope._models.families import raw
 from palscope.measures import attention_mass, by_pathway
-from palscope.models.families import raw
 from tests.planted import HEADS, LAYERS, Pathway, Planted, plant, planted_ear
 
 PATHWAYS: tuple[Pathway, ...] = get_args(Pathway)

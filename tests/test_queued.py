@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palscope.queued import QUEUING, queued
+from palscope._queued import QUEUING, queued
 from tests.devices.pretended import FIRST, waits
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from palscope.models.base_weights import WHEELS
+from palscope._models.base_weights import WHEELS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palscope._routing import FRAMES, FULL, Route, Stream, TokenLayout, route_from_text
+from palscope._whole import whole_number, whole_numbers
 from palscope.audio import TimeGrid
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Sound, Text
-from palscope.measures.columns import query_columns
-from palscope.measures.grids import layer_windows, layers_from
-from palscope.measures.knockout import sliding_windows
-from palscope.measures.pathway_mass import seconds_set
-from palscope.routing import FRAMES, FULL, Route, Stream, TokenLayout, route_from_text
-from palscope.whole import whole_number, whole_numbers
+from palscope.measures._columns import query_columns
+from palscope.measures._grids import layer_windows, layers_from
+from palscope.measures._knockout import sliding_windows
+from palscope.measures._pathway_mass import seconds_set
 
 ROUTE = Route.plits(4)
 LAYOUT = TokenLayout.build(

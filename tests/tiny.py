@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.families import FAMILIES
+from palscope._routing import FRAMES, SUMMARY, Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.families import FAMILIES
-from palscope.routing import FRAMES, SUMMARY, Route
 
 AUDIO_ID = 90
 VOCABULARY = 89

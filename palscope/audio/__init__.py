@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from palscope.audio.mel import log_mel
-from palscope.audio.timegrid import TimeGrid
-from palscope.audio.waveform import Waveform, load_audio
+from palscope.audio._mel import log_mel
+from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Waveform, load_audio
 
 __all__ = ["TimeGrid", "Waveform", "load_audio", "log_mel"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from palscope.encoders.af_whisper import AFWhisperConfig, AFWhisperEncoder
-from palscope.encoders.ast import ASTConfig, ASTEncoder
-from palscope.encoders.base import (
+from palscope.encoders._af_whisper import AFWhisperConfig, AFWhisperEncoder
+from palscope.encoders._ast import ASTConfig, ASTEncoder
+from palscope.encoders._base import (
     Block,
     ClipFeatures,
     Component,
@@ -14,19 +14,19 @@ from palscope.encoders.base import (
     EncoderTokens,
     WindowedEncoder,
 )
-from palscope.encoders.clap import ClapConfig, ClapEncoder
-from palscope.encoders.eat import EATConfig, EATEncoder, SSLAMConfig
-from palscope.encoders.front_end import EncoderFeatureExtractor
-from palscope.encoders.registry import (
+from palscope.encoders._clap import ClapConfig, ClapEncoder
+from palscope.encoders._eat import EATConfig, EATEncoder, SSLAMConfig
+from palscope.encoders._front_end import EncoderFeatureExtractor
+from palscope.encoders._registry import (
     build_encoder,
     encoder_config,
     encoder_kinds,
     register_encoder,
 )
-from palscope.encoders.several import Several, SeveralConfig
-from palscope.encoders.vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
-from palscope.encoders.weights import load_encoder, load_whisper_encoder, save_encoder
-from palscope.encoders.whisper import WhisperEncoder, WhisperEncoderConfig
+from palscope.encoders._several import Several, SeveralConfig
+from palscope.encoders._vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
+from palscope.encoders._weights import load_encoder, load_whisper_encoder, save_encoder
+from palscope.encoders._whisper import WhisperEncoder, WhisperEncoderConfig
 
 for _config, _encoder in (
     (WhisperEncoderConfig, WhisperEncoder),

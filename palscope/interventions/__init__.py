@@ -1,12 +1,12 @@
 """Interventions: changes of a run, addressed in seconds, streams, layers and heads."""
 
-from palscope.interventions.address import SITES, Address, Filler, Site, Sound, Text
-from palscope.interventions.apply import Intervention, Patch, Reroute, intervene
-from palscope.interventions.capture import Captured, capture
-from palscope.interventions.changes import Add, Change, Mean, Noise, Resample, Scale, Zero
-from palscope.interventions.knockout import Knockout
-from palscope.interventions.resolve import Resolved, resolve
-from palscope.interventions.waveform import edit_waveform
+from palscope.interventions._address import SITES, Address, Filler, Site, Sound, Text
+from palscope.interventions._apply import Intervention, Patch, Reroute, intervene
+from palscope.interventions._capture import Captured, capture
+from palscope.interventions._changes import Add, Change, Mean, Noise, Resample, Scale, Zero
+from palscope.interventions._knockout import Knockout
+from palscope.interventions._resolve import Resolved, resolve
+from palscope.interventions._waveform import edit_waveform
 
 __all__ = [
     "SITES",

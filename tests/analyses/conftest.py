@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-from palscope.models import PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.routing import Route
+from palscope._models import PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._routing import Route
 from tests import tiny
 
 ANALYSES = Path(__file__).parents[2] / "analyses"

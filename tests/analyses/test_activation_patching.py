@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from palscope.audio.bundled import CLIPS_FOLDER
+from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.interventions import Resample
-from palscope.measures import grids
+from palscope.measures import _grids as grids
 from palscope.pairs import bundled_pairs
 from tests.analyses.conftest import call, open_script
 

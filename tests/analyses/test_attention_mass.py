@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from palscope.routing import Route
+from palscope._routing import Route
 from tests import tiny
 from tests.analyses.conftest import call, open_script
 

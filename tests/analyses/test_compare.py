@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palscope.sweeps.store import Run
+from palscope._sweeps.store import Run
 from tests.analyses.conftest import call, open_script
 
 

@@ -150,7 +150,7 @@ def test_pairs_are_asked_by_default_and_their_stretches_are_cut(
 
 def test_the_runner_up_is_the_likeliest_wrong_choice(checkpoint: Path, knockout: Any) -> None:
     import palscope
-    from palscope.measures.choices import choice_logprobs
+    from palscope.measures._choices import choice_logprobs
 
     model = palscope.load(checkpoint)
     clip = np.random.default_rng(0).normal(size=9600).astype(np.float32)

@@ -13,14 +13,15 @@ import pytest
 import soundfile
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-from palscope.connectors import ConnectorConfig
-from palscope.evaluation import placement_runs, placements
-from palscope.models import PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.routing import Route, route_from_text
-from palscope.routing.depths import rerouted_depths, trained_depths, trained_queries
-from palscope.statistics import wilson
-from palscope.training.placements import Schedule
+from palscope._connectors import ConnectorConfig
+from palscope._models import PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._routing import Route, route_from_text
+from palscope._routing.depths import rerouted_depths, trained_depths, trained_queries
+from palscope._statistics import wilson
+from palscope.evaluation import _placement_runs as placement_runs
+from palscope.evaluation import _placements as placements
+from palscope.training._placements import Schedule
 from tests import tiny
 from tests.analyses.conftest import call, open_script
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from palscope.models import PalscopeForConditionalGeneration
+from palscope._models import PalscopeForConditionalGeneration
 from tests.analyses.conftest import call, open_script
 from tests.training import small
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from palscope.audio import load_audio
-from palscope.audio.bundled import CLIPS_FOLDER, bundled_clips, bundled_notes, bundled_scenes
-from palscope.audio.compose import level
-from palscope.training.manifest import missing_audio, read_manifest
-from palscope.training.questions import LABELS, TRAIN
+from palscope.audio._bundled import CLIPS_FOLDER, bundled_clips, bundled_notes, bundled_scenes
+from palscope.audio._compose import level
+from palscope.datasets._manifest import missing_audio, read_manifest
+from palscope.datasets._questions import LABELS, TRAIN
 
 FREE = {
     "sound": {"CC0 1.0", "CC BY 3.0"},

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palscope.audio.compose import (
+from palscope.audio._compose import (
     Scene,
     Span,
     active_part,

@@ -326,7 +326,7 @@ def test_an_endless_pipe_is_left_after_max_seconds() -> None:
 
 
 def test_endless_noise_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    from palscope.audio import byte_source
+    from palscope.audio import _byte_source as byte_source
 
     monkeypatch.setattr(byte_source, "_MOST_WITHOUT_SOUND", 1 << 24)
     sound = encode(chirp(16_000, 1.0), 16_000, "mp3 no header")

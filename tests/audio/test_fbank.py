@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from palscope.audio.fbank import kaldi_fbank, kaldi_hz, windowed_fbank
+from palscope.audio._fbank import kaldi_fbank, kaldi_hz, windowed_fbank
 from palscope.errors import AudioError
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(48_000)).astype(np.float32)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio.given import is_one_clip
+from palscope.audio._given import is_one_clip
 from palscope.errors import AudioError
 
 RATE = 16_000

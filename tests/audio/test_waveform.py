@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from palscope.audio import Waveform, load_audio
-from palscope.audio import decode as decode_module
+from palscope.audio import _decode as decode_module
 from palscope.errors import AudioError
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors import Resampler
-from palscope.connectors.features import Standard
+from palscope._connectors import Resampler
+from palscope._connectors.features import Standard
+from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import EncoderOutput, EncoderTokens
 
 FINE = EncoderTokens(6, TimeGrid(0.02))

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from transformers import WhisperFeatureExtractor
 
-from palscope.audio.mel import log_mel
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._routing import Route
+from palscope.audio._mel import log_mel
+from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import (
     ClipFeatures,
     Encoder,
@@ -24,8 +26,6 @@ from palscope.encoders import (
     encoder_kinds,
     register_encoder,
 )
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.routing import Route
 from tests import planted, tiny
 from tests.encoders import small
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from palscope.connectors.attention import attend
+from palscope._connectors.attention import attend
 
 
 @pytest.mark.parametrize("listened", [False, True])

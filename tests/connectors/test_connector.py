@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors import (
+from palscope._connectors import (
     MLP,
     Connector,
     ConnectorConfig,
@@ -20,9 +19,10 @@ from palscope.connectors import (
     QFormerConfig,
     StridedSummary,
 )
+from palscope._routing import FRAMES, SUMMARY, Route
+from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import EncoderOutput, EncoderTokens
 from palscope.errors import CheckpointError, RouteError
-from palscope.routing import FRAMES, SUMMARY, Route
 from tests.connectors.sources import COARSE, FINE, PATCHES, outputs
 
 FOUR = EncoderTokens(4, TimeGrid(0.02))
@@ -170,7 +170,7 @@ def test_routes_without_weights_are_refused_with_those_that_have(
 
 
 def test_a_stream_of_another_ratio_is_refused() -> None:
-    from palscope.routing import Stream
+    from palscope._routing import Stream
 
     connector = Connector(ConnectorConfig.for_route(Route.pal(6)), [FOUR], 8, (FRAMES, SUMMARY))
     with pytest.raises(RouteError, match=r"no stream 'summary' of ratio 4.*summary \(ratio 3\)"):

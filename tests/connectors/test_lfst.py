@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from palscope.connectors import LFST, LFSTConfig
+from palscope._connectors import LFST, LFSTConfig
 from palscope.encoders import EncoderOutput, EncoderTokens
 from palscope.errors import PalscopeError
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, alone, outputs, resample

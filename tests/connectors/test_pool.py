@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors import Connector, ConnectorConfig, FramePool
+from palscope._connectors import Connector, ConnectorConfig, FramePool
+from palscope._routing import FRAMES
+from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import EncoderOutput, EncoderTokens
-from palscope.routing import FRAMES
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, outputs
 
 

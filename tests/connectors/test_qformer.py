@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import Blip2QFormerModel
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors import FramePool, QFormer, QFormerConfig
+from palscope._connectors import FramePool, QFormer, QFormerConfig
+from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import EncoderTokens
 from palscope.errors import PalscopeError
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, alone, outputs, resample

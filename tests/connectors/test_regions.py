@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.connectors.regions import find_regions
+from palscope._connectors.regions import find_regions
+from palscope.audio._timegrid import TimeGrid
 from tests.connectors.sources import COARSE, FINE, PATCHES
 
 STRETCHES = {

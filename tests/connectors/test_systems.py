@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.training.matched import connector_parameters
-from palscope.training.trainer import measure_features
+from palscope.training._matched import connector_parameters
+from palscope.training._trainer import measure_features
 from tests.connectors.systems import ROUTES, SYSTEMS, made, noise
 
 CLIPS = [noise(1.3), noise(0.37, 1), noise(2.05, 2)]

@@ -12,10 +12,10 @@ from streamlit.testing.v1 import AppTest
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
 import tests.tiny as tiny
-from palscope.connectors import ConnectorConfig
-from palscope.models import PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.routing import Route
+from palscope._connectors import ConnectorConfig
+from palscope._models import PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._routing import Route
 
 DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
 OTHER = "another …"

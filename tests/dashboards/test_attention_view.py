@@ -51,7 +51,7 @@ def test_every_axis_is_labelled(shown: AppTest) -> None:
 
 def test_the_answer_is_the_models_own(open_page: Opener, checkpoint: Path) -> None:
     from palscope import load, load_audio
-    from palscope.audio.bundled import bundled_clips
+    from palscope.audio._bundled import bundled_clips
 
     page = open_page(question="What is that?", clip="rooster")
     quiet(page)

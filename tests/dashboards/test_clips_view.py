@@ -59,7 +59,7 @@ def test_the_mean_is_that_of_the_clips(
     open_clips: Callable[..., AppTest], checkpoint: Path
 ) -> None:
     from palscope import load
-    from palscope.audio.bundled import bundled_clips
+    from palscope.audio._bundled import bundled_clips
     from palscope.measures import attention_mass, by_pathway
 
     page = listen(open_clips(["three", "four"], domains="speech"))

@@ -17,20 +17,20 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from palscope import load
-from palscope.connectors import ConnectorConfig
+from palscope._connectors import ConnectorConfig
+from palscope._models import turns
+from palscope._routing import Route, route_to_text
+from palscope._routing.depths import NO_AUDIO, rerouted_depths
+from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
-from palscope.evaluation.asked import labelled_questions
-from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
+from palscope.evaluation._asked import labelled_questions
+from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import Sound
-from palscope.interventions.apply import in_force
-from palscope.measures import choices
-from palscope.measures.knockout import attention_knockout, sliding_windows, text_to_audio
-from palscope.measures.metrics import Answers
-from palscope.models import turns
+from palscope.interventions._apply import in_force
+from palscope.measures import _choices as choices
+from palscope.measures._knockout import attention_knockout, sliding_windows, text_to_audio
+from palscope.measures._metrics import Answers
 from palscope.pairs import bundled_pairs
-from palscope.routing import Route, route_to_text
-from palscope.routing.depths import NO_AUDIO, rerouted_depths
-from palscope.training.questions import LABELS
 from tests import tiny
 from tests.dashboards.conftest import OTHER, captions, figures, quiet, saved
 from tests.scripts import run_script

@@ -18,8 +18,8 @@ from streamlit.testing.v1 import AppTest
 
 from palscope.audio import Waveform
 from palscope.errors import AudioError
-from palscope.plots import style
-from palscope.plots.spectrogram import mel_image
+from palscope.plots import _style as style
+from palscope.plots._spectrogram import mel_image
 
 RATE = 16_000
 

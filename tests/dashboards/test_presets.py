@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from palscope.models.base_weights import find_base
-from palscope.routing import Level, Route
+from palscope._models.base_weights import find_base
+from palscope._routing import Level, Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked
 

@@ -11,11 +11,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import tests.tiny as tiny
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._hooks import load
+from palscope._routing import ABSENT, FRAMES, FULL, KEYS, PROJECTED, SUMMARY, Route
+from palscope._routing.route import SYMBOL_COLOURS
 from palscope.errors import RouteError
-from palscope.hooks import load
-from palscope.routing import ABSENT, FRAMES, FULL, KEYS, PROJECTED, SUMMARY, Route
-from palscope.routing.route import SYMBOL_COLOURS
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def show_table() -> None:
     import streamlit as st
     from _route_table import route_table  # pyright: ignore[reportMissingImports]
 
-    from palscope.routing import Route
+    from palscope._routing import Route
 
     original = Route.pal(6)
     given = st.session_state.get("given", original)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from palscope.audio.bundled import bundled_clips
+from palscope.audio._bundled import bundled_clips
 from tests.dashboards.conftest import figures, quiet
 from tests.dashboards.test_clips_view import numbers
 from tests.scripts import run_script

@@ -17,8 +17,8 @@ from accelerate import dispatch_model
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from palscope.hooks import HookedAudioModel
-from palscope.routing import Route
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from tests import planted, tiny
 from tests.devices.pretended import FIRST, SECOND
 from tests.devices.tasks import TASKS

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from palscope.queued import QUEUING
+from palscope._queued import QUEUING
 
 FIRST, SECOND = "pretend:0", "pretend:1"
 

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from nnsight import NNsight
 
+from palscope._hooks import HookedAudioModel
+from palscope._models.scoring import answer, choice_logprobs, prompt_batch
+from palscope._routing import Level
 from palscope.audio import Waveform
-from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
-from palscope.hooks import HookedAudioModel
+from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import (
     SITES,
     Add,
@@ -28,7 +30,7 @@ from palscope.interventions import (
     Zero,
     intervene,
 )
-from palscope.interventions.cells import run_cells
+from palscope.interventions._cells import run_cells
 from palscope.measures import (
     attention_mass,
     clip_sets,
@@ -36,26 +38,24 @@ from palscope.measures import (
     seconds_set,
     set_mass,
 )
-from palscope.measures.attribution import attribution_patching, integrated_gradients
-from palscope.measures.cost_model import forward_costs
-from palscope.measures.faithfulness import deletion_insertion, equal_windows
-from palscope.measures.grids import layers_by_places, sites_by_places, steps, streams_by_layers
-from palscope.measures.key_writes import attention_writes, offered_logits, written_by_pathway
-from palscope.measures.knockout import (
+from palscope.measures._attribution import attribution_patching, integrated_gradients
+from palscope.measures._cost_model import forward_costs
+from palscope.measures._faithfulness import deletion_insertion, equal_windows
+from palscope.measures._grids import layers_by_places, sites_by_places, steps, streams_by_layers
+from palscope.measures._key_writes import attention_writes, offered_logits, written_by_pathway
+from palscope.measures._knockout import (
     attention_knockout,
     audio_to_audio,
     generated_knockout,
     text_to_audio,
     text_to_text,
 )
-from palscope.measures.leakage import leakage
-from palscope.measures.logit_lens import logit_lens
-from palscope.measures.masking import pathway_masking
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import activation_patching, input_patching
-from palscope.measures.profile import listening_profile
-from palscope.models.scoring import answer, choice_logprobs, prompt_batch
-from palscope.routing import Level
+from palscope.measures._leakage import leakage
+from palscope.measures._logit_lens import logit_lens
+from palscope.measures._masking import pathway_masking
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import activation_patching, input_patching
+from palscope.measures._profile import listening_profile
 from tests.hooks.conftest import noise
 
 QUESTION = "which sound was it"

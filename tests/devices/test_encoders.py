@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
+from palscope.datasets._examples import Example
 from palscope.encoders import Encoder
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene
 from palscope.measures import connector_attention
-from palscope.routing import Route
-from palscope.training.examples import Example
-from palscope.training.trainer import measure_features
+from palscope.training._trainer import measure_features
 from tests import tiny
 from tests.connectors.systems import SMALL, put_together, sslam_and_clap, whisper
 from tests.devices.placed import CPU, ONE, put, same

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from palscope.models import decoder
-from palscope.models.clips import AudioClips
+from palscope._models import decoder
+from palscope._models.clips import AudioClips
 from tests.devices.placed import ONE, TWO, check, kept
 from tests.devices.pretended import FIRST, SECOND, DeviceFault, waits
 from tests.devices.tasks import clean, masses

@@ -14,12 +14,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import palscope
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._models.scoring import prompt_batch
+from palscope._published import published_family
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, Zero, intervene
-from palscope.interventions.cells import run_cells, with_encoded
+from palscope.interventions._cells import run_cells, with_encoded
 from palscope.measures import pathway_mass
-from palscope.models.scoring import prompt_batch
-from palscope.published import published_family
 from tests.devices.placed import CPU, ONE, TWO, put, same
 from tests.published.contract import CASES, WORDS, noise
 

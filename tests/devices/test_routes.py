@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from palscope.models.families import FAMILIES
+from palscope._models.families import FAMILIES
 from tests.devices.placed import ONE, TWO, check
 from tests.devices.tasks import TASKS
 from tests.tiny import ROUTES

@@ -7,10 +7,10 @@ from typing import Any
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import palscope
-from palscope.published import published_family
-from palscope.verify import Sides, verify
-from palscope.verify.own import own_prompt
-from palscope.verify.plain import plain_published
+from palscope._published import published_family
+from palscope._verify import Sides, verify
+from palscope._verify.own import own_prompt
+from palscope._verify.plain import plain_published
 from tests.devices.pretended import FIRST
 from tests.published.tiny import qwen2_5_omni
 from tests.verify.conftest import CLIP

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from palscope.interventions import Address, Knockout, Patch, Resample, Scale, Sound, Text, capture
-from palscope.interventions.cells import run_cells, with_encoded
-from palscope.routing import Route
+from palscope.interventions._cells import run_cells, with_encoded
 from tests.devices.placed import ONE, hooked, kept
 from tests.devices.pretended import waits
 from tests.devices.tasks import clean, corrupt, rows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from palscope.audio.timegrid import SECONDS_PER_FEATURE
+from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import Encoder, encoder_config
-from palscope.encoders.registry import _ENCODERS
+from palscope.encoders._registry import _ENCODERS
 from tests.docs.pages import DOCS
 from tests.encoders.small import BUILT_IN
 

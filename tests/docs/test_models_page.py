@@ -17,9 +17,9 @@ from transformers import (
 from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
 
 import palscope
+from palscope._published import registry
+from palscope._published.table import models_table
 from palscope.errors import CheckpointError
-from palscope.published import registry
-from palscope.published.table import models_table
 from tests.docs.pages import DOCS
 from tests.published.tiny import qwen3_omni
 from tests.published.tiny.qwen2_5_omni import loud, tokenizer

@@ -9,8 +9,8 @@ import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-from palscope.encoders import registry
-from palscope.published import registry as published
+from palscope._published import registry as published
+from palscope.encoders import _registry as registry
 from tests.docs.pages import PAGES, name_of
 
 FENCE = re.compile(r"^[ \t]*```+[ \t]*(\w*)", re.MULTILINE)

@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._routing import Route
 from palscope.encoders import (
     AFWhisperConfig,
     ASTConfig,
@@ -21,10 +24,7 @@ from palscope.encoders import (
     build_encoder,
     encoder_kinds,
 )
-from palscope.encoders.registry import _ENCODERS
-from palscope.hooks import HookedAudioModel
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.routing import Route
+from palscope.encoders._registry import _ENCODERS
 from tests import planted, tiny
 
 BUILT_IN = [

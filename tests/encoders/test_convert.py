@@ -13,11 +13,11 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from palscope._models import PalscopeForConditionalGeneration
 from palscope.encoders import Several, load_encoder, save_encoder
-from palscope.encoders import convert as converting
-from palscope.encoders.convert import convert, main
+from palscope.encoders import _convert as converting
+from palscope.encoders._convert import convert, main
 from palscope.errors import CheckpointError
-from palscope.models import PalscopeForConditionalGeneration
 from tests.encoders import small
 
 SIZES = {

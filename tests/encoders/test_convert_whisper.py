@@ -10,7 +10,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from palscope.encoders import load_whisper_encoder
-from palscope.encoders.convert_whisper import convert, read_model_bin
+from palscope.encoders._convert_whisper import convert, read_model_bin
 from palscope.errors import CheckpointError
 
 TYPES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from palscope._models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._routing import Route
 from palscope.audio import Waveform
-from palscope.audio.bundled import bundled_clips
-from palscope.audio.timegrid import SECONDS_PER_FEATURE
-from palscope.audio.waveform import load_audio
+from palscope.audio._bundled import bundled_clips
+from palscope.audio._timegrid import SECONDS_PER_FEATURE
+from palscope.audio._waveform import load_audio
 from palscope.encoders import ClipFeatures, Encoder, encoder_config
-from palscope.encoders.base import Clip
+from palscope.encoders._base import Clip
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import (
     Address,
@@ -26,9 +28,7 @@ from palscope.interventions import (
     intervene,
     resolve,
 )
-from palscope.measures.leakage import leakage
-from palscope.models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.routing import Route
+from palscope.measures._leakage import leakage
 from tests import tiny
 from tests.encoders import small
 

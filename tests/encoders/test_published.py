@@ -17,11 +17,11 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from palscope.audio.bundled import bundled_clips
-from palscope.audio.waveform import load_audio
+from palscope.audio._bundled import bundled_clips
+from palscope.audio._waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
-from palscope.encoders.base import Clip, filled
-from palscope.encoders.convert import convert
+from palscope.encoders._base import Clip, filled
+from palscope.encoders._convert import convert
 from palscope.errors import PalscopeError
 from tests.encoders import small
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import TimeGrid
 from palscope.encoders import (
     ClipFeatures,
@@ -24,7 +25,6 @@ from palscope.encoders import (
 )
 from palscope.errors import CheckpointError, PalscopeError
 from palscope.interventions import Address, resolve
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from tests.encoders import small
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
 from palscope.encoders import Several, SeveralConfig, build_encoder, encoder_config
-from palscope.encoders.base import Clip
+from palscope.encoders._base import Clip
 from palscope.errors import AudioError, CheckpointError, PalscopeError
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
 from tests.encoders import small
 from tests.encoders.test_every_encoder import sound
 

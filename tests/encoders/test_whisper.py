@@ -19,7 +19,7 @@ from palscope.encoders import (
     encoder_config,
     load_whisper_encoder,
 )
-from palscope.encoders.weights import find_encoder
+from palscope.encoders._weights import find_encoder
 from palscope.errors import AudioError, CheckpointError
 
 TINY = "openai/whisper-tiny.en"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from palscope.evaluation.ranking import Asked
+from palscope.evaluation._ranking import Asked
 
 RATE = 16_000
 

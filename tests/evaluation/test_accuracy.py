@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from palscope.evaluation.accuracy import accuracy, ranked_answers
-from palscope.evaluation.items import Item
-from palscope.evaluation.ranking import Asked
-from palscope.routing.depths import rerouted_depths
-from palscope.statistics import wilson
+from palscope._routing.depths import rerouted_depths
+from palscope._statistics import wilson
+from palscope.evaluation._accuracy import accuracy, ranked_answers
+from palscope.evaluation._items import Item
+from palscope.evaluation._ranking import Asked
 from tests.planted import LAYERS, Planted, plant
 
 

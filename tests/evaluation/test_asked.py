@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from palscope.evaluation.asked import labelled_questions
-from palscope.training.manifest import ManifestError
-from palscope.training.questions import LABELS
+from palscope.datasets._manifest import ManifestError
+from palscope.datasets._questions import LABELS
+from palscope.evaluation._asked import labelled_questions
 
 
 @pytest.fixture

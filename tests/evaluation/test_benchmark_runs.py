@@ -13,10 +13,10 @@ import pytest
 import soundfile as sf
 
 from palscope.errors import BenchmarkError, PalscopeError
-from palscope.evaluation.benchmark_runs import evaluate_benchmark, score_predictions
-from palscope.evaluation.benchmarks.registry import BENCHMARKS
-from palscope.evaluation.ranking import Asked
-from palscope.evaluation.rows import compare_runs
+from palscope.evaluation._benchmark_runs import evaluate_benchmark, score_predictions
+from palscope.evaluation._benchmarks.registry import BENCHMARKS
+from palscope.evaluation._ranking import Asked
+from palscope.evaluation._rows import compare_runs
 from tests.analyses.conftest import open_script
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmau, mmsu
 

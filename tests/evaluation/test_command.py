@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from palscope.models.chat_format import PROMPT_DATE
+from palscope._models.chat_format import PROMPT_DATE
 from tests.analyses.conftest import call, open_script
 from tests.evaluation.benchmarks.samples import json_file, mmau
 

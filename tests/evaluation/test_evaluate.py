@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from palscope._sweeps import store
+from palscope.datasets._manifest import ManifestError
+from palscope.datasets._questions import LABELS
 from palscope.errors import PalscopeError
-from palscope.evaluation import evaluate
-from palscope.evaluation.evaluate import evaluate_manifest
-from palscope.sweeps import store
-from palscope.training.manifest import ManifestError
-from palscope.training.questions import LABELS
+from palscope.evaluation import _evaluate as evaluate
+from palscope.evaluation._evaluate import evaluate_manifest
 
 ROWS = [("sound", "dog"), ("sound", "rain"), ("music", "harp"), ("music", "Theremin")]
 

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._routing import Route
 from palscope.audio import TimeGrid
 from palscope.encoders import EncoderTokens
 from palscope.errors import RecipeError
-from palscope.evaluation.benchmarks.registry import BENCHMARKS
-from palscope.evaluation.experiment import experiment_names, read_experiment, systems_of
-from palscope.evaluation.reproduce import (
+from palscope.evaluation._benchmarks.registry import BENCHMARKS
+from palscope.evaluation._experiment import experiment_names, read_experiment, systems_of
+from palscope.evaluation._reproduce import (
     BenchmarkFiles,
     check_answerable,
     folder_name,
     scale_of,
 )
-from palscope.routing import Route
-from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
-from palscope.training.matched import connector_parameters
-from palscope.training.trainer import connector_for
+from palscope.training._demo import ENCODER_WIDTH, LAYERS, WIDTH
+from palscope.training._matched import connector_parameters
+from palscope.training._trainer import connector_for
 
 PAPER_LAYERS = 16  # of Llama-3.2-1B
 SCALES = [(name, scale) for name in experiment_names() for scale in read_experiment(name).scales]

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palscope.audio.compose import Span
-from palscope.evaluation.items import (
+from palscope.audio._compose import Span
+from palscope.datasets._examples import Example
+from palscope.datasets._manifest import Clip, ManifestError
+from palscope.datasets._questions import LABELS
+from palscope.evaluation._items import (
     candidates,
     clean_label,
     example_items,
@@ -17,9 +20,6 @@ from palscope.evaluation.items import (
     swap_audio,
     take_evenly,
 )
-from palscope.training.examples import Example
-from palscope.training.manifest import Clip, ManifestError
-from palscope.training.questions import LABELS
 
 
 class Nothing:

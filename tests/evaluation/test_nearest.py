@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from palscope._routing import Route
 from palscope.errors import BenchmarkError
-from palscope.evaluation import nearest
-from palscope.evaluation.nearest import decoder_embedder, nearest_labels, sentence_embedder
-from palscope.routing import Route
+from palscope.evaluation import _nearest as nearest
+from palscope.evaluation._nearest import decoder_embedder, nearest_labels, sentence_embedder
 from tests import tiny
 
 SEEN: list[str] = []

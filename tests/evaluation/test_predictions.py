@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from palscope.errors import AudioError, PalscopeError
-from palscope.evaluation.items import Item
-from palscope.evaluation.predictions import predict
-from palscope.evaluation.ranking import Asked
+from palscope.evaluation._items import Item
+from palscope.evaluation._predictions import predict
+from palscope.evaluation._ranking import Asked
 
 
 class Counting:

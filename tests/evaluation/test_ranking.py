@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from palscope.evaluation.ranking import Asked, ModelAnswerer, Ranking, rank
+from palscope.evaluation._ranking import Asked, ModelAnswerer, Ranking, rank
 
 
 class Fixed:

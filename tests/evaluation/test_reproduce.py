@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.evaluation.experiment import OWN
-from palscope.evaluation.reproduce import ALL, summary
+from palscope.evaluation._experiment import OWN
+from palscope.evaluation._reproduce import ALL, summary
 
 
 def marks_of(right: dict[str, Any]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from palscope.evaluation.scores import summarise, summarise_composed
+from palscope.evaluation._scores import summarise, summarise_composed
 
 
 def answered(answer: str, best: str, greedy: str, heard: str, domain: str = "sound") -> Any:

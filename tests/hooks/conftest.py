@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-from palscope.hooks import HookedAudioModel
-from palscope.models import PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.routing import Route
+from palscope._hooks import HookedAudioModel
+from palscope._models import PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._routing import Route
 from tests import tiny
 
 

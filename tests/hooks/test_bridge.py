@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._models.families import FAMILIES
+from palscope._routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import HookError, PalscopeError, RouteError
-from palscope.models.families import FAMILIES
-from palscope.routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
-from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 
@@ -216,7 +216,7 @@ def test_a_route_is_left_as_it_was_found(hooked: Any) -> None:
 def test_a_route_without_weights_is_refused_with_the_layers_that_have_them(
     tokenizer: Any,
 ) -> None:
-    from palscope.connectors import ConnectorConfig
+    from palscope._connectors import ConnectorConfig
 
     route = Route.lal(tiny.LAYERS, [1, 3])
     model = tiny.model(route, connector=ConnectorConfig.for_route(route), vocab_size=49152)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.models.cache_names import NEW, OLD
-from palscope.routing import Route
+from palscope._models.cache_names import NEW, OLD
+from palscope._routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

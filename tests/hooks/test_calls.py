@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope._routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 from tests.published.contract import CASES, Opened

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palscope._routing import Route
 from palscope.errors import HookError
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope._routing import Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise, tone
 

@@ -13,7 +13,7 @@ import torch
 from transformer_lens.tools.analysis import attribution_patch
 
 import palscope
-from palscope.audio.bundled import bundled_clips
+from palscope.audio._bundled import bundled_clips
 from tests.hooks.inherited import bridge_rows, cache_rows, tool_rows
 from tests.hooks.inherited.bench import Bench
 from tests.hooks.inherited.rows import Row, bridge_members, cache_members, tool_members

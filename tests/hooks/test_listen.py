@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from palscope.hooks.listening import listening
+from palscope._hooks.listening import listening
+from palscope._models import PalscopeProcessor
+from palscope._routing import Route
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, intervene
 from palscope.measures import attention_mass, pathway_mass
-from palscope.models import PalscopeProcessor
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

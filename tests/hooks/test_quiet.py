@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformer_lens.model_bridge.generalized_components import LinearBridge, NormalizationBridge
 
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

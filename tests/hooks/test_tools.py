@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformer_lens import patching
 
-from palscope.routing import Route
+from palscope._routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise, tone
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, intervene
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

@@ -8,9 +8,9 @@ import pytest
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from palscope.hooks import HookedAudioModel
-from palscope.models.base_weights import find_base
-from palscope.routing import Route
+from palscope._hooks import HookedAudioModel
+from palscope._models.base_weights import find_base
+from palscope._routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import (
     Add,
     Address,
@@ -25,7 +26,6 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.interventions.conftest import prompt, two_rows

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._routing import Route
 from palscope.errors import PalscopeError
 from palscope.interventions import (
     Address,
@@ -20,8 +21,7 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.interventions.cells import run_cells, run_cells_plainly
-from palscope.routing import Route
+from palscope.interventions._cells import run_cells, run_cells_plainly
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.interventions.conftest import prompt, two_rows

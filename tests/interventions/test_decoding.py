@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._routing.layout import TEXT
 from palscope.interventions import Address, Patch, Resample, Text, Zero, intervene
-from palscope.routing.layout import TEXT
 from tests import tiny
 from tests.interventions.conftest import prompt
 

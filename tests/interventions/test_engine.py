@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._hooks import HookedAudioModel
+from palscope._models.families import FAMILIES
+from palscope._models.resumed import ResumedRun
+from palscope._routing import FRAMES, FULL, SUMMARY, Route
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import (
     Add,
     Address,
@@ -24,16 +27,13 @@ from palscope.interventions import (
     Text,
     Zero,
     capture,
-    cells,
-    engine,
     intervene,
 )
-from palscope.interventions.address import SITES
-from palscope.interventions.cells import run_cells, run_cells_plainly
-from palscope.interventions.resolve import resolve
-from palscope.models.families import FAMILIES
-from palscope.models.resumed import ResumedRun
-from palscope.routing import FRAMES, FULL, SUMMARY, Route
+from palscope.interventions import _cells as cells
+from palscope.interventions import _engine as engine
+from palscope.interventions._address import SITES
+from palscope.interventions._cells import run_cells, run_cells_plainly
+from palscope.interventions._resolve import resolve
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 from tests.interventions.conftest import prompt

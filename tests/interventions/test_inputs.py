@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palscope._routing import FULL
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import (
     Add,
@@ -23,8 +24,7 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.interventions.cells import copies_of, with_encoded
-from palscope.routing import FULL
+from palscope.interventions._cells import copies_of, with_encoded
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 from tests.interventions.conftest import QUESTION, prompt, two_rows
@@ -241,7 +241,7 @@ def test_patterns_of_two_addresses_are_each_their_own(pal: Any) -> None:
 
 def test_two_streams_that_run_together_leak_each_by_itself(tokenizer: Any) -> None:
     from palscope.audio import Waveform
-    from palscope.measures.leakage import leakage
+    from palscope.measures._leakage import leakage
 
     model = make_hooked(tokenizer, tiny.both_streams(FULL, FULL))
     sound = Waveform(np.asarray(noise(1.0)), 16_000, "noise")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._routing import Route
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Sound, Text, intervene
 from palscope.measures import attention_mass, by_seconds
-from palscope.routing import Route
 from tests import flex, tiny
 from tests.hooks.conftest import make_hooked
 from tests.interventions.conftest import prompt, two_rows

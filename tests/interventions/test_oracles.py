@@ -16,10 +16,10 @@ from nnsight import NNsight
 from torch import Tensor
 from transformer_lens import patching
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._routing import FRAMES, SUMMARY, Route
 from palscope.interventions import Address, Patch, Resample, Sound, Text, capture, intervene
-from palscope.interventions.cells import run_cells
-from palscope.routing import FRAMES, SUMMARY, Route
+from palscope.interventions._cells import run_cells
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise, tone
 
@@ -48,7 +48,7 @@ def readout() -> Tensor:
 def model(request: Any) -> HookedAudioModel:
     from transformers import AutoTokenizer
 
-    from palscope.models.base_weights import find_base
+    from palscope._models.base_weights import find_base
 
     tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
     return make_hooked(tokenizer, ROUTES[request.param])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._routing import ATTEND, FRAMES, Route
 from palscope.errors import PalscopeError, PromptError
 from palscope.interventions import Address, Sound, Text, capture, resolve
-from palscope.routing import ATTEND, FRAMES, Route
 from tests import tiny
 from tests.interventions.conftest import prompt, two_rows
 

@@ -14,16 +14,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from palscope.audio.timegrid import TimeGrid, overlaps, rounded
-from palscope.connectors.regions import find_regions
+from palscope._connectors.regions import find_regions
+from palscope._routing import FRAMES, Route, Stream, TokenLayout
+from palscope.audio._timegrid import TimeGrid, overlaps, rounded
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, resolve
-from palscope.interventions.resolve import token_columns
-from palscope.measures.attribution import attribution_at
-from palscope.measures.grids import steps
-from palscope.measures.pathway_mass import seconds_set
-from palscope.measures.seconds import by_seconds, tokens_within
-from palscope.routing import FRAMES, Route, Stream, TokenLayout
+from palscope.interventions._resolve import token_columns
+from palscope.measures._attribution import attribution_at
+from palscope.measures._grids import steps
+from palscope.measures._pathway_mass import seconds_set
+from palscope.measures._seconds import by_seconds, tokens_within
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

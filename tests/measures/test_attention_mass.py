@@ -12,10 +12,10 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from palscope import measures
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures.columns import HEAD
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
+from palscope.measures._columns import HEAD
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch

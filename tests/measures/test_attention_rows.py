@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from palscope import load, measures
-from palscope.audio.bundled import bundled_clips
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
+from palscope.audio._bundled import bundled_clips
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Patch, Sound, Text, Zero, intervene
-from palscope.measures import attention_rows
-from palscope.measures.attention_rows import Rows
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
+from palscope.measures import _attention_rows as attention_rows
+from palscope.measures._attention_rows import Rows
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch

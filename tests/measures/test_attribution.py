@@ -12,9 +12,11 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from palscope.audio.mel import mel_bin_hz
+from palscope._hooks import HookedAudioModel
+from palscope._models.clips import AudioClips
+from palscope._routing import Route
+from palscope.audio._mel import mel_bin_hz
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import (
     Address,
     Change,
@@ -26,17 +28,15 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.interventions.capture import Captured
-from palscope.measures.attribution import (
+from palscope.interventions._capture import Captured
+from palscope.measures._attribution import (
     attribution_at,
     attribution_patching,
     completeness,
     integrated_gradients,
 )
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import Cell, activation_patching
-from palscope.models.clips import AudioClips
-from palscope.routing import Route
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import Cell, activation_patching
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.planted import (

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._models.base_weights import find_base
+from palscope._models.clips import AudioClips
+from palscope._routing import Route
 from palscope.interventions import Address, Sound
-from palscope.measures.attribution import attribution_patching
-from palscope.measures.metrics import Answers
-from palscope.models.base_weights import find_base
-from palscope.models.clips import AudioClips
-from palscope.routing import Route
+from palscope.measures._attribution import attribution_patching
+from palscope.measures._metrics import Answers
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 

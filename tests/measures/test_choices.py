@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from palscope._models.scoring import answer_ids, continued
+from palscope._routing import Route
+from palscope._routing.depths import Placement, rerouted_depths
 from palscope.errors import PalscopeError, RouteError
-from palscope.evaluation.ranking import Asked, ModelAnswerer, rank
+from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import Address, Intervention, Knockout, Reroute, Sound, Text, intervene
-from palscope.measures.choices import choice_logprobs, placed_choices
-from palscope.models.scoring import answer_ids, continued
-from palscope.routing import Route
-from palscope.routing.depths import Placement, rerouted_depths
+from palscope.measures._choices import choice_logprobs, placed_choices
 from tests.measures.conftest import padded_batch
 
 CHOICES = ["dog", "sea waves", "crackling fire"]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.measures.knockout import knockout_effects
-from palscope.measures.patching import answers_moved, patching_effects
+from palscope.measures._knockout import knockout_effects
+from palscope.measures._patching import answers_moved, patching_effects
 
 CLIPS = 24
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from palscope.connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from palscope.encoders import Several
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Scale, Sound, intervene
 from palscope.measures import connector_attention
-from palscope.routing import Route
 from tests import tiny
 from tests.connectors.systems import SMALL, PatchConfig, Patches, made, noise, put_together, whisper
 

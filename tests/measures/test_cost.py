@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.measures import cost
-from palscope.routing import Route
-from palscope.routing.depths import rerouted_depths
+from palscope._routing import Route
+from palscope._routing.depths import rerouted_depths
+from palscope.measures import _cost as cost
 from tests import tiny
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from palscope._models import AudioClips, PalscopeForConditionalGeneration
+from palscope._routing import KEYS, Route
 from palscope.encoders import EncoderOutput
-from palscope.measures import cost_model
-from palscope.models import AudioClips, PalscopeForConditionalGeneration
-from palscope.routing import KEYS, Route
+from palscope.measures import _cost_model as cost_model
 from tests import tiny
 from tests.connectors import systems
 

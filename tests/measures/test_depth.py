@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from palscope.errors import PalscopeError
-from palscope.measures.depth import depth_of_mass
+from palscope.measures._depth import depth_of_mass
 
 
 def table(courses: dict[str, list[float]], pathway: str = "frames") -> pd.DataFrame:

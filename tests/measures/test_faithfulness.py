@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
+from palscope._hooks import HookedAudioModel
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Sound, edit_waveform
-from palscope.measures.attribution import attribution_patching
-from palscope.measures.faithfulness import (
+from palscope.measures._attribution import attribution_patching
+from palscope.measures._faithfulness import (
     against_chance,
     agreement,
     areas,
@@ -24,8 +24,8 @@ from palscope.measures.faithfulness import (
     deletion_insertion,
     equal_windows,
 )
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import Cell, activation_patching
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import Cell, activation_patching
 from tests.hooks.conftest import noise
 from tests.planted import WORDS, Planted, plant
 

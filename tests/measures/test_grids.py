@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from palscope._routing import Route
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound, Text, resolve
-from palscope.measures import grids
-from palscope.measures.patching import Cell
-from palscope.routing import Route
+from palscope.measures import _grids as grids
+from palscope.measures._patching import Cell
 from tests import tiny
 from tests.interventions.conftest import prompt
 

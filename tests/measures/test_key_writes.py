@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from palscope._models.families import FAMILIES, raw
+from palscope._routing import KEYS, Route
 from palscope.errors import PalscopeError, PromptError
 from palscope.measures import attention_mass
-from palscope.measures.key_writes import (
+from palscope.measures._key_writes import (
     attention_writes,
     offered_logits,
     written_by_pathway,
     written_logits,
 )
-from palscope.measures.vocabulary import norm_gain
-from palscope.models.families import FAMILIES, raw
-from palscope.routing import KEYS, Route
+from palscope.measures._vocabulary import norm_gain
 from tests import tiny
 from tests.measures.conftest import padded_batch
 from tests.planted import plant

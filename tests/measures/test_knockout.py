@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from palscope._models.scoring import answer_ids, continued
+from palscope._routing import FULL, PROJECTED, Route
+from palscope._statistics import wilson
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Knockout, Sound, Text, intervene
-from palscope.measures import grids
-from palscope.measures.knockout import (
+from palscope.measures import _grids as grids
+from palscope.measures._knockout import (
     Edges,
     attention_knockout,
     audio_to_audio,
@@ -22,10 +25,7 @@ from palscope.measures.knockout import (
     text_to_audio,
     text_to_text,
 )
-from palscope.measures.metrics import Answers
-from palscope.models.scoring import answer_ids, continued
-from palscope.routing import FULL, PROJECTED, Route
-from palscope.statistics import wilson
+from palscope.measures._metrics import Answers
 from tests import flex, tiny
 from tests.hooks.conftest import make_hooked
 from tests.measures.conftest import padded_batch

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError
-from palscope.hooks import HookedAudioModel
-from palscope.measures.leakage import (
+from palscope.measures._leakage import (
     changed_window,
     leakage,
     leakage_profile,
     receptive_field,
 )
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.planted import planted_ear, small_processor

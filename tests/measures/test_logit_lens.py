@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
+from palscope._models.families import FAMILIES
+from palscope._routing import ATTEND, FULL, KEYS, PROJECTED, Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures.key_writes import written_by_pathway
-from palscope.measures.logit_lens import (
+from palscope.measures._key_writes import written_by_pathway
+from palscope.measures._logit_lens import (
     answer_lead,
     by_depth,
     logit_lens,
     readable_from,
     written_lead,
 )
-from palscope.measures.vocabulary import deciding_entries, spellings
-from palscope.models.families import FAMILIES
-from palscope.routing import ATTEND, FULL, KEYS, PROJECTED, Route
+from palscope.measures._vocabulary import deciding_entries, spellings
 from tests import tiny
 from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, WORDS, plant

@@ -10,10 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
+from palscope._routing import FULL, PROJECTED, Route
+from palscope._statistics import wilson
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Knockout, Sound, intervene
-from palscope.measures.choices import choice_logprobs
-from palscope.measures.masking import (
+from palscope.measures._choices import choice_logprobs
+from palscope.measures._masking import (
     NOTHING,
     domain_contrasts,
     masked_choices,
@@ -22,8 +24,6 @@ from palscope.measures.masking import (
     maskings,
     pathway_masking,
 )
-from palscope.routing import FULL, PROJECTED, Route
-from palscope.statistics import wilson
 from tests import tiny
 from tests.planted import WORDS, plant
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from palscope._models.scoring import answer_ids
 from palscope.errors import PromptError
-from palscope.measures.metrics import METRICS, Answers, answer_metrics
-from palscope.models.scoring import answer_ids
+from palscope.measures._metrics import METRICS, Answers, answer_metrics
 from tests.interventions.conftest import prompt
 
 

@@ -12,9 +12,10 @@ import torch
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, Text, edit_waveform
-from palscope.measures import grids, patching
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import (
+from palscope.measures import _grids as grids
+from palscope.measures import _patching as patching
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import (
     Cell,
     activation_patching,
     answers_moved,

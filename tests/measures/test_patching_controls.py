@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from palscope.errors import PalscopeError
-from palscope.measures.patching import check_controls
+from palscope.measures._patching import check_controls
 
 SPANS = {"wide": 10.0, "narrow": -0.1}
 UNIT = (10.0 + 0.1) / 2

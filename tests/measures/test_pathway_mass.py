@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from palscope import measures as m
+from palscope._routing import Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.measures.columns import HEAD
-from palscope.routing import Route
+from palscope.measures._columns import HEAD
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch

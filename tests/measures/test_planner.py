@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._models import AudioClips, PalscopeForConditionalGeneration
+from palscope._routing import KEYS, Route
 from palscope.encoders import EncoderOutput
 from palscope.errors import PalscopeError
-from palscope.measures.cost import peak_bytes
-from palscope.measures.cost_model import prompt_layout
-from palscope.measures.counted import Counted
-from palscope.measures.planner import (
+from palscope.measures._cost import peak_bytes
+from palscope.measures._cost_model import prompt_layout
+from palscope.measures._counted import Counted
+from palscope.measures._planner import (
     Load,
     Rates,
     _gradients_by_layer,
     measured_rates,
     plan_for,
 )
-from palscope.models import AudioClips, PalscopeForConditionalGeneration
-from palscope.routing import KEYS, Route
 from tests import few_bits, tiny
 from tests.measures.test_cost_model import counted, counting
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from palscope.errors import PalscopeError
-from palscope.measures.attention_mass import attention_mass, by_pathway
-from palscope.measures.profile import (
+from palscope.measures._attention_mass import attention_mass, by_pathway
+from palscope.measures._profile import (
     DEPTH,
     KNOCKOUT,
     MASS,
@@ -18,7 +18,7 @@ from palscope.measures.profile import (
     listening_profile,
     profile_bands,
 )
-from palscope.plots.profile import profiles, profiles_paper
+from palscope.plots._profile import profiles, profiles_paper
 from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, plant
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from palscope import measures
 from palscope.errors import PalscopeError
-from palscope.measures.columns import HEAD
+from palscope.measures._columns import HEAD
 from tests.measures.conftest import padded_batch
 
 m: Any = measures

@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from palscope._models.adapted import effective_weight, projected_rows
 from palscope.errors import CheckpointError
-from palscope.models.adapted import effective_weight, projected_rows
 
 ROWS = slice(3, 7)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from palscope._models import backbones
+from palscope._models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
+from palscope._routing import Route
 from palscope.encoders import WhisperEncoderConfig
 from palscope.errors import CheckpointError
-from palscope.models import backbones
-from palscope.models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
-from palscope.routing import Route
 
 # As the models' pages on the hub have them.
 PUBLISHED = {

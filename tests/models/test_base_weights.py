@@ -16,9 +16,8 @@ import torch
 from gguf import GGUFWriter, TokenType
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from palscope.errors import CheckpointError
-from palscope.models import base_weights
-from palscope.models.base_weights import (
+from palscope._models import base_weights
+from palscope._models.base_weights import (
     WHEELS,
     Wheel,
     base_fingerprint,
@@ -26,6 +25,7 @@ from palscope.models.base_weights import (
     find_base,
     sha256_of_file,
 )
+from palscope.errors import CheckpointError
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"

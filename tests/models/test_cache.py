@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from palscope.models.cache import GrowingLayer
-from palscope.routing import Route
+from palscope._models.cache import GrowingLayer
+from palscope._routing import Route
 from tests import tiny
 
 ROOM = GrowingLayer._ROOM

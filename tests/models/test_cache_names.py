@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._models.cache_names import NEW, OLD, cache_in, naming_cache
+from palscope._routing import Route
 from palscope.errors import PalscopeError
-from palscope.models.cache_names import NEW, OLD, cache_in, naming_cache
-from palscope.routing import Route
 from tests import tiny
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from palscope._models import AUDIO_TOKEN, PalscopeProcessor
+from palscope._models import chat_format as module
+from palscope._published.loading import wrap_published
 from palscope.errors import CheckpointError, PromptError
-from palscope.models import AUDIO_TOKEN, PalscopeProcessor
-from palscope.models import chat_format as module
-from palscope.published.loading import wrap_published
 from tests import tiny
 from tests.models.test_damaged import ROUTE, tokenizer
 from tests.published.tiny import qwen2_audio

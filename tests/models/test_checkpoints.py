@@ -19,11 +19,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from palscope._models import PalscopeConfig, PalscopeForConditionalGeneration
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.encoders import load_whisper_encoder
 from palscope.errors import CheckpointError, RouteError
-from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 
 ROUTE = Route.pal(4, [0, 2])

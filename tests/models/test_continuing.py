@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope._models import AudioClips
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.models import AudioClips
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
 from tests import flex, tiny
 from tests.models.test_paths import close, half_close
 from tests.routing.strategies import routes

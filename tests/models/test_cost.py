@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from palscope.models.families import FAMILIES
-from palscope.routing import Level, Route
+from palscope._models.families import FAMILIES
+from palscope._routing import Level, Route
 from tests import tiny
 from tests.routing.strategies import routes
 

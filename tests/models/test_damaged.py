@@ -23,14 +23,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig, QFormerConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig, QFormerConfig
+from palscope._models import AUDIO_TOKEN, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.base_weights import load_base, load_tokenizer
+from palscope._published.loading import open_checkpoint
+from palscope._routing import Route
 from palscope.encoders import load_encoder
-from palscope.encoders.weights import save_encoder
+from palscope.encoders._weights import save_encoder
 from palscope.errors import CheckpointError, PalscopeError
-from palscope.models import AUDIO_TOKEN, PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.base_weights import load_base, load_tokenizer
-from palscope.published.loading import open_checkpoint
-from palscope.routing import Route
 from tests import tiny
 from tests.published.contract import save_parts
 from tests.published.tiny import qwen2_audio

@@ -11,11 +11,11 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.devices import device_of
+from palscope._routing import Route
 from palscope.encoders import load_whisper_encoder
 from palscope.errors import CheckpointError
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.devices import device_of
-from palscope.routing import Route
 from tests import few_bits, tiny
 from tests.models.test_checkpoints import a_tokenizer
 from tests.tiny import ROUTES

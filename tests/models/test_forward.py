@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._routing import Route
 from palscope.errors import AudioError, PalscopeError, PromptError, RouteError
-from palscope.routing import Route
 from tests import tiny
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from palscope._models.cache_names import cache_of
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import PalscopeError, PromptError
-from palscope.models.cache_names import cache_of
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 
 NEW = 6

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.cache_utils import DynamicLayer
 
-from palscope.models import AudioCache
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
+from palscope._models import AudioCache
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 
 

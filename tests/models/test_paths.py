@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope._models.families import FAMILIES
+from palscope._routing import ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route
 from palscope.errors import PalscopeError
-from palscope.models.families import FAMILIES
-from palscope.routing import ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route
 from tests import tiny
 from tests.routing.strategies import routes
 

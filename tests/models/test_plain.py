@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from palscope.models.families import FAMILIES
-from palscope.routing import ABSENT, ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route
+from palscope._models.families import FAMILIES
+from palscope._routing import ABSENT, ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route
 from tests import tiny
 
 TOLERANCE = 1e-5

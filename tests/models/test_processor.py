@@ -15,14 +15,14 @@ import torch
 from nnsight import NNsight
 from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor
 
+from palscope._models import AUDIO_TOKEN, PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._models.scoring import answer, choice_logprobs, prompt_batch, with_answers
+from palscope._published import published_family
+from palscope._published.processor import PublishedProcessor
+from palscope._routing import Route
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError, PromptError
-from palscope.models import AUDIO_TOKEN, PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.models.scoring import answer, choice_logprobs, prompt_batch, with_answers
-from palscope.published import published_family
-from palscope.published.processor import PublishedProcessor
-from palscope.routing import Route
 from tests import tiny
 from tests.published.tiny import qwen2_audio
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from palscope._models.stamps import stamp_contents, stamp_identity
+from palscope._routing import Route
 from palscope.errors import PalscopeError
-from palscope.models.stamps import stamp_contents, stamp_identity
-from palscope.routing import Route
-from palscope.training.recipe import Lora, Trained
-from palscope.training.trained import prepare
+from palscope.training._recipe import Lora, Trained
+from palscope.training._trained import prepare
 from tests import tiny
 
 PAL = Route.pal(tiny.LAYERS, [0, 2])

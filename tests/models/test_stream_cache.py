@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from palscope._models.stream_cache import StreamCache, StreamLayer
+from palscope._routing import Route
 from palscope.errors import PalscopeError
-from palscope.models.stream_cache import StreamCache, StreamLayer
-from palscope.routing import Route
 from tests import tiny
 
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 
+from palscope._models import AudioStream, PalscopeProcessor
+from palscope._models.base_weights import find_base
+from palscope._models.families import FAMILIES
+from palscope._models.scoring import greedy_tokens, prompt_batch
+from palscope._routing import Route
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError, PromptError, RouteError
-from palscope.models import AudioStream, PalscopeProcessor
-from palscope.models.base_weights import find_base
-from palscope.models.families import FAMILIES
-from palscope.models.scoring import greedy_tokens, prompt_batch
-from palscope.routing import Route
 from tests import tiny
 from tests.models.test_paths import close, half_close
 from tests.routing.strategies import routes

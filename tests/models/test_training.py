@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
+from palscope._models.families import FAMILIES
+from palscope._routing import FULL, Route
 from palscope.errors import PalscopeError, PromptError
-from palscope.models.families import FAMILIES
-from palscope.routing import FULL, Route
 from tests import tiny
 
 

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palscope._models import turns
+from palscope._routing import Route
 from palscope.errors import HookError, RouteError
-from palscope.models import turns
-from palscope.routing import Route
 from tests import tiny
 
 CLIPS = [[31]]

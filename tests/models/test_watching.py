@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palscope._models.families import FAMILIES
+from palscope._models.watching import Attending
+from palscope._routing import Route
 from palscope.errors import HookError
-from palscope.models.families import FAMILIES
-from palscope.models.watching import Attending
-from palscope.routing import Route
 from tests import flex, tiny
 from tests.routing.strategies import routes
 

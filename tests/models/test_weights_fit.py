@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import palscope
+from palscope._models import memory
+from palscope._models.memory import check_fits, stored_tensors, weights_bytes
 from palscope.errors import CheckpointError
-from palscope.models import memory
-from palscope.models.memory import check_fits, stored_tensors, weights_bytes
 
 TENSORS = {
     "embed.weight": torch.zeros(10, 4, dtype=torch.bfloat16),

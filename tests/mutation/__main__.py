@@ -52,7 +52,8 @@ def git(*words: str) -> str:
 
 def draw(seed: int, number: int, commit: str) -> list[Mutation]:
     """Lines drawn evenly from all that can be mutated, and for each one of its mutations."""
-    paths = git("ls-tree", "-r", "--name-only", commit, *(f"palscope/{f}" for f in CONTRACTS))
+    folders = [f"palscope/{private}{f}" for f in CONTRACTS for private in ("", "_")]
+    paths = git("ls-tree", "-r", "--name-only", commit, *folders)
     by_line: dict[tuple[str, int], list[Mutation]] = {}
     for path in sorted(p for p in paths.splitlines() if p.endswith(".py")):
         for mutation in mutations(path, git("show", f"{commit}:{path}")):
@@ -83,7 +84,7 @@ def mutate(source: str, mutation: dict[str, Any]) -> str | None:
 
 def tests_of(tree: Path, path: str) -> list[str]:
     """Files of tests for a mutated file, the closest first."""
-    _, folder, name = path.split("/", 2)
+    _, folder, name = path.replace("/_", "/").split("/", 2)  # tests' names have no underscores
     module = path.removesuffix(".py").replace("/", ".")
     defined = (getattr(node, "name", "_") for node in ast.parse((tree / path).read_text()).body)
     words = [re.escape(module), *(name for name in defined if not name.startswith("_"))]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palscope.training.manifest import Clip, Corpus
-from palscope.training.questions import LABELS
+from palscope.datasets._manifest import Clip, Corpus
+from palscope.datasets._questions import LABELS
 
 RATE = 16_000
 SPEAKERS = {"ann": 4000, "bob": 5000}

@@ -7,6 +7,7 @@ import pytest
 from scipy import signal
 
 from palscope.audio import Waveform
+from palscope.datasets._manifest import Corpus
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs import (
     Pair,
@@ -17,9 +18,8 @@ from palscope.pairs import (
     matched,
     swap_pairs,
 )
-from palscope.pairs.controls import BLOCK_S, CROSS_FADE_S
-from palscope.pairs.pair import rms
-from palscope.training.manifest import Corpus
+from palscope.pairs._controls import BLOCK_S, CROSS_FADE_S
+from palscope.pairs._pair import rms
 from tests.pairs.conftest import heard
 
 RATE = 16_000

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from palscope.datasets._manifest import ManifestError
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs import Segment, matched, pair_from_files, read_pairs
-from palscope.training.manifest import ManifestError
 
 RATE = 16_000
 ASKED = ("Which tone?", "low", "high")

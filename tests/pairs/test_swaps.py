@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palscope.audio.bundled import bundled_notes
-from palscope.audio.compose import active_part
+from palscope.audio._bundled import bundled_notes
+from palscope.audio._compose import active_part
+from palscope.datasets._manifest import Clip, Corpus, ManifestError
+from palscope.datasets._questions import LABELS
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs import KINDS, Pair, bundled_corpus, bundled_pairs, matched, swap_pairs
-from palscope.pairs.pair import rms
-from palscope.pairs.swaps import SLOT_RMS, SLOT_STEP_S, SOUND_S
-from palscope.training.manifest import Clip, Corpus, ManifestError
-from palscope.training.questions import LABELS
+from palscope.pairs._pair import rms
+from palscope.pairs._swaps import SLOT_RMS, SLOT_STEP_S, SOUND_S
 from tests.pairs.conftest import heard, tones
 
 DOMAINS = {

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from palscope.measures import by_pathway, mass_per_second, mean_band, over_time
-from palscope.plots import attention as screen_figures
-from palscope.plots import paper as paper_figures
+from palscope.plots import _attention as screen_figures
+from palscope.plots import _paper as paper_figures
 
 # pandas and the plotting libraries are typed in part only.
 attention: Any = screen_figures

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palscope._statistics import Values
 from palscope.audio import Waveform
-from palscope.plots import attribution as drawing
-from palscope.statistics import Values
+from palscope.plots import _attribution as drawing
 
 figures: Any = drawing
 

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palscope.plots import choices as figures
-from palscope.plots.choices import OTHER, REST, RIGHT, WITHOUT
-from palscope.routing.depths import NO_AUDIO
+from palscope._routing.depths import NO_AUDIO
+from palscope.plots import _choices as figures
+from palscope.plots._choices import OTHER, REST, RIGHT, WITHOUT
 
 choices: Any = figures
 

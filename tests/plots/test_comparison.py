@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import comparison as figures
-from palscope.statistics import Values
+from palscope._statistics import Values
+from palscope.plots import _comparison as figures
 
 comparison: Any = figures
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import depth
-from palscope.routing.depths import NO_AUDIO
+from palscope._routing.depths import NO_AUDIO
+from palscope.plots import _depth as depth
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palscope.plots.experiment import (
+from palscope._statistics import Values
+from palscope.plots._experiment import (
     score_against_cost,
     score_against_cost_paper,
     scores_by_system,
     scores_by_system_paper,
 )
-from palscope.statistics import Values
 
 SCORES = {"whole": 0.88, "frozen": 0.88, "alone": 0.5}
 

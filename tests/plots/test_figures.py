@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.image import imread
 
-from palscope.plots import attention, paper
-from palscope.plots.figures import save_figure
-from palscope.plots.tables import layer_means
+from palscope.plots import _attention as attention
+from palscope.plots import _paper as paper
+from palscope.plots._figures import save_figure
+from palscope.plots._tables import layer_means
 
 
 def test_a_figure_is_saved_in_each_format_with_its_numbers(table: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import knockout as figures
+from palscope.plots import _knockout as figures
 
 knockout: Any = figures
 WINDOWS = ((0, 1), (2, 3), (0, 3))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import leakage as figures
+from palscope.plots import _leakage as figures
 
 leakage: Any = figures
 

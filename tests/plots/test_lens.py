@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import lens as figures
+from palscope.plots import _lens as figures
 
 lens: Any = figures
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palscope.plots import masking as figures
+from palscope.plots import _masking as figures
 
 masking: Any = figures
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import patching as figures
+from palscope.plots import _patching as figures
 
 # The plotting libraries are typed in part only.
 patching: Any = figures

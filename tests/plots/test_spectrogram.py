@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from palscope.audio import Waveform
-from palscope.plots.spectrogram import mel_image
+from palscope.plots._spectrogram import mel_image
 
 
 def test_a_tone_lies_at_its_frequency(waveform: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palscope.plots import tables as plot_tables
+from palscope.plots import _tables as plot_tables
 
 tables: Any = plot_tables
 

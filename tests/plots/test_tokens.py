@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from palscope.plots import tokens
+from palscope.plots import _tokens as tokens
 
 
 def test_text_stands_on_its_share_and_sound_in_one_block() -> None:

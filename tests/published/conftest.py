@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palscope.hooks import HookedAudioModel, load
+from palscope._hooks import HookedAudioModel, load
 from tests.published.tiny import qwen2_audio
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import palscope
-from palscope.models.scoring import prompt_batch
-from palscope.verify.own import Row, own_inputs, same_places
+from palscope._models.scoring import prompt_batch
+from palscope._verify.own import Row, own_inputs, same_places
 from tests.double import as_default, doubled
 
 RATE = 16_000

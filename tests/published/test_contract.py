@@ -19,17 +19,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import palscope
+from palscope._models.scoring import end_tokens
+from palscope._published.adapters import has_adapters
+from palscope._routing import Route
+from palscope._verify import Result, checks
+from palscope._verify.clicks import clicks, in_time
+from palscope._verify.listening import edits_of_nothing, hooks_fire, listened, offered
+from palscope._verify.plain import greedy
+from palscope._verify.results import compared
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import AudioError, CheckpointError
 from palscope.interventions import Address, Patch, Sound, Zero, intervene
-from palscope.models.scoring import end_tokens
-from palscope.published.adapters import has_adapters
-from palscope.routing import Route
-from palscope.verify import Result, checks
-from palscope.verify.clicks import clicks, in_time
-from palscope.verify.listening import edits_of_nothing, hooks_fire, listened, offered
-from palscope.verify.plain import greedy
-from palscope.verify.results import compared
-from palscope.verify.tolerance import PER_LAYER, rounding
 from tests.double import CLOSE, Double, has_experts
 from tests.published.contract import CASES, RATE, WORDS, Opened, noise
 

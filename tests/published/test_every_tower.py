@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import palscope
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Resample, Scale, Sound, capture, intervene
 from tests.published.contract import CASES, WORDS, Case, noise
 

@@ -13,15 +13,15 @@ from analyses import attention_knockout as script
 from palscope import measures
 from palscope.errors import PromptError
 from palscope.interventions import Address, Filler, Knockout, Sound, Text, intervene, resolve
-from palscope.measures.knockout import (
+from palscope.measures._knockout import (
     and_fillers,
     attention_knockout,
     text_to_audio,
     through_fillers,
 )
-from palscope.measures.masking import masking
-from palscope.measures.metrics import Answers
-from palscope.measures.profile import listening_profile
+from palscope.measures._masking import masking
+from palscope.measures._metrics import Answers
+from palscope.measures._profile import listening_profile
 from tests.published.contract import noise
 from tests.published.tiny import gemma3n, qwen2_audio
 

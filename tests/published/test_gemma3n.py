@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 import palscope
+from palscope._models import PalscopeConfig, PalscopeForConditionalGeneration
+from palscope._models.families import sliding_window
+from palscope._models.scoring import prompt_batch
+from palscope._published.gemma3n import BlindTower
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import CheckpointError, HookError, PalscopeError, RouteError
 from palscope.interventions import Address, Knockout, Patch, Sound, Text, Zero, intervene
-from palscope.interventions.cells import run_cells, run_cells_plainly
-from palscope.measures.attention_mass import attention_mass
-from palscope.measures.logit_lens import logit_lens
-from palscope.models import PalscopeConfig, PalscopeForConditionalGeneration
-from palscope.models.families import sliding_window
-from palscope.models.scoring import prompt_batch
-from palscope.published.gemma3n import BlindTower
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
+from palscope.interventions._cells import run_cells, run_cells_plainly
+from palscope.measures._attention_mass import attention_mass
+from palscope.measures._logit_lens import logit_lens
 from tests.double import CLOSE, Double, as_default, doubled
 from tests.published.tiny import gemma3n as tiny
 

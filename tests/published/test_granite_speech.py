@@ -16,8 +16,8 @@ from transformers import GraniteForCausalLM
 from transformers.utils.import_utils import is_torchaudio_available
 
 import palscope
+from palscope._published import PublishedAudioModel, published_family
 from palscope.errors import CheckpointError
-from palscope.published import PublishedAudioModel, published_family
 from tests.published.tiny import granite_speech as tiny
 
 RATE = 16_000
@@ -183,7 +183,7 @@ def test_a_folder_without_the_adapter_is_refused(
             (tmp_path / file.name).symlink_to(file)
     with pytest.raises(CheckpointError, match="no adapter_config"):
         palscope.load(tmp_path)
-    monkeypatch.setattr("palscope.published.adapters.is_peft_available", lambda: False)
+    monkeypatch.setattr("palscope._published.adapters.is_peft_available", lambda: False)
     with pytest.raises(CheckpointError, match=r"pip install 'palscope\[training\]'"):
         palscope.load(folder)
 
@@ -191,7 +191,7 @@ def test_a_folder_without_the_adapter_is_refused(
 def test_a_peft_that_transformers_does_not_take_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("palscope.published.adapters.MIN_PEFT_VERSION", "999.1")
+    monkeypatch.setattr("palscope._published.adapters.MIN_PEFT_VERSION", "999.1")
     with pytest.raises(CheckpointError, match=r"peft >= 999.1 is needed by transformers"):
         palscope.load(folder)
 

@@ -16,9 +16,9 @@ from transformers import (
 from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfig
 
 import palscope
+from palscope._published import published_family
+from palscope._published.gemma3n import BlindTower
 from palscope.errors import CheckpointError
-from palscope.published import published_family
-from palscope.published.gemma3n import BlindTower
 from tests.published.contract import noise
 from tests.published.tiny import (
     gemma3n,

@@ -13,15 +13,15 @@ import torch
 from huggingface_hub import constants, snapshot_download
 
 import palscope
+from palscope import _hub as client
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.chat_format import PROMPT_DATE
+from palscope._models.checkpoints import with_revision
+from palscope._published import adapters
+from palscope._published.loading import find_model, fingerprint
+from palscope._routing import Route
+from palscope._sweeps.record import run_record, weights_hashes
 from palscope.errors import CheckpointError
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.models.chat_format import PROMPT_DATE
-from palscope.models.checkpoints import with_revision
-from palscope.published import adapters
-from palscope.published.loading import find_model, fingerprint
-from palscope.routing import Route
-from palscope.setup import hub as client
-from palscope.sweeps.record import run_record, weights_hashes
 from tests import tiny
 from tests.dashboards.conftest import saved
 from tests.fake_hub import FakeHub, serving

@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
 import palscope
+from palscope._models.chat_format import PROMPT_DATE, prompt_settings
+from palscope._models.scoring import answer_ids, choice_logprobs, end_tokens, greedy_tokens
+from palscope._published import PublishedProcessor, published_family
+from palscope._verify.own import own_inputs, same_places
 from palscope.errors import CheckpointError, PromptError
-from palscope.interventions.cells import with_encoded
-from palscope.models.chat_format import PROMPT_DATE, prompt_settings
-from palscope.models.scoring import answer_ids, choice_logprobs, end_tokens, greedy_tokens
-from palscope.published import PublishedProcessor, published_family
-from palscope.verify.own import own_inputs, same_places
+from palscope.interventions._cells import with_encoded
 from tests.fake_hub import serving
 from tests.published.contract import CASES, RATE, WORDS, noise
 from tests.published.folders.build import NAMES, about, hub_folder, template, tiny

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from palscope._hooks import HookedAudioModel
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import (
     Address,
     Patch,
@@ -22,8 +23,7 @@ from palscope.interventions import (
     intervene,
     resolve,
 )
-from palscope.interventions.cells import run_cells, run_cells_plainly
-from palscope.verify.tolerance import PER_LAYER, rounding
+from palscope.interventions._cells import run_cells, run_cells_plainly
 from tests.published.conftest import noise, two_rows
 from tests.published.tiny import qwen2_audio
 

@@ -14,8 +14,8 @@ from transformers import (
 )
 
 import palscope
+from palscope._routing import Route
 from palscope.errors import CheckpointError, PalscopeError, RouteError
-from palscope.routing import Route
 from tests import few_bits
 from tests.published.conftest import noise
 from tests.published.contract import save_parts

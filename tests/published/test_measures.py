@@ -9,30 +9,30 @@ import pytest
 import torch
 from torch import Tensor
 
+from palscope._hooks import HookedAudioModel
+from palscope._routing import Route
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
-from palscope.hooks import HookedAudioModel
 from palscope.interventions import Address, Sound
-from palscope.measures.attention_mass import attention_mass
-from palscope.measures.attribution import (
+from palscope.measures._attention_mass import attention_mass
+from palscope.measures._attribution import (
     attribution_patching,
     completeness,
     integrated_gradients,
 )
-from palscope.measures.connector_attention import connector_attention
-from palscope.measures.cost import prefill, prefill_costs
-from palscope.measures.cost_model import forward_costs
-from palscope.measures.faithfulness import beside_patching, deletion_insertion, equal_windows
-from palscope.measures.grids import layers_by_places, sites_by_places, steps
-from palscope.measures.key_writes import attention_writes
-from palscope.measures.knockout import attention_knockout, text_to_audio
-from palscope.measures.leakage import leakage, receptive_field
-from palscope.measures.logit_lens import logit_lens
-from palscope.measures.masking import masked_choices
-from palscope.measures.metrics import Answers
-from palscope.measures.patching import activation_patching, check_controls
-from palscope.routing import Route
-from palscope.verify.tolerance import PER_LAYER, rounding
+from palscope.measures._connector_attention import connector_attention
+from palscope.measures._cost import prefill, prefill_costs
+from palscope.measures._cost_model import forward_costs
+from palscope.measures._faithfulness import beside_patching, deletion_insertion, equal_windows
+from palscope.measures._grids import layers_by_places, sites_by_places, steps
+from palscope.measures._key_writes import attention_writes
+from palscope.measures._knockout import attention_knockout, text_to_audio
+from palscope.measures._leakage import leakage, receptive_field
+from palscope.measures._logit_lens import logit_lens
+from palscope.measures._masking import masked_choices
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import activation_patching, check_controls
 from tests.published.conftest import noise
 from tests.published.tiny import qwen2_audio
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 import palscope
 from palscope import measures
+from palscope._models.resumed import resume, run_plainly
+from palscope._published import PublishedAudioModel, PublishedProcessor, published_family
 from palscope.errors import CheckpointError, PromptError
-from palscope.interventions.cells import with_encoded
-from palscope.measures.key_writes import attention_writes
-from palscope.models.resumed import resume, run_plainly
-from palscope.published import PublishedAudioModel, PublishedProcessor, published_family
+from palscope.interventions._cells import with_encoded
+from palscope.measures._key_writes import attention_writes
 from tests.double import CLOSE, Double, as_default, doubled
 from tests.published.tiny import phi4_multimodal as tiny
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import palscope
+from palscope._models.families import sliding_window
+from palscope._published import PublishedFamily
+from palscope._published.qwen2_5_omni import Qwen25Omni
+from palscope._published.qwen3_omni import Qwen3Omni
+from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.interventions import Address, Sound, resolve
-from palscope.models.families import sliding_window
-from palscope.published import PublishedFamily
-from palscope.published.qwen2_5_omni import Qwen25Omni
-from palscope.published.qwen3_omni import Qwen3Omni
-from palscope.verify.tolerance import PER_LAYER, rounding
 from tests import tiny
 from tests.published.contract import CASES as ALL_CASES
 from tests.published.contract import WORDS, Opened, noise

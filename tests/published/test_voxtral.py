@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, VoxtralForConditionalGeneration
 
 import palscope
+from palscope._published import published_family
+from palscope._published.loading import read_processor, wrap_published
 from palscope.errors import CheckpointError
-from palscope.published import published_family
-from palscope.published.loading import read_processor, wrap_published
 from tests.published.contract import RATE, WORDS, noise
 from tests.published.folders.tekken import config, write_tekken
 from tests.published.tiny import voxtral

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palscope.routing import Route
+from palscope._routing import Route
 from tests.reference.edits import Cut, Edit
 from tests.reference.model import Reference
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import palscope
-from palscope.audio.bundled import bundled_scenes
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope.audio._bundled import bundled_scenes
 from palscope.interventions import Address, Knockout, Patch, Sound, Zero, intervene
 from tests.reference.compare import compare
 from tests.reference.edits import Change, Cut, Edit, sound, text

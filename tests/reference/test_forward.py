@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palscope.routing import ABSENT, ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route, Stream
+from palscope._routing import ABSENT, ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route, Stream
 from tests import tiny
 from tests.reference.compare import CLOSE, compare
 from tests.reference.model import Reference

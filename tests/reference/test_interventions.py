@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from palscope.hooks import HookedAudioModel
+from palscope._hooks import HookedAudioModel
+from palscope._models.base_weights import find_base
+from palscope._routing import Route
 from palscope.interventions import (
     Add,
     Address,
@@ -28,8 +30,6 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from palscope.models.base_weights import find_base
-from palscope.routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise
 from tests.reference.compare import CLOSE, compare, rows

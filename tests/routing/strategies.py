@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from palscope.routing import (
+from palscope._routing import (
     ABSENT,
     ATTEND,
     FRAMES,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.audio.timegrid import TimeGrid
-from palscope.routing import FRAMES, SUMMARY, LayerColumns, Route, TokenLayout
-from palscope.routing.columns import ContinuedColumns
+from palscope._routing import FRAMES, SUMMARY, LayerColumns, Route, TokenLayout
+from palscope._routing.columns import ContinuedColumns
+from palscope.audio._timegrid import TimeGrid
 from tests.devices.pretended import FIRST
 
 GRID = TimeGrid(0.05)

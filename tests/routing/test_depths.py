@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from palscope.connectors import ConnectorConfig
-from palscope.errors import RouteError
-from palscope.routing import ATTEND, FULL, KEYS, Route, route_to_text
-from palscope.routing.depths import (
+from palscope._connectors import ConnectorConfig
+from palscope._routing import ATTEND, FULL, KEYS, Route, route_to_text
+from palscope._routing.depths import (
     NO_AUDIO,
     Placement,
     rerouted_depths,
@@ -19,6 +18,7 @@ from palscope.routing.depths import (
     trained_depths,
     trained_queries,
 )
+from palscope.errors import RouteError
 from tests import tiny
 
 TRIO = {"lal": Route.lal, "pal": Route.pal, "plits": Route.plits}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from palscope.routing import FRAMES, SUMMARY, TokenLayout
-from palscope.routing.display import colours
-from palscope.routing.route import Stream
+from palscope._routing import FRAMES, SUMMARY, TokenLayout
+from palscope._routing.display import colours
+from palscope._routing.route import Stream
 from tests.routing.test_layout import build, places
 
 BLUE, ORANGE, GREY = (colours([])[name] for name in ("frames", "summary", "text"))

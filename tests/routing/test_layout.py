@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from palscope._routing import ABSENT, FRAMES, SUMMARY, Route, Stream, TokenLayout
+from palscope._routing.layout import PADDING, TEXT
 from palscope.audio import TimeGrid
 from palscope.errors import PromptError
-from palscope.routing import ABSENT, FRAMES, SUMMARY, Route, Stream, TokenLayout
-from palscope.routing.layout import PADDING, TEXT
 from tests.routing.strategies import routes
 
 A = 90  # the audio place's id

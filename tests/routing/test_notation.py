@@ -5,8 +5,8 @@ import re
 import pytest
 from hypothesis import given
 
+from palscope._routing import Route, route_from_text, route_to_text
 from palscope.errors import RouteError
-from palscope.routing import Route, route_from_text, route_to_text
 from tests.routing.strategies import routes
 
 

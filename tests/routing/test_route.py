@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from palscope.errors import RouteError
-from palscope.routing import (
+from palscope._routing import (
     ABSENT,
     ATTEND,
     FRAMES,
@@ -24,6 +23,7 @@ from palscope.routing import (
     Source,
     Stream,
 )
+from palscope.errors import RouteError
 from tests.routing.strategies import routes
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from palscope.statistics import (
+from palscope._statistics import (
     FEWEST,
     Interval,
     correlation_interval,

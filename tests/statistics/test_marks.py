@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.statistics import (
+from palscope._statistics import (
     change_interval,
     difference_of_scores,
     ratio_interval,

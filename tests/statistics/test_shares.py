@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from palscope.statistics import CLUSTERS, change_interval, share_interval, wilson
+from palscope._statistics import CLUSTERS, change_interval, share_interval, wilson
 
 RNG = np.random.default_rng
 

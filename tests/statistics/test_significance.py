@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palscope.statistics import false_discovery, least_p, paired_p
+from palscope._statistics import false_discovery, least_p, paired_p
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.statistics import FEWEST, mean_band, mean_interval, mean_row, plain, shown, wilson
+from palscope._statistics import FEWEST, mean_band, mean_interval, mean_row, plain, shown, wilson
 
 
 def clip(*masses: float, layer: int = 0) -> pd.DataFrame:

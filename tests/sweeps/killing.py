@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from palscope._sweeps.store import Run
 from palscope.errors import PalscopeError
-from palscope.sweeps.store import Run
 
 ITEMS = [f"item {number}" for number in range(30)]
 FEW = ITEMS[14:20]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from palscope._sweeps.clips import sound_files
 from palscope.errors import AudioError
-from palscope.sweeps.clips import sound_files
 
 
 def test_folders_are_searched_for_sound(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from palscope._sweeps import commands
 from palscope.errors import PalscopeError
-from palscope.sweeps import commands
 
 
 @pytest.mark.parametrize("place", ["file", "file/run"])

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.errors import PalscopeError
-from palscope.routing import Route
-from palscope.statistics import mean_interval
-from palscope.sweeps.compare import (
+from palscope._routing import Route
+from palscope._statistics import mean_interval
+from palscope._sweeps.compare import (
     ItemRows,
     difference_summary,
     joined,
     record_differences,
     shared_tables,
 )
-from palscope.sweeps.store import Run, read_record
+from palscope._sweeps.store import Run, read_record
+from palscope.errors import PalscopeError
 
 KEYS = ["layer", "pathway"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from palscope.sweeps import processes, store
+from palscope._sweeps import processes, store
 from tests.sweeps import together
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from palscope._sweeps.store import Run, StoredTable, read_record
 from palscope.errors import AudioError, PalscopeError
-from palscope.sweeps.store import Run, StoredTable, read_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +116,7 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     holding = f"""
 import sys
-from palscope.sweeps.store import Run
+from palscope._sweeps.store import Run
 run = Run.open(__import__("pathlib").Path({str(folder)!r}), {RECORD!r}, resume=True)
 print("open", flush=True)
 sys.stdin.readline()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from palscope._sweeps import processes
+from palscope._sweeps.store import Run
 from palscope.errors import PalscopeError
-from palscope.sweeps import processes
-from palscope.sweeps.store import Run
 
 ITEMS = [f"item {number}" for number in range(11)]
 

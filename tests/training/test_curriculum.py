@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 import palscope
+from palscope._connectors import LFSTConfig
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
-from palscope.connectors import LFSTConfig
+from palscope.datasets._examples import Example
 from palscope.encoders import Several, WhisperEncoderConfig, build_encoder, save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
-from palscope.models import PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope.training.curriculum import Place, train_recipe
-from palscope.training.examples import Example
-from palscope.training.recipe import read_recipe
-from palscope.training.trainer import INSTRUCTION, ExampleCollator
+from palscope.training._curriculum import Place, train_recipe
+from palscope.training._recipe import read_recipe
+from palscope.training._trainer import INSTRUCTION, ExampleCollator
 from tests.planted import small_processor
 from tests.training import small
 

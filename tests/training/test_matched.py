@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from palscope._connectors import Connector, ProjectorConfig, QFormerConfig
+from palscope._routing import Route
+from palscope._routing.depths import Placement, trained_depths, trained_queries
 from palscope.audio import TimeGrid
-from palscope.connectors import Connector, ProjectorConfig, QFormerConfig
 from palscope.encoders import EncoderTokens
-from palscope.routing import Route
-from palscope.routing.depths import Placement, trained_depths, trained_queries
-from palscope.training.demo import ENCODER_WIDTH, LAYERS, WIDTH
-from palscope.training.matched import connector_parameters, matched_connector
-from palscope.training.placements import PARAMETERS, connector_for
+from palscope.training._demo import ENCODER_WIDTH, LAYERS, WIDTH
+from palscope.training._matched import connector_parameters, matched_connector
+from palscope.training._placements import PARAMETERS, connector_for
 
 
 def tokens(width: int) -> EncoderTokens:

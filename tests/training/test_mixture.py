@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from palscope.errors import DataError
-from palscope.training.mixture import QuestionRows, pattern_of
+from palscope.training._mixture import QuestionRows, pattern_of
 
 
 class Sounds:

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from palscope.connectors import ConnectorConfig, ProjectorConfig
+from palscope._connectors import ConnectorConfig, ProjectorConfig
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._routing import Route
+from palscope._routing.depths import lal_at, queries_at
+from palscope.datasets._manifest import Corpus
 from palscope.errors import PalscopeError
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.routing import Route
-from palscope.routing.depths import lal_at, queries_at
-from palscope.training import placements
-from palscope.training.manifest import Corpus
-from palscope.training.placements import Schedule, train_placements
+from palscope.training import _placements as placements
+from palscope.training._placements import Schedule, train_placements
 from tests import tiny
 from tests.planted import WORDS, small_processor
 

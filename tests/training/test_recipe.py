@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from palscope.connectors import LFSTConfig
+from palscope._connectors import LFSTConfig
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
+from palscope.datasets._examples import MIX
 from palscope.errors import RecipeError, RouteError
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
-from palscope.training.examples import MIX
-from palscope.training.recipe import RECIPES, Stage, read_recipe
+from palscope.training._recipe import RECIPES, Stage, read_recipe
 
 BACKBONES = ("llama-3.2-1b", "llama-3.2-3b", "qwen2.5-1.5b")
 INTEGRATIONS = ("plits", "lal", "pal", "lal+frozen-ffn")

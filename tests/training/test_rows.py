@@ -13,10 +13,10 @@ import pytest
 import soundfile as sf
 
 from palscope.audio import load_audio
+from palscope.datasets import _decoded as decoded
 from palscope.errors import DataError
-from palscope.training import decoded
-from palscope.training.recipe import Data
-from palscope.training.rows import AudioFolder, Rows, read_rows
+from palscope.training._recipe import Data
+from palscope.training._rows import AudioFolder, Rows, read_rows
 
 RATE = 16_000
 CSV = Data(format="csv", max_bad=1.0)

@@ -14,9 +14,9 @@ import soundfile as sf
 import torch
 
 from palscope.errors import DataError
-from palscope.training.curriculum import Place, train_recipe
-from palscope.training.recipe import Data, read_recipe
-from palscope.training.streams import StreamedQuestions, open_stream
+from palscope.training._curriculum import Place, train_recipe
+from palscope.training._recipe import Data, read_recipe
+from palscope.training._streams import StreamedQuestions, open_stream
 from tests.training import small
 
 datasets: Any = pytest.importorskip("datasets")

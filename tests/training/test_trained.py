@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from palscope._models import PalscopeForConditionalGeneration
+from palscope._models.families import FAMILIES
+from palscope._routing import Route
 from palscope.errors import CheckpointError, RecipeError
-from palscope.models import PalscopeForConditionalGeneration
-from palscope.models.families import FAMILIES
-from palscope.routing import Route
-from palscope.training.recipe import Lora, Trained
-from palscope.training.trained import add_adapters, merged, prepare
+from palscope.training._recipe import Lora, Trained
+from palscope.training._trained import add_adapters, merged, prepare
 from tests import tiny
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from palscope._files import writing
 from palscope.errors import PalscopeError
-from palscope.files import writing
-from palscope.training import trainer
+from palscope.training import _trainer as trainer
 
 
 @pytest.mark.parametrize("torn", [None, "", '{"global_step": 4', "folder"])

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import Trainer
 
-from palscope.training.curriculum import Place, train_recipe
-from palscope.training.recipe import read_recipe
+from palscope.training._curriculum import Place, train_recipe
+from palscope.training._recipe import read_recipe
 
 
 def main() -> None:

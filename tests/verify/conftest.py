@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 import palscope
-from palscope.audio.waveform import Waveform
-from palscope.published import published_family
-from palscope.verify import Sides
-from palscope.verify.own import Row, own_prompt
-from palscope.verify.plain import Plain, plain_published
+from palscope._published import published_family
+from palscope._verify import Sides
+from palscope._verify.own import Row, own_prompt
+from palscope._verify.plain import Plain, plain_published
+from palscope.audio._waveform import Waveform
 from tests.published.contract import RATE, noise
 
 CLIP = Waveform(noise(3.0), RATE, "noise")

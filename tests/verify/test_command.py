@@ -14,8 +14,8 @@ import soundfile
 import transformers
 
 from palscope.__main__ import main
-from palscope.verify import own
-from palscope.verify.run import CheckList
+from palscope._verify import own
+from palscope._verify.run import CheckList
 from tests.fake_hub import serving
 from tests.published.contract import noise
 from tests.published.folders.build import about, hub_folder

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from palscope._hooks import HookedAudioModel
+from palscope._models.cache import AudioCache
+from palscope._models.watching import Attending
+from palscope._published import PublishedAudioModel, PublishedProcessor
+from palscope._verify import Result, checks
+from palscope._verify.plain import Recorded, record, weights_of
+from palscope._verify.reading import masses
+from palscope._verify.run import QUESTION, CheckList
 from palscope.errors import HookError
-from palscope.hooks import HookedAudioModel
-from palscope.interventions.knockout import EdgeCuts
-from palscope.models.cache import AudioCache
-from palscope.models.watching import Attending
-from palscope.published import PublishedAudioModel, PublishedProcessor
-from palscope.verify import Result, checks
-from palscope.verify.plain import Recorded, record, weights_of
-from palscope.verify.reading import masses
-from palscope.verify.run import QUESTION, CheckList
+from palscope.interventions._knockout import EdgeCuts
 from tests.published.conftest import qwen2 as qwen2
 from tests.published.tiny import qwen2_audio
 from tests.verify.conftest import CLIP, sides_of_tiny

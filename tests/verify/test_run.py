@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from palscope.models.families import raw
-from palscope.verify import Result, Sides, verify
-from palscope.verify.results import judged
+from palscope._models.families import raw
+from palscope._verify import Result, Sides, verify
+from palscope._verify.results import judged
 from tests.published.contract import CASES
 from tests.verify.conftest import CLIP, sides_of_tiny
 

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from palscope import versions
+from palscope import _versions as versions
 
 ROOT = Path(__file__).parents[2]
 BROUGHT = {"packaging"}

@@ -19,11 +19,11 @@ from nnsight import NNsight
 from streamlit.testing.v1 import AppTest
 
 import palscope
-from palscope.audio.bundled import bundled_scenes
-from palscope.audio.waveform import Waveform
-from palscope.routing import Route
-from palscope.verify import Sides, verify
-from palscope.verify.plain import open_plain
+from palscope._routing import Route
+from palscope._verify import Sides, verify
+from palscope._verify.plain import open_plain
+from palscope.audio._bundled import bundled_scenes
+from palscope.audio._waveform import Waveform
 from tests import tiny
 from tests.analyses.conftest import call, open_script
 from tests.dashboards.conftest import DASHBOARDS, new_page, quiet, saved

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from palscope.evaluation.benchmarks.benchmark import Benchmark
-from palscope.evaluation.benchmarks.rules import Rule
-from palscope.evaluation.benchmarks.sheet import Sheet
+from palscope.evaluation._benchmarks.benchmark import Benchmark
+from palscope.evaluation._benchmarks.rules import Rule
+from palscope.evaluation._benchmarks.sheet import Sheet
 
 
 def json_file(path: Path, rows: list[dict[str, Any]]) -> Path:

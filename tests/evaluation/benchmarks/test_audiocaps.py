@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from palscope.evaluation import captions
-from palscope.evaluation.benchmarks.audiocaps import AUDIOCAPS
-from palscope.evaluation.benchmarks.rules import Rule, Unknown
-from palscope.evaluation.captions import METRICS, caption_scores
-from palscope.evaluation.rows import score
+from palscope.evaluation import _captions as captions
+from palscope.evaluation._benchmarks.audiocaps import AUDIOCAPS
+from palscope.evaluation._benchmarks.rules import Rule, Unknown
+from palscope.evaluation._captions import METRICS, caption_scores
+from palscope.evaluation._rows import score
 from tests.evaluation.benchmarks.samples import scored
 
 REFERENCES = [
@@ -120,7 +120,7 @@ def test_clips_captions_and_what_is_missing(
             {"cider_d": np.array([1.5, 0.0, 3.0])}, dict.fromkeys(METRICS, "cannot run"), "words"
         )
 
-    monkeypatch.setattr("palscope.evaluation.benchmarks.audiocaps.caption_scores", scores)
+    monkeypatch.setattr("palscope.evaluation._benchmarks.audiocaps.caption_scores", scores)
     rules = scored(AUDIOCAPS, tmp_path / "p.csv", tmp_path / "q.csv")
     assert seen == [(["a dog barks", "", "a man"], REFERENCES[:3])]
     assert isinstance(rules["cider_d"], Rule) and isinstance(rules["fense"], Unknown)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmarks.dcase import DCASE, LABELS, labels_in
-from palscope.evaluation.rows import score
+from palscope.evaluation._benchmarks.dcase import DCASE, LABELS, labels_in
+from palscope.evaluation._rows import score
 from tests.evaluation.benchmarks.samples import scored
 
 TRUTH = [

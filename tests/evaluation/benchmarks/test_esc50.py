@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmarks.esc50 import ESC10, ESC50
-from palscope.evaluation.benchmarks.rules import Unknown
-from palscope.evaluation.benchmarks.sheet import Sheet
-from palscope.evaluation.rows import score
+from palscope.evaluation._benchmarks.esc50 import ESC10, ESC50
+from palscope.evaluation._benchmarks.rules import Unknown
+from palscope.evaluation._benchmarks.sheet import Sheet
+from palscope.evaluation._rows import score
 from tests.evaluation.benchmarks.samples import outcome, scored
 
 META = """filename,fold,target,category,esc10,src_file,take

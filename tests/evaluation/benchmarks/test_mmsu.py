@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmarks.mmsu import MMSU, letter
+from palscope.evaluation._benchmarks.mmsu import MMSU, letter
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmsu, outcome, scored
 
 

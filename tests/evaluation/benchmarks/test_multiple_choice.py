@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmarks.mmar import MMAR
-from palscope.evaluation.benchmarks.mmau import MMAU
-from palscope.evaluation.benchmarks.multiple_choice import string_match
-from palscope.evaluation.benchmarks.sheet import Sheet, content_digest
+from palscope.evaluation._benchmarks.mmar import MMAR
+from palscope.evaluation._benchmarks.mmau import MMAU
+from palscope.evaluation._benchmarks.multiple_choice import string_match
+from palscope.evaluation._benchmarks.sheet import Sheet, content_digest
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmau, outcome, scored
 
 # Each verdict is the official script's (its repository's state of January 2026).

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from palscope.errors import BenchmarkError
-from palscope.evaluation.benchmarks.own import OWN
-from palscope.evaluation.benchmarks.registry import BENCHMARKS, find_benchmark
+from palscope.evaluation._benchmarks.own import OWN
+from palscope.evaluation._benchmarks.registry import BENCHMARKS, find_benchmark
 from tests.evaluation.benchmarks.samples import outcome, scored
 
 QUESTIONS = """audio,question,choices,answer,category

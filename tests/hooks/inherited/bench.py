@@ -14,8 +14,8 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from transformers import AutoModelForCausalLM
 
 import palscope
-from palscope.models.processor import AUDIO_TOKEN
-from palscope.routing import Route
+from palscope._models.processor import AUDIO_TOKEN
+from palscope._routing import Route
 from tests import tiny
 from tests.hooks.conftest import make_hooked, noise, tone
 from tests.published.tiny import qwen2_audio

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from palscope._hooks import HookedAudioModel
+from palscope._hooks.attention import AUDIO_HOOKS
 from palscope.errors import HookError, PalscopeError
-from palscope.hooks import HookedAudioModel
-from palscope.hooks.attention import AUDIO_HOOKS
 from tests.hooks.inherited.bench import QUESTION, Bench
 from tests.hooks.inherited.rows import Row, refused, row
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import VoxtralForConditionalGeneration
 
-from palscope.published import published_family
+from palscope._published import published_family
 from tests.published.folders import tekken
 
 HERE = Path(__file__).parent

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from palscope._published.adapters import check_peft
 from palscope.errors import CheckpointError
-from palscope.published.adapters import check_peft
 
 
 def peft_or_skip() -> None:

@@ -1,0 +1,536 @@
+"""An audio language model: a Hugging Face decoder, an encoder, a connector, and a route between.
+
+What holds whatever the encoder and the connector are: palscope's own checkpoints
+(`PalscopeForConditionalGeneration`) and published models (`PublishedAudioModel`) share it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+
+from palscope._finite import all_finite, cause
+from palscope._models.cache import AudioCache
+from palscope._models.cache_names import INSTALLED, AudioOutput, only_cache
+from palscope._models.clips import AudioClips
+from palscope._models.decoder import AudioTaps, DecoderRun
+from palscope._models.encoding import Encoding
+from palscope._models.families import family_of, rotary_switch
+from palscope._models.generation import AudioGeneration
+from palscope._models.rerouting import Rerouting
+from palscope._models.stamps import stamp_identity
+from palscope._models.turns import Turns, in_turn
+from palscope._routing import Level, Route, Stream, TokenLayout
+from palscope._routing.layout import FILLER, TEXT
+from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.encoders import Component
+from palscope.errors import PalscopeError, PromptError, RouteError
+
+_NO_ID = -1
+"""Of no token."""
+
+
+# GenerationMixin by its own name: transformers looks for it among the bases.
+class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
+    PreTrainedModel, Rerouting, Encoding, AudioGeneration, GenerationMixin
+):
+    """A model whose audio takes the `route` through the decoder."""
+
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+
+    decoder_path: str
+    """Of the bare decoder (`embed_tokens`, `layers`, `norm`) among this model's modules."""
+    head_path: str
+    """Of the linear map to logits."""
+    connector: Any
+    """A `StreamProjectors`, which the decoder's run names."""
+    encoder: Any
+    """An `Encoder`, or what a published model has in its place."""
+    seconds_per_frame: float = SECONDS_PER_FEATURE
+    """Of the features that clips are given as."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.turns = Turns()
+        self.current_run: DecoderRun | None = None
+        self.gradient_checkpointing = False
+
+    def _begin(self, route: Route) -> None:
+        """Take the first route. To be called once, when decoder and connector are there.
+
+        Raises:
+            RouteError: the weights cannot serve it.
+        """
+        self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
+        self.connector.check_serves(route)
+        self._route = route
+
+    # -- what a model consists of -----------------------------------------------------------------
+
+    @property
+    def decoder(self) -> Any:
+        """The Hugging Face decoder: embeddings, layers, final norm."""
+        return self.get_submodule(self.decoder_path)
+
+    @property
+    def unembedding(self) -> Any:
+        """The linear map of the last layer's normed states to logits."""
+        return self.get_submodule(self.head_path)
+
+    def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
+        """Embeddings of words, as they enter the decoder."""
+        return self.decoder.embed_tokens(input_ids)
+
+    @property
+    def text_config(self) -> Any:
+        """The decoder's config."""
+        return cast(Any, self.config).get_text_config()
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams whose tokens own positions in every prompt, under any route."""
+        return self.connector.streams
+
+    @property
+    @abstractmethod
+    def audio_token_id(self) -> int:
+        """Id that marks an audio token's place in `input_ids`."""
+
+    @property
+    def filler_id(self) -> int | None:
+        """Id of a word that fills a clip's places behind its sound; None where there is none."""
+        return None
+
+    @property
+    @abstractmethod
+    def frame_grid(self) -> TimeGrid:
+        """Which seconds of the clip each frame token stands for."""
+
+    @abstractmethod
+    def audio_components(self) -> dict[str, Component]:
+        """Parts of encoder and connector where one can listen, by name; paths from this model.
+
+        A part stands before what holds it: wrapping a module hides the way to those inside.
+        """
+
+    @property
+    @abstractmethod
+    def encoder_entries(self) -> list[str]:
+        """The component that each encoder's output enters, by its name."""
+
+    @abstractmethod
+    def frame_tokens(self, feature_frames: int) -> int:
+        """How many frame tokens come of a clip of so many feature frames."""
+
+    @abstractmethod
+    def seconds_heard(self, feature_frames: int) -> float:
+        """Seconds of a clip of so many feature frames, as far as frame tokens stand for them."""
+
+    def seconds_encoded(self, feature_frames: int) -> float:
+        """Seconds of such a clip for which there are features and tokens of the encoder's own."""
+        return self.seconds_heard(feature_frames)
+
+    # -- audio ------------------------------------------------------------------------------------
+
+    def layout(
+        self,
+        input_ids: Int[Tensor, "batch columns"],
+        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
+        audio: AudioClips | None = None,
+        feature_lengths: Int[Tensor, "clips"] | None = None,
+        cache: AudioCache | None = None,
+    ) -> TokenLayout:
+        """What stands in every column of a batch with these clips, or clips of these lengths.
+
+        Args:
+            cache: a cached prefix, whose columns come first.
+
+        Raises:
+            PromptError: prompt and clips do not fit together.
+        """
+        return self._layouts(input_ids, attention_mask, audio, feature_lengths, cache)[0]
+
+    def read_prompt(
+        self,
+        input_ids: Int[Tensor, "batch columns"],
+        attention_mask: Int[Tensor, "batch all_columns"] | None,
+        input_features: Float[Tensor, "clips bins frames"] | None,
+        feature_lengths: Int[Tensor, "clips"] | None,
+        audio: AudioClips | None,
+        cache: AudioCache | None,
+    ) -> tuple[TokenLayout, TokenLayout, AudioClips | None]:
+        """The layout of all columns, that of `input_ids` alone, and their clips, encoded.
+
+        Takes what `forward` takes. Raises `PromptError` when prompt and clips do not fit together.
+        """
+        if input_features is None:
+            if audio is not None:
+                self.check_encoded(audio)
+            layouts = self._layouts(input_ids, attention_mask, audio, None, cache)
+            self._check_expected(layouts[0])
+            return *layouts, audio
+        if audio is not None:
+            raise PromptError("give either input_features or audio, not both.")
+        if feature_lengths is None or len(feature_lengths) != len(input_features):
+            raise PromptError(
+                f"{len(input_features)} clip(s) of input_features need as many feature_lengths, in "
+                f"feature frames; got {feature_lengths}."
+            )
+        # The layout first: a clip that has no room in the prompt is not worth encoding.
+        layouts = self._layouts(input_ids, attention_mask, None, feature_lengths, cache)
+        self._check_expected(layouts[0])
+        audio = self._encoded(input_features, feature_lengths)
+        audio.reused = False  # nobody else gets them; decoding reads the cache's copy
+        return *layouts, audio
+
+    def _layouts(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        audio: AudioClips | None,
+        feature_lengths: Tensor | None,
+        cache: AudioCache | None,
+    ) -> tuple[TokenLayout, TokenLayout]:
+        """The layout of all columns, and that of `input_ids` alone."""
+        before = None if cache is None else cache.layout
+        if audio is not None:
+            frames = [audio.frames[i] for i in audio.order]
+            seconds = [audio.seconds[i] for i in audio.order]
+        else:
+            lengths: list[int] = []
+            if feature_lengths is not None:
+                lengths = cast(Any, feature_lengths).tolist()
+            frames = [self.frame_tokens(length) for length in lengths]
+            seconds = [self.seconds_heard(length) for length in lengths]
+        # A column alone behind a prefix was written by the model, which may write a clip's mark
+        # where that is one of its words.
+        a_word = self.audio_token_id < self.text_config.vocab_size
+        written = a_word and before is not None and not frames and input_ids.shape[1] == 1
+        new = TokenLayout.build(
+            input_ids,
+            attention_mask if before is None else None,
+            audio_token_id=_NO_ID if written else self.audio_token_id,
+            streams=self.streams,
+            frames=frames,
+            grid=self.frame_grid,
+            durations=seconds,
+            filler_id=self.filler_id,
+        )
+        goes_on = audio is not None and audio.goes_on
+        if before is None:
+            if goes_on:
+                raise PromptError(
+                    "these clips go on from a clip that was heard before; give the cache that "
+                    "holds its beginning."
+                )
+            layout = new
+        else:
+            layout = before.followed_by(new, self.frame_grid, goes_on=goes_on)
+            if attention_mask is not None and not torch.equal(attention_mask != 0, layout.real):
+                raise PromptError(
+                    "after a cached prefix, attention_mask must hold the prefix's own values and "
+                    "then ones: what continues a cached prompt cannot be padded. Leave it out."
+                )
+        self._check_context(layout)
+        self._check_rotary(layout, before)
+        return layout, new
+
+    def _check_context(self, layout: TokenLayout) -> None:
+        longest = getattr(self.text_config, "max_position_embeddings", None)
+        here = layout.on_host
+        columns = int(here.real.sum(1).max())
+        if longest is not None and columns > longest:
+            sound = int((here.stream >= 0).sum(1).max())
+            raise PromptError(
+                f"the prompt has {columns} columns, {sound} of them audio, but the decoder "
+                f"has positions for {longest}. Frame tokens: {self.frame_grid.cycle} for each "
+                f"{self.frame_grid.seconds_per_cycle:g} s. Use shorter clips, or, for "
+                "positions that it was not trained on, raise "
+                "model.config.text_config.max_position_embeddings."
+            )
+
+    def _check_rotary(self, layout: TokenLayout, before: TokenLayout | None) -> None:
+        """Refuse rows, and a cached prefix, that are turned by other angles than the rest."""
+        switch = rotary_switch(self.text_config)
+        if switch is None:
+            return
+        beyond = layout.on_host.real.sum(1) > switch
+        if bool(beyond.any() & ~beyond.all()):
+            raise PromptError(
+                f"some prompts of the batch are longer than {switch} columns and some are not, but "
+                "this decoder turns all positions otherwise in longer ones (longrope), for the "
+                "whole batch. Ask in two batches."
+            )
+        if before is not None and bool((beyond != (before.on_host.real.sum(1) > switch)).any()):
+            raise PromptError(
+                f"the prompt grows past {switch} columns, where this decoder turns all positions "
+                "otherwise (longrope), but the cache holds keys turned for a shorter one. Ask "
+                "without a cache: use_cache=False."
+            )
+
+    # -- forward ----------------------------------------------------------------------------------
+
+    @in_turn
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch columns"] | None = None,
+        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
+        input_features: Float[Tensor, "clips bins frames"] | None = None,
+        feature_lengths: Int[Tensor, "clips"] | None = None,
+        audio: AudioClips | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: AudioCache | None = None,
+        use_cache: bool | None = None,
+        labels: Int[Tensor, "batch columns"] | None = None,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cache: AudioCache | None = None,
+    ) -> AudioOutput:
+        """Logits for every column of `input_ids`; zeros where no token runs in the last layer.
+
+        Args:
+            input_ids: the processor's, with a column for each audio token. After a cached prefix,
+                the new columns only; clips among them are given as in a first call.
+            attention_mask: over all columns, a cached prefix's included.
+            input_features: log-mel features of the clips, in reading order.
+            feature_lengths: frames of each clip's features.
+            audio: in place of these two, clips that `encode_audio` made.
+            position_ids: follow from `attention_mask`; others are refused.
+            labels: targets, -100 where none. The loss is over text alone: targets at audio places
+                and padding do not count, nor does a word that no token predicts (right behind a
+                clip whose tokens do not run in the last layer). In training mode no logits are
+                returned: they are computed only where there are targets.
+            logits_to_keep: number of last columns to compute logits for; 0 for all.
+            output_hidden_states: also return the input of each layer and the final norm's output,
+                each with the columns that run there (`TokenLayout.layer_columns`); of Gemma 3n's
+                layers all four streams, side by side.
+            cache: from a call with `use_cache=True` under the same route. `past_key_values` is its
+                name in transformers before 5.24; with any version, palscope takes either.
+
+        Raises:
+            PromptError: clips and places do not fit together.
+            RouteError: the cache was made under another route.
+        """
+        if not isinstance(input_ids, Tensor) or inputs_embeds is not None:
+            held = "" if input_ids is None else f", not a {type(input_ids).__name__}"
+            raise PalscopeError(
+                f"give input_ids, a tensor{held}: the layout of audio and text is read from them. "
+                "What a processor made is given by name: model(**inputs), trace(**inputs)."
+            )
+        cache = self._usable_cache(only_cache(cache, past_key_values), use_cache)
+        new = input_ids.shape[1]
+        layout, piece, audio = self.read_prompt(
+            input_ids, attention_mask, input_features, feature_lengths, audio, cache
+        )
+        self._check_positions(layout, position_ids, new)
+        run = DecoderRun(
+            model=cast(Any, self),
+            route=self.route,
+            layout=layout,
+            new=new,
+            piece=piece,
+            clips=audio,
+            cache=cache,
+            checkpointing=self._checkpoints(),
+            hidden_states=[] if output_hidden_states else None,
+            cuts=self.current_cuts,
+            watches=self.turns.values("watched attention"),
+        )
+        with self.running(run):
+            hidden, columns = run(input_ids)
+        if run.hidden_states is not None:
+            run.hidden_states.append(hidden)
+        at = columns - (layout.width - new)
+        loss = logits = None
+        if labels is not None:
+            states = _at_columns(hidden, at, new)
+            loss = self._loss(states, labels, layout, num_items_in_batch)
+        if labels is None or not self.training:
+            # Of the tokens that run alone: the vocabulary is wide, and audio's columns are many.
+            kept = min(logits_to_keep, new) or new
+            logits = self.unembed(hidden[:, -kept:])
+            logits = _at_columns(logits, at[:, -kept:] - (new - kept), kept)
+        return AudioOutput(
+            loss=loss,
+            logits=cast(Any, logits),
+            hidden_states=None
+            if run.hidden_states is None
+            else cast(Any, tuple(run.hidden_states)),
+            **cast(Any, {INSTALLED: cache}),
+        )
+
+    @contextmanager
+    def running(self, run: DecoderRun) -> Generator[None, None, None]:
+        """Within, hooks find `run` where they ask which tokens stand in what they get."""
+        with self.turns.passing():
+            self._before_decoder(run.layout)
+            if run.cache is not None:
+                self.check_cache(run.cache)
+            around, self.current_run = self.current_run, run  # a hook may call the model
+            try:
+                yield
+            finally:
+                self.current_run = around
+            if run.cache is not None and run.cache.made_of is None:
+                run.cache.made_of = stamp_identity([self])
+
+    def _checkpoints(self) -> bool:
+        """Whether layers are run again in the backward pass, when a block's hooks may be gone."""
+        return self.gradient_checkpointing and self.training and not self.turns.values("hooks")
+
+    def _before_decoder(self, layout: TokenLayout) -> None:
+        """Set what a class switches by whether there is sound in the call."""
+
+    def _usable_cache(self, cache: AudioCache | None, use_cache: bool | None) -> AudioCache | None:
+        if cache is None:
+            wanted = use_cache if use_cache is not None else False
+            return AudioCache() if wanted and not self.training else None
+        if not isinstance(cache, AudioCache):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PalscopeError(
+                f"the cache given is a {type(cache).__name__}; palscope needs its AudioCache, "
+                "which knows where the audio stands. Pass what a call with use_cache=True returned."
+            )
+        if cache.route is not None and cache.route != self.route:
+            raise RouteError(
+                "the cache was made under another route; its keys do not fit this one. Start again "
+                "without it."
+            )
+        return cache
+
+    @staticmethod
+    def _check_positions(layout: TokenLayout, given: Tensor | None, new: int) -> None:
+        if given is None:
+            return
+        own, real = layout.position[:, -new:], layout.real[:, -new:]
+        if given.shape[-1] != new or bool(((given != own) & real).any()):
+            raise PromptError(
+                "position_ids differ from those that follow from attention_mask; leave them out."
+            )
+
+    def unembed(
+        self, hidden: Float[Tensor, "*columns d_model"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of normed states of the last layer, divided or capped as the class does.
+
+        Raises `PalscopeError` where they hold NaN or infinity, but for training, whose loss tells.
+        """
+        logits = self.finish_logits(self.unembedding(hidden))
+        if not (self.training or all_finite(logits)):
+            raise PalscopeError(f"the logits hold NaN or infinity. {cause(self)}")
+        return logits
+
+    @property
+    def logits_divisor(self) -> float:
+        """What the unembedding's output is divided by."""
+        return family_of(self.text_config).divisor(self.text_config)
+
+    def finish_logits(
+        self, made: Float[Tensor, "*columns vocabulary"]
+    ) -> Float[Tensor, "*columns vocabulary"]:
+        """Logits of the unembedding's output."""
+        divided = made if self.logits_divisor == 1 else made / self.logits_divisor
+        return family_of(self.text_config).logits(self.text_config, divided)
+
+    def targets(
+        self, labels: Int[Tensor, "batch columns"], layout: TokenLayout
+    ) -> Bool[Tensor, "batch next"]:
+        """Which columns' next labels count in the loss: text that a token predicts.
+
+        Targets at audio places and padding do not count, nor does a word that no token predicts:
+        right behind a clip whose tokens do not run in the last layer.
+        """
+        stream = layout.stream[:, -labels.shape[1] :].to(labels.device)
+        runs = (stream == TEXT) | (stream == FILLER)
+        last = self.route.n_layers - 1
+        for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
+            runs = runs | (stream == layout.stream_index(name))
+        return (labels[:, 1:] != -100) & (stream[:, 1:] == TEXT) & runs[:, :-1]
+
+    def _loss(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        layout: TokenLayout,
+        num_items_in_batch: int | Tensor | None,
+    ) -> Tensor:
+        """Cross-entropy of the next token, over targets only: the vocabulary is wide."""
+        targets = labels[:, 1:].to(hidden.device)
+        wanted = self.targets(labels, layout).to(hidden.device)
+        if not bool(wanted.any()):
+            raise PromptError(
+                "labels hold no target: all are -100, or at places that hold no text. Was the "
+                "answer cut off?"
+            )
+        logits = self.unembed(hidden[:, :-1][wanted]).float()
+        targets = targets.to(logits.device)
+        wanted = wanted.to(logits.device)
+        if num_items_in_batch is None:
+            return functional.cross_entropy(logits, targets[wanted])
+        total = functional.cross_entropy(logits, targets[wanted], reduction="sum")
+        return total / num_items_in_batch
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        # Set here alone: palscope checkpoints whole layers with their audio; a layer's own
+        # checkpointing would drop the cache through which its audio comes.
+        self.gradient_checkpointing = enable
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations.
+
+        Raises:
+            PalscopeError: `use_reentrant=True` is asked for, under which the connector would get
+                no gradient from layers whose input needs none.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise PalscopeError(
+                "use_reentrant=True drops the connector's gradients; leave it out or set it False."
+            )
+        self.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.gradient_checkpointing = False
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.decoder.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's unembedding."""
+        return self.unembedding
+
+
+def _at_columns(
+    hidden: Float[Tensor, "batch running d_model"],
+    columns: Int[Tensor, "batch running"],
+    width: int,
+) -> Float[Tensor, "batch columns d_model"]:
+    """`hidden` spread over `width` columns, zeros where none of it stands.
+
+    What stands left of the first column is dropped.
+    """
+    if columns.shape[1] == width and bool((columns >= 0).all()):
+        return hidden
+    spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
+    at = torch.where(columns < 0, width, columns).to(hidden.device)[..., None].expand_as(hidden)
+    return spread.scatter(1, at, hidden)[:, :width]

@@ -1,0 +1,154 @@
+"""Asking a model about clips: greedy answers, and the log-probabilities of given answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import GenerationConfig
+
+from palscope._models.audio_model import AudioLanguageModel
+from palscope._models.processor import AudioProcessor
+
+Asked = tuple[Sequence[Any], str]
+"""The clips (anything the processor takes, arrays at its sample rate) and the question."""
+
+
+def prompt_batch(
+    processor: AudioProcessor, asked: Sequence[Asked], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The processor's tensors of questions in its chat format."""
+    texts = [processor.chat(question, clips=len(clips)) for clips, question in asked]
+    audio = [clip for clips, _ in asked for clip in clips]
+    batch = processor(texts, audio or None, sampling_rate=processor.sample_rate)
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def answer_ids(processor: AudioProcessor, answer: str) -> list[int]:
+    """An answer's tokens and the one that ends a turn: what training teaches, ranking scores."""
+    ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*ids, processor.turn_end]
+
+
+def with_answers(
+    processor: AudioProcessor, batch: dict[str, Tensor], answers: Sequence[str]
+) -> dict[str, Tensor]:
+    """`batch` with each row's answer behind its prompt, and `labels` that are -100 elsewhere."""
+    ids = [answer_ids(processor, answer) for answer in answers]
+    width = max(map(len, ids))
+    pad = int(processor.tokenizer.pad_token_id)
+    right = torch.tensor([row + [pad] * (width - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    prompt = torch.full_like(batch["input_ids"], -100)
+    return batch | {
+        "input_ids": torch.cat([batch["input_ids"], right], 1),
+        "attention_mask": torch.cat([batch["attention_mask"], mask], 1),
+        "labels": torch.cat([prompt, torch.where(mask == 1, right, -100)], 1),
+    }
+
+
+def continued(inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
+    """The inputs of one prompt with `tokens` behind it: to look at an answer as it was written."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    new = torch.tensor([list(tokens)], dtype=ids.dtype, device=ids.device)
+    return {
+        **inputs,
+        "input_ids": torch.cat([ids, new], 1),
+        "attention_mask": torch.cat([mask, torch.ones_like(new, dtype=mask.dtype)], 1),
+    }
+
+
+@torch.no_grad()
+def choice_logprobs(
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
+    examples: Sequence[tuple[Sequence[Any], str, Sequence[str]]],
+    batch_size: int = 8,
+) -> list[Float[np.ndarray, "choices"]]:
+    """Log-probability of each choice as the whole answer, its end included.
+
+    Counting the end makes 'sea' and 'sea waves' comparable: each is one complete answer. Prompts
+    run once; the choices continue from their cache.
+
+    Args:
+        examples: (clips, question, choices).
+    """
+    results: list[np.ndarray] = []
+    for start in range(0, len(examples), batch_size):
+        chunk = examples[start : start + batch_size]
+        batch = prompt_batch(processor, [(c, q) for c, q, _ in chunk], model.device)
+        first = model(**batch, use_cache=True, logits_to_keep=1)
+        cache = first.cache
+        most = max(len(choices) for _, _, choices in chunk)
+        tokens = [[answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk]
+        width = max(len(ids) for row in tokens for ids in row)
+        ids = torch.full((len(chunk), most, width), int(processor.tokenizer.pad_token_id))
+        real = torch.zeros(len(chunk), most, width, dtype=torch.bool)
+        for r, row in enumerate(tokens):
+            for c, answer in enumerate(row):
+                ids[r, c, : len(answer)] = torch.tensor(answer)
+                real[r, c, : len(answer)] = True
+        ids, real = ids.to(model.device), real.to(model.device)
+        cache.batch_repeat_interleave(most)
+        flat = ids.flatten(0, 1)[:, :-1]
+        rest = model(input_ids=flat, cache=cache).logits
+        logits = torch.cat([first.logits.repeat_interleave(most, 0), rest], 1).float()
+        logp = logits.log_softmax(-1).gather(-1, ids.flatten(0, 1)[..., None])[..., 0]
+        total = (logp.view_as(ids) * real).sum(-1).cpu().numpy()
+        results += [total[r, : len(choices)] for r, (_, _, choices) in enumerate(chunk)]
+    return results
+
+
+@torch.no_grad()
+def greedy_tokens(
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
+    batch: Mapping[str, Any],
+    max_new_tokens: int = 16,
+    *,
+    own_settings: bool = False,
+) -> Int[Tensor, "batch new"]:
+    """The tokens that greedy decoding puts behind each prompt, padded on the right.
+
+    Args:
+        own_settings: as the checkpoint's generation_config says instead, sampling and penalties
+            included.
+    """
+    chosen = copy.deepcopy(model.checkpoint_generation) if own_settings else GenerationConfig()
+    chosen.max_length = chosen.cache_implementation = None  # its length is told, its cache another
+    chosen.max_new_tokens = max_new_tokens
+    chosen.pad_token_id = processor.tokenizer.pad_token_id
+    chosen.eos_token_id = end_tokens(model, processor)
+    out = model.generate(**batch, generation_config=chosen)
+    return out[:, batch["input_ids"].shape[1] :]
+
+
+def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:
+    """Tokens that end an answer: the turn's, the text's, those that the checkpoint stops at."""
+    given: Any = model.generation_config.eos_token_id if model.generation_config else None
+    known: list[int] = [] if given is None else given if isinstance(given, list) else [given]
+    return sorted({processor.turn_end, int(processor.tokenizer.eos_token_id), *known})
+
+
+@torch.no_grad()
+def answer(
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
+    asked: Sequence[Asked],
+    max_new_tokens: int = 16,
+    batch_size: int = 8,
+    *,
+    own_settings: bool = False,
+) -> list[str]:
+    """Greedy answers; or, with `own_settings`, as `greedy_tokens`."""
+    answers: list[str] = []
+    for start in range(0, len(asked), batch_size):
+        batch = prompt_batch(processor, asked[start : start + batch_size], model.device)
+        new = greedy_tokens(model, processor, batch, max_new_tokens, own_settings=own_settings)
+        answers += processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [text.strip() for text in answers]

@@ -1,0 +1,248 @@
+"""Opening a published model: from a folder, the hub, or one that is loaded already."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
+
+from palscope._files import LARGEST_SETTINGS, read_object, read_text
+from palscope._models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models.audio_model import AudioLanguageModel
+from palscope._models.base_weights import base_fingerprint
+from palscope._models.checkpoints import check_finite, check_loaded, find_checkpoint, model_type
+from palscope._models.processor import AudioProcessor
+from palscope._published.adapters import check_peft
+from palscope._published.family import PublishedFamily
+from palscope._published.model import PublishedAudioModel
+from palscope._published.processor import PublishedProcessor
+from palscope._published.registry import published_class, published_family
+from palscope._stored import (
+    check_folder,
+    check_settings,
+    check_weights,
+    few_bits,
+    reading,
+    without_memory,
+)
+from palscope.encoders._front_end import EncoderFeatureExtractor
+from palscope.errors import CheckpointError, short
+
+
+def wrap_published(
+    model: PreTrainedModel, processor: Any
+) -> tuple[PublishedAudioModel, PublishedProcessor]:
+    """A loaded model, in place, and its processor.
+
+    Args:
+        processor: the checkpoint's, or a `PublishedProcessor`.
+
+    Raises:
+        CheckpointError: the class is not registered, lacks its adapter, or there is no processor
+            that serves it.
+    """
+    family = published_family(model.config)
+    model = family.hearing_part(model)
+    family.check_adapters(model)
+    check_finite(model.name_or_path or type(model).__name__, model)
+    if isinstance(processor, PublishedProcessor):
+        return PublishedAudioModel(model, family), processor
+    if processor is None:
+        raise CheckpointError(
+            f"a loaded {type(model).__name__} needs its processor beside it: "
+            "palscope.load(model, processor=AutoProcessor.from_pretrained(…))."
+        )
+    extractor = getattr(processor, "feature_extractor", None)
+    if extractor is None:  # Granite Speech and Phi-4 name it so
+        extractor = processor.audio_processor
+    template = getattr(processor, "chat_template", None)
+    parts = PublishedProcessor(family, processor.tokenizer, extractor, template)
+    return PublishedAudioModel(model, family), parts
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """`find_checkpoint`, of palscope's own or a published model.
+
+    What is fetched is looked at before its weights are: the class, and the processor with its chat
+    template.
+
+    Raises:
+        CheckpointError: it cannot be found or fetched, or could not be opened.
+    """
+    return find_checkpoint(name_or_path, _subfolders, _check_settings)
+
+
+def _subfolders(folder: Path) -> Sequence[str]:
+    kind = model_type(folder)
+    return () if kind == PalscopeConfig.model_type else published_class(kind).subfolders
+
+
+def _check_settings(folder: Path) -> None:
+    if model_type(folder) != PalscopeConfig.model_type:
+        _ready(folder)
+
+
+def _ready(folder: Path) -> tuple[PublishedFamily, PublishedProcessor]:
+    """All of a published model but its weights, which take minutes."""
+    family = _family(folder)
+    if family.adapted:
+        check_peft(folder)
+    return family, read_processor(folder, family)
+
+
+def fingerprint(folder: Path) -> str:
+    """`base_fingerprint` of a model's folder, its adapters in folders of their own included."""
+    return base_fingerprint(folder, _subfolders(folder))
+
+
+def open_checkpoint(
+    folder: Path, *, dtype: torch.dtype | str | None = None, **kwargs: Any
+) -> tuple[AudioLanguageModel, AudioProcessor]:
+    """The model in `folder`, without hooks, and its processor: palscope's own or a published one.
+
+    Args:
+        dtype: of the weights; by default float32 for palscope's own, for published models that of
+            the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    if model_type(folder) != PalscopeConfig.model_type:
+        return open_published(folder, dtype=dtype or "auto", **kwargs)
+    kwargs["dtype"] = dtype or torch.float32
+    processor = PalscopeProcessor.from_pretrained(folder)
+    model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
+    check_belongs(processor, model, folder)
+    return model, processor
+
+
+def check_belongs(
+    processor: PalscopeProcessor, model: PalscopeForConditionalGeneration, folder: Path
+) -> None:
+    """Check that a checkpoint's processor counts and hears as its model does.
+
+    Raises:
+        CheckpointError: it has other streams, or in another order, than the model's route; another
+            time grid, feature extractor or audio token; or a tokenizer of another vocabulary.
+    """
+    own = PalscopeProcessor.for_grid(
+        model.encoder.feature_extractor(), processor.tokenizer, model.frame_grid, model.streams
+    )
+    own_extractor, extractor = own.feature_extractor, processor.feature_extractor
+    ids: list[int] = list(processor.tokenizer.get_vocab().values())
+    table: Any = model.get_input_embeddings()
+    rows = int(table.weight.shape[0])
+    compared: dict[str, tuple[Any, Any]] = {
+        "stream_ratios": (processor.stream_ratios, own.stream_ratios),
+        "features_per_frame": (processor.features_per_frame, own.features_per_frame),
+        "frames_per_step": (processor.frames_per_step, own.frames_per_step),
+        "audio_token_id": (processor.audio_token_id, model.audio_token_id),
+        "feature_extractor": (_settings(extractor), _settings(own_extractor)),
+    }
+    for name, (its, wanted) in compared.items():
+        if its != wanted:
+            raise CheckpointError(
+                f"{folder}: the processor's {name} is {short(its)}, the model's {short(wanted)}; "
+                "they are of two checkpoints. Save both together."
+            )
+    if beyond := [each for each in ids if each >= rows and each != model.audio_token_id]:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has tokens up to {max(beyond)}, the decoder embeds {rows}; "
+            "they are of two checkpoints. Save both together."
+        )
+
+
+def _settings(extractor: Any) -> dict[str, Any]:
+    """What decides a feature extractor's features."""
+    if isinstance(extractor, EncoderFeatureExtractor):
+        return json.loads(json.dumps(extractor.encoder))
+    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "dither")
+    return {name: getattr(extractor, name, None) for name in names}
+
+
+def open_published(
+    folder: Path, *, dtype: torch.dtype | str, **kwargs: Any
+) -> tuple[PublishedAudioModel, PublishedProcessor]:
+    """The model in `folder` and its processor.
+
+    Args:
+        dtype: of the weights; "auto" for those of the checkpoint.
+        **kwargs: `from_pretrained`'s.
+
+    Raises:
+        CheckpointError: the class is not registered, tensors are missing, or adapters or the
+            processor need a package that is not installed.
+    """
+    family, processor = _ready(folder)
+    tensors = check_folder(folder)
+    kind: Any = getattr(transformers, family.architecture)
+    with family.loading():
+        with without_memory(folder):
+            # As the class reads them: its settings may be a part of the folder's (Omni's thinkers).
+            made = kind(kind.config_class.from_pretrained(folder))
+        # By transformers' names, which a published file may not have: shapes are its own to check.
+        check_weights(made, tensors, folder, shapes=False, kinds=not few_bits(folder))
+        with reading(folder, f"a {family.architecture} that transformers can open"):
+            model, info = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
+            )
+    check_loaded(folder, set(info["missing_keys"]), set(), info)
+    family.complete(model, folder)
+    check_finite(folder, model)
+    return PublishedAudioModel(model, published_family(model.config)), processor
+
+
+def _family(folder: Path) -> PublishedFamily:
+    """Of the model in `folder`, whose class is checked before any of its code is asked for."""
+    published_class(model_type(folder))
+    check_settings(folder)
+    with reading(folder / "config.json", "a published model's settings"):
+        config: Any = cast(Any, AutoConfig).from_pretrained(folder)
+    return published_family(config)
+
+
+def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:
+    """The processor in `folder`, of its tokenizer and its feature extractor alone.
+
+    The published processor as a whole may need packages for pictures and films.
+    """
+    check_settings(folder)
+    try:
+        with reading(folder, f"the processor of {family.architecture}"):
+            tokenizer = family.read_tokenizer(folder)
+            extractor = AutoFeatureExtractor.from_pretrained(folder)
+            return PublishedProcessor(family, tokenizer, extractor, _chat_template(folder))
+    except CheckpointError as error:
+        if family.package is None or not isinstance(error.__cause__, ImportError):
+            raise
+        raise CheckpointError(
+            f"{error} Install what it needs: pip install {family.package}."
+        ) from error.__cause__
+
+
+def _chat_template(folder: Path) -> str | None:
+    """That of the processor, which wins over the tokenizer's; found as its own class finds it."""
+    settings = folder / "processor_config.json"
+    packed, plain = folder / "chat_template.json", folder / "chat_template.jinja"
+    if settings.is_file():
+        read = read_object(settings, "a processor's settings", CheckpointError)
+        if read.get("chat_template") is not None:
+            return _text_in(read, settings)
+    if packed.is_file():
+        return _text_in(read_object(packed, "a chat template", CheckpointError), packed)
+    if plain.is_file():
+        return read_text(plain, "a chat template", CheckpointError, largest=LARGEST_SETTINGS)
+    return None
+
+
+def _text_in(read: dict[str, Any], file: Path) -> str:
+    if not isinstance(read.get("chat_template"), str):
+        raise CheckpointError(f"{file} has no text under chat_template.")
+    return read["chat_template"]

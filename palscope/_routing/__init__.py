@@ -1,0 +1,38 @@
+"""Routes, and the layout of tokens that follows from a prompt and a route."""
+
+from palscope._routing.columns import LayerColumns
+from palscope._routing.layout import TokenLayout
+from palscope._routing.notation import route_from_text, route_to_text
+from palscope._routing.route import (
+    ABSENT,
+    ATTEND,
+    FRAMES,
+    FULL,
+    KEYS,
+    PROJECTED,
+    SUMMARY,
+    Cell,
+    Level,
+    Route,
+    Source,
+    Stream,
+)
+
+__all__ = [
+    "ABSENT",
+    "ATTEND",
+    "FRAMES",
+    "FULL",
+    "KEYS",
+    "PROJECTED",
+    "SUMMARY",
+    "Cell",
+    "LayerColumns",
+    "Level",
+    "Route",
+    "Source",
+    "Stream",
+    "TokenLayout",
+    "route_from_text",
+    "route_to_text",
+]

@@ -1,0 +1,166 @@
+"""Prompts through a published class's own processor, as the class's documentation calls it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import soundfile
+from jaxtyping import Int
+from torch import Tensor
+from transformers import AutoProcessor
+
+from palscope._published import PublishedFamily
+from palscope.audio import load_audio
+from palscope.errors import CheckpointError, short
+
+Row = tuple[Sequence[Any], str]
+"""Clips, and the question about them; to a class's own processor samples at its rate."""
+
+
+class OwnPrompt(NamedTuple):
+    """A row as a class's own processor makes it.
+
+    `made`: its tensors; `ids`: its ids, with those places as words that hold no sound; `end`: its
+    tokenizer's end of text.
+    """
+
+    made: dict[str, Tensor]
+    ids: Int[Tensor, "columns"]
+    end: int | None
+
+
+def own_prompt(processor: Any, family: PublishedFamily, row: Row) -> OwnPrompt:
+    """A row through the class's own processor.
+
+    Args:
+        row: clips that `load_audio` takes, and the question.
+
+    Raises:
+        CheckpointError: the processor does not serve: it needs a package that is not installed.
+    """
+    clips, question = row
+    heard = [load_audio(clip, sample_rate=family.sample_rate).samples for clip in clips]
+    try:
+        made = own_inputs(processor, family, [(heard, question)])
+    except Exception as error:  # whatever it raises, the rest can be checked
+        raise _unfit(f"here a {type(processor).__name__}, does not serve", error) from error
+    ids = same_places(made["input_ids"], made, family, len(clips))
+    return OwnPrompt(made, ids[0], processor.tokenizer.eos_token_id)
+
+
+def open_own(folder: Path) -> Any:
+    """The class's own processor.
+
+    Raises:
+        CheckpointError: it does not open.
+    """
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except Exception as error:  # whatever transformers raises, the rest can be checked
+        raise _unfit("does not open", error) from error
+
+
+def _unfit(what: str, error: Exception) -> CheckpointError:
+    said = short(" ".join(str(error).split()))
+    return CheckpointError(
+        f"the class's own processor {what} ({type(error).__name__}: {said}); install what it needs"
+    )
+
+
+def own_inputs(processor: Any, family: PublishedFamily, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The tensors that the class's own processor makes of rows, clips and question.
+
+    Args:
+        processor: the class's.
+        family: says which class.
+    """
+    return _WAYS.get(family.architecture, _by_template)(processor, family, rows)
+
+
+def same_places(ids: Tensor, own: dict[str, Tensor], family: PublishedFamily, clips: int) -> Tensor:
+    """The class's own `ids`, with those places as words that hold no sound.
+
+    Of all classes but Gemma 3n these are the ids themselves. It has 188 places a clip, and fills
+    those past a clip's end with the last word of its vocabulary; palscope has that word there.
+
+    Args:
+        own: what `own_inputs` made.
+        clips: how many there are.
+    """
+    if family.architecture != "Gemma3nForConditionalGeneration" or not clips:
+        return ids
+    config = family.config
+    count = config.audio_soft_tokens_per_image
+    places = (ids == config.audio_token_id).nonzero().view(clips, count, 2)
+    ids = ids.clone()
+    for its, frames in zip(places, own["input_features_mask"], strict=True):
+        rest = its[-(-int(frames.sum()) // 16) :]
+        ids[rest[:, 0], rest[:, 1]] = config.text_config.vocab_size - 1
+    return ids
+
+
+def _asked(row: Row, written: str | None = None) -> list[dict[str, Any]]:
+    """The conversation; templates know a clip's place by different keys, or by its text."""
+    clips, question = row
+    if written is not None:
+        return [{"role": "user", "content": written * len(clips) + question}]
+    place = {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"}
+    content = [*[dict(place) for _ in clips], {"type": "text", "text": question}]
+    return [{"role": "user", "content": content}]
+
+
+def _by_template(
+    processor: Any, family: PublishedFamily, rows: Sequence[Row], **words: Any
+) -> dict[str, Tensor]:
+    """Texts of the chat template, and the clips beside them."""
+    written = family.place if family.architecture in _WRITTEN else None
+    beside = processor.chat_template is None and processor.tokenizer.chat_template is not None
+    renders = processor.tokenizer if beside else processor
+    texts = [
+        renders.apply_chat_template(
+            _asked(row, written), tokenize=False, add_generation_prompt=True
+        )
+        for row in rows
+    ]
+    clips = [clip for row, _ in rows for clip in row]
+    heard = {"audio": clips, "sampling_rate": family.sample_rate} if clips else {}
+    if family.architecture in _NO_RATE:
+        heard.pop("sampling_rate", None)
+    words = {"padding": True, **words}
+    return dict(processor(text=texts, return_tensors="pt", text_kwargs=words, **heard))
+
+
+def _by_conversation(
+    processor: Any, family: PublishedFamily, rows: Sequence[Row]
+) -> dict[str, Tensor]:
+    """Voxtral's takes clips in conversations alone, as files."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked: list[list[dict[str, Any]]] = []
+        for number, (clips, question) in enumerate(rows):
+            paths = [f"{folder}/{number}-{place}.wav" for place in range(len(clips))]
+            for path, clip in zip(paths, clips, strict=True):
+                soundfile.write(path, clip, family.sample_rate, subtype="FLOAT")
+            content = [*({"type": "audio", "path": path} for path in paths)]
+            content.append({"type": "text", "text": question})
+            asked.append([{"role": "user", "content": content}])
+        return dict(processor.apply_chat_template(asked))
+
+
+def _with_start_in_template(
+    processor: Any, family: PublishedFamily, rows: Sequence[Row]
+) -> dict[str, Tensor]:
+    """Gemma's chat format has a start mark, which the tokenizer would add once more."""
+    return _by_template(processor, family, rows, add_special_tokens=False)
+
+
+_WAYS: dict[str, Callable[[Any, PublishedFamily, Sequence[Row]], dict[str, Tensor]]] = {
+    "VoxtralForConditionalGeneration": _by_conversation,
+    "Gemma3nForConditionalGeneration": _with_start_in_template,
+}
+_WRITTEN = ("GraniteSpeechForConditionalGeneration", "Phi4MultimodalForCausalLM")
+"""A clip's place is part of the message's text."""
+_NO_RATE = ("GraniteSpeechForConditionalGeneration",)
+"""The feature extractor takes no sampling rate."""

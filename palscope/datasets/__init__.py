@@ -1,0 +1,1 @@
+"""Labelled clips, and the questions and examples that are made of them."""

@@ -1,0 +1,184 @@
+"""What an evaluation asks: one item a row of a manifest, or one a composed clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from palscope.datasets import _questions as questions
+from palscope.datasets._examples import Example, named_rng
+from palscope.datasets._manifest import Clip, ManifestError, Waveforms
+from palscope.datasets._questions import Wordings
+from palscope.evaluation._ranking import Asked
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with its truth. The audio is read only when the question is asked.
+
+    `key` names the item within its run. `heard` is what the audio holds: the answer itself, but
+    another label where the audio was swapped, and every label in a composed clip.
+    """
+
+    key: str
+    domain: str
+    question: str
+    answer: str
+    choices: tuple[str, ...]
+    heard: tuple[str, ...]
+    audio: Callable[[], list[np.ndarray]]
+
+    def asked(self) -> Asked:
+        """Load the audio. AudioError when it cannot be read."""
+        return Asked(self.audio(), self.question, list(self.choices))
+
+
+def clip_of(key: str) -> str:
+    """The clip that an item's key names: several of a manifest's rows may ask about one."""
+    return key.partition(":")[2] or key
+
+
+def clean_label(label: str) -> str:
+    """A label as an answer is written: lower-case, words apart (`Crying_baby`: crying baby)."""
+    return " ".join(label.replace("_", " ").lower().split())
+
+
+def candidates(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
+    """The answers to rank in each domain: the demo's labels, then those only the manifest has."""
+    domains: dict[str, tuple[str, ...]] = {}
+    for domain in dict.fromkeys(clip.domain for clip in clips):
+        known = questions.LABELS.get(domain, ())
+        named = {clean_label(clip.label) for clip in clips if clip.domain == domain}
+        domains[domain] = (*known, *sorted(named - set(known)))
+    return domains
+
+
+def manifest_items(
+    clips: Sequence[Clip],
+    waveforms: Waveforms,
+    choices: Mapping[str, Sequence[str]],
+    *,
+    wordings: Wordings = "train",
+    swapped: bool = False,
+    seed: int = 0,
+) -> list[Item]:
+    """One item a clip, with its domain's `choices` (see `candidates`).
+
+    The wording depends on the clip's name and the seed alone.
+
+    With `swapped`, each question keeps its truth and hears another clip of the same domain and a
+    different label.
+
+    Raises:
+        ManifestError: `swapped`, and a domain has clips of one label only.
+    """
+    hearing = swap_audio(clips, seed) if swapped else list(clips)
+    items: list[Item] = []
+    for row, (clip, heard) in enumerate(zip(clips, hearing, strict=True)):
+        task = questions.TASK_OF_DOMAIN.get(clip.domain, clip.domain)
+        options = tuple(choices[clip.domain])
+        items.append(
+            Item(
+                key=f"{row}:{clip.name}",
+                domain=clip.domain,
+                question=questions.ask(
+                    task, options, named_rng(clip.name, seed), wordings=wordings
+                ),
+                answer=clean_label(clip.label),
+                choices=options,
+                heard=(clean_label(heard.label),),
+                audio=lambda heard=heard: [waveforms[heard]],
+            )
+        )
+    return items
+
+
+def example_items(family: str, examples: Sequence[Example]) -> list[Item]:
+    """Items of composed clips (time questions, mixed domains); the domain is the example's kind."""
+    return [
+        Item(
+            key=f"{family}/{number}",
+            domain=example.kind,
+            question=example.question,
+            answer=example.answer,
+            choices=tuple(example.choices),
+            heard=tuple(span.label for span in example.spans),
+            audio=lambda example=example: example.waveforms,
+        )
+        for number, example in enumerate(examples)
+    ]
+
+
+def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
+    """For each clip another one to hear instead: same domain, different label.
+
+    A random permutation within the domain, so that every clip is heard once; only where one label
+    holds more than half of a domain are some clips heard twice.
+
+    Raises:
+        ManifestError: a domain has clips of one label only.
+    """
+    rng = np.random.default_rng(seed)
+    heard = list(clips)
+    for domain in dict.fromkeys(clip.domain for clip in clips):
+        rows = [row for row, clip in enumerate(clips) if clip.domain == domain]
+        labels = [clean_label(clips[row].label) for row in rows]
+        if len(set(labels)) < 2:
+            raise ManifestError(
+                f"--audio swapped: all clips of domain {domain!r} have the label {labels[0]!r}; "
+                "add clips of another label or leave the domain out"
+            )
+        order = [int(place) for place in rng.permutation(len(rows))]
+        for place, label in enumerate(labels):
+            taken = labels[order[place]]
+            if taken != label:
+                continue
+            # Exchange with a place where both fit, so that no clip is heard twice.
+            partners = [
+                other
+                for other, theirs in enumerate(labels)
+                if labels[order[other]] != label and taken != theirs
+            ]
+            if partners:
+                other = partners[int(rng.integers(len(partners)))]
+                order[place], order[other] = order[other], order[place]
+            else:
+                others = [other for other, theirs in enumerate(labels) if theirs != label]
+                order[place] = others[int(rng.integers(len(others)))]
+        for place, row in enumerate(rows):
+            heard[row] = clips[rows[order[place]]]
+    return heard
+
+
+class Labelled(Protocol):
+    """What has a domain and in it a label."""
+
+    @property
+    def domain(self) -> str:
+        """The domain."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The label in it."""
+        ...
+
+
+L = TypeVar("L", bound=Labelled)
+
+
+def take_evenly(clips: Sequence[L], n: int) -> list[L]:
+    """`n` of the clips, spread over domains and in each over labels, in their order."""
+    turns: list[tuple[int, int]] = []
+    for domain in dict.fromkeys(clip.domain for clip in clips):
+        taken: dict[str, int] = {}
+        rows: list[tuple[int, int]] = []
+        for row, clip in enumerate(clips):
+            if clip.domain == domain:
+                taken[clip.label] = taken.get(clip.label, 0) + 1
+                rows.append((taken[clip.label], row))
+        turns += [(turn, row) for turn, (_, row) in enumerate(sorted(rows))]
+    return [clips[row] for row in sorted(row for _, row in sorted(turns)[:n])]

@@ -1,5 +1,0 @@
-"""The hooked model: TransformerLens's bridge with audio's hook points."""
-
-from palscope.hooks.bridge import HookedAudioModel, load
-
-__all__ = ["HookedAudioModel", "load"]

@@ -1,0 +1,138 @@
+"""Rows of attention patterns: what chosen queries give to every key, as the model runs fused.
+
+A layer's pattern is heads × queries × keys, which no fused kernel builds. Here only the rows of the
+chosen queries are computed, from the queries and keys that the kernel was given, a block at a time.
+Where a hook listens inside attention, TransformerLens computes the pattern anyway, and the hook may
+change it: there the rows are read from `hook_pattern`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from palscope._hooks import HookedAudioModel
+from palscope._models.watching import Attending
+from palscope._queued import queued
+from palscope._routing import LayerColumns, TokenLayout
+from palscope.errors import PalscopeError
+from palscope.measures._columns import Queries, check_they_run, query_columns, running_places
+
+_BLOCK = 2**21
+"""Numbers in a block of weights (8 MiB): queries are taken so many at a time that it holds them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What some queries of one row of the batch give to the keys of one layer.
+
+    Attributes:
+        layer, row: where.
+        queries: the queries' columns of `input_ids`.
+        columns: what stands in the layer; `columns.keys[row]` are the keys' columns.
+        weights: the pattern's rows, in float32.
+    """
+
+    layer: int
+    row: int
+    queries: list[int]
+    columns: LayerColumns
+    weights: Float[Tensor, "heads queries keys"]
+
+
+def asked_columns(
+    model: HookedAudioModel, layout: TokenLayout, queries: Queries
+) -> list[list[int]]:
+    """The columns that `queries` name in each row.
+
+    Raises:
+        PromptError: one does not exist, is padding, or runs in no layer under the current route.
+    """
+    asked = query_columns(layout, queries)
+    for row, wanted in enumerate(asked):
+        check_they_run(layout, model.current_route, row, wanted)
+    return asked
+
+
+def read_rows(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    asked: Sequence[Sequence[int]],
+    take: Callable[[Rows], None],
+) -> None:
+    """Run the model once, and give `take` the attention of the queries that were asked for.
+
+    Hooks that are set on the model stay in effect. Layers come from the bottom up; in each, every
+    row of the batch in which a query runs, in one or more blocks.
+
+    Args:
+        inputs: what `model.inputs` gives; encoded clips (`audio`) serve as well.
+        asked: columns of each row, from `asked_columns`.
+        take: called with each block while the model runs; it may keep the block.
+    """
+    known: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
+
+    def places(columns: LayerColumns, row: int) -> tuple[Int[Tensor, "asked"], list[int]]:
+        key = id(columns), row  # one object for all layers in which the same tokens meet
+        if key not in known:
+            found, queries = running_places(columns, row, asked[row])
+            where = queued(torch.tensor(found), columns.running.device)
+            known[key] = where, queries
+        return known[key]
+
+    def hand_on(
+        layer: int, columns: LayerColumns, heads: int, weights: Callable[[int, Tensor], Tensor]
+    ) -> None:
+        size = max(1, _BLOCK // (heads * columns.keys.shape[1]))
+        for row in range(len(asked)):
+            where, queries = places(columns, row)
+            for first in range(0, len(queries), size):
+                part = slice(first, first + size)
+                take(Rows(layer, row, queries[part], columns, weights(row, where[part])))
+
+    def see(attending: Attending) -> None:
+        heads = attending.query.shape[1]
+        hand_on(attending.layer, attending.columns, heads, attending.weights)
+
+    def reader(layer: int) -> Any:
+        def hook(pattern: Float[Tensor, "batch heads queries keys"], hook: Any) -> None:
+            run = model.model.current_run
+            assert run is not None  # the hook fires within a call
+
+            def weights(row: int, where: Tensor) -> Tensor:
+                return pattern[row][:, where.to(pattern.device)].float()
+
+            hand_on(layer, run.columns_of(layer), pattern.shape[1], weights)
+
+        return hook
+
+    layers = range(model.current_route.n_layers)
+    blocks: Any = model.blocks
+    slow = [layer for layer in layers if blocks[layer].attn.someone_listens_inside()]
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", reader(layer)) for layer in slow]
+    with torch.no_grad(), ExitStack() as stack:
+        if len(slow) < len(layers):
+            fused = [layer for layer in layers if layer not in slow]
+            stack.enter_context(model.model.watching(see, fused))
+        model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=1)
+
+
+def sum_tolerance(model: HookedAudioModel) -> float:
+    """How far from 1 the masses of one query may sum, in the model's precision."""
+    return 1e-3 if model.model.dtype == torch.float32 else 2e-2
+
+
+def check_sums(sums: Float[np.ndarray, "..."], row: int, layer: int, tolerance: float) -> None:
+    """Raise `PalscopeError` where masses over all keys do not sum to 1."""
+    if not bool((np.abs(sums - 1) <= tolerance).all()):  # NaN fails too
+        raise PalscopeError(
+            f"layer {layer}, row {row}: attention sums to {sums.min():.4g} … {sums.max():.4g}, not "
+            "1. Does a hook change patterns, or do the weights hold NaN?"
+        )

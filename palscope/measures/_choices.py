@@ -1,0 +1,117 @@
+"""How probable each of several answers is, with the model as it is or under interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import torch
+from jaxtyping import Float
+
+from palscope._hooks import HookedAudioModel
+from palscope._models.scoring import answer_ids
+from palscope._routing.depths import Placement
+from palscope.errors import PalscopeError
+from palscope.interventions import Knockout, Reroute
+from palscope.interventions._apply import Bound, bind, in_force
+from palscope.interventions._cells import with_encoded
+
+
+@torch.no_grad()
+def choice_logprobs(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[str],
+    interventions: Sequence[Knockout | Reroute] = (),
+) -> Float[np.ndarray, " choices"]:
+    """Log-probability (nats) of each choice as the whole answer to one prompt, its end included.
+
+    As `palscope._models.scoring.choice_logprobs`, under interventions: the prompt runs once, and
+    the choices continue from its cache. A knockout whose queries are all text holds for their
+    tokens too.
+
+    Raises:
+        PalscopeError: there are several prompts, or an intervention cannot be resolved.
+        HookError: a knockout cut no edge of the prompt.
+    """
+    if inputs["input_ids"].shape[0] != 1:
+        raise PalscopeError("choices continue one prompt; give inputs of one row.")
+    ids = [answer_ids(model.processor, choice) for choice in choices]
+    width = max(map(len, ids))
+    device = inputs["input_ids"].device
+    padded = torch.tensor([each + [0] * (width - len(each)) for each in ids], device=device)
+    real = torch.tensor([[i < len(each) for i in range(width)] for each in ids], device=device)
+    with ExitStack() as stack:
+        for each in interventions:
+            if isinstance(each, Reroute):
+                stack.enter_context(model.route(each.route))
+        bound = [bind(model, inputs, each) for each in interventions if isinstance(each, Knockout)]
+        with in_force(model, inputs, [(each, 0) for each in bound]):
+            first = model.model(**inputs, use_cache=True, logits_to_keep=1)
+        cache = first.cache
+        cache.batch_repeat_interleave(len(ids))
+        later = [_of_later_tokens(each) for each in bound]
+        placed = [(each, copy) for each in later if each.parts for copy in range(len(ids))]
+        logits = first.logits.expand(len(ids), -1, -1)
+        if width > 1:
+            with in_force(model, inputs, placed, len(ids)):
+                rest = model.model(input_ids=padded[:, :-1], cache=cache)
+            logits = torch.cat([logits, rest.logits], 1)
+    logp = logits.float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
+    return (logp * real).sum(-1).double().cpu().numpy()
+
+
+def placed_choices(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[str],
+    placements: Sequence[Placement],
+) -> pd.DataFrame:
+    """How probable each choice is with audio in other layers, or at other levels.
+
+    Args:
+        model: rerouted to each placement in turn, whatever its current route.
+        inputs: of one prompt.
+        choices: the answers to rank.
+        placements: of `palscope._routing.depths`, made for this decoder.
+
+    Returns:
+        One row a placement and choice: `family, placement, layers, first_layer, choice`, and
+        `logprob` (nats) of the choice as the whole answer, its end included.
+
+    Raises:
+        PalscopeError: there are several prompts.
+        RouteError: the checkpoint has no weights for a placement.
+    """
+    given = with_encoded(model, inputs)
+    parts = [
+        choices_table(
+            {
+                "family": each.family,
+                "placement": each.name,
+                "layers": each.layers,
+                "first_layer": each.first_layer,
+            },
+            choices,
+            choice_logprobs(model, given, choices, [Reroute(each.route)]),
+        )
+        for each in placements
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def choices_table(
+    about: Mapping[str, Any], choices: Sequence[str], logprobs: Float[np.ndarray, " choices"]
+) -> pd.DataFrame:
+    """One row a choice: what is said of all of them, `choice` and `logprob` (nats)."""
+    return pd.DataFrame({**about, "choice": list(choices), "logprob": logprobs})
+
+
+def _of_later_tokens(bound: Bound) -> Bound:
+    """What of a knockout concerns text behind the prompt."""
+    parts = tuple(part for part in bound.parts if part.queries_onwards)
+    return replace(bound, resolved=replace(bound.resolved, parts=parts))

@@ -1,7 +1,0 @@
-"""A self-check for whoever has weights or a GPU: a hooked model beside the same without hooks."""
-
-from palscope.verify.report import Report
-from palscope.verify.results import Result
-from palscope.verify.run import Sides, clip_of, sides_of, verify
-
-__all__ = ["Report", "Result", "Sides", "clip_of", "sides_of", "verify"]
