@@ -9,9 +9,9 @@ trained with; a route that needs others is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from palscope._connectors.pool import FramePool, Pool
 from palscope._connectors.qformer import QFormer, QFormerConfig
 from palscope._connectors.resampler import Resampler
 from palscope._connectors.summary import StridedSummary
+from palscope._registry import find
 from palscope._routing import Level, Route, Source, Stream
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders._base import EncoderOutput, EncoderTokens
@@ -136,7 +137,18 @@ class ConnectorConfig:
         return cls(**data)
 
 
-_RESAMPLERS = {config.kind: config for config in (QFormerConfig, LFSTConfig)}
+class ResamplerEntry(NamedTuple):
+    """The classes of one kind of resampler."""
+
+    config_class: type[QFormerConfig] | type[LFSTConfig]
+    resampler_class: Callable[[Sequence[EncoderTokens], Any], Resampler]
+
+
+RESAMPLERS = {
+    QFormerConfig.kind: ResamplerEntry(QFormerConfig, QFormer),
+    LFSTConfig.kind: ResamplerEntry(LFSTConfig, LFST),
+}
+"""By the kind that a config writes."""
 
 
 def _resampler_config(data: dict[str, Any] | None) -> QFormerConfig | LFSTConfig | None:
@@ -144,26 +156,20 @@ def _resampler_config(data: dict[str, Any] | None) -> QFormerConfig | LFSTConfig
         return None
     settings = dict(data)
     kind = settings.pop("kind", None)
-    if kind not in _RESAMPLERS:
-        raise CheckpointError(
-            f"there is no resampler of kind {kind!r}; expected one of {', '.join(_RESAMPLERS)}, or "
-            "none for pooling."
-        )
-    known = [each.name for each in fields(_RESAMPLERS[kind])]
+    config_class, _ = find(RESAMPLERS, kind, "resampler of kind", hint="Or none, for pooling.")
+    known = [each.name for each in fields(config_class)]
     if unknown := sorted(settings.keys() - set(known)):
         raise CheckpointError(
             f"settings of the {kind} resampler hold {', '.join(unknown)}; expected only "
             f"{', '.join(known)}."
         )
-    return _RESAMPLERS[kind](**settings)
+    return config_class(**settings)
 
 
 def _build_resampler(config: ConnectorConfig, encoders: Sequence[EncoderTokens]) -> Resampler:
     if config.resampler is None:
         return FramePool(encoders, config.frames_per_token, config.pool)
-    if isinstance(config.resampler, QFormerConfig):
-        return QFormer(encoders, config.resampler)
-    return LFST(encoders, config.resampler)
+    return RESAMPLERS[config.resampler.kind].resampler_class(encoders, config.resampler)
 
 
 class Connector(nn.Module):

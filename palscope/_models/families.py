@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope._models.adapted import projected_rows
-from palscope.errors import CheckpointError
+from palscope._registry import find
 
 KeysValues = tuple[
     Float[Tensor, "batch tokens kv_heads head_dim"], Float[Tensor, "batch tokens kv_heads head_dim"]
@@ -180,14 +180,8 @@ def family_of(config: Any) -> Family:
     Raises:
         CheckpointError: the family is not supported; the message names those that are.
     """
-    family = FAMILIES.get(config.model_type) or PUBLISHED.get(config.model_type)
-    if family is None:
-        raise CheckpointError(
-            f"decoder family {config.model_type!r} is not supported. Supported: "
-            f"{', '.join(sorted(FAMILIES))}. A family is one function in "
-            "palscope/_models/families.py."
-        )
-    return family
+    hint = "A family is one function in palscope/models/families.py."
+    return find({**FAMILIES, **PUBLISHED}, config.model_type, "decoder family", hint=hint)
 
 
 def sliding_window(config: Any, layer: int) -> int | None:

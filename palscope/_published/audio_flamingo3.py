@@ -7,7 +7,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope._published.registry import register_published
 from palscope._published.whisper_tower import WhisperTowerFamily, windowed
 from palscope.audio._timegrid import TimeGrid
 
@@ -45,6 +44,3 @@ class AudioFlamingo3(WhisperTowerFamily):
         """By the class's own method."""
         windows, heard = windowed(features, frames, (self.tokens(frames) - 1) // 750)
         return model.get_audio_features(windows, heard, return_dict=True).pooler_output
-
-
-register_published(AudioFlamingo3)

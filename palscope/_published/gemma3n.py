@@ -21,7 +21,6 @@ from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfi
 import palscope._models.gemma3n_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope._models.families import raw
 from palscope._published.family import PublishedFamily, TowerLayer
-from palscope._published.registry import register_published
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._base import ClipFeatures, Samples
@@ -172,6 +171,3 @@ class Gemma3n(PublishedFamily):
             known.pop(Gemma3nVisionConfig, None)
             if before is not None:
                 known[Gemma3nVisionConfig] = before
-
-
-register_published(Gemma3n)

@@ -7,7 +7,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope._published.registry import register_published
 from palscope._published.whisper_tower import WhisperTowerFamily, windowed
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
@@ -56,6 +55,3 @@ class GlmAsr(WhisperTowerFamily):
         """By the class's own method."""
         windows, heard = windowed(features, frames, (self.tokens(frames) - 1) // 375)
         return model.get_audio_features(windows, heard, return_dict=True).pooler_output
-
-
-register_published(GlmAsr)

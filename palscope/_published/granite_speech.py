@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from palscope._published.adapters import has_adapters, save_with_adapters, switch_adapters
 from palscope._published.family import PublishedFamily, TowerLayer
-from palscope._published.registry import register_published
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._base import ClipFeatures, Samples
@@ -156,6 +155,3 @@ def _named(paths: dict[str, str]) -> dict[str, Component]:
 
 def _cloned(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
     return out.clone()
-
-
-register_published(GraniteSpeech)

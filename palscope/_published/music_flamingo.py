@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope._published.audio_flamingo3 import AudioFlamingo3
-from palscope._published.registry import register_published
 from palscope._published.whisper_tower import windowed
 from palscope.errors import CheckpointError
 
@@ -49,6 +48,3 @@ class MusicFlamingo(AudioFlamingo3):
         windows, heard = windowed(features, frames, (tokens - 1) // 750)
         places = torch.full((1, tokens), self.audio_token_id, device=features.device)
         return model.get_audio_features(windows, heard, places, return_dict=True).pooler_output
-
-
-register_published(MusicFlamingo)

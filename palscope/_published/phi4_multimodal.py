@@ -19,7 +19,6 @@ from palscope._published.adapters import (
     switch_adapters,
 )
 from palscope._published.family import PublishedFamily, TowerLayer
-from palscope._published.registry import register_published
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._base import ClipFeatures, Samples
@@ -149,6 +148,3 @@ class Phi4Multimodal(PublishedFamily):
             save_with_adapters(model, folder, names, **kwargs)
         else:
             super().save(model, folder, **kwargs)
-
-
-register_published(Phi4Multimodal)

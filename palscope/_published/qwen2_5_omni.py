@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope._published.family import PublishedFamily, TowerLayer
-from palscope._published.registry import register_published
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._base import ClipFeatures, Samples
@@ -115,6 +114,3 @@ class Qwen25Omni(OmniThinkerFamily):
             },
             self.projector: Component("model.audio_tower.proj"),
         }
-
-
-register_published(Qwen25Omni)

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import Qwen2AudioProcessor
 from transformers.masking_utils import create_bidirectional_mask
 
-from palscope._published.registry import register_published
 from palscope._published.whisper_tower import WhisperTowerFamily
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders._base import within
@@ -49,6 +48,3 @@ class Qwen2Audio(WhisperTowerFamily):
         mask = create_bidirectional_mask(tower.config, like, heard.to(features.device))
         states = tower(features[None], attention_mask=mask).last_hidden_state
         return model.model.multi_modal_projector(states)[0, : self.tokens(frames)]
-
-
-register_published(Qwen2Audio)

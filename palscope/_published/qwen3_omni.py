@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from palscope._published.qwen2_5_omni import OmniThinkerFamily
-from palscope._published.registry import register_published
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._base import ClipFeatures, Samples
@@ -77,6 +76,3 @@ class Qwen3Omni(OmniThinkerFamily):
             **{name: Component(f"{self.tower_path}.{path}") for name, path in own.items()},
             "blocks": Component(f"{self.tower_path}.layers", True, layers.parts),
         }
-
-
-register_published(Qwen3Omni)

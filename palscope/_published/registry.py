@@ -8,6 +8,7 @@ import transformers
 from packaging.version import Version
 
 from palscope._published.family import PublishedFamily
+from palscope._registry import add, find
 from palscope.errors import CheckpointError
 
 _FAMILIES: dict[str, type[PublishedFamily]] = {}
@@ -20,11 +21,7 @@ def register_published(family: type[PublishedFamily]) -> None:
     of the types.
     """
     for name in family.model_types:
-        have = _FAMILIES.get(name)
-        # By name: a cell of a notebook that is run again makes the class anew.
-        if have is not None and have.__qualname__ != family.__qualname__:
-            raise CheckpointError(f"the model type {name!r} is {have.__qualname__}'s already.")
-        _FAMILIES[name] = family
+        add(_FAMILIES, name, family, "model type")
 
 
 def published_families() -> tuple[type[PublishedFamily], ...]:
@@ -45,18 +42,13 @@ def published_class(model_type: str | None) -> type[PublishedFamily]:
             weights that cannot be opened, and the message says what to do; or the installed
             transformers is too old for it.
     """
-    family = _FAMILIES.get(model_type or "")
-    if family is not None:
-        _check_transformers(family)
-        return family
     for each in published_families():
-        if model_type in each.refused_types:
+        if model_type in each.refused_types and model_type not in _FAMILIES:
             raise CheckpointError(f"model type {model_type!r}: {each.refused_types[model_type]}.")
-    raise CheckpointError(
-        f"model type {model_type!r} is none that palscope opens: "
-        f"{', '.join(sorted(_FAMILIES))}, or palscope's own. Another one is made known by "
-        "register_published (docs/models.md)."
-    )
+    hint = "Or palscope's own. Another one is made known by register_published (docs/models.md)."
+    family = find(_FAMILIES, model_type, "published class of model type", hint=hint)
+    _check_transformers(family)
+    return family
 
 
 def published_family(config: Any) -> PublishedFamily:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import TokenizersBackend
 
-from palscope._published.registry import register_published
 from palscope._published.whisper_tower import WhisperTowerFamily, windowed, windows
 from palscope.audio._timegrid import TimeGrid
 from palscope.errors import PromptError
@@ -72,6 +71,3 @@ class Voxtral(WhisperTowerFamily):
         """By the class's own method."""
         cut, _ = windowed(features, frames, windows(frames) - 1)
         return model.get_audio_features(cut, return_dict=True).pooler_output
-
-
-register_published(Voxtral)

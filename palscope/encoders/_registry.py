@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from palscope._registry import add, find
 from palscope.encoders._base import Encoder, EncoderConfig
-from palscope.errors import CheckpointError
 
-_ENCODERS: dict[str, tuple[type[EncoderConfig], type[Encoder]]] = {}
+
+class EncoderEntry(NamedTuple):
+    """The classes of one kind of encoder."""
+
+    config_class: type[EncoderConfig]
+    encoder_class: type[Encoder]
+
+
+_ENCODERS: dict[str, EncoderEntry] = {}
 
 
 def register_encoder(config_class: type[EncoderConfig], encoder_class: type[Encoder]) -> None:
@@ -16,17 +24,7 @@ def register_encoder(config_class: type[EncoderConfig], encoder_class: type[Enco
     Registering the same two again changes nothing. Raises `CheckpointError` when another encoder
     has that kind.
     """
-    kind = config_class.kind
-    have = _ENCODERS.get(kind)
-    # By name: a cell of a notebook that is run again makes the classes anew.
-    if have is not None and [c.__qualname__ for c in have] != [
-        config_class.__qualname__,
-        encoder_class.__qualname__,
-    ]:
-        raise CheckpointError(
-            f"The kind {kind!r} is {have[1].__qualname__}'s already; choose another name."
-        )
-    _ENCODERS[kind] = (config_class, encoder_class)
+    add(_ENCODERS, config_class.kind, EncoderEntry(config_class, encoder_class), "kind of encoder")
 
 
 def encoder_kinds() -> tuple[str, ...]:
@@ -39,19 +37,15 @@ def encoder_config(settings: dict[str, Any]) -> EncoderConfig:
 
     Raises `CheckpointError` when their `kind` is no registered encoder.
     """
-    return _lookup(settings.get("kind"))[0].from_dict(settings)
+    return _find(settings.get("kind")).config_class.from_dict(settings)
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Build the encoder of these settings, with random weights."""
-    encoder: Any = _lookup(config.kind)[1]
-    return encoder(config)
+    encoder_class: Any = _find(config.kind).encoder_class
+    return encoder_class(config)
 
 
-def _lookup(kind: str | None) -> tuple[type[EncoderConfig], type[Encoder]]:
-    if kind not in _ENCODERS:
-        raise CheckpointError(
-            f"There is no encoder of kind {kind!r}; expected one of {', '.join(sorted(_ENCODERS))}."
-            " One of your own is made known by register_encoder."
-        )
-    return _ENCODERS[kind]
+def _find(kind: str | None) -> EncoderEntry:
+    hint = "One of your own is made known by register_encoder."
+    return find(_ENCODERS, kind, "encoder of kind", hint=hint)

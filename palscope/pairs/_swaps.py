@@ -12,14 +12,15 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from palscope._registry import find
 from palscope.audio import Waveform
 from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.audio._compose import SAMPLE_RATE, Scene, active_part, crop, join
-from palscope.datasets import _questions as questions
 from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs._notes import notes_of
 from palscope.pairs._pair import Pair, Segment, rms
+from palscope.training import questions
 
 SLOT_RMS = 0.05
 """Root mean square of every slot that holds sound (full scale is 1; -26 dB)."""
@@ -128,9 +129,8 @@ def swap_pairs(
         PalscopeError: an unknown kind, or the corpus has not enough labels, speakers or clips.
         AudioError: a clip cannot be decoded, or is silent.
     """
-    if kind not in _KINDS:
-        raise PalscopeError(f"no kind of pair called {kind!r}; there are {', '.join(KINDS)}.")
-    pool = corpus.by_label(_KINDS[kind].domain, split)
+    domain = find(_KINDS, kind, "kind of pair", error=PalscopeError).domain
+    pool = corpus.by_label(domain, split)
     rng = np.random.default_rng([seed, *kind.encode()])
     pairs: list[Pair] = []
     for number, draw in enumerate(_draws(pool, kind, n, rng)):

@@ -28,7 +28,9 @@ from pydantic import (
 )
 
 from palscope._connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
+from palscope._connectors.connector import RESAMPLERS
 from palscope._files import read_text
+from palscope._registry import find
 from palscope._routing import Route, route_from_text
 from palscope.errors import RecipeError, RouteError
 
@@ -240,7 +242,6 @@ class Projector(Strict):
 
 
 _CONNECTOR = TypeAdapter(ConnectorConfig)
-_RESAMPLERS = {each.kind: TypeAdapter(each) for each in (QFormerConfig, LFSTConfig)}
 
 
 class ConnectorShape(Strict):
@@ -280,9 +281,7 @@ def _resampler(given: Any) -> QFormerConfig | LFSTConfig:
     """`{kind: lfst, …}` as the settings of that kind."""
     settings = dict(cast("dict[str, Any]", given)) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
-    if kind not in _RESAMPLERS:
-        raise ValueError(f"resampler.kind: {kind!r}; expected one of {', '.join(_RESAMPLERS)}")
-    adapter: Any = _RESAMPLERS[kind]
+    adapter: Any = TypeAdapter(find(RESAMPLERS, kind, "resampler of kind").config_class)
     return adapter.validate_json(json.dumps(settings), strict=True, extra="forbid")
 
 

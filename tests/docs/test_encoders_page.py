@@ -16,7 +16,7 @@ KINDS = [kind for kind in BUILT_IN if kind != "several"]
 def row_of(kind: str) -> str:
     """A row of the table, of the encoder's default settings."""
     config = encoder_config({"kind": kind})
-    encoder_class: type[Encoder] = _ENCODERS[kind][1]
+    encoder_class: type[Encoder] = _ENCODERS[kind].encoder_class
     with torch.device("meta"):
         encoder = encoder_class(config)  # pyright: ignore[reportCallIssue]
     grid = encoder.grid

@@ -28,7 +28,9 @@ from palscope.encoders._registry import _ENCODERS
 from tests import planted, tiny
 
 BUILT_IN = [
-    kind for kind in encoder_kinds() if _ENCODERS[kind][1].__module__.startswith("palscope.")
+    kind
+    for kind in encoder_kinds()
+    if _ENCODERS[kind].encoder_class.__module__.startswith("palscope.")
 ]
 """The kinds that come with palscope: tests register others, in whatever order they are imported."""
 

@@ -102,7 +102,7 @@ def test_one_of_ones_own_is_used_saved_loaded_and_hooked(tmp_path: Any) -> None:
 
 
 def test_a_kind_that_is_taken() -> None:
-    with pytest.raises(CheckpointError, match="'whisper' is WhisperEncoder's"):
+    with pytest.raises(CheckpointError, match=r"'whisper' is taken by .*WhisperEncoder"):
         register_encoder(type("Mine", (WhisperEncoderConfig,), {}), WhisperEncoder)
 
 

@@ -204,7 +204,7 @@ def test_too_many_pairs_says_how_many_there_are() -> None:
 
 
 def test_what_a_corpus_may_lack(corpus: Corpus) -> None:
-    with pytest.raises(PalscopeError, match="no kind of pair called 'dgit'"):
+    with pytest.raises(PalscopeError, match="no kind of pair 'dgit'"):
         swap_pairs(corpus, "dgit", n=1, seed=0)
     with pytest.raises(PalscopeError, match="needs two"):
         swap_pairs(tones(speakers=("ann",)), "speaker", n=1, seed=0)

@@ -147,7 +147,7 @@ def test_later_pieces_go_over_earlier_ones(tmp_path: Path) -> None:
         (("route: lal", "route: lal\nconnector: {projected_layers: {}}"), r"follow from the route"),
         (
             ("route: lal", "route: lal\nconnector: {resampler: {kind: mean}}"),
-            r"connector: resampler\.kind: 'mean'; expected one of qformer, lfst",
+            r"connector: there is no resampler of kind 'mean'; expected one of qformer, lfst",
         ),
         (
             ("route: lal", "route: lal\nconnector: {resampler: {kind: lfst, headz: 2}}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from palscope._registry import find
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.audiocaps import AUDIOCAPS
 from palscope.evaluation._benchmarks.benchmark import Benchmark
@@ -23,8 +24,4 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         BenchmarkError: there is none.
     """
-    if name not in BENCHMARKS:
-        raise BenchmarkError(
-            f"there is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}."
-        )
-    return BENCHMARKS[name]
+    return find(BENCHMARKS, name, "benchmark", error=BenchmarkError)

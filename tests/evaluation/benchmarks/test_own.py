@@ -71,5 +71,5 @@ def test_ids_must_tell_questions_apart(tmp_path: Path) -> None:
 
 def test_benchmarks_are_found_by_name() -> None:
     assert all(find_benchmark(name).name == name for name in BENCHMARKS)
-    with pytest.raises(BenchmarkError, match="no benchmark 'mmlu'; choose one of esc50"):
+    with pytest.raises(BenchmarkError, match="no benchmark 'mmlu'; expected one of esc50"):
         find_benchmark("mmlu")
