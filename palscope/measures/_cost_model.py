@@ -9,7 +9,10 @@ No weight is read, so a model on the meta device will do:
 
 Counted are matrix products of connector and decoder (one of `[m, k]` and `[k, n]` is 2 m k n
 floating-point operations); norms, activations and rotary angles are a small rest, and the encoder
-is not counted. `tests/measures/test_cost_model.py` holds the numbers against PyTorch's counter.
+is not counted. `tests/measures/test_cost_model.py` holds the numbers against PyTorch's counter,
+which does not replace them: it knows no bytes and no pairs that are seen, and on the meta device,
+where no fused kernel is, it finds four products in attention's backward pass, not the five that
+machines compute.
 
 Every table has one row a product: `part`, `layer` (-1 outside of the layers), `direction` (forward
 or backward), `flops` (attention as whole rectangles of queries × keys, which is what kernels

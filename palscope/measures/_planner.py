@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -229,24 +230,24 @@ def _training_peak(counted: Counted, targets: int) -> int:
 
     The backward pass frees a layer's states and makes its gradients, from the top downwards.
     """
-    kept: dict[int, int] = {}
+    kept = Counter[int]()
     for _, layer, size in counted.kept(targets):
-        kept[layer] = kept.get(layer, 0) + size
+        kept[layer] += size
     made = _gradients_by_layer(counted)
     standing = sum(kept.values())
     # The loss: logits in the model's type beside those in float32, and both gradients.
     peak = standing + 2 * targets * counted.config.vocab_size * 4
-    standing += made.get(counted.route.n_layers, 0)
+    standing += made[counted.route.n_layers]
     for layer in reversed(range(counted.route.n_layers)):
-        standing += made.get(layer, 0)
+        standing += made[layer]
         peak = max(peak, standing + counted.backward_states(layer))
-        standing -= kept.get(layer, 0)
+        standing -= kept[layer]
     return max(peak, sum(made.values()))
 
 
-def _gradients_by_layer(counted: Counted) -> dict[int, int]:
+def _gradients_by_layer(counted: Counted) -> Counter[int]:
     """Bytes of gradients by decoder layer; -1 below them, and their number above."""
-    made: dict[int, int] = {}
+    made = Counter[int]()
     for name, weight in counted.model.named_parameters():
         if weight.requires_grad:
             # language_model.model.layers.7.…, connector.layer_projectors.frames.layer_7.…
@@ -254,7 +255,7 @@ def _gradients_by_layer(counted: Counted) -> dict[int, int]:
             layer = int(number[1]) if number else -1
             if ".lm_head." in name:
                 layer = counted.route.n_layers
-            made[layer] = made.get(layer, 0) + weight.numel() * weight.itemsize
+            made[layer] += weight.numel() * weight.itemsize
     return made
 
 
