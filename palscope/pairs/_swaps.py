@@ -16,11 +16,11 @@ from palscope._registry import find
 from palscope.audio import Waveform
 from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.audio._compose import SAMPLE_RATE, Scene, active_part, crop, join
+from palscope.datasets import _questions as questions
 from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs._notes import notes_of
 from palscope.pairs._pair import Pair, Segment, rms
-from palscope.training import questions
 
 SLOT_RMS = 0.05
 """Root mean square of every slot that holds sound (full scale is 1; -26 dB)."""
