@@ -40,6 +40,7 @@ from palscope._models.masks import in_kind, is_causal, without
 from palscope._models.stamps import Stamp, stamp_contents, stamps_of_contents
 from palscope._models.watching import Watch, watched
 from palscope._routing import LayerColumns, Level, Route, Source, Stream, TokenLayout
+from palscope._routing.on_host import on_both
 from palscope.errors import RouteError
 
 _KEYS_SHARED: Any = getattr(cache_utils, "KVSharingDict", dict)
@@ -221,11 +222,13 @@ class DecoderRun:
 
     def _borrowing(self, columns: LayerColumns, source: LayerColumns, layer: int) -> LayerColumns:
         """A layer's columns, with the keys of the one that makes them."""
-        made = columns.reading(self.layout.seen_in(source.keys, self.route, layer))
-        if columns.on_host is not columns:
-            keys = self.layout.on_host.seen_in(source.on_host.keys, self.route, layer)
-            made.known_as(columns.on_host.reading(keys))
-        return made
+
+        def borrowing(
+            layout: TokenLayout, columns: LayerColumns, source: LayerColumns
+        ) -> LayerColumns:
+            return columns.reading(layout.seen_in(source.keys, self.route, layer))
+
+        return on_both(borrowing, self.layout, columns, source)
 
     def _levels(self, layer: int) -> tuple[tuple[str, ...], ...]:
         levels = (Level.KEYS, Level.ATTEND, Level.FULL)

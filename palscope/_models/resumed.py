@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,7 @@ from palscope._models.decoder import DecoderRun, gathered, scattered
 from palscope._models.families import key_layer
 from palscope._routing import LayerColumns, Route, TokenLayout
 from palscope._routing.columns import BorrowedColumns
+from palscope._routing.on_host import on_both
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,9 @@ class ResumedRun(DecoderRun):
         plain = self.plain.cache.columns[layer]
         key = (id(plain), rows)
         if key not in self._columns:
-            places = self._place_of_first(layer)
-            self._columns[key] = _late(plain, *places, rows)
-            if plain.on_host is not plain:
-                self._columns[key].known_as(_late(plain.on_host, *places, rows))
+            place, fed_place = self._place_of_first(layer)
+            late = partial(_late, place=place, fed_place=fed_place, rows=rows)
+            self._columns[key] = on_both(late, plain)
         return self._columns[key]
 
     def _projected_keys(self) -> list[tuple[str, int]]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from palscope._queued import queued
+from palscope._routing.on_host import OnHost, on_both
 
 
 @dataclass(frozen=True)
-class LayerColumns:
+class LayerColumns(OnHost):
     """The layout's columns that meet in one layer; -1 marks a place that holds no token.
 
     `memory` are the audio tokens that are keys only; `running` the tokens of the layer's sequence,
@@ -39,37 +40,30 @@ class LayerColumns:
         return self.fed is self.running
 
     @property
-    def on_host(self) -> LayerColumns:
-        """These columns on the CPU: reading them there makes no accelerator wait."""
-        return self if self.running.device.type == "cpu" else self._copy_on_host
-
-    @cached_property
-    def _copy_on_host(self) -> LayerColumns:
-        return self._changed(lambda columns: columns.cpu())
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.running.device
 
     def to(self, device: torch.device) -> LayerColumns:
         """These columns, which are on the CPU, on `device`."""
-        if device == self.running.device:
+        if device == self.device:
             return self
-        return self._changed(lambda columns: queued(columns, device)).known_as(self)
+        return self._moved(lambda columns: queued(columns, device)).known_as(self)
 
-    def known_as(self, here: LayerColumns) -> LayerColumns:
-        """These columns, of which `here` is the copy on the CPU."""
-        self.__dict__["_copy_on_host"] = here
-        return self
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> LayerColumns:
-        """With every tensor changed alike."""
-        made = {each.name: change(getattr(self, each.name)) for each in fields(self)}
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> LayerColumns:
+        """With every tensor moved, or its columns counted otherwise."""
+        made = {each.name: move(getattr(self, each.name)) for each in fields(self)}
         if self.feeds_all:
             made["fed"] = made["running"]
         return replace(self, **made)
 
     def repeated(self, times: int) -> LayerColumns:
         """These columns with every row repeated `times`."""
-        made = self._changed(lambda columns: columns.repeat_interleave(times, 0))
-        here = self.on_host
-        return made if here is self else made.known_as(here.repeated(times))
+
+        def repeat(columns: Tensor) -> Tensor:
+            return columns.repeat_interleave(times, 0)
+
+        return on_both(partial(LayerColumns._moved, move=repeat), self)
 
     def behind(self, held: LayerColumns, width: int) -> ContinuedColumns:
         """These columns, counted from a cached prefix's end on, behind those that it holds.
@@ -78,11 +72,12 @@ class LayerColumns:
             held: the layer's columns in the prefix.
             width: all of the prefix's columns.
         """
-        later = self._changed(lambda columns: torch.where(columns < 0, -1, columns + width))
-        made = ContinuedColumns(later.memory, later.running, later.fed, held.keys)
-        if (here := self.on_host) is not self:
-            made.known_as(here.behind(held.on_host, width))
-        return made
+
+        def behind(columns: LayerColumns, held: LayerColumns) -> ContinuedColumns:
+            later = columns._moved(lambda each: torch.where(each < 0, -1, each + width))
+            return ContinuedColumns(later.memory, later.running, later.fed, held.keys)
+
+        return on_both(behind, self, held)
 
     def reading(self, keys: Int[Tensor, "batch keys"]) -> BorrowedColumns:
         """These columns in a layer that has no keys of its own and reads another's `keys`."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 
 import pandas as pd
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from palscope._queued import queued
 from palscope._routing.columns import LayerColumns
+from palscope._routing.on_host import OnHost, on_both
 from palscope._routing.route import Level, Route, Stream
 from palscope._whole import whole_number
 from palscope.audio._timegrid import TimeGrid, rounded
@@ -43,7 +44,7 @@ _UNSTREAMED = {PADDING: "padding", TEXT: "text", FILLER: "filler"}
 
 
 @dataclass(frozen=True)
-class TokenLayout:
+class TokenLayout(OnHost):
     """What stands in every column of a batch.
 
     Attributes:
@@ -148,21 +149,12 @@ class TokenLayout:
         if device == ids.device:
             return here
         there = here._moved(lambda tensor: queued(tensor, device))
-        return replace(there, ids=input_ids)._known_as(here)
+        return replace(there, ids=input_ids).known_as(here)
 
     @property
-    def on_host(self) -> TokenLayout:
-        """This layout on the CPU: reading it there makes no accelerator wait."""
-        return self if self.stream.device.type == "cpu" else self._copy_on_host
-
-    @cached_property
-    def _copy_on_host(self) -> TokenLayout:
-        return self._moved(lambda tensor: tensor.cpu())
-
-    def _known_as(self, here: TokenLayout) -> TokenLayout:
-        """This layout, of which `here` is the copy on the CPU."""
-        self.__dict__["_copy_on_host"] = here
-        return self
+    def device(self) -> torch.device:
+        """Where it is, but for `seconds`."""
+        return self.stream.device
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> TokenLayout:
         """This layout with its tensors elsewhere, but for `seconds`."""
@@ -202,6 +194,9 @@ class TokenLayout:
         Raises:
             PromptError: there is no clip to go on, or its last token is not complete.
         """
+        return on_both(partial(TokenLayout._continued, grid=grid, goes_on=goes_on), self, more)
+
+    def _continued(self, more: TokenLayout, grid: TimeGrid, goes_on: bool) -> TokenLayout:
         clip, added, token, seconds = self.clip, more.clip, more.token, more.seconds
         rows = [*self.clip_row, *more.clip_row]
         if goes_on:
@@ -220,7 +215,7 @@ class TokenLayout:
             number = torch.tensor(rows, device=clip.device).argsort(stable=True).argsort()
             clip, added = (torch.where(c < 0, -1, number[c.clamp(min=0)]) for c in (clip, added))
         position = self.real.sum(1, keepdim=True) + more.position
-        made = replace(
+        return replace(
             self,
             ids=torch.cat([self.ids, more.ids], 1),
             stream=torch.cat([self.stream, more.stream], 1),
@@ -230,10 +225,6 @@ class TokenLayout:
             seconds=torch.cat([self.seconds, seconds], 1),
             clip_row=tuple(sorted(rows)),
         )
-        here = self.on_host
-        if here is self:
-            return made
-        return made._known_as(here.followed_by(more.on_host, grid, goes_on=goes_on))
 
     def _frames_heard(self, grid: TimeGrid) -> int:
         """Frame tokens of the last clip of the only row, if it can go on behind them."""
@@ -286,6 +277,9 @@ class TokenLayout:
 
     def repeated(self, times: int) -> TokenLayout:
         """This layout with every row, and the clips in it, repeated `times`."""
+        return on_both(partial(TokenLayout._repeated, times=times), self)
+
+    def _repeated(self, times: int) -> TokenLayout:
         each = {
             name: getattr(self, name).repeat_interleave(times, 0)
             for name in ("ids", "stream", "clip", "token", "position", "seconds")
@@ -298,9 +292,7 @@ class TokenLayout:
         shift = queued(shift, self.clip.device)[:, None]
         each["clip"] = torch.where(each["clip"] >= 0, each["clip"] + shift, -1)
         clips = tuple(row for row in range(count) for _ in range(owned[row]))
-        made = replace(self, **each, clip_row=clips)
-        here = self.on_host
-        return made if here is self else made._known_as(here.repeated(times))
+        return replace(self, **each, clip_row=clips)
 
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
