@@ -30,14 +30,53 @@ class Patch:
     change: Change
 
 
+Intervention = Patch | Knockout
+"""What acts at an address."""
+
+
 @dataclass(frozen=True)
 class Reroute:
-    """Take another route; other interventions are resolved under it."""
+    """Given among interventions: the route that they are resolved and act under."""
 
     route: Route
 
 
-Intervention = Patch | Knockout | Reroute
+@dataclass(frozen=True)
+class Condition:
+    """Interventions, and the route that they are under."""
+
+    route: Route
+    interventions: tuple[Intervention, ...]
+
+    @classmethod
+    def of(cls, model: HookedAudioModel, given: Iterable[Intervention | Reroute]) -> Condition:
+        """What was given: under the model's current route where no `Reroute` is among it.
+
+        Of several the last holds.
+        """
+        route, interventions = model.current_route, list[Intervention]()
+        for each in given:
+            if isinstance(each, Reroute):
+                route = each.route
+            else:
+                interventions.append(each)
+        return cls(route, tuple(interventions))
+
+    @contextmanager
+    def bound(
+        self, model: HookedAudioModel, inputs: Mapping[str, Any]
+    ) -> Generator[list[Bound], None, None]:
+        """Within the block the route is taken, under which these are the interventions, bound."""
+        with ExitStack() as stack:
+            if self.route != model.current_route:
+                stack.enter_context(model.route(self.route))
+            yield self.bind(model, inputs)
+
+    def bind(
+        self, model: HookedAudioModel, inputs: Mapping[str, Any], layout: TokenLayout | None = None
+    ) -> list[Bound]:
+        """The interventions, bound under the model's current route, as by `bind`."""
+        return [bind(model, inputs, each, layout) for each in self.interventions]
 
 
 @dataclass(frozen=True)
@@ -51,7 +90,9 @@ class Edit:
 
 @contextmanager
 def intervene(
-    model: HookedAudioModel, inputs: Mapping[str, Any], interventions: Iterable[Intervention]
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    interventions: Iterable[Intervention | Reroute],
 ) -> Generator[tuple[Resolved, ...], None, None]:
     """Within the block, calls of the model on `inputs` undergo `interventions`.
 
@@ -75,15 +116,10 @@ def intervene(
         HookError: a call is on other inputs, or on another route; or an intervention took no
             effect: within the block nothing of it fired.
     """
-    interventions = list(interventions)
-    with ExitStack() as stack:
-        for each in interventions:
-            if isinstance(each, Reroute):
-                stack.enter_context(model.route(each.route))
-        bound = [
-            bind(model, inputs, each) for each in interventions if not isinstance(each, Reroute)
-        ]
-        cuts = stack.enter_context(in_force(model, inputs, [(each, 0) for each in bound]))
+    with (
+        Condition.of(model, interventions).bound(model, inputs) as bound,
+        in_force(model, inputs, [(each, 0) for each in bound]) as cuts,
+    ):
         yield tuple(each.resolved for each in bound)
         cuts.check()
 
@@ -104,7 +140,7 @@ class Bound:
 def bind(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    intervention: Patch | Knockout,
+    intervention: Intervention,
     layout: TokenLayout | None = None,
 ) -> Bound:
     """Resolve an intervention under the current route, and run what it takes values from.

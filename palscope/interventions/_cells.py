@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from palscope._hooks import HookedAudioModel
 from palscope._routing import Route, TokenLayout
 from palscope.errors import HookError, PalscopeError
-from palscope.interventions._apply import Bound, Intervention, Reroute, bind, in_force
+from palscope.interventions._apply import Bound, Condition, Intervention, Reroute, in_force
 from palscope.interventions._engine import Engine, Start, start_of
 from palscope.interventions._knockout import Knockout
 
@@ -22,7 +22,7 @@ from palscope.interventions._knockout import Knockout
 def run_cells(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    cells: Sequence[Sequence[Intervention]],
+    cells: Sequence[Sequence[Intervention | Reroute]],
     *,
     batch_size: int | None = None,
     progress: bool = False,
@@ -31,8 +31,8 @@ def run_cells(
 
     A cell without interventions is the plain run. Cells share forward passes, in which each leaves
     out the layers and tokens before its first change; the numbers are those of `intervene`, to
-    rounding. Cells that reach into the encoder or reroute, and all cells where a hook of someone
-    else's is set on the model, run whole (`run_cells_plainly`).
+    rounding. Cells that reach into the encoder or take another route, and all cells where a hook of
+    someone else's is set on the model, run whole (`run_cells_plainly`).
 
     Args:
         inputs: of one prompt, with `input_features` where a cell reaches into the encoder.
@@ -45,16 +45,17 @@ def run_cells(
     _check_one_prompt(inputs)
     encoded = with_encoded(model, inputs)
     layout = model.layout(encoded)
+    asked = [Condition.of(model, cell) for cell in cells]
     logits: dict[int, Tensor] = {}
     edges = 0
     if Engine.serves(model, layout):
-        logits, edges = _run_late(model, inputs, encoded, layout, cells, batch_size, progress)
+        logits, edges = _run_late(model, inputs, encoded, layout, asked, batch_size, progress)
     rest = [number for number in range(len(cells)) if number not in logits]
     whole, more = _run_whole(
-        model, inputs, encoded, [cells[number] for number in rest], batch_size or 16, progress
+        model, inputs, encoded, [asked[number] for number in rest], batch_size or 16, progress
     )
     logits.update(zip(rest, whole, strict=True))
-    _check_cut(cells, edges + more)
+    _check_cut(asked, edges + more)
     return torch.stack([logits[number] for number in range(len(cells))])
 
 
@@ -62,15 +63,16 @@ def run_cells(
 def run_cells_plainly(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    cells: Sequence[Sequence[Intervention]],
+    cells: Sequence[Sequence[Intervention | Reroute]],
     *,
     batch_size: int = 16,
 ) -> Float[Tensor, "cells vocabulary"]:
     """`run_cells`, every cell from the first layer and the first token: what it is checked by."""
     _check_one_prompt(inputs)
     encoded = with_encoded(model, inputs)
-    logits, edges = _run_whole(model, inputs, encoded, cells, batch_size, False)
-    _check_cut(cells, edges)
+    asked = [Condition.of(model, cell) for cell in cells]
+    logits, edges = _run_whole(model, inputs, encoded, asked, batch_size, False)
+    _check_cut(asked, edges)
     return torch.stack(logits)
 
 
@@ -101,7 +103,7 @@ def _run_late(
     inputs: Mapping[str, Any],
     encoded: Mapping[str, Any],
     layout: TokenLayout,
-    cells: Sequence[Sequence[Intervention]],
+    cells: Sequence[Condition],
     batch_size: int | None,
     progress: bool,
 ) -> tuple[dict[int, Tensor], int]:
@@ -110,11 +112,11 @@ def _run_late(
     starts: dict[int, Start] = {}
     unchanged: list[int] = []
     for number, cell in enumerate(cells):
-        if any(isinstance(each, Reroute) for each in cell):
+        if cell.route != model.current_route:
             continue
-        bound[number] = _bound(model, inputs, cell, layout)
+        bound[number] = cell.bind(model, inputs, layout)
         start = start_of(bound[number], layout)
-        if not cell:
+        if not cell.interventions:
             unchanged.append(number)
         elif start is not None:
             starts[number] = start
@@ -136,7 +138,7 @@ def _run_whole(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     encoded: Mapping[str, Any],
-    cells: Sequence[Sequence[Intervention]],
+    cells: Sequence[Condition],
     batch_size: int,
     progress: bool,
 ) -> tuple[list[Tensor], int]:
@@ -145,8 +147,7 @@ def _run_whole(
     edges = 0
     by_route: dict[Route, list[int]] = {}
     for number, cell in enumerate(cells):
-        routes = [each.route for each in cell if isinstance(each, Reroute)]
-        by_route.setdefault(routes[-1] if routes else model.current_route, []).append(number)
+        by_route.setdefault(cell.route, []).append(number)
     with tqdm(total=len(cells), unit="cell", disable=not progress, leave=False) as bar:
         for route, numbers in by_route.items():
             with model.route(route):
@@ -164,13 +165,13 @@ def _run_together(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     encoded: Mapping[str, Any],
-    cells: Sequence[Sequence[Intervention]],
+    cells: Sequence[Condition],
 ) -> tuple[Float[Tensor, "cells vocabulary"], int]:
     layout = model.layout(encoded)
     placed = [
         (bound, copy)
         for copy, cell in enumerate(cells)
-        for bound in _bound(model, inputs, cell, layout)
+        for bound in cell.bind(model, inputs, layout)
     ]
     parts = [part for bound, _ in placed for part in bound.parts]
     in_encoder = any(part.layer is None or part.axis == "passing" for part in parts)
@@ -180,22 +181,13 @@ def _run_together(
     return logits, cuts.counted
 
 
-def _bound(
-    model: HookedAudioModel,
-    inputs: Mapping[str, Any],
-    cell: Sequence[Intervention],
-    layout: TokenLayout,
-) -> list[Bound]:
-    """A cell's patches and knockouts, bound under the current route."""
-    return [bind(model, inputs, each, layout) for each in cell if not isinstance(each, Reroute)]
-
-
 def _check_one_prompt(inputs: Mapping[str, Any]) -> None:
     if inputs["input_ids"].shape[0] != 1:
         raise PalscopeError("cells are rows of a batch, so they need the inputs of one prompt.")
 
 
-def _check_cut(cells: Sequence[Sequence[Intervention]], edges: int) -> None:
+def _check_cut(cells: Sequence[Condition], edges: int) -> None:
     """Knockouts of single cells may cut nothing: a sliding window may hide the keys already."""
-    if not edges and any(isinstance(each, Knockout) for cell in cells for each in cell):
+    asked = (each for cell in cells for each in cell.interventions)
+    if not edges and any(isinstance(each, Knockout) for each in asked):
         raise HookError("the knockouts cut no edge in any cell: do the queries see the keys?")

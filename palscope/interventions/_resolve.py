@@ -15,6 +15,7 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, TEXT
+from palscope._routing.row_columns import named_columns, text_columns
 from palscope.audio._timegrid import TOUCH_S, TimeGrid, overlaps
 from palscope.errors import PalscopeError, PromptError
 from palscope.interventions._address import SITES, Address, Filler, Sound, Text, Tokens
@@ -265,26 +266,17 @@ def token_columns(
     if isinstance(tokens, Filler):
         return (stream == FILLER).nonzero()[:, 0]
     if tokens.what is None:
-        return (stream == TEXT).nonzero()[:, 0]
+        return torch.tensor(text_columns(layout, row), dtype=torch.long)
     if isinstance(tokens.what, str):
-        return _string_columns(model, layout.ids[row], tokens.what, stream)
-    real = [int(i) for i in layout.real[row].nonzero()[:, 0]]
+        return _string_columns(model, layout, row, tokens.what)
     given = (tokens.what,) if isinstance(tokens.what, int) else tokens.what
-    chosen: set[int] = set()
-    for column in given:
-        if column < -len(real) or column >= layout.width:
-            raise PromptError(
-                f"column {column} does not exist: row {row} has {len(real)} tokens in "
-                f"{layout.width} columns."
-            )
-        place = real[column] if column < 0 else column
-        if int(stream[place]) != TEXT:
-            held = int(stream[place])
-            kind = "a filler; address all of them by Filler()" if held == FILLER else "padding"
-            kind = "sound; address it by Sound(start, end)" if held >= 0 else kind
+    columns = sorted(named_columns(layout, row, given))
+    for column in columns:
+        if (held := int(stream[column])) != TEXT:
+            filler = "a filler; address all of them by Filler()"
+            kind = filler if held == FILLER else "sound; address it by Sound(start, end)"
             raise PromptError(f"column {column} of row {row} is no text: it holds {kind}.")
-        chosen.add(place)
-    return torch.tensor(sorted(chosen))
+    return torch.tensor(columns)
 
 
 def _sound_columns(sound: Sound, layout: TokenLayout, row: int) -> Int[Tensor, "tokens"]:
@@ -319,15 +311,14 @@ def _stretch(sound: Sound, length: float) -> tuple[float, float]:
 
 
 def _string_columns(
-    model: HookedAudioModel, ids: Tensor, wanted: str, stream: Tensor
+    model: HookedAudioModel, layout: TokenLayout, row: int, wanted: str
 ) -> Int[Tensor, "tokens"]:
     """The text tokens that a string of the prompt covers; a token that it cuts counts whole."""
     tokenizer: Any = model.tokenizer
-    columns = [int(i) for i in (stream == TEXT).nonzero()[:, 0]]
     places: list[int] = []
     text = ""
-    for column in columns:
-        piece = tokenizer.decode([int(ids[column])])
+    for column in text_columns(layout, row):
+        piece = tokenizer.decode([int(layout.ids[row, column])])
         text += piece
         places += [column] * len(piece)
     first = text.find(wanted)

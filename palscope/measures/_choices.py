@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import answer_ids
 from palscope._routing.depths import Placement
 from palscope.errors import PalscopeError
-from palscope.interventions import Knockout, Reroute
-from palscope.interventions._apply import Bound, bind, in_force
+from palscope.interventions import Intervention, Reroute
+from palscope.interventions._apply import Bound, Condition, in_force
 from palscope.interventions._cells import with_encoded
 
 
@@ -26,13 +25,13 @@ def choice_logprobs(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     choices: Sequence[str],
-    interventions: Sequence[Knockout | Reroute] = (),
+    interventions: Sequence[Intervention | Reroute] = (),
 ) -> Float[np.ndarray, " choices"]:
     """Log-probability (nats) of each choice as the whole answer to one prompt, its end included.
 
     As `palscope._models.scoring.choice_logprobs`, under interventions: the prompt runs once, and
-    the choices continue from its cache. A knockout whose queries are all text holds for their
-    tokens too.
+    the choices continue from its cache. What acts on all text, or on what all text reads, acts on
+    their tokens too.
 
     Raises:
         PalscopeError: there are several prompts, or an intervention cannot be resolved.
@@ -45,11 +44,7 @@ def choice_logprobs(
     device = inputs["input_ids"].device
     padded = torch.tensor([each + [0] * (width - len(each)) for each in ids], device=device)
     real = torch.tensor([[i < len(each) for i in range(width)] for each in ids], device=device)
-    with ExitStack() as stack:
-        for each in interventions:
-            if isinstance(each, Reroute):
-                stack.enter_context(model.route(each.route))
-        bound = [bind(model, inputs, each) for each in interventions if isinstance(each, Knockout)]
+    with Condition.of(model, interventions).bound(model, inputs) as bound:
         with in_force(model, inputs, [(each, 0) for each in bound]):
             first = model.model(**inputs, use_cache=True, logits_to_keep=1)
         cache = first.cache
@@ -112,6 +107,10 @@ def choices_table(
 
 
 def _of_later_tokens(bound: Bound) -> Bound:
-    """What of a knockout concerns text behind the prompt."""
-    parts = tuple(part for part in bound.parts if part.queries_onwards)
+    """What of an intervention concerns text behind the prompt: as queries, or where it stands."""
+    parts = tuple(
+        part
+        for part in bound.parts
+        if (part.onwards if part.queries is None else part.queries_onwards)
+    )
     return replace(bound, resolved=replace(bound.resolved, parts=parts))

@@ -13,6 +13,7 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._routing import LayerColumns, Level, Route, TokenLayout
 from palscope._routing.layout import FILLER, TEXT
+from palscope._routing.row_columns import named_columns, text_columns
 from palscope._whole import whole_numbers
 from palscope.errors import PromptError
 
@@ -40,9 +41,10 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
     Raises:
         PromptError: none is given, or one does not exist or is padding.
     """
+    rows = range(layout.stream.shape[0])
     if isinstance(queries, str):
         if queries == "text":
-            return [row.nonzero()[:, 0].tolist() for row in layout.on_host.stream == TEXT]
+            return [text_columns(layout, row) for row in rows]
         raise PromptError(
             f"queries {queries!r} are unknown; give columns, which are whole numbers, or 'text' "
             "for all text."
@@ -50,27 +52,7 @@ def query_columns(layout: TokenLayout, queries: Queries) -> list[list[int]]:
     queries = whole_numbers(queries, "queries", error=PromptError)
     if not queries:
         raise PromptError("no query was given; -1 is the last token, which predicts the answer.")
-    places: list[list[int]] = []
-    layout = layout.on_host
-    for row in range(layout.stream.shape[0]):
-        real: list[int] = layout.real[row].nonzero()[:, 0].tolist()
-        chosen: list[int] = []
-        for query in queries:
-            if query >= layout.width or query < -len(real):
-                raise PromptError(
-                    f"query {query} does not exist: row {row} has {len(real)} tokens in "
-                    f"{layout.width} columns. Give a column of input_ids, or -1 for the last token."
-                )
-            column = real[query] if query < 0 else query
-            if query >= 0 and not bool(layout.real[row, column]):
-                raise PromptError(
-                    f"query {query} is padding in row {row}; its tokens stand in columns "
-                    f"{real[0]} to {real[-1]}."
-                )
-            if column not in chosen:
-                chosen.append(column)
-        places.append(chosen)
-    return places
+    return [named_columns(layout, row, queries) for row in rows]
 
 
 def running_places(

@@ -24,7 +24,7 @@ import pandas as pd
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import answer_ids, continued
 from palscope._routing import Level, Route, TokenLayout
-from palscope._routing.layout import TEXT
+from palscope._routing.row_columns import text_columns
 from palscope._statistics import mean_row
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError
@@ -188,7 +188,7 @@ def text_to_text(
         PalscopeError: the prompt has fewer than three text tokens.
     """
     layout = model.layout(answers.behind(inputs))
-    text = [int(i) for i in (layout.stream[0] == TEXT).nonzero()[:, 0]]
+    text = text_columns(layout, 0)
     if len(text) < 3:
         raise PalscopeError("the prompt has no text to cut but its first and last token.")
     spare = text[1:-1]

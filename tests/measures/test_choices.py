@@ -13,7 +13,17 @@ from palscope._routing import Route
 from palscope._routing.depths import Placement, rerouted_depths
 from palscope.errors import PalscopeError, RouteError
 from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
-from palscope.interventions import Address, Intervention, Knockout, Reroute, Sound, Text, intervene
+from palscope.interventions import (
+    Address,
+    Intervention,
+    Knockout,
+    Patch,
+    Reroute,
+    Sound,
+    Text,
+    Zero,
+    intervene,
+)
 from palscope.measures._choices import choice_logprobs, placed_choices
 from tests.measures.conftest import padded_batch
 
@@ -21,7 +31,9 @@ CHOICES = ["dog", "sea waves", "crackling fire"]
 SAMPLES = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
 
 
-def whole_passes(model: Any, inputs: Any, interventions: list[Intervention]) -> list[float]:
+def whole_passes(
+    model: Any, inputs: Any, interventions: list[Intervention | Reroute]
+) -> list[float]:
     """Each choice by one pass over prompt and choice, without a cache."""
     found = []
     for choice in CHOICES:
@@ -63,10 +75,19 @@ def test_choices_are_cut_off_as_in_full_passes(pal: Any, address: Address) -> No
     assert not np.allclose(found, choice_logprobs(pal, inputs, CHOICES), atol=1e-3)
 
 
+@pytest.mark.parametrize("tokens", [Text(), Text("what"), Sound(stream="summary")])
+def test_choices_are_patched_as_in_full_passes(pal: Any, tokens: Any) -> None:
+    inputs = pal.inputs("what?", SAMPLES)
+    patch = Patch(Address("resid_pre", tokens, layers=(1,)), Zero())
+    found = choice_logprobs(pal, inputs, CHOICES, [patch])
+    assert found.tolist() == pytest.approx(whole_passes(pal, inputs, [patch]), abs=1e-4)
+    assert not np.allclose(found, choice_logprobs(pal, inputs, CHOICES), atol=1e-3)
+
+
 def test_knockouts_and_routes_compose(pal: Any) -> None:
     inputs = pal.inputs("what?", SAMPLES)
     trained = pal.current_route
-    made = [
+    made: list[Intervention | Reroute] = [
         Reroute(trained.mute("frames", [2])),
         Knockout(Address("pattern", Sound(stream="summary"), (1, 3))),
     ]
