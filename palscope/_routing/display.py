@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import TYPE_CHECKING, Any, cast
+
+from palscope._palette import FREE, PALETTE, STREAMS
 
 if TYPE_CHECKING:
     from palscope._routing.layout import TokenLayout
 
-# Okabe and Ito's palette (2008), which colour-blind readers can tell apart.
-_FIXED = {"text": "#7F7F7F", "frames": "#0072B2", "summary": "#D55E00"}
-_OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Lets a light or a dark page through.
 _PADDING = "#80808033"
 
@@ -26,8 +25,10 @@ _LABEL = "overflow:hidden;white-space:nowrap;font-size:11px;line-height:1;color:
 
 def colours(pathways: Iterable[str]) -> dict[str, str]:
     """A colour for each pathway; "text", "frames" and "summary" have theirs wherever drawn."""
-    others = [name for name in dict.fromkeys(pathways) if name not in _FIXED]
-    return {**_FIXED, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}}
+    free = iter(cycle(FREE))
+    names = dict.fromkeys([*STREAMS, *pathways])
+    slots = {name: name if name in STREAMS else next(free) for name in names}
+    return {name: PALETTE[slot][0] for name, slot in slots.items()}
 
 
 def layout_html(layout: TokenLayout) -> str:

@@ -1,1 +1,30 @@
-"""Figures from the measures' tables: `attention` (plotly, for screens), `paper` (matplotlib)."""
+"""Figures: each one description, drawn for the screen (plotly) and for print (matplotlib).
+
+`Figure.screen`, `Figure.print` and `Figure.save` draw it. A figure of your own is put together from
+the same parts: `Figure` of `Panel` of marks on an `Axis`, with its `Caption`.
+"""
+
+from palscope.plots._cells import Heat, Spectrogram, frequency_axis
+from palscope.plots._figure import Caption, Figure, Panel, shared_scale
+from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
+from palscope.plots._looks import Look, looks
+
+__all__ = [
+    "Axis",
+    "Bars",
+    "Caption",
+    "Figure",
+    "Heat",
+    "Line",
+    "Look",
+    "Panel",
+    "Points",
+    "Rule",
+    "Span",
+    "Spectrogram",
+    "Spread",
+    "Steps",
+    "frequency_axis",
+    "looks",
+    "shared_scale",
+]

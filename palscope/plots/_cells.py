@@ -1,0 +1,118 @@
+"""What a figure shows as colours: cells of numbers, and spectrograms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from typing_extensions import Self
+
+from palscope.plots._grammar import Axis, Reach
+from palscope.plots.spectrogram import MelImage
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """A number a cell, as colours. Heats of one label share a scale, wherever in the figure.
+
+    Attributes:
+        values: `[rows, columns]`; NaN is blank.
+        x: centres or categories, one a column; or edges, one more.
+        y: the same of the rows, upwards.
+        label: what is measured, with its unit.
+        signed: the scale lies about 0.
+        adds_to: what the cells of the whole table add up to; None where a sum means nothing, as of
+            effects that overlap. The title of the panel says the sum only where there is one.
+        hover: what is said of each cell, in place of its x and y.
+    """
+
+    values: Any
+    x: Any
+    y: Any
+    label: str
+    signed: bool = False
+    adds_to: float | None = None
+    hover: np.ndarray | None = None
+
+    tight: ClassVar = (True, True)
+    counts: ClassVar[set[int]] = set()
+
+    def __post_init__(self) -> None:
+        for axis, (values, cells) in enumerate(
+            zip((self.y, self.x), self.values.shape, strict=True)
+        ):
+            if len(values) not in (cells, cells + 1):
+                raise ValueError(
+                    f"heat {self.label!r}: {len(values)} places for {cells} "
+                    f"{('rows', 'columns')[axis]}; give one each, or the edges."
+                )
+
+    @classmethod
+    def of(cls, rows: Any, x: str, y: str, value: str, label: str, **further: Any) -> Self:
+        """From a table with a row a cell; cells without a row are blank.
+
+        Names keep the order of the table, whole numbers are in order and without gaps.
+
+        Raises:
+            ValueError: a cell has several rows.
+        """
+        wide = rows.pivot(index=y, columns=x, values=value)
+        wide = wide.reindex(index=_every(rows[y]), columns=_every(rows[x]))
+        return cls(
+            wide.to_numpy(dtype=float), list(wide.columns), list(wide.index), label, **further
+        )
+
+    @property
+    def even(self) -> bool:
+        """Whether its places are centres."""
+        return (len(self.y), len(self.x)) == self.values.shape
+
+    def edges(self, x: Axis, y: Axis) -> Reach:
+        """The borders of the columns and of the rows."""
+        rows, columns = self.values.shape
+        return _edges(x.places(self.x), columns), _edges(y.places(self.y), rows)
+
+    def reach(self, x: Axis, y: Axis) -> Reach:
+        return self.edges(x, y)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrogram:
+    """The log-mel spectrogram of a clip; its y axis is `frequency_axis`."""
+
+    image: MelImage
+
+    tight: ClassVar = (True, True)
+    counts: ClassVar[set[int]] = set()
+
+    def edges(self, x: Axis, y: Axis) -> Reach:
+        bins, columns = self.image.values.shape
+        left = self.image.first - self.image.step / 2
+        return left + self.image.step * np.arange(columns + 1), np.arange(bins + 1) - 0.5
+
+    def reach(self, x: Axis, y: Axis) -> Reach:
+        return self.edges(x, y)
+
+
+def frequency_axis(image: MelImage) -> Axis:
+    """The y axis of a spectrogram."""
+    ticks = tuple(zip(image.ticks, image.tick_labels, strict=True))
+    return Axis("frequency", "kHz", ticks=ticks)
+
+
+def _edges(places: np.ndarray, cells: int) -> np.ndarray:
+    if len(places) == cells + 1:
+        return places
+    step = places[1] - places[0] if cells > 1 else 1.0
+    if cells > 1 and not np.allclose(np.diff(places), step):
+        raise ValueError("a heat's cells are not equally wide; give their edges.")
+    return np.append(places - step / 2, places[-1] + step / 2)
+
+
+def _every(column: Any) -> list[Any]:
+    names = list(column.dropna().unique())
+    if pd.api.types.is_integer_dtype(column):
+        return list(range(min(names), max(names) + 1)) if names else []
+    return names

@@ -1,0 +1,231 @@
+"""Draws a figure for paper, with matplotlib."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Paper
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from palscope.plots._cells import Heat, Spectrogram
+from palscope.plots._figure import Figure, Mark, Panel, named_ticks
+from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
+from palscope.plots._looks import AMOUNT, BLANK_GROUND, DASHES, HATCHES, MARKERS, SIGNED, Look
+
+_SMALL = 7
+_FURTHER = 0.9
+"""Inches of a panel beside its marks: ticks and titles."""
+
+
+def draw(figure: Figure) -> Paper:
+    """The figure in matplotlib."""
+    rows, columns = figure.grid
+    widths, heights = figure.widths(), figure.heights()
+    bars = 0.9 * bool(figure.colours())
+    named, lines = figure.legend(), figure.lines()
+    per_row = max(1, round((sum(widths) + _FURTHER) / 1.9))
+    size = (
+        sum(widths) + _FURTHER + 0.3 * (columns - 1) + bars,
+        sum(heights) + 0.6 * rows + 0.22 * -(-len(named) // per_row) + 0.14 * len(lines),
+    )
+    paper = Paper(figsize=size, layout="constrained")
+    ratios = {"width_ratios": widths, "height_ratios": heights}
+    grid: Any = paper.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
+    used = {(panel.row, panel.column) for panel in figure.panels}
+    for row, column in np.ndindex(rows, columns):
+        if (row, column) not in used:
+            grid[row, column].remove()
+    for panel in figure.panels:
+        _panel(grid[panel.row, panel.column], figure, panel)
+    _colour_bars(paper, grid, figure)
+    if named:
+        handles = [_handle(kind, look) for kind, look in named.values()]
+        names = [_text(name) for name in named]
+        paper.legend(
+            handles, names, frameon=False, ncols=per_row, fontsize="small", loc="outside upper left"
+        )
+    said = "\n".join(map(_text, lines))
+    paper.supxlabel(said, fontsize=_SMALL, x=0.01, ha="left")
+    return paper
+
+
+# -- panels ---------------------------------------------------------------------------------------
+
+
+def _panel(axes: Any, figure: Figure, panel: Panel) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.set_axisbelow(True)
+    for order, mark in enumerate(panel.marks):
+        _mark(axes, figure, panel, mark, 2 + order / 100)
+    if not panel.marks:
+        axes.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=axes.transAxes)
+    title = figure.title(panel)
+    if title:
+        axes.set_title(_text(title), fontsize="small")
+    below = _neighbour(figure, panel, 1, 0)
+    beside = _neighbour(figure, panel, 0, -1)
+    shown = (below is None or below.x != panel.x, beside is None or beside.y != panel.y)
+    _ticks(axes.xaxis, panel.x, figure.scale(panel.x), shown[0], turn=True)
+    _ticks(axes.yaxis, panel.y, figure.scale(panel.y), shown[1])
+    if panel.heats:
+        axes.set_facecolor(BLANK_GROUND[0])
+        axes.grid(visible=False)
+
+
+def _neighbour(figure: Figure, panel: Panel, down: int, right: int) -> Panel | None:
+    at = (panel.row + down, panel.column + right)
+    return next((each for each in figure.panels if (each.row, each.column) == at), None)
+
+
+def _ticks(
+    axis: Any, of: Axis, scale: tuple[float, float], shown: bool, *, turn: bool = False
+) -> None:
+    axis.axes.set(**{f"{axis.axis_name}lim": scale})
+    placed = named_ticks(of, scale)
+    if placed is not None:
+        places, labels = placed
+        long = turn and max(map(len, labels), default=0) > 12
+        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axis.set_ticks(places, labels=[_text(label) for label in labels], **turned)
+    axis.set_tick_params(labelsize="small", **{_LABELS[axis.axis_name]: shown})
+    if shown:
+        axis.set_label_text(_text(of.label), fontsize="small")
+
+
+_LABELS = {"x": "labelbottom", "y": "labelleft"}
+
+
+# -- marks ----------------------------------------------------------------------------------------
+
+
+def _mark(axes: Any, figure: Figure, panel: Panel, mark: Mark, order: float) -> None:
+    match mark:
+        case Line():
+            _line(axes, panel, mark, order)
+        case Points():
+            _points(axes, panel, mark, order)
+        case Bars():
+            _bars(axes, panel, mark, order)
+        case Steps():
+            look = _stroke(mark.look)
+            axes.plot(*mark.corners[:2], color=mark.look.colour(), zorder=order, **look)
+        case Heat():
+            low, high = figure.colours()[mark.label]
+            scale = SIGNED if mark.signed else AMOUNT
+            _cells(axes, panel, mark, mark.values, cmap=scale, vmin=low, vmax=high)
+        case Spectrogram():
+            _cells(axes, panel, mark, mark.image.values, cmap=AMOUNT)
+        case Rule():
+            _rule(axes, mark)
+        case Span():
+            axes.axvspan(mark.start, mark.end, color="#888888", alpha=0.18, linewidth=0, zorder=0)
+
+
+def _line(axes: Any, panel: Panel, line: Line, order: float) -> None:
+    x, colour = panel.x.places(line.x), line.look.colour()
+    for band in line.bands:
+        sure = cast(Spread, line.spread)
+        axes.fill_between(
+            x[band], sure.low[band], sure.high[band],
+            color=colour, alpha=0.2, linewidth=0, zorder=order - 0.5,
+        )  # fmt: skip
+    _values(axes, line.spread, x, colour)
+    places, values = ([np.nan if i is None else of[i] for i in line.order] for of in (x, line.y))
+    axes.plot(
+        places, values, color=colour, zorder=order, **_stroke(line.look), **_marker(line.look)
+    )
+
+
+def _points(axes: Any, panel: Panel, points: Points, order: float) -> None:
+    x, y, colour = panel.x.places(points.x), panel.y.places(points.y), points.look.colour()
+    sides = {"xerr": _sides(points.x_spread, x), "yerr": _sides(points.spread, points.y)}
+    axes.errorbar(x, y, fmt="none", ecolor=colour, elinewidth=1, capsize=1.5, zorder=order, **sides)
+    axes.plot(x, y, linestyle="none", color=colour, zorder=order, **_marker(points.look, 1.4))
+    _values(axes, points.spread, x, colour)
+    _values(axes, points.x_spread, y, colour, across=True)
+
+
+def _bars(axes: Any, panel: Panel, bars: Bars, order: float) -> None:
+    middles, width = next((m, w) for each, m, w in panel.bars() if each is bars)
+    axes.bar(
+        middles, bars.y, width,
+        yerr=_sides(bars.spread, bars.y),
+        color=bars.look.colour(), hatch=HATCHES[bars.look.hatch], edgecolor="white", linewidth=0.5,
+        error_kw={"elinewidth": 0.8, "capsize": 1.5}, zorder=order,
+    )  # fmt: skip
+    _values(axes, bars.spread, middles, Look("ink").colour())
+
+
+def _values(
+    axes: Any, spread: Spread | None, places: np.ndarray, colour: str, *, across: bool = False
+) -> None:
+    if spread is None:
+        return
+    at, values = spread.each(places)
+    x, y = (values, at) if across else (at, values)
+    axes.plot(x, y, "o", color=colour, markersize=3.5, alpha=0.45, markeredgewidth=0, zorder=1.5)
+
+
+def _sides(spread: Spread | None, middle: np.ndarray) -> Any:
+    """Lengths below and above; NaN, of which matplotlib draws none, without an interval."""
+    if spread is None:
+        return None
+    return np.clip([middle - spread.low, spread.high - middle], 0, None)
+
+
+def _cells(axes: Any, panel: Panel, of: Heat | Spectrogram, values: Any, **scale: Any) -> None:
+    masked = np.ma.masked_invalid(values)
+    axes.pcolormesh(*of.edges(panel.x, panel.y), masked, rasterized=True, **scale)
+
+
+def _rule(axes: Any, rule: Rule) -> None:
+    look = {"color": rule.look.colour(), **_stroke(rule.look), "zorder": 1}
+    if rule.ends is None:
+        (axes.axhline if rule.along == "x" else axes.axvline)(rule.at, **look)
+    else:
+        ends, at = list(rule.ends), [rule.at, rule.at]
+        axes.plot(*((ends, at) if rule.along == "x" else (at, ends)), **look)
+
+
+def _stroke(look: Look) -> dict[str, Any]:
+    return {"linestyle": DASHES[look.dash], "linewidth": 0.9 if look.light else 1.5}
+
+
+def _marker(look: Look, size: float = 1.0) -> dict[str, Any]:
+    return {
+        "marker": MARKERS[look.marker] if look.marker else ".",
+        "markersize": size * (2 if look.light or not look.marker else 3.5),
+        "markerfacecolor": "white" if look.hollow else look.colour(),
+    }
+
+
+# -- beside the panels ----------------------------------------------------------------------------
+
+
+def _handle(kind: type[Mark], look: Look) -> Any:
+    colour = look.colour()
+    if kind is Bars:
+        return Patch(facecolor=colour, hatch=HATCHES[look.hatch], edgecolor="white")
+    if kind is Points:
+        return Line2D([], [], linestyle="none", color=colour, **_marker(look, 1.4))
+    marker = _marker(look) if kind is Line and look.marker else {}
+    return Line2D([], [], color=colour, **_stroke(look), **marker)
+
+
+def _colour_bars(paper: Paper, grid: Any, figure: Figure) -> None:
+    for label, (low, high) in figure.colours().items():
+        panels = [p for p in figure.panels if any(heat.label == label for heat in p.heats)]
+        signed = next(heat.signed for heat in panels[0].heats if heat.label == label)
+        shown: Any = ScalarMappable(Normalize(low, high), cmap=SIGNED if signed else AMOUNT)
+        beside = [grid[panel.row, panel.column] for panel in panels]
+        paper.colorbar(shown, ax=beside, label=_text(label))
+
+
+def _text(text: str) -> str:
+    """As it is: matplotlib would take a pair of dollars for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,331 @@
+"""Draws a figure for the screen, with plotly."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from palscope.plots._cells import Heat, Spectrogram
+from palscope.plots._figure import Figure, Mark, Panel, named_ticks
+from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
+from palscope.plots._looks import AMOUNT, BLANK_GROUND, SIGNED, Look, translucent
+
+_PIXELS = 100
+"""Of an inch of the description."""
+_TITLE, _TICKS = 0.3, 0.6
+"""Inches of a panel's title, and of the ticks and title of an axis."""
+
+
+def draw(figure: Figure, dark: bool) -> go.Figure:
+    """The figure in plotly."""
+    return _Screen(figure, dark).drawn
+
+
+class _Screen:
+    def __init__(self, figure: Figure, dark: bool) -> None:
+        self.figure, self.dark = figure, dark
+        self.named: set[str] = set()
+        rows, columns = figure.grid
+        widths, heights = figure.widths(), figure.heights()
+        below = _TICKS + _TITLE if not _shared(figure, 0) else 0.25 + _TITLE
+        beside = 0.7 if not _shared(figure, 1) else 0.2
+        tall = sum(heights) + below * (rows - 1)
+        wide = sum(widths) + beside * (columns - 1)
+        titles = {(panel.row, panel.column): figure.title(panel) for panel in figure.panels}
+        places = [(row, column) for row in range(rows) for column in range(columns)]
+        self.drawn: Any = make_subplots(
+            rows=rows,
+            cols=columns,
+            row_heights=heights,
+            column_widths=widths,
+            horizontal_spacing=beside / wide if columns > 1 else 0,
+            vertical_spacing=below / tall if rows > 1 else 0,
+            subplot_titles=[_text(titles.get(place, "")) for place in places],
+        )
+        self.drawn.update_annotations(font_size=13)
+        self.coloraxes = {label: f"coloraxis{i or ''}" for i, label in enumerate(_numbered(figure))}
+        for panel in figure.panels:
+            self._panel(panel)
+        self._colour_bars()
+        self._around(tall)
+
+    # -- panels -----------------------------------------------------------------------------------
+
+    def _panel(self, panel: Panel) -> None:
+        at = {"row": panel.row + 1, "col": panel.column + 1}
+        if panel.heats:
+            self.drawn.add_shape(
+                type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
+                fillcolor=BLANK_GROUND[self.dark], line_width=0, layer="below", **at,
+            )  # fmt: skip
+        if not panel.marks:
+            self.drawn.add_scatter(x=[], y=[], showlegend=False, **at)
+            self.drawn.add_annotation(
+                text=_text(panel.empty), x=0.5, y=0.5, showarrow=False,
+                xref="x domain", yref="y domain", **at,
+            )  # fmt: skip
+        for mark in panel.marks:
+            self._mark(panel, mark, at)
+        below = self._neighbour(panel, 1, 0)
+        beside = self._neighbour(panel, 0, -1)
+        self._axis("x", panel, below is None or below.x != panel.x, at)
+        self._axis("y", panel, beside is None or beside.y != panel.y, at)
+
+    def _neighbour(self, panel: Panel, down: int, right: int) -> Panel | None:
+        at = (panel.row + down, panel.column + right)
+        return next((p for p in self.figure.panels if (p.row, p.column) == at), None)
+
+    def _axis(self, which: str, panel: Panel, shown: bool, at: dict[str, int]) -> None:
+        axis: Axis = getattr(panel, which)
+        scale = self.figure.scale(axis)
+        settings: dict[str, Any] = {
+            "range": list(scale), "showticklabels": shown, "zeroline": False,
+            "showgrid": not panel.heats, "automargin": True,
+        }  # fmt: skip
+        if shown:
+            settings["title"] = {"text": _text(axis.label), "font": {"size": 13}, "standoff": 6}
+        placed = named_ticks(axis, scale)
+        if placed is not None:
+            settings |= {"tickvals": placed[0], "ticktext": [_text(each) for each in placed[1]]}
+        first = next(p for p in self.figure.panels if getattr(p, which) == axis)
+        if first is not panel:
+            number = first.row * self.figure.grid[1] + first.column + 1
+            settings["matches"] = f"{which}{number if number > 1 else ''}"
+        update = self.drawn.update_xaxes if which == "x" else self.drawn.update_yaxes
+        update(**settings, **at)
+
+    # -- marks ------------------------------------------------------------------------------------
+
+    def _mark(self, panel: Panel, mark: Mark, at: dict[str, int]) -> None:
+        match mark:
+            case Line():
+                self._line(panel, mark, at)
+            case Points():
+                self._points(panel, mark, at)
+            case Bars():
+                self._bars(panel, mark, at)
+            case Steps():
+                self._steps(mark, at)
+            case Heat():
+                self._heat(panel, mark, at)
+            case Spectrogram():
+                x, y = mark.edges(panel.x, panel.y)
+                self.drawn.add_heatmap(
+                    x=x, y=y, z=mark.image.values, colorscale=AMOUNT, showscale=False,
+                    hovertemplate="%{x:.2f} s<extra></extra>", **at,
+                )  # fmt: skip
+            case Rule():
+                self._rule(panel, mark, at)
+            case Span():
+                self.drawn.add_vrect(
+                    x0=mark.start, x1=mark.end, fillcolor="#888888", opacity=0.18,
+                    line_width=0, layer="below", **at,
+                )  # fmt: skip
+
+    def _line(self, panel: Panel, line: Line, at: dict[str, int]) -> None:
+        x, colour = panel.x.places(line.x), line.look.colour(self.dark)
+        for band in line.bands:
+            low, high = line.spread.low[band], line.spread.high[band]  # pyright: ignore[reportOptionalMemberAccess]
+            self.drawn.add_scatter(
+                x=np.concatenate([x[band], x[band][::-1]]),
+                y=np.concatenate([high, low[::-1]]),
+                mode="lines", fill="toself", fillcolor=translucent(colour), line={"width": 0},
+                hoverinfo="skip", showlegend=False, legendgroup=line.name, **at,
+            )  # fmt: skip
+        self._values(line.spread, x, colour, line.name, at)
+        order = line.order
+        self.drawn.add_scatter(
+            x=[np.nan if i is None else x[i] for i in order],
+            y=[np.nan if i is None else line.y[i] for i in order],
+            mode="lines+markers", connectgaps=False,
+            line=self._stroke(line.look), marker=self._marker(line.look, 5),
+            text=["" if i is None else _hover(panel, line, i) for i in order],
+            hovertemplate="%{text}", **self._named(line.name), **at,
+        )  # fmt: skip
+
+    def _points(self, panel: Panel, points: Points, at: dict[str, int]) -> None:
+        x, y = panel.x.places(points.x), panel.y.places(points.y)
+        colour = points.look.colour(self.dark)
+        self._values(points.spread, x, colour, points.name, at)
+        self._values(points.x_spread, y, colour, points.name, at, across=True)
+        self.drawn.add_scatter(
+            x=x, y=y, mode="markers", marker=self._marker(points.look, 8),
+            error_x=_sides(points.x_spread, x, colour), error_y=_sides(points.spread, y, colour),
+            text=[_hover(panel, points, i) for i in range(len(y))],
+            hovertemplate="%{text}", **self._named(points.name), **at,
+        )  # fmt: skip
+
+    def _bars(self, panel: Panel, bars: Bars, at: dict[str, int]) -> None:
+        middles, width = next((m, w) for each, m, w in panel.bars() if each is bars)
+        ink = Look("ink").colour(self.dark)
+        self.drawn.add_bar(
+            x=middles, y=bars.y, width=width,
+            marker={
+                "color": bars.look.colour(self.dark),
+                "pattern": {"shape": bars.look.hatch, "fgcolor": "#FFFFFF"},
+            },
+            error_y=_sides(bars.spread, bars.y, ink),
+            text=[_hover(panel, bars, i) for i in range(len(bars.y))], textposition="none",
+            hovertemplate="%{text}", **self._named(bars.name), **at,
+        )  # fmt: skip
+        self._values(bars.spread, middles, ink, bars.name, at)
+
+    def _steps(self, steps: Steps, at: dict[str, int]) -> None:
+        x, y, spans = steps.corners
+        self.drawn.add_scatter(
+            x=x, y=y, mode="lines", line=self._stroke(steps.look), connectgaps=False,
+            text=spans, hovertemplate="%{text}: %{y:.4f}", **self._named(steps.name), **at,
+        )  # fmt: skip
+
+    def _heat(self, panel: Panel, heat: Heat, at: dict[str, int]) -> None:
+        x, y = heat.edges(panel.x, panel.y)
+        self.drawn.add_heatmap(
+            x=(x[:-1] + x[1:]) / 2 if heat.even else x,
+            y=(y[:-1] + y[1:]) / 2 if heat.even else y,
+            z=heat.values, coloraxis=self.coloraxes[heat.label],
+            text=heat.hover if heat.hover is not None else _cells(panel, heat),
+            hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False, **at,
+        )  # fmt: skip
+
+    def _rule(self, panel: Panel, rule: Rule, at: dict[str, int]) -> None:
+        along = panel.x if rule.along == "x" else panel.y
+        ends, level = list(rule.ends or self.figure.scale(along)), [rule.at, rule.at]
+        x, y = (ends, level) if rule.along == "x" else (level, ends)
+        self.drawn.add_scatter(
+            x=x, y=y, mode="lines", line=self._stroke(rule.look),
+            hovertemplate=f"{_text(rule.name)} {rule.at:.3g}<extra></extra>" if rule.name else None,
+            hoverinfo=None if rule.name else "skip", **self._named(rule.name), **at,
+        )  # fmt: skip
+
+    def _values(
+        self, spread: Spread | None, places: Any, colour: str, group: str, at: Any,
+        *, across: bool = False,
+    ) -> None:  # fmt: skip
+        if spread is None or not any(spread.values):
+            return
+        ours, values = spread.each(places)
+        x, y = (values, ours) if across else (ours, values)
+        self.drawn.add_scatter(
+            x=x, y=y, mode="markers", marker={"size": 5, "color": colour, "opacity": 0.45},
+            hovertemplate=f"one of n: %{{{'x' if across else 'y'}:.3g}}<extra></extra>",
+            legendgroup=group, showlegend=False, **at,
+        )  # fmt: skip
+
+    # -- looks ------------------------------------------------------------------------------------
+
+    def _named(self, name: str) -> dict[str, Any]:
+        first = bool(name) and name not in self.named
+        self.named.add(name)
+        return {"name": _text(name), "legendgroup": name, "showlegend": first}
+
+    def _stroke(self, look: Look) -> dict[str, Any]:
+        width = 1.2 if look.light else 2
+        return {"color": look.colour(self.dark), "width": width, "dash": look.dash}
+
+    def _marker(self, look: Look, size: float) -> dict[str, Any]:
+        hollow = "-open" if look.hollow or look.marker == "line-ns" else ""
+        return {
+            "symbol": (look.marker or "circle") + hollow,
+            "size": (size if look.marker else 3) * (0.6 if look.light else 1),
+            "color": look.colour(self.dark),
+        }
+
+    # -- beside the panels ------------------------------------------------------------------------
+
+    def _colour_bars(self) -> None:
+        for label, (low, high) in self.figure.colours().items():
+            panels = [p for p in self.figure.panels if any(h.label == label for h in p.heats)]
+            signed = next(heat.signed for heat in panels[0].heats if heat.label == label)
+            domains = [self._domain(panel) for panel in panels]
+            bottom, top = min(d[0] for d in domains), max(d[1] for d in domains)
+            self.drawn.update_layout(
+                {
+                    self.coloraxes[label]: {
+                        "colorscale": SIGNED if signed else AMOUNT,
+                        "cmin": low,
+                        "cmax": high,
+                        "colorbar": {
+                            "title": {"text": _text(label), "side": "right"},
+                            "thickness": 14,
+                            "y": (bottom + top) / 2,
+                            "len": top - bottom,
+                        },
+                    }
+                }
+            )
+
+    def _domain(self, panel: Panel) -> tuple[float, float]:
+        plot: Any = self.drawn.get_subplot(panel.row + 1, panel.column + 1)
+        return tuple(plot.yaxis.domain)
+
+    def _around(self, tall: float) -> None:
+        lines = self.figure.lines()
+        self.drawn.update_layout(
+            template="plotly_dark" if self.dark else "plotly_white",
+            barmode="overlay",
+            modebar={"orientation": "v"},
+            height=round(_PIXELS * tall) + 122 + 15 * len(lines),
+            margin={"l": 60, "r": 20, "t": 60, "b": 62 + 15 * len(lines)},
+            legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
+            title={
+                "text": "<br>".join(map(_text, lines)),
+                "font": {"size": 11},
+                "x": 0.01,
+                "xanchor": "left",
+                "y": 0.01,
+                "yanchor": "bottom",
+                "yref": "container",
+            },
+        )
+
+
+def _numbered(figure: Figure) -> list[str]:
+    return [*figure.colours()]
+
+
+def _shared(figure: Figure, which: int) -> bool:
+    """Whether all panels of a column (0) or of a row (1) have one axis."""
+    if which == 0:
+        seen = {(p.column, p.x) for p in figure.panels}
+        return len(seen) == len({column for column, _ in seen})
+    seen = {(p.row, p.y) for p in figure.panels}
+    return len(seen) == len({row for row, _ in seen})
+
+
+def _hover(panel: Panel, series: Line | Points | Bars, i: int) -> str:
+    """What is said of a point: where it is, its number, how sure it is and of how many."""
+    where = series.hover[i] if series.hover else panel.x.name(series.x[i])
+    said = f"{_text(where)}: {series.y[i]:.4g}"
+    if series.spread is not None and series.spread.known[i]:
+        said += f" [{series.spread.low[i]:.4g}, {series.spread.high[i]:.4g}]"
+    return said + (f", n {series.n[i]}" if series.counts else "")
+
+
+def _cells(panel: Panel, heat: Heat) -> list[list[str]]:
+    x, y = heat.edges(panel.x, panel.y)
+    columns, rows = (
+        [axis.name(own[i] if len(own) < len(edges) else (edges[i] + edges[i + 1]) / 2)
+         for i in range(len(edges) - 1)]
+        for axis, own, edges in ((panel.x, heat.x, x), (panel.y, heat.y, y))
+    )  # fmt: skip
+    return [[_text(f"{row}, {column}") for column in columns] for row in rows]
+
+
+def _sides(spread: Spread | None, middle: Any, colour: str) -> dict[str, Any] | None:
+    """Plotly's bars from `low` to `high`; none where there is no interval."""
+    if spread is None:
+        return None
+    below, above = np.clip([middle - spread.low, spread.high - middle], 0, None)
+    return {
+        "type": "data", "symmetric": False, "array": above, "arrayminus": below,
+        "thickness": 1, "width": 2, "color": colour,
+    }  # fmt: skip
+
+
+def _text(text: str) -> str:
+    """As it is, on as many lines: plotly would take marks of HTML for such."""
+    return escape(text, quote=False).replace("\n", "<br>")
