@@ -10,7 +10,7 @@ import pandas as pd
 from typing_extensions import Self
 
 from palscope.plots._grammar import Axis, Reach
-from palscope.plots.spectrogram import MelImage
+from palscope.plots._spectrogram import MelImage
 
 
 @dataclass(frozen=True, eq=False)

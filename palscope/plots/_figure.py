@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure as Paper
 
-from palscope.files import make_folder, writing
+from palscope._files import make_folder, writing
 from palscope.plots._cells import Heat, Spectrogram
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Steps
 from palscope.plots._looks import Look

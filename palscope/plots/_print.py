@@ -121,7 +121,7 @@ def _mark(axes: Any, figure: Figure, panel: Panel, mark: Mark, order: float) -> 
         case Spectrogram():
             _cells(axes, panel, mark, mark.image.values, cmap=AMOUNT)
         case Rule():
-            _rule(axes, mark)
+            _rule(axes, figure, panel, mark)
         case Span():
             axes.axvspan(mark.start, mark.end, color="#888888", alpha=0.18, linewidth=0, zorder=0)
 
@@ -183,13 +183,11 @@ def _cells(axes: Any, panel: Panel, of: Heat | Spectrogram, values: Any, **scale
     axes.pcolormesh(*of.edges(panel.x, panel.y), masked, rasterized=True, **scale)
 
 
-def _rule(axes: Any, rule: Rule) -> None:
-    look = {"color": rule.look.colour(), **_stroke(rule.look), "zorder": 1}
-    if rule.ends is None:
-        (axes.axhline if rule.along == "x" else axes.axvline)(rule.at, **look)
-    else:
-        ends, at = list(rule.ends), [rule.at, rule.at]
-        axes.plot(*((ends, at) if rule.along == "x" else (at, ends)), **look)
+def _rule(axes: Any, figure: Figure, panel: Panel, rule: Rule) -> None:
+    along = panel.x if rule.along == "x" else panel.y
+    ends, at = list(rule.ends or figure.scale(along)), [rule.at, rule.at]
+    x, y = (ends, at) if rule.along == "x" else (at, ends)
+    axes.plot(x, y, color=rule.look.colour(), zorder=1, **_stroke(rule.look))
 
 
 def _stroke(look: Look) -> dict[str, Any]:
