@@ -16,15 +16,12 @@ import torch
 from transformer_lens.hook_points import HookPoint, LensHandle
 
 from palscope._hooks.attention import AUDIO_HOOKS
-from palscope._hooks.listening import noting
+from palscope._hooks.listening import MustFire, hooks_at, noting, require_fired
 from palscope._hooks.places import AUDIO_PARTS, Place, PlacesBridge, of_audio
 from palscope.errors import HookError
 
 Hook = Callable[..., Any]
 Direction = Literal["fwd", "bwd"]
-
-_AT_INIT = 1
-"""Context level of hooks that palscope sets itself; those of `add_hook` have none."""
 
 
 class FiringBridge(PlacesBridge):
@@ -99,7 +96,7 @@ class FiringBridge(PlacesBridge):
         Raises:
             HookError: no such place can fire under the current route.
         """
-        one = noting("", hook_fn, set())
+        one = noting(hook_fn, _nothing)
         for place in self.places(name):
             super().add_hook(place, one, dir, is_permanent)
 
@@ -145,7 +142,7 @@ class FiringBridge(PlacesBridge):
         if names_filter is not None:
             missing = {name for name in places if name not in out[1]}
             if not callable(names_filter) or len(missing) == len(places):
-                self._require_fired(missing)
+                require_fired(missing)
         return out
 
     def get_caching_hooks(
@@ -175,7 +172,7 @@ class FiringBridge(PlacesBridge):
         together: list[Hook] = []
         for direction, hooks in (("fwd", forward), ("bwd", backward)):
             for name, hook in hooks:
-                one = noting(name, hook, set())
+                one = noting(hook, _nothing)
                 setattr(one, _ENTRY, one if named else together)
                 super().add_hook(name, one, cast(Direction, direction))
         return cache
@@ -200,23 +197,18 @@ class FiringBridge(PlacesBridge):
         required: bool = True,
     ) -> Generator[list[tuple[str, Hook]], None, None]:
         """Hooks by name, each of which must fire within the block."""
-        hooks = list(hooks)
-        fired: set[int] = set()
+        firing = MustFire()
         known = self.hook_dict
-        placed = [
-            (name, noting(number, self._within_columns(name, hook), fired))
-            for number, (place, hook) in enumerate(hooks)
-            for name in self.places(place, known, stop_at_layer)
-        ]
+        placed: list[tuple[str, Hook]] = []
+        for number, (place, hook) in enumerate(hooks):
+            told = firing.at(place if isinstance(place, str) else "those of a function", number)
+            placed += [
+                (name, noting(self._within_columns(name, hook), told))
+                for name in self.places(place, known, stop_at_layer)
+            ]
         yield placed
         if required:
-            self._require_fired(
-                {
-                    place if isinstance(place, str) else "those of a function"
-                    for number, (place, _) in enumerate(hooks)
-                    if number not in fired
-                }
-            )
+            firing.check()
 
     def _within_columns(self, name: str, hook: Hook) -> Hook:
         """`hook`, in which a position that does not run is an error that says so."""
@@ -237,14 +229,6 @@ class FiringBridge(PlacesBridge):
 
         return within
 
-    def _require_fired(self, missing: Collection[str]) -> None:
-        if missing:
-            raise HookError(
-                f"these hooks did not fire: {', '.join(sorted(missing))}. Was the model called? "
-                "Encoder and connector hooks fire only when a call encodes clips itself, audio "
-                "hooks only when there is a clip."
-            )
-
     @contextmanager
     def _added_fire(
         self, stop_at_layer: int | None = None, *, no_clip: bool = False
@@ -264,9 +248,9 @@ class FiringBridge(PlacesBridge):
                 for handle in (*point.fwd_hooks, *point.bwd_hooks):
                     if handle.context_level is None and not (no_clip and of_audio(name)):
                         entries.setdefault(_entry(handle), []).append((name, point))
-            fired: set[str] = set()
+            firing = MustFire()
             notes: list[Any] = []
-            for places in entries.values():
+            for entry, places in entries.items():
                 reasons = {name: self._why_silent(name, stop_at_layer) for name, _ in places}
                 if all(reasons.values()):
                     name, reason = next(iter(reasons.items()))
@@ -276,7 +260,7 @@ class FiringBridge(PlacesBridge):
                     )
                 # Before the hooks themselves: one that ends the call early has fired.
                 notes += [
-                    point.register_forward_hook(functools.partial(_note, name, fired), prepend=True)
+                    point.register_forward_hook(firing.at(name, entry), prepend=True)
                     for name, point in places
                 ]
             try:
@@ -284,9 +268,7 @@ class FiringBridge(PlacesBridge):
             finally:
                 for note in notes:
                     note.remove()
-            for places in entries.values():
-                if not any(name in fired for name, _ in places):
-                    self._require_fired({name for name, _ in places})
+            firing.check()
 
     @functools.cached_property
     def _distinct_points(self) -> tuple[tuple[str, HookPoint], ...]:
@@ -309,17 +291,11 @@ class FiringBridge(PlacesBridge):
             for name, point in self._distinct_points
             if self._gated_hook_reason(name) is None
         ]
-        hooks = [
-            (point, point.add_hook(noting(name, _nothing, fired), level=_AT_INIT))
-            for name, point in asked
-        ]
-        try:
-            with torch.no_grad():
-                self(inputs, return_type=None)
-        finally:
-            for point, handle in hooks:
-                handle.hook.remove()
-                point.fwd_hooks.remove(handle)
+        noted = (
+            (point, noting(_unchanged, functools.partial(fired.add, name))) for name, point in asked
+        )
+        with hooks_at(noted), torch.no_grad():
+            self(inputs, return_type=None)
         return frozenset(
             name
             for name, _ in asked
@@ -338,9 +314,9 @@ def _entry(handle: LensHandle) -> int:
     return id(getattr(hook, _ENTRY, hook))
 
 
-def _note(name: str, fired: set[str], *passed: Any) -> None:
-    fired.add(name)
+def _unchanged(tensor: Any, hook: Any) -> None:
+    return None
 
 
-def _nothing(tensor: Any, hook: Any) -> None:
+def _nothing() -> None:
     return None

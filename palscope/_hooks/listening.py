@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from transformer_lens.hook_points import HookPoint
 
 from palscope.errors import HookError
 
 if TYPE_CHECKING:
     from palscope._hooks.bridge import HookedAudioModel
 
-Name = TypeVar("Name", bound=Hashable)
+
+class MustFire:
+    """Hooks, each of which must fire at one at least of the places where it is set."""
+
+    def __init__(self) -> None:
+        self._places: dict[Hashable, set[str]] = {}
+        self._fired: set[Hashable] = set()
+
+    def at(self, place: str, hook: Hashable) -> Callable[..., None]:
+        """Expect `hook` at `place`; what is returned is called, with anything, as it fires."""
+        self._places.setdefault(hook, set()).add(place)
+
+        def fired(*_passed: Any) -> None:
+            self._fired.add(hook)
+
+        return fired
+
+    def check(self) -> None:
+        """Raise `HookError` where a hook has fired nowhere."""
+        silent = self._places.keys() - self._fired
+        require_fired({place for hook in silent for place in self._places[hook]})
+
+
+def require_fired(missing: Collection[str]) -> None:
+    """Raise `HookError` where hooks did not fire at the places `missing`."""
+    if missing:
+        raise HookError(
+            f"these hooks did not fire: {', '.join(sorted(missing))}. Was the model called? "
+            "Encoder and connector hooks fire only when a call encodes clips itself, audio hooks "
+            "only when there is a clip."
+        )
 
 
 @contextmanager
@@ -24,33 +56,35 @@ def listening(
         HookError: a hook point does not exist, cannot fire under the route, or did not fire in any
             call within the block.
     """
-    fired: set[str] = set()
+    firing = MustFire()
     with model.turns.block("hooks"):
         points = model.find_hook_points(hooks)
-        handles = [
-            # A level, as within TransformerLens's `hooks`: to fire once within the block will do.
-            (point, point.add_hook(noting(name, hooks[name], fired), level=1))
-            for name, point in points.items()
-        ]
-        try:
+        noted = {name: noting(hook, firing.at(name, name)) for name, hook in hooks.items()}
+        with hooks_at((points[name], hook) for name, hook in noted.items()):
             yield
-        finally:
-            for point, handle in handles:
-                handle.hook.remove()
-                point.fwd_hooks.remove(handle)
-    silent = sorted(set(hooks) - fired)
-    if silent:
-        raise HookError(
-            f"these hooks did not fire: {', '.join(silent)}. Was the model called within the "
-            "block? Encoder hooks fire only when a call encodes clips itself."
-        )
+    firing.check()
 
 
-def noting(name: Name, hook: Callable[..., Any], fired: set[Name]) -> Callable[..., Any]:
-    """`hook`, which also puts `name` into `fired` when it is called."""
+@contextmanager
+def hooks_at(
+    hooks: Iterable[tuple[HookPoint, Callable[..., Any]]],
+) -> Generator[None, None, None]:
+    """Within the block, hooks are set at their hook points."""
+    # A level, as within TransformerLens's `hooks`: to fire once within the block will do.
+    handles = [(point, point.add_hook(hook, level=1)) for point, hook in hooks]
+    try:
+        yield
+    finally:
+        for point, handle in handles:
+            handle.hook.remove()
+            point.fwd_hooks.remove(handle)
+
+
+def noting(hook: Callable[..., Any], note: Callable[[], None]) -> Callable[..., Any]:
+    """`hook`, which also calls `note` when it fires."""
 
     def noted(tensor: Any, hook: Any, _inner: Callable[..., Any] = hook) -> Any:
-        fired.add(name)
+        note()
         return _inner(tensor, hook=hook)
 
     return noted
