@@ -32,6 +32,7 @@ from palscope._routing import Level, Route, Stream, TokenLayout
 from palscope._routing.layout import FILLER, TEXT
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders import Component
+from palscope.encoders._tower import Tower
 from palscope.errors import PalscopeError, PromptError, RouteError
 
 _NO_ID = -1
@@ -57,8 +58,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
     """Of the linear map to logits."""
     connector: Any
     """A `StreamProjectors`, which the decoder's run names."""
-    encoder: Any
-    """An `Encoder`, or what a published model has in its place."""
+    encoder: Tower
     seconds_per_frame: float = SECONDS_PER_FEATURE
     """Of the features that clips are given as."""
 

@@ -180,7 +180,7 @@ def family_of(config: Any) -> Family:
     Raises:
         CheckpointError: the family is not supported; the message names those that are.
     """
-    hint = "A family is one function in palscope/models/families.py."
+    hint = "A family is one function in palscope/_models/families.py."
     return find({**FAMILIES, **PUBLISHED}, config.model_type, "decoder family", hint=hint)
 
 

@@ -74,7 +74,9 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
             # SDPA drops the soft cap silently; eager applies it.
             cast(Any, language_model).set_attn_implementation("eager")
         self.language_model: Any = language_model
-        self.encoder = build_encoder(config.parsed_encoder()) if encoder is None else encoder
+        if encoder is None:
+            encoder = build_encoder(config.parsed_encoder())
+        self.encoder = encoder  # pyright: ignore[reportIncompatibleVariableOverride]
         self.connector = Connector(
             config.parsed_connector(), self.encoder.emits, text_config.hidden_size, route.streams
         )

@@ -21,7 +21,7 @@ from palscope._stored import check_folder, reading
 from palscope.audio import Waveform
 from palscope.audio._given import is_one_clip
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
-from palscope.encoders._base import Clip, ClipFeatures
+from palscope.encoders._config import Clip, ClipFeatures
 from palscope.encoders._front_end import hear
 from palscope.errors import CheckpointError, PromptError, short
 

@@ -28,7 +28,7 @@ from palscope._routing import TokenLayout
 from palscope.audio import Waveform, load_audio
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import EncoderOutput
-from palscope.encoders._base import Clip
+from palscope.encoders._config import Clip
 from palscope.encoders._front_end import hear
 from palscope.errors import AudioError, PalscopeError, PromptError
 

@@ -1,7 +1,7 @@
 """Published audio language models under palscope's routes, hooks and measures."""
 
 from palscope._published.audio_flamingo3 import AudioFlamingo3
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope._published.gemma3n import Gemma3n
 from palscope._published.glm_asr import GlmAsr
 from palscope._published.granite_speech import GraniteSpeech
@@ -38,7 +38,6 @@ __all__ = [
     "PublishedAudioModel",
     "PublishedFamily",
     "PublishedProcessor",
-    "TowerLayer",
     "published_families",
     "published_family",
     "register_published",

@@ -7,28 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TOUCH_S, TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
-
-
-class TowerLayer(NamedTuple):
-    """A place in the audio tower that can be addressed by seconds.
-
-    `name`: of its component, `blocks.3`; `grid`: of the tokens that leave it. In the tensor that
-    passes there, less its last dimension and read row by row, token `i` of the clip is number `i`
-    (so there is no other `order`).
-    """
-
-    name: str
-    grid: TimeGrid
-    order: None = None
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 
 
 class PublishedFamily(ABC):
@@ -138,8 +125,8 @@ class PublishedFamily(ABC):
     def components(self) -> dict[str, Component]:
         """Parts of tower and projector where one can listen, by name; paths from the model."""
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
-        """The tower's layers, bottom first."""
+    def tower_layers(self) -> tuple[Block, ...]:
+        """The tower's layers, bottom first, in whose tensors token `i` of a clip is number `i`."""
         return ()
 
     @property

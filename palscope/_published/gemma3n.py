@@ -20,10 +20,10 @@ from transformers.models.gemma3n.configuration_gemma3n import Gemma3nVisionConfi
 
 import palscope._models.gemma3n_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope._models.families import raw
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 from palscope.errors import PalscopeError
 
 _WINDOW, _HOP, _MULTIPLE = 513, 160, 128
@@ -113,10 +113,10 @@ class Gemma3n(PublishedFamily):
             self.projector: Component("model.embed_audio"),
         }
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
+    def tower_layers(self) -> tuple[Block, ...]:
         """All, a token each 40 ms."""
         count = self.config.audio_config.conf_num_hidden_layers
-        return tuple(TowerLayer(f"blocks.{i}", TimeGrid(0.04)) for i in range(count))
+        return tuple(Block(f"blocks.{i}", TimeGrid(0.04)) for i in range(count))
 
     @property
     def filler_id(self) -> int:

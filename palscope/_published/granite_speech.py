@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from palscope._published.adapters import has_adapters, save_with_adapters, switch_adapters
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 from palscope.errors import CheckpointError
 
 
@@ -106,10 +106,10 @@ class GraniteSpeech(PublishedFamily):
             self.projector: Component("model.projector"),
         }
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
+    def tower_layers(self) -> tuple[Block, ...]:
         """All of the conformer's, a token each 20 ms."""
         count = self.config.encoder_config.num_layers
-        return tuple(TowerLayer(f"blocks.{i}", self.tower_grid) for i in range(count))
+        return tuple(Block(f"blocks.{i}", self.tower_grid) for i in range(count))
 
     def content(self, question: str, clips: int) -> str:
         """As published: the clips' places are part of the message's text."""

@@ -21,7 +21,7 @@ from palscope._published.tower import PublishedTower
 from palscope._routing import FRAMES, Route, Source, Stream, TokenLayout
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
-from palscope.encoders._base import Passing
+from palscope.encoders._tower import Passing
 from palscope.errors import AudioError, CheckpointError, RouteError
 
 

@@ -18,10 +18,10 @@ from palscope._published.adapters import (
     save_with_adapters,
     switch_adapters,
 )
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 from palscope.errors import CheckpointError
 
 _EMBED = "model.embed_tokens_extend.audio_embed"
@@ -109,10 +109,10 @@ class Phi4Multimodal(PublishedFamily):
             "projected": Component(f"{_EMBED}.down_proj_for_speech"),
         }
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
+    def tower_layers(self) -> tuple[Block, ...]:
         """All of the conformer's; of a clip longer than 40 s, windows follow one another."""
         count = self.config.audio_config.num_blocks
-        return tuple(TowerLayer(f"blocks.{i}", self.tower_grid) for i in range(count))
+        return tuple(Block(f"blocks.{i}", self.tower_grid) for i in range(count))
 
     def content(self, question: str, clips: int) -> str:
         """As published: the clips' places are part of the message's text."""

@@ -21,7 +21,7 @@ from palscope._models.processor import (
     with_tokens,
 )
 from palscope._published.family import PublishedFamily
-from palscope.encoders._base import Clip
+from palscope.encoders._config import Clip
 from palscope.encoders._front_end import checked
 from palscope.errors import AudioError, CheckpointError
 

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 from palscope.encoders._whisper import whisper_components
 
 
@@ -41,10 +41,10 @@ class OmniThinkerFamily(PublishedFamily):
         all_heard = torch.ones(1, frames, dtype=torch.long, device=features.device)
         return model.get_audio_features(features[None], all_heard).last_hidden_state
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
+    def tower_layers(self) -> tuple[Block, ...]:
         """All of the tower's."""
         count = self.config.audio_config.num_hidden_layers
-        return tuple(TowerLayer(f"blocks.{i}", self.layer_grid) for i in range(count))
+        return tuple(Block(f"blocks.{i}", self.layer_grid) for i in range(count))
 
     @property
     def layer_grid(self) -> TimeGrid:

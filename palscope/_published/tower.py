@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders._base import Passing
+from palscope.encoders._tower import Block, Passing
 
 
 class PublishedTower:
@@ -45,7 +45,7 @@ class PublishedTower:
         return self._family.tower_grid
 
     @property
-    def blocks(self) -> tuple[TowerLayer, ...]:
+    def blocks(self) -> tuple[Block, ...]:
         """Layers that can be addressed by seconds, bottom first."""
         return self._family.tower_layers()
 

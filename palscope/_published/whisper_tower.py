@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from palscope._published.family import PublishedFamily, TowerLayer
+from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import Component
-from palscope.encoders._base import ClipFeatures, Samples
+from palscope.encoders import Block, Component
+from palscope.encoders._config import ClipFeatures, Samples
 from palscope.encoders._whisper import WhisperEncoderConfig, whisper_components
 
 WINDOW = 3000
@@ -61,10 +61,10 @@ class WhisperTowerFamily(PublishedFamily):
         }
         return {**tower, self.projector: Component(self.projector_path)}
 
-    def tower_layers(self) -> tuple[TowerLayer, ...]:
+    def tower_layers(self) -> tuple[Block, ...]:
         """All of the tower's, a token each 20 ms."""
         count = self.config.audio_config.num_hidden_layers
-        return tuple(TowerLayer(f"blocks.{i}", TimeGrid(0.02)) for i in range(count))
+        return tuple(Block(f"blocks.{i}", TimeGrid(0.02)) for i in range(count))
 
 
 def windows(frames: int) -> int:

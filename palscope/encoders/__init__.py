@@ -5,25 +5,19 @@ from __future__ import annotations
 from palscope.encoders._af_whisper import AFWhisperConfig, AFWhisperEncoder
 from palscope.encoders._ast import ASTConfig, ASTEncoder
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
     Encoder,
-    EncoderConfig,
     EncoderOutput,
     EncoderTokens,
     WindowedEncoder,
+    build_encoder,
 )
 from palscope.encoders._clap import ClapConfig, ClapEncoder
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._eat import EATConfig, EATEncoder, SSLAMConfig
 from palscope.encoders._front_end import EncoderFeatureExtractor
-from palscope.encoders._registry import (
-    build_encoder,
-    encoder_config,
-    encoder_kinds,
-    register_encoder,
-)
+from palscope.encoders._registry import encoder_config, encoder_kinds, register_encoder
 from palscope.encoders._several import Several, SeveralConfig
+from palscope.encoders._tower import Block, Component
 from palscope.encoders._vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
 from palscope.encoders._weights import load_encoder, load_whisper_encoder, save_encoder
 from palscope.encoders._whisper import WhisperEncoder, WhisperEncoderConfig

@@ -16,14 +16,11 @@ from palscope.audio._mel import mel_bin_hz
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import check_samples
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
     within,
 )
+from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 from palscope.encoders._whisper import whisper_components
 
 # Two mel frames of 10 ms for the convolutions' token, two of those for a token.
@@ -86,7 +83,7 @@ class AFWhisperConfig(EncoderConfig):
         return AudioFlamingo3EncoderConfig(**{name: getattr(self, name) for name in SIZES})
 
 
-class AFWhisperEncoder(WindowedEncoder):
+class AFWhisperEncoder(WindowedEncoder[AFWhisperConfig]):
     """AF-Whisper of any size. `model` is that of `transformers`, and keeps its names.
 
     A clip stands in a window of 30 s of silence, as published: the convolutions hear the silence
@@ -95,14 +92,8 @@ class AFWhisperEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: AFWhisperConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.model = AudioFlamingo3Encoder(config.transformers_config())
-
-    @property
-    def config(self) -> AFWhisperConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

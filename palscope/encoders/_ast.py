@@ -15,16 +15,13 @@ from transformers import ASTModel
 from palscope.audio._fbank import kaldi_hz, windowed_fbank
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
     check_layers,
     filled,
     hidden_states,
 )
+from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 
 SIZES = (
     "hidden_size",
@@ -100,7 +97,7 @@ class ASTConfig(EncoderConfig):
         return HFConfig(**{name: getattr(self, name) for name in SIZES})
 
 
-class ASTEncoder(WindowedEncoder):
+class ASTEncoder(WindowedEncoder[ASTConfig]):
     """The Audio Spectrogram Transformer of any size. `model` is that of `transformers`.
 
     Every clip is filled up to windows of `max_length` frames, as published; the filling takes part
@@ -113,15 +110,9 @@ class ASTEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: ASTConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.heard = nn.Identity()
         self.model = ASTModel(config.transformers_config())
-
-    @property
-    def config(self) -> ASTConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

@@ -1,59 +1,28 @@
-"""What every encoder offers: features of a clip, a width, a time grid, states at true length."""
+"""What every encoder offers: a width, a time grid, states of clips at their true length."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from palscope._queued import queued
 from palscope._whole import whole_numbers
-from palscope.audio._given import is_samples
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
-from palscope.audio._waveform import load_audio
+from palscope.encoders._config import EncoderConfig
+from palscope.encoders._front_end import EncoderFeatureExtractor
+from palscope.encoders._registry import find_encoder_classes
+from palscope.encoders._tower import Block, Component, Passing
 from palscope.errors import AudioError, CheckpointError
 
-Samples = Float[np.ndarray, " samples"]
-
-
-class ClipFeatures(NamedTuple):
-    """Features of one clip, and its length in frames of 10 ms.
-
-    `values`: `Float[Tensor, "bins columns"]`, in which columns past the length, if there are some,
-    belong to the clip too: they are how the published front end fills the encoder's window.
-    """
-
-    values: Float[Tensor, "bins columns"]
-    frames: int
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A clip as it was given, before it is known at which rate it is heard.
-
-    Attributes:
-        given: whatever `load_audio` takes.
-        native_rate: Hz of bare samples.
-        max_seconds: longest sound allowed.
-    """
-
-    given: Any
-    native_rate: int | None = None
-    max_seconds: float | None = None
-
-    def samples(self, rate: int) -> Samples:
-        """Mono samples at `rate` Hz. Raises `AudioError` when it is no sound that can be used."""
-        given: Any = self.given
-        native = self.native_rate if is_samples(given) else None
-        return load_audio(
-            given, sample_rate=rate, native_rate=native, max_seconds=self.max_seconds
-        ).samples
+Config = TypeVar("Config", bound=EncoderConfig, default=EncoderConfig, covariant=True)
+"""An encoder's own settings."""
 
 
 class EncoderOutput(NamedTuple):
@@ -76,112 +45,14 @@ class EncoderTokens(NamedTuple):
     grid: TimeGrid
 
 
-@dataclass(frozen=True)
-class Component:
-    """A part of an encoder where one can listen: it gets a hook point before and one behind.
-
-    Attributes:
-        path: of the submodule, from what names it or from the component that holds this one.
-        each: the submodule is a list, and every item of it is one, numbered from 0.
-        parts: components inside, by name.
-        pattern: it is attention that hands its pattern to a module of its own, `pattern`.
-    """
-
-    path: str
-    each: bool = False
-    parts: dict[str, Component] = field(default_factory=dict[str, "Component"])
-    pattern: bool = False
-
-    def within(self, path: str) -> Component:
-        """This part as named from what holds the module `path`."""
-        return replace(self, path=f"{path}.{self.path}")
-
-
-class Block(NamedTuple):
-    """A layer of an encoder as a place that can be addressed by seconds.
-
-    `name`: of its component, `blocks.3`; `grid`: of the tokens that leave it; `order`: places, in
-    the layer's tensor `[clips, places, width]`, of a window's tokens in the grid's order.
-    """
-
-    name: str
-    grid: TimeGrid
-    order: Int[Tensor, " tokens"]
-
-
-class Passing(NamedTuple):
-    """What an encoder's modules are being called with, for hooks that must find tokens there.
-
-    In a tensor that passes, read row by row less its last dimension, the clips' tokens stand one
-    clip behind the other, with as many places for each.
-
-    `clips`: their numbers in the call; `start`: second of these clips at which the tokens begin;
-    `lengths`: of all clips of the call, in feature frames.
-    """
-
-    clips: tuple[int, ...]
-    start: float
-    lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class EncoderConfig(ABC):
-    """Settings of an encoder: plain values, so that a checkpoint's `config.json` can hold them.
-
-    They say all that must be known before there are weights: the clip's features, too.
-    """
-
-    kind: ClassVar[str]
-    sample_rate: ClassVar[int] = 16_000
-    """Hz of the samples that `features` takes."""
-    floor_db: ClassVar[float | None] = None
-    """Where features end a fixed distance below the clip's loudest bin: decibels in one unit of
-    them. None where they have no such floor."""
-
-    @abstractmethod
-    def features(self, samples: Samples) -> ClipFeatures:
-        """What the encoder hears of mono `samples` at `sample_rate`, a frame each 10 ms.
-
-        Raises `AudioError` for samples that are empty, not mono or not finite.
-        """
-
-    def hear(self, clip: Clip) -> ClipFeatures:
-        """The features of a clip. Raises `AudioError` when it cannot be used."""
-        return self.features(clip.samples(self.sample_rate))
-
-    def bin_hz(self) -> Float[np.ndarray, " bins"] | None:
-        """The centre of each row of the features, in Hz; None where they have none."""
-        return None
-
-    def blank(self) -> np.ndarray:
-        """A short clip of nothing, as the processor takes it."""
-        return np.zeros(self.sample_rate // 10, dtype=np.float32)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON knows them, with `kind`, the encoder's registered name."""
-        settings = {"kind": self.kind, **asdict(self)}
-        return {
-            name: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
-            for name, value in settings.items()
-        }
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> EncoderConfig:
-        """Undo `to_dict`. Raises `CheckpointError` for a field that does not exist."""
-        known = {each.name for each in fields(cls)}
-        given = {name: value for name, value in settings.items() if name != "kind"}
-        if unknown := sorted(given.keys() - known):
-            raise CheckpointError(
-                f"Settings of the {cls.kind} encoder hold {', '.join(unknown)}; "
-                f"expected only {', '.join(sorted(known))}."
-            )
-        return cls(**given)
-
-
-class Encoder(nn.Module, ABC):
+class Encoder(nn.Module, ABC, Generic[Config]):
     """An encoder: features of clips in, a sequence of states on a time grid out.
 
+    Args:
+        config: the settings that it is built from.
+
     Attributes:
+        config: these.
         passing: while its modules run, what they are called with.
     """
 
@@ -189,10 +60,9 @@ class Encoder(nn.Module, ABC):
     """Whether what reads the output is called once a clip too, while the clip passes."""
     passing: Passing | None = None
 
-    @property
-    @abstractmethod
-    def config(self) -> EncoderConfig:
-        """The settings it was built from."""
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
 
     @property
     @abstractmethod
@@ -231,8 +101,6 @@ class Encoder(nn.Module, ABC):
 
     def feature_extractor(self) -> Any:
         """The processor's feature extractor, which makes what `forward` takes."""
-        from palscope.encoders._front_end import EncoderFeatureExtractor
-
         return EncoderFeatureExtractor(self.config.to_dict())
 
     @property
@@ -299,7 +167,7 @@ class Encoder(nn.Module, ABC):
         return ()
 
 
-class WindowedEncoder(Encoder):
+class WindowedEncoder(Encoder[Config]):
     """An encoder that hears a long clip in windows, one after the other, each on its own."""
 
     def columns(self, frames: int) -> int:
@@ -375,6 +243,11 @@ class WindowedEncoder(Encoder):
                 f"Lengths {list(lengths)} in mel frames; "
                 f"expected 1 to {features.shape[-1]}, the frames given."
             )
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """Build the encoder of these settings, with random weights."""
+    return find_encoder_classes(config.kind).encoder_class(config)
 
 
 def within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:

@@ -17,13 +17,10 @@ from transformers.audio_utils import window_function as make_window
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import check_samples
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
 )
+from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 
 _FFT, _HOP = 1024, 480
 _WINDOW = 1000
@@ -129,7 +126,7 @@ class ClapConfig(EncoderConfig):
         return ClapAudioConfig(**{name: getattr(self, name) for name in SIZES})
 
 
-class ClapEncoder(WindowedEncoder):
+class ClapEncoder(WindowedEncoder[ClapConfig]):
     """CLAP's audio tower of any size, unfused or fused. `model` is that of `transformers`.
 
     Tokens are those of the last feature map, put back from the folded square into time × frequency:
@@ -139,14 +136,8 @@ class ClapEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: ClapConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.model = ClapAudioModel(config.transformers_config())
-
-    @property
-    def config(self) -> ClapConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

@@ -56,9 +56,9 @@ from palscope.encoders import _af_whisper as af_whisper
 from palscope.encoders import _ast as ast
 from palscope.encoders import _clap as clap
 from palscope.encoders import _vision as vision
-from palscope.encoders._base import Encoder, EncoderConfig
+from palscope.encoders._base import Encoder, build_encoder
+from palscope.encoders._config import EncoderConfig
 from palscope.encoders._eat import PATCH, EATConfig, SSLAMConfig
-from palscope.encoders._registry import build_encoder
 from palscope.encoders._weights import load_strictly, load_whisper_encoder, save_encoder
 from palscope.errors import CheckpointError, PalscopeError
 

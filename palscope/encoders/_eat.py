@@ -20,15 +20,12 @@ from torch.nn import functional
 from palscope.audio._fbank import kaldi_hz, windowed_fbank
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
     check_layers,
     filled,
 )
+from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 
 PATCH = 16
 """Frames and mel bins of a patch."""
@@ -89,7 +86,7 @@ class SSLAMConfig(EATConfig):
     kind: ClassVar[str] = "sslam"
 
 
-class EATEncoder(WindowedEncoder):
+class EATEncoder(WindowedEncoder[EATConfig]):
     """EAT or SSLAM, without what only pre-training needs.
 
     Every clip is filled up to windows of `target_length` frames (10.24 s), as the published feature
@@ -101,15 +98,9 @@ class EATEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: EATConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.heard = nn.Identity()
         self.model = EAT(config)
-
-    @property
-    def config(self) -> EATConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

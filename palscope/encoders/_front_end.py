@@ -10,7 +10,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from palscope._finite import all_finite
 from palscope.audio._mel import log_mel
-from palscope.encoders._base import Clip, ClipFeatures, EncoderConfig
+from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig
 from palscope.encoders._registry import encoder_config
 from palscope.errors import AudioError
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from palscope._registry import add, find
-from palscope.encoders._base import Encoder, EncoderConfig
+from palscope.encoders._config import EncoderConfig
 
 
 class EncoderEntry(NamedTuple):
     """The classes of one kind of encoder."""
 
     config_class: type[EncoderConfig]
-    encoder_class: type[Encoder]
+    encoder_class: Callable[[Any], Any]
+    """An `Encoder`, of these settings."""
 
 
 _ENCODERS: dict[str, EncoderEntry] = {}
 
 
-def register_encoder(config_class: type[EncoderConfig], encoder_class: type[Encoder]) -> None:
+def register_encoder(config_class: type[EncoderConfig], encoder_class: type[nn.Module]) -> None:
     """Make an encoder known by its config's `kind`, to checkpoints and processors.
 
     Registering the same two again changes nothing. Raises `CheckpointError` when another encoder
@@ -37,15 +41,10 @@ def encoder_config(settings: dict[str, Any]) -> EncoderConfig:
 
     Raises `CheckpointError` when their `kind` is no registered encoder.
     """
-    return _find(settings.get("kind")).config_class.from_dict(settings)
+    return find_encoder_classes(settings.get("kind")).config_class.from_dict(settings)
 
 
-def build_encoder(config: EncoderConfig) -> Encoder:
-    """Build the encoder of these settings, with random weights."""
-    encoder_class: Any = _find(config.kind).encoder_class
-    return encoder_class(config)
-
-
-def _find(kind: str | None) -> EncoderEntry:
+def find_encoder_classes(kind: str | None) -> EncoderEntry:
+    """The classes of a kind. Raises `CheckpointError` when it is not registered."""
     hint = "One of your own is made known by register_encoder."
     return find(_ENCODERS, kind, "encoder of kind", hint=hint)

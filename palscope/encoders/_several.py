@@ -12,16 +12,14 @@ from torch import Tensor, nn
 
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders._base import (
-    Clip,
-    ClipFeatures,
-    Component,
     Encoder,
-    EncoderConfig,
     EncoderOutput,
     EncoderTokens,
-    Samples,
+    build_encoder,
 )
-from palscope.encoders._registry import build_encoder, encoder_config
+from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._registry import encoder_config
+from palscope.encoders._tower import Component
 from palscope.errors import AudioError, CheckpointError
 
 
@@ -67,15 +65,14 @@ class SeveralConfig(EncoderConfig):
         return ClipFeatures(torch.cat(filled), min(frames for _, frames in made))
 
 
-class Several(Encoder):
+class Several(Encoder[SeveralConfig]):
     """Encoders that hear the same clip; `outputs` gives the states of each.
 
     It has no width, grid or states as a whole: those are the parts'.
     """
 
     def __init__(self, config: SeveralConfig, parts: tuple[Encoder, ...] | None = None) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         made = tuple(build_encoder(part) for part in config.configs) if parts is None else parts
         self.members = nn.ModuleDict(dict(zip(_names(config), made, strict=True)))
 
@@ -83,11 +80,6 @@ class Several(Encoder):
     def of(cls, *parts: Encoder) -> Several:
         """These encoders, with their weights, together."""
         return cls(SeveralConfig(tuple(part.config.to_dict() for part in parts)), parts)
-
-    @property
-    def config(self) -> SeveralConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def parts(self) -> tuple[Encoder, ...]:

@@ -27,16 +27,12 @@ from transformers import SiglipVisionConfig as HFSiglipConfig
 
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders._base import (
-    Block,
-    Clip,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
     check_layers,
     hidden_states,
 )
+from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 from palscope.errors import PalscopeError
 
 SIZES = (
@@ -153,7 +149,7 @@ class SiglipVisionConfig(VisionConfig):
         return SiglipVisionModel(HFSiglipConfig(**sizes, vision_use_head=False))
 
 
-class VisionEncoder(WindowedEncoder):
+class VisionEncoder(WindowedEncoder[ClipVisionConfig | SiglipVisionConfig]):
     """CLIP's or SigLIP's vision tower. `model` is that of `transformers`, and keeps its names.
 
     Tokens stand column by column of patches, the top one first; CLIP's CLS token runs along, first
@@ -161,15 +157,9 @@ class VisionEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: ClipVisionConfig | SiglipVisionConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.seen = nn.Identity()
         self.model = config.build()
-
-    @property
-    def config(self) -> ClipVisionConfig | SiglipVisionConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

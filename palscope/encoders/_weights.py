@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from palscope._files import make_folder, read_object, write_json, writing
 from palscope._hub import cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope._stored import check_folder, has_weights, load_tensors, without_memory
-from palscope.encoders._base import Encoder, EncoderConfig
-from palscope.encoders._registry import build_encoder, encoder_config
+from palscope.encoders._base import Encoder, build_encoder
+from palscope.encoders._config import EncoderConfig
+from palscope.encoders._registry import encoder_config
 from palscope.encoders._whisper import SIZES, WhisperEncoder, WhisperEncoderConfig
 from palscope.errors import CheckpointError
 

@@ -16,16 +16,13 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhi
 from palscope.audio._mel import log_mel, mel_bin_hz
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders._base import (
-    Block,
-    ClipFeatures,
-    Component,
-    EncoderConfig,
-    Samples,
     WindowedEncoder,
     check_layers,
     hidden_states,
     within,
 )
+from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._tower import Block, Component
 
 # 10 ms a mel frame, and the second convolution halves their number.
 _SECONDS_PER_TOKEN = 0.02
@@ -91,7 +88,7 @@ class WhisperEncoderConfig(EncoderConfig):
         return WhisperConfig(**{name: getattr(self, name) for name in SIZES})
 
 
-class WhisperEncoder(WindowedEncoder):
+class WhisperEncoder(WindowedEncoder[WhisperEncoderConfig]):
     """Whisper's encoder of any size. `model` is that of `transformers`, and keeps its names.
 
     A clip is encoded as long as it is: positions are cut to its length, and neither other clips
@@ -103,14 +100,8 @@ class WhisperEncoder(WindowedEncoder):
     """
 
     def __init__(self, config: WhisperEncoderConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.model = HFWhisperEncoder(config.transformers_config())
-
-    @property
-    def config(self) -> WhisperEncoderConfig:
-        """The settings it was built from."""
-        return self._config
 
     @property
     def width(self) -> int:

@@ -92,7 +92,7 @@ class _Spans:
     def __init__(self, model: HookedAudioModel, duration: float) -> None:
         self.duration = duration
         self.frames: TimeGrid = model.model.frame_grid
-        self.grids = [each.grid for each in model.model.encoder.emits]
+        self.grids = [part.grid for part in model.model.encoder.parts]
 
     def of(self, grid: TimeGrid, tokens: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         every = np.minimum(grid.spans(int(tokens.max(initial=0)) + 1), self.duration)
@@ -178,5 +178,5 @@ def _names(model: HookedAudioModel) -> list[str]:
     """The encoders, by the names under which they are hooked."""
     encoder = model.model.encoder
     if len(encoder.parts) == 1:
-        return [encoder.config.kind]
+        return [encoder.kind]
     return [prefix.removesuffix("_") for prefix in encoder.prefixes]

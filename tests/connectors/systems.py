@@ -46,17 +46,12 @@ class PatchConfig(EncoderConfig):
         return ClipFeatures(mel, mel.shape[1])
 
 
-class Patches(WindowedEncoder):
+class Patches(WindowedEncoder[PatchConfig]):
     """Two bands of frequency every 160 ms, each patch by itself."""
 
     def __init__(self, config: PatchConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.patch = nn.Linear(STEP * BINS // ROWS, config.d_model)
-
-    @property
-    def config(self) -> PatchConfig:
-        return self._config
 
     @property
     def width(self) -> int:

@@ -16,7 +16,7 @@ from palscope.audio._bundled import bundled_clips
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.audio._waveform import load_audio
 from palscope.encoders import ClipFeatures, Encoder, encoder_config
-from palscope.encoders._base import Clip
+from palscope.encoders._config import Clip
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import (
     Address,

@@ -20,7 +20,8 @@ from transformers import (
 from palscope.audio._bundled import bundled_clips
 from palscope.audio._waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
-from palscope.encoders._base import Clip, filled
+from palscope.encoders._base import filled
+from palscope.encoders._config import Clip
 from palscope.encoders._convert import convert
 from palscope.errors import PalscopeError
 from tests.encoders import small

@@ -41,15 +41,10 @@ class LoudnessConfig(EncoderConfig):
         return ClipFeatures(torch.from_numpy(values.astype(np.float32)), len(frames))
 
 
-class Loudness(Encoder):
+class Loudness(Encoder[LoudnessConfig]):
     def __init__(self, config: LoudnessConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.out = nn.Linear(config.bands, 3)
-
-    @property
-    def config(self) -> LoudnessConfig:
-        return self._config
 
     @property
     def width(self) -> int:

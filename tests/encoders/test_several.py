@@ -11,7 +11,7 @@ import torch
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
 from palscope.encoders import Several, SeveralConfig, build_encoder, encoder_config
-from palscope.encoders._base import Clip
+from palscope.encoders._config import Clip
 from palscope.errors import AudioError, CheckpointError, PalscopeError
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
 from tests.encoders import small
