@@ -22,6 +22,7 @@ class Heat:
         x: centres or categories, one a column; or edges, one more.
         y: the same of the rows, upwards.
         label: what is measured, with its unit.
+        n: of how many clips or pairs each number is the mean; 1 where it is no mean.
         signed: the scale lies about 0.
         adds_to: what the cells of the whole table add up to; None where a sum means nothing, as of
             effects that overlap. The title of the panel says the sum only where there is one.
@@ -32,14 +33,16 @@ class Heat:
     x: Any
     y: Any
     label: str
+    n: Any = 1
     signed: bool = False
     adds_to: float | None = None
     hover: np.ndarray | None = None
 
     tight: ClassVar = (True, True)
-    counts: ClassVar[set[int]] = set()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=float))
+        object.__setattr__(self, "n", np.broadcast_to(np.asarray(self.n), self.values.shape))
         for axis, (values, cells) in enumerate(
             zip((self.y, self.x), self.values.shape, strict=True)
         ):
@@ -53,16 +56,27 @@ class Heat:
     def of(cls, rows: Any, x: str, y: str, value: str, label: str, **further: Any) -> Self:
         """From a table with a row a cell; cells without a row are blank.
 
-        Names keep the order of the table, whole numbers are in order and without gaps.
+        Names keep the order of the table, or of their categories; whole numbers are in order and
+        without gaps. A column `n` says of how many each number is the mean.
 
         Raises:
             ValueError: a cell has several rows.
         """
-        wide = rows.pivot(index=y, columns=x, values=value)
-        wide = wide.reindex(index=_every(rows[y]), columns=_every(rows[x]))
-        return cls(
-            wide.to_numpy(dtype=float), list(wide.columns), list(wide.index), label, **further
+        down, along = _every(rows[y]), _every(rows[x])
+        values, *n = (
+            rows.pivot(index=y, columns=x, values=each)
+            .reindex(index=down, columns=along)
+            .to_numpy(dtype=float)
+            for each in (value, "n")
+            if each in rows
         )
+        return cls(values, along, down, label, *n, **further)
+
+    @property
+    def counts(self) -> set[int]:
+        """Of how many the numbers are means; nothing where none is a mean."""
+        counts = {int(each) for each in self.n[~np.isnan(self.values)]}
+        return set() if counts <= {1} else counts
 
     @property
     def even(self) -> bool:
@@ -112,6 +126,8 @@ def _edges(places: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _every(column: Any) -> list[Any]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return list(column.cat.categories)
     names = list(column.dropna().unique())
     if pd.api.types.is_integer_dtype(column):
         return list(range(min(names), max(names) + 1)) if names else []

@@ -316,9 +316,9 @@ def _width(panel: Panel, alone: bool) -> float:
 
 
 def _height(panel: Panel, alone: bool) -> float:
-    if panel.heats:
+    if panel.heats and (panel.y.integer or panel.y.categories):
         return panel.height * float(np.clip(0.17 * len(panel.heats[0].values), 1.4, 7.0))
-    if any(isinstance(mark, Spectrogram) for mark in panel.marks):
+    if any(isinstance(mark, Heat | Spectrogram) for mark in panel.marks):
         return 1.6 * panel.height
     if panel.y.categories:
         return float(np.clip(0.32 * len(panel.y.categories), 1.0, 8.0))

@@ -159,16 +159,29 @@ class _Series:
             raise ValueError(f"{what}: {len(self.spread.low)} intervals, {len(self.y)} numbers.")
 
     @classmethod
-    def of(cls, rows: Any, x: str, y: str = "mean", *, spread: str = "", **further: Any) -> Self:
+    def of(
+        cls,
+        rows: Any,
+        x: str,
+        y: str = "mean",
+        *,
+        over: Any = None,
+        spread: str = "",
+        **further: Any,
+    ) -> Self:
         """A series from rows with `n` and, if they have them, `low`, `high` and `values`.
 
         Args:
             rows: in order.
             x: the column along the axis.
             y: the column of numbers.
+            over: the places along x that were measured, in order: those without a row are blank.
             spread: begins the names of the interval's columns, as in `Spread.of`.
             **further: name, look, hover.
         """
+        if over is not None:
+            rows = rows.set_index(x).reindex(over).rename_axis(x).reset_index()
+            rows["n"] = rows["n"].fillna(0).astype(int)
         return cls(
             x=rows[x].tolist(),
             y=rows[y].to_numpy(dtype=float),

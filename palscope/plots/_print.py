@@ -89,7 +89,7 @@ def _ticks(
     placed = named_ticks(of, scale)
     if placed is not None:
         places, labels = placed
-        long = turn and max(map(len, labels), default=0) > 12
+        long = turn and max(map(_longest, labels), default=0) > 12
         turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
         axis.set_ticks(places, labels=[_text(label) for label in labels], **turned)
     axis.set_tick_params(labelsize="small", **{_LABELS[axis.axis_name]: shown})
@@ -227,3 +227,8 @@ def _colour_bars(paper: Paper, grid: Any, figure: Figure) -> None:
 def _text(text: str) -> str:
     """As it is: matplotlib would take a pair of dollars for mathematics."""
     return text.replace("$", r"\$")
+
+
+def _longest(text: str) -> int:
+    """Letters of its longest line."""
+    return max(map(len, text.split("\n")))

@@ -188,7 +188,8 @@ class _Screen:
             y=(y[:-1] + y[1:]) / 2 if heat.even else y,
             z=heat.values, coloraxis=self.coloraxes[heat.label],
             text=heat.hover if heat.hover is not None else _cells(panel, heat),
-            hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False, **at,
+            customdata=_n_of_cells(heat), hoverongaps=False,
+            hovertemplate="%{text}: %{z:.4g}%{customdata}<extra></extra>", **at,
         )  # fmt: skip
 
     def _rule(self, panel: Panel, rule: Rule, at: dict[str, int]) -> None:
@@ -313,6 +314,12 @@ def _cells(panel: Panel, heat: Heat) -> list[list[str]]:
         for axis, own, edges in ((panel.x, heat.x, x), (panel.y, heat.y, y))
     )  # fmt: skip
     return [[_text(f"{row}, {column}") for column in columns] for row in rows]
+
+
+def _n_of_cells(heat: Heat) -> Any:
+    """What is said of how many each cell is the mean of."""
+    said = bool(heat.counts)
+    return [[f", n {n:.0f}" if said else "" for n in row] for row in heat.n]
 
 
 def _sides(spread: Spread | None, middle: Any, colour: str) -> dict[str, Any] | None:
