@@ -15,6 +15,8 @@ then tested:
   attribution, and the answer's log-probability should fall (rise) sooner than in random order, or
   in the order of attention.
 
+--check says what they are tested by.
+
 Writes attributions.parquet, cells.parquet (beside exact patching), curves.parquet, their
 summaries completeness.csv, agreement.csv, agreement_by_layer.csv and chance.csv, figures (HTML,
 PNG, SVG, and their numbers as CSV) and run.json. A run that was stopped goes on with --resume.
@@ -22,18 +24,25 @@ PNG, SVG, and their numbers as CSV) and run.json. A run that was stopped goes on
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from palscope._hooks import HookedAudioModel
-from palscope._sweeps import commands
-from palscope._sweeps.commands import count
-from palscope._sweeps.store import StoredTable
+from palscope.analyses import (
+    Analysis,
+    PairOptions,
+    Results,
+    Table,
+    Work,
+    chosen_pairs,
+    each,
+    main,
+    option,
+)
 from palscope.interventions import Address
 from palscope.measures import _grids as grids
 from palscope.measures import attention_mass, over_time
@@ -55,9 +64,8 @@ from palscope.measures._faithfulness import (
 )
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Cell, activation_patching, solved
-from palscope.pairs import Pair, bundled_pairs, control, read_pairs
+from palscope.pairs import Pair, control
 from palscope.plots import _attribution as figures
-from palscope.plots._figures import save_figure
 
 PATCHING = "attribution patching"
 GRADIENTS = "integrated gradients"
@@ -68,72 +76,34 @@ PICTURED = 4
 """So many pairs of each kind get a map of their own."""
 
 
-def main() -> int:
-    parser = commands.arguments(__doc__)
-    parser.add_argument("--pairs", type=Path, help="your own pairs (default: the bundled ones)")
-    parser.add_argument("--n", type=count, help="so many pairs of each kind (default: all)")
-    parser.add_argument(
-        "--against",
-        choices=("corrupt", "silence", "noise", "shuffled", "other clip"),
-        default="corrupt",
-        help="what the clean clip is compared with (default: the pair's corrupt clip); with all "
-        "others the log-probability of the clean answer takes the place of the logit difference",
+@dataclass(frozen=True, kw_only=True)
+class AttributionOptions(PairOptions):
+    """What is traced back, and how it is checked."""
+
+    against: Literal["corrupt", "silence", "noise", "shuffled", "other clip"] = option(
+        "corrupt",
+        "what the clean clip is compared with; with all but the pair's corrupt clip the "
+        "log-probability of the clean answer takes the place of the logit difference",
     )
-    parser.add_argument(
-        "--steps", type=count, default=16, help="points of integrated gradients (default: 16)"
+    points: int = option(16, "of integrated gradients between the two runs", least=1)
+    check: tuple[Literal["patching", "deletion"], ...] = option(
+        ("patching", "deletion"),
+        "exact patching of the same cells; deleting and inserting sound in the order found",
     )
-    parser.add_argument(
-        "--every", type=count, default=5, help="patch every so many layers exactly (default: 5)"
-    )
-    parser.add_argument(
-        "--step", type=float, default=0.3, help="seconds patched together (default: 0.3)"
-    )
-    parser.add_argument("--windows", type=count, default=8, help="pieces of deletion (default: 8)")
-    parser.add_argument(
-        "--random", type=count, default=3, help="random orders to compare with (default: 3)"
-    )
-    return commands.call(run, parser.parse_args())
+    stride: int = option(5, "between those that are patched exactly", unit="layers", least=1)
+    step: float = option(0.3, "sound patched together", unit="s")
+    windows: int = option(8, "stretches that are deleted one after another", least=1)
+    orders: int = option(3, "random orders to compare with", least=1)
 
 
-def run(given: Namespace) -> None:
-    """Attribute, patch, delete and insert, pair by pair; then draw."""
-    pairs = chosen_pairs(given)
-    model = commands.open_model(given)
-    results = commands.open_run(given, model, data=[given.pairs] if given.pairs else [])
-    shared: dict[str, Any] = {"key": lambda pair: pair.name, "content": lambda pair: pair.digest}
-    attributions = results.over(
-        pairs,
-        lambda pair: attributed(model, pair, given).assign(kind=pair.kind),
-        table="attributions",
-        keys=["method", "path", *CELL],
-        **shared,
-    )
-    of_pair = attributions.shards
-    measured = [pair for pair in pairs if pair.name in of_pair]
-
-    def checked(pair: Pair) -> pd.DataFrame:
-        return patched(model, pair, pd.read_parquet(of_pair[pair.name]), given)
-
-    def traced(pair: Pair) -> pd.DataFrame:
-        return deleted(model, pair, pd.read_parquet(of_pair[pair.name]), given)
-
-    cells = results.over(measured, checked, table="cells", keys=["method", *grids.LABELS], **shared)
-    curves = results.over(
-        measured, traced, table="curves", keys=["order", "curve", "step"], **shared
-    )
-    if results.main:
-        present(measured, attributions, cells.read(), curves.read(), given)
-        results.finish()
+AttributionResults = Results[AttributionOptions, Pair]
 
 
-def chosen_pairs(given: Namespace) -> list[Pair]:
-    """The pairs that the command line names, against what it names."""
-    pairs = read_pairs(given.pairs) if given.pairs else bundled_pairs()
-    kinds = dict.fromkeys(pair.kind for pair in pairs)
-    pairs = [pair for kind in kinds for pair in [p for p in pairs if p.kind == kind][: given.n]]
-    if given.against == "corrupt":
-        return pairs
-    return [control(pair, given.against, seed=given.seed) for pair in pairs]
+def against(options: AttributionOptions, pair: Pair) -> Pair:
+    """The pair, or its clean clip beside a control."""
+    if options.against == "corrupt":
+        return pair
+    return control(pair, options.against, seed=options.seed)
 
 
 def setting(model: HookedAudioModel, pair: Pair) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,43 +121,47 @@ def metric_of(pair: Pair) -> Any:
     return "logit_diff" if pair.corrupt_answer is not None else "logprob"
 
 
-def chosen_layers(model: HookedAudioModel, given: Namespace) -> list[int]:
+def chosen_layers(work: Work[AttributionOptions]) -> list[int]:
     """The layers that are patched exactly."""
-    return list(range(0, model.current_route.n_layers, given.every))
+    return list(range(0, work.model.current_route.n_layers, work.options.stride))
 
 
-def attributed(model: HookedAudioModel, pair: Pair, given: Namespace) -> pd.DataFrame:
+@each
+def attributed(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     """Attributions of one pair by each method."""
+    model, points = work.model, work.options.points
     runs, told = setting(model, pair)
     told |= {"metric": metric_of(pair)}
     sites: Any = [Address(site) for site in ("audio_state", "connector_output", "encoder_output")]
     mel = Address("mel")
-    layers = [Address("audio_state", layers=(layer,)) for layer in chosen_layers(model, given)]
+    layers = [Address("audio_state", layers=(layer,)) for layer in chosen_layers(work)]
     # A layer's path is short and smooth; the mel spectrogram's is long and rough.
-    few: dict[str, Any] = {"steps": max(1, given.steps // 4)}
+    few: dict[str, Any] = {"steps": max(1, points // 4)}
     parts = {
         PATCHING: attribution_patching(model, **runs, addresses=[*sites, mel], **told),
         GRADIENTS: integrated_gradients(model, **runs, addresses=layers, **told, **few),
         TOGETHER: integrated_gradients(
-            model, **runs, addresses=[sites[0], mel], **told, steps=given.steps
+            model, **runs, addresses=[sites[0], mel], **told, steps=points
         ),
     }
-    return pd.concat([part.assign(method=name) for name, part in parts.items()], ignore_index=True)
+    tables = [part.assign(method=name) for name, part in parts.items()]
+    return pd.concat(tables, ignore_index=True).assign(kind=pair.kind)
 
 
-def patched(
-    model: HookedAudioModel, pair: Pair, attributions: pd.DataFrame, given: Namespace
-) -> pd.DataFrame:
+@each
+def patched(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     """Exact patching of one pair, beside the attributions."""
+    model, step = work.model, work.options.step
+    attributions = work.rows("attributions", pair.name)
     route = model.current_route
-    layers = [(layer,) for layer in chosen_layers(model, given)]
+    layers = [(layer,) for layer in chosen_layers(work)]
     by_layer: list[Cell] = []
     in_all: list[Cell] = []
     for stream in route.streams:
-        places: Any = grids.steps(pair.seconds, given.step, stream.name)
+        places: Any = grids.steps(pair.seconds, step, stream.name)
         by_layer += grids.layers_by_places(route, places, layers)
         in_all += grids.sites_by_places(places, stream=stream.name, sites=["audio_state"])
-    places = grids.steps(pair.seconds, given.step)
+    places = grids.steps(pair.seconds, step)
     # The encoder's output is pooled into the connector's tokens: the same cells.
     mel, connector = (
         grids.sites_by_places(places, sites=[site]) for site in ("mel", "connector_output")
@@ -210,12 +184,12 @@ def patched(
     return pd.concat(parts, ignore_index=True).assign(kind=pair.kind, solved=right)
 
 
-def deleted(
-    model: HookedAudioModel, pair: Pair, attributions: pd.DataFrame, given: Namespace
-) -> pd.DataFrame:
+@each
+def deleted(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     """The answer of one pair as sound is deleted and inserted, in several orders."""
-    windows = equal_windows(pair.seconds, given.windows)
-    whole: Any = attributions
+    model, options = work.model, work.options
+    windows = equal_windows(pair.seconds, options.windows)
+    whole: Any = work.rows("attributions", pair.name)
     importance = {
         f"{method}, {site.replace('_', ' ')}": by_window(
             whole[(whole["method"] == method) & (whole["site"] == site)], windows
@@ -228,8 +202,10 @@ def deleted(
     orders: dict[str, Sequence[int]] = {
         name: np.argsort(-values, kind="stable").tolist() for name, values in importance.items()
     }
-    rng = np.random.default_rng([given.seed, *pair.name.encode()])
-    orders |= {f"random {i}": rng.permutation(given.windows).tolist() for i in range(given.random)}
+    rng = np.random.default_rng([options.seed, *pair.name.encode()])
+    orders |= {
+        f"random {i}": rng.permutation(options.windows).tolist() for i in range(options.orders)
+    }
     return deletion_insertion(
         model, pair.question, pair.clean, pair.corrupt, windows, orders, **told
     ).assign(kind=pair.kind)
@@ -240,48 +216,88 @@ def of_method(table: Any, method: str) -> Any:
     return table[table["method"] == method]
 
 
-def present(
-    pairs: Sequence[Pair],
-    attributions: StoredTable,
-    cells: pd.DataFrame,
-    curves: pd.DataFrame,
-    given: Namespace,
-) -> None:
-    """Write the summaries and draw the figures."""
-    out: Path = given.out
+def checks(results: AttributionResults) -> dict[str, pd.DataFrame]:
+    """The tables that say how far attributions can be trusted, as far as they were checked."""
     sums = [
-        completeness(of_method(table, method)).assign(method=method, pair=name)
-        for name, table in attributions
+        completeness(of_method(rows, method)).assign(method=method, pair=name)
+        for name, rows in results.each("attributions")
         for method in (GRADIENTS, TOGETHER)
     ]
-    pd.concat(sums, ignore_index=True).to_csv(out / "completeness.csv", index=False)
-    overall = agreement(cells, ["method", "site"])
-    overall.to_csv(out / "agreement.csv", index=False)
-    in_layers: Any = cells[cells["layer"].notna()]
-    depth = agreement(in_layers, ["method", "stream", "layer"])
-    chance = against_chance(areas(curves))
-    chance.to_csv(out / "chance.csv", index=False)
-    for stem, screen, paper, table in (
-        ("scatter", figures.scatter, figures.scatter_paper, cells),
-        ("agreement_by_layer", figures.by_layer, figures.by_layer_paper, depth),
-        ("deletion_insertion", figures.curves, figures.curves_paper, curve_bands(curves)),
-    ):
-        save_figure(out / stem, screen(table), paper(table), table)
-    drawn: dict[str, int] = {}
-    for pair in pairs:
-        drawn[pair.kind] = drawn.get(pair.kind, 0) + 1
-        if drawn[pair.kind] <= PICTURED:
-            shown = of_method(pd.read_parquet(attributions.shards[pair.name]), TOGETHER)
-            save_figure(
-                out / f"map_{pair.name}",
-                figures.heat_map(shown, pair.clean),
-                figures.heat_map_paper(shown, pair.clean),
-                shown,
-            )
-    print(overall.round(3).to_string(index=False))
-    print(chance.round(3).to_string(index=False))
-    print(f"{len(pairs)} pair(s) measured; results in {out}")
+    found = {"completeness": pd.concat(sums, ignore_index=True)}
+    if "cells" in results.stored:
+        found["agreement"] = agreement(results.rows("cells"), ["method", "site"])
+    if "curves" in results.stored:
+        found["chance"] = against_chance(areas(results.rows("curves")))
+    return found
 
+
+def by_layer(cells: Any) -> pd.DataFrame:
+    """Agreement with exact patching in every layer."""
+    return agreement(cells[cells["layer"].notna()], ["method", "stream", "layer"])
+
+
+def drawn(results: AttributionResults) -> dict[str, Any]:
+    """A map of each of the first pairs, and the checks."""
+    found: dict[str, Any] = {}
+    kinds: dict[str, int] = {}
+    for pair in results.items:
+        kinds[pair.kind] = kinds.get(pair.kind, 0) + 1
+        if kinds[pair.kind] <= PICTURED:
+            shown = of_method(results.of_item("attributions", pair.name), TOGETHER)
+            one = replace(results, items=[pair]).caption()
+            found[f"map_{pair.name}"] = figures.heat_map(shown, pair.clean, caption=one)
+    caption = results.caption()
+    if "cells" in results.stored:
+        cells = results.rows("cells")
+        found["scatter"] = figures.scatter(cells, caption=caption)
+        found["agreement_by_layer"] = figures.by_layer(by_layer(cells), caption=caption)
+    if "curves" in results.stored:
+        bands = curve_bands(results.rows("curves"))
+        found["deletion_insertion"] = figures.curves(bands, caption=caption)
+    return found
+
+
+def told(results: AttributionResults) -> list[str]:
+    """The checks in words."""
+    tables = checks(results)
+    if len(results.items) == 1:
+        return [
+            f"{row.method}, {row.site}: attributions sum to {row.attribution:.2f}, the metric "
+            f"differs by {row.difference:.2f} nats"
+            for row in tables["completeness"].itertuples()
+            if row.method == TOGETHER
+        ]
+    return [
+        tables[name].round(3).to_string(index=False)
+        for name in ("agreement", "chance")
+        if name in tables
+    ]
+
+
+ANALYSIS = Analysis(
+    name="attribution",
+    title="attribution",
+    about="Gradients say, to first order, what patching every token and every bin of the "
+    "spectrogram would do: fast, and wrong where the model is far from linear. `check` compares "
+    "them with exact patching, and with what deleting sound does.",
+    cost="some 5 to 60 seconds",
+    options=AttributionOptions,
+    items=chosen_pairs,
+    prepare=against,
+    tables=[
+        Table("attributions", attributed, ("method", "path", *CELL)),
+        Table("cells", patched, ("method", *grids.LABELS), lambda given: "patching" in given.check),
+        Table(
+            "curves", deleted, ("order", "curve", "step"), lambda given: "deletion" in given.check
+        ),
+    ],
+    summaries=checks,
+    figures=drawn,
+    notes=told,
+    item="pair",
+    takes="pair",
+    on_page={"check": ()},
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ANALYSIS, __doc__))

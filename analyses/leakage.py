@@ -1,6 +1,6 @@
 """How far a sound leaks: change one window of the waveform, and see which tokens move.
 
-    python analyses/leakage.py --model demo/pal --manifest MANIFEST --out runs/leakage
+    python analyses/leakage.py --model demo/pal --audio MANIFEST.csv --out runs/leakage
 
 In each clip several windows are changed, one at a time, and every encoder, connector and audio
 token of the language model is compared with itself before. Windows of which the change moves the
@@ -15,23 +15,28 @@ patches both, and reports them side by side.
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from palscope._sweeps import commands
-from palscope._sweeps.commands import count
-from palscope._sweeps.record import file_hash
-from palscope._sweeps.store import StoredTable
-from palscope.audio import load_audio
-from palscope.datasets._manifest import Clip, read_manifest
+from palscope.analyses import (
+    Analysis,
+    AskedClip,
+    ClipOptions,
+    Results,
+    Table,
+    Work,
+    chosen_clips,
+    each,
+    main,
+    option,
+)
 from palscope.errors import AudioError
-from palscope.evaluation._items import take_evenly
 from palscope.measures import mean_band
 from palscope.measures._leakage import DEPTH, leakage, leakage_profile, receptive_field
 from palscope.plots import _leakage as figures
-from palscope.plots._figures import save_figure
 
 FLOOR_DB = 0.01
 """A loudest bin that moves by more takes the floor of the mel spectrogram with it."""
@@ -39,93 +44,108 @@ FLOOR_DB = 0.01
 STEP_S = 0.1
 
 
-def main() -> int:
-    parser = commands.arguments(__doc__)
-    commands.add_clips(parser, 30)
-    parser.add_argument("--windows", type=count, default=3, help="in each clip (default: 3)")
-    parser.add_argument("--window-s", type=float, default=0.2, help="seconds (default: 0.2)")
-    parser.add_argument("--how", choices=("noise", "silence"), default="noise")
-    return commands.call(run, parser.parse_args())
+@dataclass(frozen=True, kw_only=True)
+class LeakageOptions(ClipOptions):
+    """What is changed in each clip."""
+
+    windows: int = option(3, "stretches changed in each clip, evenly over it", least=1)
+    window_s: float = option(0.2, "length of each", unit="s")
+    how: Literal["noise", "silence"] = option("noise", "what it becomes")
 
 
-def run(given: Namespace) -> None:
-    """Measure, store and draw."""
-    rows = [clip for clip in read_manifest(given.manifest) if given.split in (None, clip.split)]
-    model = commands.open_model(given)
-
-    def measure(clip: Clip) -> pd.DataFrame:
-        sound = load_audio(clip.path)
-        if sound.seconds <= given.window_s:
-            raise AudioError(f"{clip.name} lasts {sound.seconds:.2f} s: no longer than the window.")
-        # Evenly over the clip, on the grid of frame tokens, so that every window covers as many.
-        starts = np.linspace(0, sound.seconds - given.window_s, given.windows + 2)[1:-1]
-        starts = dict.fromkeys((np.floor(starts / STEP_S) * STEP_S).round(6).tolist())
-        tables: list[pd.DataFrame] = []
-        for start in starts:
-            try:
-                table = leakage(
-                    model, sound, start, start + given.window_s, how=given.how, seed=given.seed
-                )
-            except AudioError:  # this window is silent
-                continue
-            tables.append(table.assign(window_s=start))
-        if not tables:
-            raise AudioError(f"{clip.name} is silent in all of its {len(starts)} windows.")
-        return pd.concat(tables)
-
-    results = commands.open_run(given, model, data=[given.manifest])
-    stored = results.over(
-        take_evenly(rows, given.clips),
-        measure,
-        table="leakage",
-        key=lambda clip: clip.name,
-        item="clip",
-        keys=["window_s", "depth", "token"],
-        content=lambda clip: file_hash(clip.path) or "",
-    )
-    if results.main:
-        draw(stored, given)
-    results.finish()
+@each
+def measured(work: Work[LeakageOptions], clip: AskedClip) -> pd.DataFrame:
+    """One clip's tokens, for each of its windows."""
+    options, sound = work.options, clip.clip
+    if sound.seconds <= options.window_s:
+        raise AudioError(f"{clip.name} lasts {sound.seconds:.2f} s: no longer than the window.")
+    # Evenly over the clip, on the grid of frame tokens, so that every window covers as many.
+    starts = np.linspace(0, sound.seconds - options.window_s, options.windows + 2)[1:-1]
+    starts = dict.fromkeys((np.floor(starts / STEP_S) * STEP_S).round(6).tolist())
+    changed: dict[str, Any] = {"how": options.how, "seed": options.seed}
+    tables: list[pd.DataFrame] = []
+    for start in starts:
+        try:
+            table = leakage(work.model, sound, start, start + options.window_s, **changed)
+        except AudioError:  # this window is silent
+            continue
+        tables.append(table.assign(window_s=start))
+    if not tables:
+        raise AudioError(f"{clip.name} is silent in all of its {len(starts)} windows.")
+    return pd.concat(tables)
 
 
-def draw(stored: StoredTable, given: Namespace) -> None:
-    """Both figures, over the windows that leave the mel spectrogram's floor where it was."""
-    fields: list[pd.DataFrame] = []
-    profiles: list[pd.DataFrame] = []
-    moved = 0
-    for _, clip in stored:
-        windows = [table for _, table in clip.groupby("window_s")]
-        still = [w for w in windows if abs(w["floor_moved_db"].iloc[0]) <= FLOOR_DB]
-        moved += len(windows) - len(still)
-        if still:
-            fields.append(pd.concat([receptive_field(window) for window in still]))
-            profiles.append(pd.concat([leakage_profile(window, STEP_S) for window in still]))
-    print(
-        f"{len(stored.shards)} clip(s); {moved} window(s) moved the loudest bin; the figures are "
-        f"over the others, of {len(fields)} clip(s)"
-    )
-    if not fields:
-        return
-    bands = mean_band(profiles, [*DEPTH, "offset_s"], value="relative", limits=(0, None))
-    save_figure(
-        given.out / "leakage_over_time",
-        figures.leakage_over_time(bands, given.window_s),
-        figures.leakage_over_time_paper(bands, given.window_s),
-        bands,
-    )
-    leaked = mean_band(fields, DEPTH, value="leaked")
-    save_figure(
-        given.out / "leaked_by_depth",
-        figures.leaked_by_depth(leaked),
-        figures.leaked_by_depth_paper(leaked),
-        leaked,
-    )
-    widths = [
-        mean_band(fields, DEPTH, value=value, limits=(0, None)).assign(width=value)
-        for value in ("within50_s", "within90_s", "half_maximum_s", "reach_s")
+def still_windows(results: Results[LeakageOptions, AskedClip]) -> list[list[pd.DataFrame]]:
+    """Each clip's windows that leave the mel spectrogram's floor where it was."""
+    clips = [
+        [w for _, w in rows.groupby("window_s") if abs(w["floor_moved_db"].iloc[0]) <= FLOOR_DB]
+        for _, rows in results.each("leakage")
     ]
-    pd.concat(widths).to_csv(given.out / "widths.csv", index=False)
+    return [windows for windows in clips if windows]
 
+
+def fields(results: Results[LeakageOptions, AskedClip]) -> list[pd.DataFrame]:
+    """The receptive fields of each clip."""
+    return [
+        pd.concat([receptive_field(window) for window in windows])
+        for windows in still_windows(results)
+    ]
+
+
+def widths(results: Results[LeakageOptions, AskedClip]) -> dict[str, pd.DataFrame]:
+    """The receptive field's widths at every depth, mean over clips."""
+    if not (every := fields(results)):
+        return {}
+    columns = ("within50_s", "within90_s", "half_maximum_s", "reach_s")
+    bands = [
+        mean_band(every, DEPTH, value=column, limits=(0, None)).assign(width=column)
+        for column in columns
+    ]
+    return {"widths": pd.concat(bands)}
+
+
+def drawn(results: Results[LeakageOptions, AskedClip]) -> dict[str, Any]:
+    """Both figures."""
+    if not (every := fields(results)):
+        return {}
+    profiles = [
+        pd.concat([leakage_profile(window, STEP_S) for window in windows])
+        for windows in still_windows(results)
+    ]
+    bands = mean_band(profiles, [*DEPTH, "offset_s"], value="relative", limits=(0, None))
+    leaked = mean_band(every, DEPTH, value="leaked")
+    caption = results.caption(len(every))
+    window_s = results.options.window_s
+    return {
+        "leakage_over_time": figures.leakage_over_time(bands, window_s, caption=caption),
+        "leaked_by_depth": figures.leaked_by_depth(leaked, caption=caption),
+    }
+
+
+def told(results: Results[LeakageOptions, AskedClip]) -> list[str]:
+    """How many windows the figures leave out."""
+    windows = sum(rows["window_s"].nunique() for _, rows in results.each("leakage"))
+    still = still_windows(results)
+    return [
+        f"{windows - sum(map(len, still))} of {windows} window(s) moved the clip's loudest bin, "
+        "and with it the floor of the whole spectrogram; the figures are over the others, of "
+        f"{len(still)} clip(s)"
+    ]
+
+
+ANALYSIS = Analysis(
+    name="leakage",
+    title="leakage",
+    about="Stretches of the *waveform* are changed, and every token says how far it moves: the "
+    "receptive field that patching a token silently has.",
+    cost="a few seconds",
+    options=LeakageOptions,
+    items=chosen_clips,
+    tables=[Table("leakage", measured, ("window_s", "depth", "token"))],
+    summaries=widths,
+    figures=drawn,
+    notes=told,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ANALYSIS, __doc__))

@@ -1,17 +1,16 @@
 """Score a model with each of its pathways masked: what does every domain need?
 
     python analyses/pathway_masking.py --model demo/pal --out runs/masking
-    python analyses/pathway_masking.py --model demo/pal --manifest MANIFEST.csv --split validation \
-        --limit 25 --out runs/masking
+    python analyses/pathway_masking.py --model demo/pal --audio MANIFEST.csv --split validation \
+        --n 25 --out runs/masking
 
-The manifest is a CSV with columns path, domain, label; without one the package's own clips are
-asked about. Every stream of the model's route is masked by itself, and all together, in two ways:
+Every stream of the model's route is masked by itself, and all together, in two ways:
 by knockout (no text reads the stream; other sound that runs may) and by rerouting (the stream is
 absent). Positions stay. Answers are ranked among the domain's labels.
 
-Writes masking.parquet (a row a clip, masking and way), scores.csv (accuracy and what is lost of it,
-paired, with intervals over clips, a sign-flip test and its correction for all maskings; of too few
-clips their values), contrasts.csv (whether a masking
+Writes choices.parquet (a row a clip, masking, way and candidate), masking.parquet (the best one),
+scores.csv (accuracy and what is lost of it, paired, with intervals over clips, a sign-flip test and
+its correction for all maskings; of too few clips their values), contrasts.csv (whether a masking
 hurts one domain more than another), figures (HTML, PNG, SVG, their numbers as CSV) and run.json. A
 run that was stopped goes on with --resume.
 
@@ -21,89 +20,126 @@ that the task needs it.
 
 from __future__ import annotations
 
-from argparse import Namespace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from palscope._statistics import shown
-from palscope._sweeps import commands
-from palscope._sweeps.commands import count
-from palscope._sweeps.record import file_hash
-from palscope.datasets._manifest import Clip
-from palscope.evaluation._asked import labelled_questions
-from palscope.evaluation._items import Item
-from palscope.measures._masking import WAYS, domain_contrasts, masking_scores, pathway_masking
+from palscope.analyses import (
+    Analysis,
+    AskedClip,
+    ClipOptions,
+    Results,
+    Table,
+    Work,
+    chosen_clips,
+    each,
+    main,
+    option,
+    with_roles,
+)
+from palscope.errors import PalscopeError
+from palscope.measures._masking import (
+    NOTHING,
+    WAYS,
+    Way,
+    best_choices,
+    domain_contrasts,
+    masked_choices,
+    masking_scores,
+    maskings,
+)
+from palscope.plots import _choices as choices
 from palscope.plots import _masking as masking
-from palscope.plots._figures import save_figure
 
 
-def main() -> int:
-    parser = commands.arguments(__doc__)
-    parser.add_argument("--manifest", type=Path, help="default: the package's own clips")
-    parser.add_argument("--split", help="only rows with this value in column split")
-    parser.add_argument(
-        "--limit", type=count, help="so many clips of each domain, spread over labels"
-    )
-    parser.add_argument(
-        "--way", nargs="+", choices=WAYS, default=WAYS, help="of masking (default: both)"
-    )
-    return commands.call(run, parser.parse_args())
+@dataclass(frozen=True, kw_only=True)
+class MaskingOptions(ClipOptions):
+    """How streams are masked."""
+
+    way: tuple[Way, ...] = option(WAYS, "of masking")
 
 
-def run(given: Namespace) -> None:
-    """Measure, store and draw."""
-    model = commands.open_model(given)
-    asked = labelled_questions(
-        given.manifest, split=given.split, limit=given.limit, seed=given.seed
-    )
-
-    def measure(pair: tuple[Clip, Item]) -> pd.DataFrame:
-        _, item = pair
-        inputs = model.inputs(item.question, *item.asked().clips)
-        table = pathway_masking(model, inputs, item.choices, item.answer, ways=given.way)
-        about = {"domain": item.domain, "question": item.question, "answer": item.answer}
-        return pd.concat([pd.DataFrame(about, index=table.index), table], axis=1)
-
-    results = commands.open_run(given, model, data=[clip.path for clip, _ in asked])
-    stored = results.over(
-        asked,
-        measure,
-        table="masking",
-        key=lambda pair: pair[0].name,
-        item="clip",
-        keys=["way", "masked"],
-        content=lambda pair: repr(
-            (pair[1].question, pair[1].choices, pair[1].answer, file_hash(pair[0].path))
-        ),
-    )
-    if results.main:
-        table = stored.read()
-        scores = masking_scores(table)
-        scores.to_csv(given.out / "scores.csv", index=False)
-        domain_contrasts(table).to_csv(given.out / "contrasts.csv", index=False)
-        save_figure(
-            given.out / "accuracy",
-            masking.accuracy_by_domain(scores),
-            masking.accuracy_by_domain_paper(scores),
-            scores,
+@each
+def ranked(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
+    """Every candidate's log-probability under each masking."""
+    if clip.answer is None or len(clip.choices) < 2:
+        raise PalscopeError(
+            f"{clip.name} has no answer among candidates; give a manifest with labels, or pairs."
         )
-        print_scores(scores)
-        left = len(stored.left_out)
-        print(f"{len(stored.shards)} clip(s) measured, {left} left out; results in {given.out}")
-    results.finish()
+    if list(maskings(work.model.current_route)) == [NOTHING]:
+        raise PalscopeError("no layer of this route has sound, so there is nothing to mask.")
+    inputs = work.model.inputs(clip.question, clip.clip)
+    return masked_choices(work.model, inputs, clip.choices, ways=work.options.way)
 
 
-def print_scores(scores: pd.DataFrame) -> None:
+@each
+def best(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
+    """The best candidate under each masking."""
+    assert clip.answer is not None
+    table = best_choices(work.rows("choices", clip.name), clip.answer)
+    about = {"domain": clip.group, "question": clip.question, "answer": clip.answer}
+    return pd.concat([pd.DataFrame(about, index=table.index), table], axis=1)
+
+
+def scores(results: Results[MaskingOptions, AskedClip]) -> dict[str, pd.DataFrame]:
+    """Accuracy and what is lost of it, and whether one domain loses more than another."""
+    table = results.rows("masking")
+    return {"scores": masking_scores(table), "contrasts": domain_contrasts(table)}
+
+
+def drawn(results: Results[MaskingOptions, AskedClip]) -> dict[str, Any]:
+    """Accuracy by domain; of one clip or pair, its candidates' log-probabilities."""
+    caption = results.caption()
+    if len(results.items) > 2:
+        found = scores(results)["scores"]
+        return {"accuracy": masking.accuracy_by_domain(found, caption=caption)}
+    table = with_roles(results, "choices")
+    table = table.assign(
+        panel=table["way"].map(masking.TITLES.__getitem__),
+        x=table["masked"],
+        axis="masked",
+        own=table["masked"] == NOTHING,
+    )
+    return {"masked": choices.choices_against(table, caption=caption)}
+
+
+def told(results: Results[MaskingOptions, AskedClip]) -> list[str]:
     """One line a domain, way and masking, in per cent."""
-    for row in scores.to_dict("records"):
+    if len(results.items) <= 2:
+        return []
+    lines: list[str] = []
+    for row in scores(results)["scores"].to_dict("records"):
         text = f"{row['domain']:8} {row['way']:9} {row['masked']:18} {100 * row['accuracy']:5.1f} %"
         text += f" {shown(row, '.1f', 100)} of {row['n']}"
-        if row["masked"] != "nothing":
+        if row["masked"] != NOTHING:
             text += f", lost {100 * row['drop']:.1f} points, p {row['p']:.2g} (of so few changed "
             text += f"answers at least {row['least_p']:.2g}; of all {row['q']:.2g})"
-        print(text)
+        lines.append(text)
+    return lines
 
+
+ANALYSIS = Analysis(
+    name="pathway_masking",
+    title="masking",
+    about="A whole pathway is taken from the text, in every layer: by *knockout* no text reads it, "
+    "but other sound that runs may; by *rerouting* it is absent, so that nothing reads it. In PAL "
+    "the two differ for the frames, which the summary reads too. The model was never trained so: "
+    "what it loses says what these weights rely on.",
+    cost="a few seconds",
+    options=MaskingOptions,
+    items=partial(chosen_clips, corrupt=True),
+    tables=[
+        Table("choices", ranked, ("way", "masked", "choice")),
+        Table("masking", best, ("way", "masked")),
+    ],
+    summaries=scores,
+    figures=drawn,
+    notes=told,
+    takes="both",
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ANALYSIS, __doc__))

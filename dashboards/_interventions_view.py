@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import streamlit as st
 from _address import address_route
-from _attribution import ATTRIBUTION
-from _downloads import offer
-from _experiments import Asked, Experiment
-from _knockout import KNOCKOUT
-from _leakage import LEAKAGE
-from _lens import LENS
-from _masking import MASKING
+from _analyses import Asked, widgets
 from _models import OpenModel, open_model
 from _pairs import ChosenPair, choose_pair
-from _patching import PATCHING
-from _placements import DEPTH, QUERIES
 from _setup import choose_model
 from plotly import graph_objects as go
 
 from palscope._routing import Route, route_to_text
+from palscope.analyses import Analysis, analyses, analysis_of
 from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
 from palscope.plots._attention import frequency_axis, spectrogram
 from palscope.plots._spectrogram import mel_image
-
-EXPERIMENTS = {
-    each.name: each
-    for each in (PATCHING, KNOCKOUT, MASKING, DEPTH, QUERIES, LENS, ATTRIBUTION, LEAKAGE)
-}
 
 
 def view() -> None:
@@ -44,16 +33,13 @@ def view() -> None:
     if route != opened.route:
         st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
     show_pair(chosen, opened, route)
-    experiment = choose_experiment()
-    st.markdown(experiment.about)
-    options = experiment.options(opened.model)
-    asked = Asked(opened, route, chosen, tuple(sorted(options.items())))
-    started = (experiment.name, opened.version, route_to_text(route), chosen.digest, asked.options)
-    if st.button(f"Run: {experiment.cost}", type="primary"):
-        st.session_state["experiment-run"] = started
-    if st.session_state.get("experiment-run") != started:
-        return
-    show_result(experiment, asked)
+    analysis = choose_analysis()
+    st.markdown(analysis.about)
+    asked = Asked(analysis, opened, route, chosen, widgets(analysis))
+    if st.button(f"Run: {analysis.cost}", type="primary"):
+        st.session_state["analysis-run"] = asked.key
+    if st.session_state.get("analysis-run") == asked.key:
+        show_results(asked)
 
 
 def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> None:
@@ -116,29 +102,32 @@ def picture(pair: Pair, clip: Any) -> go.Figure:
     return figure
 
 
-def choose_experiment() -> Experiment:
-    """The visitor's experiment, kept in the address."""
-    name: Any = st.segmented_control(
-        "Experiment",
-        list(EXPERIMENTS),
-        default=next(iter(EXPERIMENTS)),
-        key="experiment",
+def choose_analysis() -> Analysis[Any, Any]:
+    """The visitor's analysis, kept in the address: the package's, or a file named at the start."""
+    known = {each.title: each for each in analyses().values() if each.takes is not None}
+    for file in sys.argv[1:]:
+        own = analysis_of(file)
+        known[own.title] = own
+    title: Any = st.segmented_control(
+        "Analysis",
+        list(known),
+        default="patching",
+        key="analysis",
         bind="query-params",
         required=True,
     )
-    return EXPERIMENTS[name]
+    return known[title]
 
 
-def show_result(experiment: Experiment, asked: Asked) -> None:
-    """Figure, downloads, table, and the command that does the same over many pairs."""
-    result = experiment.result(asked)
-    for note in result.notes:
+def show_results(asked: Asked) -> None:
+    """Figures, downloads, tables, and the command that gives the same."""
+    analysis, results = asked.analysis, asked.results()
+    for note in analysis.notes(results):
         st.caption(note)
-    for title, drawing in result.figures.items():
-        figure = drawing.screen()
-        st.plotly_chart(figure, key=f"{experiment.name} {title}")
-        offer(f"{experiment.name} {title}", drawing.screen, drawing.paper, lambda d=drawing: d.data)
-    with st.expander("Table"):
-        st.dataframe(result.table, hide_index=True)
-    st.caption("Over many pairs or clips, resumable, with intervals:")
-    st.code(experiment.command(asked), language="bash")
+    for title, figure in analysis.figures(results).items():
+        show(figure, f"{analysis.name} {title}")
+    for name in results.stored:
+        with st.expander(f"Table {name}"):
+            st.dataframe(results.rows(name), hide_index=True)
+    st.caption(asked.chosen.command_note)
+    st.code(asked.command, language="bash")

@@ -21,6 +21,22 @@ class ChosenPair:
 
     pair: Pair
     digest: str
+    own: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How a command names it."""
+        if self.own:
+            return {"pairs": Path("PAIRS.csv")}
+        return {"kind": (self.pair.kind,), "only": (self.pair.name,)}
+
+    @property
+    def command_note(self) -> str:
+        """What stands above a command."""
+        if not self.own:
+            return "The same from a script; without --only, over every pair of this kind:"
+        columns = "clean, corrupt, question, clean_answer, corrupt_answer"
+        return f"The same from a script, with your two sounds in a PAIRS.csv (columns {columns}):"
 
 
 def choose_pair() -> ChosenPair | None:
@@ -39,7 +55,7 @@ def choose_pair() -> ChosenPair | None:
     if pair is None:
         st.info("Give two sounds, a question and both answers.")
         return None
-    return ChosenPair(pair, pair.digest)
+    return ChosenPair(pair, pair.digest, chosen == OWN)
 
 
 def _own() -> Pair | None:

@@ -112,13 +112,29 @@ def pathway_masking(
     Raises:
         PalscopeError: the answer is no choice, or the only one.
     """
-    if answer not in choices or len(choices) < 2:
+    if answer not in choices:
         raise PalscopeError(f"the answer {answer!r} must be one of several choices, got {choices}.")
-    right = list(choices).index(answer)
-    table: Any = masked_choices(model, inputs, choices, ways=ways)
+    return best_choices(masked_choices(model, inputs, choices, ways=ways), answer)
+
+
+def best_choices(table: pd.DataFrame, answer: str) -> pd.DataFrame:
+    """The best choice under each masking, of one prompt's `masked_choices`.
+
+    Returns:
+        As `pathway_masking`.
+
+    Raises:
+        PalscopeError: the answer is the only choice.
+    """
+    whole: Any = table
     rows: list[dict[str, Any]] = []
-    for (way, name), group in table.groupby(["way", "masked"], sort=False):
-        logprobs = group["logprob"].to_numpy()
+    for (way, name), group in whole.groupby(["way", "masked"], sort=False):
+        choices, logprobs = group["choice"].tolist(), group["logprob"].to_numpy()
+        if len(choices) < 2:
+            raise PalscopeError(
+                f"the answer {answer!r} must be one of several choices, got {choices}."
+            )
+        right = choices.index(answer)
         best = choices[int(np.argmax(logprobs))]
         rows.append(
             {

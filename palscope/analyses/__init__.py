@@ -1,0 +1,53 @@
+"""Analyses: each is one object, which the command line and the page run.
+
+An analysis of one's own is a file with an `ANALYSIS` (docs/how-to/analysis.md). Those that come
+with palscope are the modules of this package: `palscope.analyses.leakage.ANALYSIS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palscope.analyses._analysis import Analysis, Results, Table, Work, each
+from palscope.analyses._command import Command, main, run
+from palscope.analyses._items import (
+    AskedClip,
+    ClipOptions,
+    PairOptions,
+    chosen_clips,
+    chosen_pairs,
+    places_of,
+    sides,
+)
+from palscope.analyses._options import OptionError, Options, option
+from palscope.analyses._registry import analyses, analysis_of
+from palscope.analyses._roles import with_roles
+
+__all__ = [
+    "Analysis",
+    "AskedClip",
+    "ClipOptions",
+    "Command",
+    "OptionError",
+    "Options",
+    "PairOptions",
+    "Results",
+    "Table",
+    "Work",
+    "analyses",
+    "analysis_of",
+    "chosen_clips",
+    "chosen_pairs",
+    "each",
+    "main",
+    "option",
+    "places_of",
+    "run",
+    "sides",
+    "with_roles",
+]
+
+# In a clone the analyses stand beside the package; a wheel has them in this folder.
+_CLONE = Path(__file__).resolve().parents[2]
+if (_CLONE / "pyproject.toml").is_file() and (_CLONE / "analyses").is_dir():
+    __path__.append(str(_CLONE / "analyses"))

@@ -1,0 +1,189 @@
+"""The command line as a host: every analysis's flags, run, resumption, files and errors."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from palscope._hooks import HookedAudioModel
+from palscope._routing import route_to_text
+from palscope._sweeps import processes
+from palscope._sweeps.record import run_record, weights_hashes
+from palscope._sweeps.store import Run, read_table
+from palscope.analyses._analysis import Analysis, Item, Results, Work
+from palscope.analyses._options import Options, add_flags, deciding, options_of, values_of
+from palscope.analyses._process import call, open_model
+from palscope.errors import PalscopeError
+from palscope.plots._figure import Figure
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+ItemT = TypeVar("ItemT", bound=Item)
+
+
+def main(
+    analysis: Analysis[OptionsT, ItemT], doc: str | None = None, words: Sequence[str] | None = None
+) -> int:
+    """Run an analysis as its command line says; the exit code of its process.
+
+    Args:
+        analysis: the object.
+        doc: what `--help` says first: the script's docstring.
+        words: those behind the command; by default the process's own.
+    """
+    parser = parser_of(analysis, doc)
+    given = vars(parser.parse_args(words))
+    out, resume = given.pop("out"), given.pop("resume")
+    return call(lambda: run(analysis, given, out, resume=resume), out)
+
+
+def parser_of(analysis: Analysis[Any, Any], doc: str | None = None) -> ArgumentParser:
+    """The analysis's flags, and `--out` and `--resume`."""
+    parser = ArgumentParser(
+        prog=f"{analysis.name}.py",
+        description=doc or analysis.about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(parser, analysis.options, models=analysis.models)
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
+    return parser
+
+
+def run(
+    analysis: Analysis[OptionsT, ItemT],
+    given: Mapping[str, Any],
+    out: Path,
+    *,
+    resume: bool = False,
+) -> list[Results[OptionsT, ItemT]]:
+    """Measure, store and draw; with several models each in a folder of its own in `out`.
+
+    Args:
+        analysis: the object.
+        given: options by name; those left out have their defaults.
+        out: the folder.
+        resume: go on with the run that it holds.
+
+    Raises:
+        PalscopeError: options, model, clips or folder cannot be used so.
+    """
+    models = given["model"]
+    models = [models] if isinstance(models, str) else list(dict.fromkeys(models))
+    names = [Path(model).name for model in models]
+    if len(set(names)) < len(names):
+        raise PalscopeError(f"two models are called alike ({', '.join(names)}); run them apart.")
+    every: list[Results[OptionsT, ItemT]] = []
+    for model, name in zip(models, names, strict=True):
+        options = options_of(analysis.options, {**given, "model": model})
+        folder = out if len(models) == 1 else out / name
+        every.append(_of_model(analysis, options, folder, resume))
+        gc.collect()
+    if len(models) > 1 and analysis.compare is not None and processes.place()[0] == 0:
+        save_figures(analysis.compare(every), out)
+    return every
+
+
+def measured(
+    analysis: Analysis[OptionsT, ItemT],
+    options: OptionsT,
+    model: HookedAudioModel,
+    items: Sequence[ItemT],
+    store: Run,
+) -> Results[OptionsT, ItemT]:
+    """Every table of the items, from the store as far as it has them."""
+    stored: dict[str, Mapping[str, Callable[[], Any]]] = {}
+    left_out: dict[str, str] = {}
+    work = Work(model, model.current_route, options, lambda table, name: stored[table][name]())
+    for table in analysis.tables:
+        if not table.when(options):
+            continue
+
+        def measure(item: ItemT, table: Any = table) -> Any:
+            (rows,) = table.measure(work, [item])
+            return rows
+
+        done = store.over(
+            items,
+            measure,
+            table=table.name,
+            key=lambda item: item.name,
+            item=analysis.item,
+            keys=table.keys,
+            content=lambda item: item.digest,
+        )
+        stored[table.name] = {name: partial(read_table, at) for name, at in done.shards.items()}
+        left_out |= done.left_out
+        items = [item for item in items if item.name in done.shards]
+    own = model.current_route if options.route is not None else None
+    route = "" if own is None else route_to_text(own)
+    name = Path(options.model).name
+    return Results(options, name, route, items, f"{analysis.item}s", stored, left_out)
+
+
+def save(analysis: Analysis[OptionsT, ItemT], results: Results[OptionsT, ItemT], out: Path) -> None:
+    """Write summaries and figures, and print the notes."""
+    for line in analysis.notes(results):
+        print(line)
+    for name, table in analysis.summaries(results).items():
+        table.to_csv(out / f"{name}.csv", index=False)
+    save_figures(analysis.figures(results), out)
+    left = f", {len(results.left_out)} left out" if results.left_out else ""
+    print(f"{len(results.items)} {analysis.item}(s) measured{left}; results in {out}")
+
+
+def save_figures(figures: Mapping[str, Figure], out: Path) -> None:
+    """Every figure by its name in the folder."""
+    for name, figure in figures.items():
+        figure.save(out / name)
+
+
+@dataclass(frozen=True)
+class Command(Generic[OptionsT]):
+    """A script that measures no items, but has options, errors and a place on the command line."""
+
+    name: str
+    options: type[OptionsT]
+    run: Callable[[OptionsT], None]
+
+    def main(self, doc: str | None = None, words: Sequence[str] | None = None) -> int:
+        """Run it; the exit code of its process."""
+        parser = ArgumentParser(
+            prog=f"{self.name}.py",
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_flags(parser, self.options)
+        given = vars(parser.parse_args(words))
+        return call(lambda: self.run(options_of(self.options, given)), given.get("out"))
+
+
+def _of_model(
+    analysis: Analysis[OptionsT, ItemT], options: OptionsT, out: Path, resume: bool
+) -> Results[OptionsT, ItemT]:
+    items = [analysis.prepare(options, item) for item in analysis.items(options)]
+    model = open_model(options)
+    record = run_record(
+        model,
+        config=deciding(options),
+        weights=weights_hashes(options.model, model),
+        seed=options.seed,
+        data=[each for value in values_of(options).values() for each in _files(value)],
+    )
+    store = Run.open(out, record, resume=resume)
+    results = measured(analysis, options, model, items, store)
+    if store.main:
+        save(analysis, results, out)
+    store.finish()
+    return results
+
+
+def _files(value: Any) -> list[Path]:
+    """The files of an option's value: of folders the clips' own hashes stand for them."""
+    several = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
+    return [each for each in several if isinstance(each, Path) and each.is_file()]
