@@ -22,8 +22,8 @@ of what differs). Pairs to which the
 model's own (greedy) answer is not right on both sides are measured and counted, but left out of the
 mean.
 
-Writes patching.parquet (every pair and cell), answers.parquet (the model's answers), effects.csv,
-moved.csv (in how many pairs the preferred one of the two answers moves), figures (HTML, PNG, SVG,
+Writes patching.parquet (every pair and cell), answers.parquet (the model's answers), controls.csv,
+effects.csv, moved.csv (in how many pairs the preferred one of the two answers moves), figures (HTML, PNG, SVG,
 and their numbers as CSV) and run.json. A run that was stopped goes on with --resume.
 """
 
@@ -195,9 +195,10 @@ def effects_of(results: PatchingResults) -> pd.DataFrame:
 
 
 def summaries(results: PatchingResults) -> dict[str, pd.DataFrame]:
-    """Effects; and in how many pairs the preferred one of the two answers moves."""
+    """Controls, effects, and in how many pairs the preferred one of the two answers moves."""
     rows: Any = used(results)
-    found = {"effects": effects_of(results)}
+    controls = check_controls(results.rows("patching"), metric=results.options.metric)
+    found = {"controls": controls, "effects": effects_of(results)}
     if rows["logit_diff"].notna().any():
         by = ["kind", *LABELS_OF_GRID[results.options.grid]]
         found["moved"] = answers_moved(rows, by)
