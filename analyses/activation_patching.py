@@ -23,8 +23,9 @@ model's own (greedy) answer is not right on both sides are measured and counted,
 mean.
 
 Writes patching.parquet (every pair and cell), answers.parquet (the model's answers), controls.csv,
-effects.csv, moved.csv (in how many pairs the preferred one of the two answers moves), figures (HTML, PNG, SVG,
-and their numbers as CSV) and run.json. A run that was stopped goes on with --resume.
+effects.csv, moved.csv (in how many pairs the preferred one of the two answers moves), figures
+(HTML, PNG, SVG, and their numbers as CSV) and run.json. A run that was stopped goes on with
+--resume.
 """
 
 from __future__ import annotations
@@ -171,7 +172,8 @@ def cells_of(work: Work[PatchingOptions], pair: Pair, inputs: dict[str, Any]) ->
 def right_pairs(results: PatchingResults) -> list[str]:
     """The pairs answered right on both sides."""
     both = results.rows("answers").groupby("pair", sort=False)["right"].all()
-    return list(both.index[both])
+    answered: Any = both
+    return list(answered.index[answered])
 
 
 def used(results: PatchingResults) -> pd.DataFrame:

@@ -260,11 +260,12 @@ def drawn(results: AttributionResults) -> dict[str, Any]:
 def told(results: AttributionResults) -> list[str]:
     """The checks in words."""
     tables = checks(results)
+    sums: Any = tables["completeness"]
     if len(results.items) == 1:
         return [
             f"{row.method}, {row.site}: attributions sum to {row.attribution:.2f}, the metric "
             f"differs by {row.difference:.2f} nats"
-            for row in tables["completeness"].itertuples()
+            for row in sums.itertuples()
             if row.method == TOGETHER
         ]
     return [

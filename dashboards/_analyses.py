@@ -106,7 +106,7 @@ def _box(*key: Any) -> list[Results[Any, Any]]:
 def widgets(analysis: Analysis[Any, Any]) -> tuple[tuple[str, Any], ...]:
     """A widget for each option that the page offers, and what they hold."""
     shown = [each for each in settings_of(analysis.options).values() if each.page]
-    values: dict[str, Any] = {each.name: each.default for each in shown} | analysis.on_page
+    values: dict[str, Any] = {each.name: each.default for each in shown} | dict(analysis.on_page)
     if not shown:
         return ()
     columns = st.columns(min(4, len(shown)))

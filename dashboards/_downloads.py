@@ -12,6 +12,7 @@ import streamlit as st
 from matplotlib.figure import Figure
 
 from palscope._statistics import plain
+from palscope.plots._figure import Figure as Description
 
 
 def offer(
@@ -56,3 +57,15 @@ def _picture(figure: Figure, ending: str) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format=ending, dpi=200)
     return file.getvalue()
+
+
+def show(figure: Description, name: str) -> None:
+    """Draw a figure on the page's own ground, light or dark, and offer its files.
+
+    Args:
+        figure: its description.
+        name: of the files, and unique on the page.
+    """
+    dark = st.context.theme.type == "dark"
+    st.plotly_chart(figure.screen(dark=dark), key=name, theme=None)
+    offer(name, figure.screen, figure.print, lambda: figure.data)

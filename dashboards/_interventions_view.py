@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 from _address import address_route
 from _analyses import Asked, widgets
+from _downloads import show
 from _models import OpenModel, open_model
 from _pairs import ChosenPair, choose_pair
 from _setup import choose_model

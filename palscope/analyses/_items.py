@@ -315,7 +315,7 @@ def _of_names(items: list[N], names: Sequence[str]) -> list[N]:
 
 def _refuse(options: Any, beside: str, *names: str) -> None:
     """An option that would do nothing is an error."""
-    known = settings_of(type(options))
+    known = settings_of(options.__class__)
     for name in names:
         if getattr(options, name) not in (known[name].default, None):
             raise OptionError(f"{known[name].flag} does not go with {beside}; leave it out.")

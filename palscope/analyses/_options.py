@@ -16,10 +16,11 @@ import argparse
 import dataclasses
 import math
 import types
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from palscope.errors import PalscopeError
 
@@ -196,11 +197,11 @@ def options_of(options: type[OptionsT], given: Namespace | Mapping[str, Any]) ->
     Raises:
         OptionError: one of them does nothing beside the others, or is too small.
     """
-    values = dict(given) if isinstance(given, Mapping) else dict(vars(given))
+    told: Mapping[str, Any] = vars(given) if isinstance(given, Namespace) else given
     known = settings_of(options)
     values = {
         name: tuple(value) if known[name].several else value
-        for name, value in values.items()
+        for name, value in told.items()
         if name in known
     }
     for name in values:
@@ -212,7 +213,7 @@ def options_of(options: type[OptionsT], given: Namespace | Mapping[str, Any]) ->
 
 def check_applies(options: Any, given: Collection[str]) -> None:
     """Raise `OptionError` for an option of those `given` that does nothing beside the others."""
-    known, values = settings_of(type(options)), values_of(options)
+    known, values = settings_of(_class(options)), values_of(options)
     for name in given:
         setting = known[name]
         if not setting.applies(values):
@@ -232,7 +233,7 @@ def words(options: Any) -> list[str]:
     """The command line's words that give these options: those that are no default."""
     found: list[str] = []
     values = values_of(options)
-    for setting in settings_of(type(options)).values():
+    for setting in settings_of(_class(options)).values():
         value = values[setting.name]
         if value == setting.default and not setting.required:
             continue
@@ -247,9 +248,9 @@ def words(options: Any) -> list[str]:
 def deciding(options: Any) -> dict[str, Any]:
     """The options that decide results, as plain data: the record's config."""
     values = values_of(options)
-    known = settings_of(type(options))
+    known = settings_of(_class(options))
     return {
-        name: [*map(_plain, value)] if isinstance(value, tuple) else _plain(value)
+        name: [*map(_plain, _several(value))] if isinstance(value, tuple) else _plain(value)
         for name, value in values.items()
         if name != "seed" and known[name].applies(values)  # the seed has a place of its own
     }
@@ -260,6 +261,10 @@ def count(text: str, least: int = 1) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) < least:
         raise ArgumentTypeError(f"{text}; give a whole number from {least}")
     return int(text)
+
+
+def _class(options: Any) -> type:
+    return options.__class__
 
 
 def _reader(setting: Setting) -> Callable[[str], Any]:
@@ -290,8 +295,7 @@ def _check(setting: Setting, value: Any) -> None:
             raise OptionError(
                 f"{setting.flag} {each}; give one of {', '.join(map(_word, setting.choices))}."
             )
-        small = setting.least is not None and isinstance(each, int | float)
-        if small and not each >= (setting.least or 0):
+        if setting.least is not None and each is not None and not each >= setting.least:
             raise OptionError(f"{setting.flag} {each}; give at least {setting.least:g}.")
 
 
@@ -303,7 +307,7 @@ def _help(setting: Setting) -> str:
 
 
 def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    return cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
 
 
 def _word(value: Any) -> str:

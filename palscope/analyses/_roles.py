@@ -16,7 +16,7 @@ def with_roles(results: Results[Any, AskedClip], table: str) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     for clip in results.items:
         rows = results.of_item(table, clip.name)
-        known = {clip.other: OTHER, clip.answer: RIGHT}
+        known: dict[Any, str] = {clip.other: OTHER, clip.answer: RIGHT}
         called = f"{clip.side} clip (“{clip.answer}”)" if clip.side else clip.name
         roles = [known.get(choice, REST) for choice in rows["choice"]]
         parts.append(rows.assign(clip=called, role=roles))

@@ -1,0 +1,193 @@
+"""What holds of every analysis, whatever it measures: one list, for those that come later too."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from palscope._routing import Route, route_to_text
+from palscope.analyses import Analysis, Results, analyses, main, run
+from palscope.analyses._command import parser_of
+from palscope.analyses._options import OptionError, options_of, settings_of, words
+from palscope.pairs import bundled_pairs
+from tests import tiny
+
+ANALYSES = analyses()
+
+SMALL: dict[str, dict[str, Any]] = {
+    "activation_patching": {"kind": ["first_digit"], "n": 2, "grid": "layers", "all_pairs": True},
+    "attention_knockout": {"kind": ["digit"], "n": 2, "width": 2, "stride": 2},
+    "attention_mass": {"n": 1},
+    "attribution": {"kind": ["digit"], "n": 2, "points": 2, "windows": 2, "orders": 1},
+    "leakage": {"n": 1, "windows": 2},
+    "logit_lens": {"n": 1},
+    "pathway_masking": {"n": 1},
+}
+"""Options with which each is done in a second or two, over several items."""
+
+OTHER_ROUTE = route_to_text(Route.pal(tiny.LAYERS, [0]))
+
+
+def test_every_analysis_is_held_to_this() -> None:
+    assert set(SMALL) == set(ANALYSES)
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of each analysis, made when it is first asked for."""
+    done: dict[str, tuple[Path, Results[Any, Any]]] = {}
+
+    def of(name: str) -> tuple[Path, Results[Any, Any]]:
+        if name not in done:
+            out = tmp_path_factory.mktemp(name)
+            (results,) = run(ANALYSES[name], small(name, checkpoint), out / "run")
+            done[name] = out / "run", results
+        return done[name]
+
+    return of
+
+
+def small(name: str, checkpoint: Path) -> dict[str, Any]:
+    return {"model": str(checkpoint), **SMALL[name]}
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Every table of a run, as it is stored."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_run_that_is_stopped_goes_on(
+    name: str, finished: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Stopped in its second item, and gone on with: the same bytes, and nothing done twice."""
+    whole, results = finished(name)
+    assert len(results.items) > 1
+    analysis, calls = ANALYSES[name], []
+
+    def stopped(work: Any, items: Sequence[Any]) -> Any:
+        calls.extend(item.name for item in items)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return analysis.tables[0].measure(work, items)
+
+    first, *others = analysis.tables
+    watched = replace(analysis, tables=[replace(first, measure=stopped), *others])
+    given = small(name, checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        run(watched, given, tmp_path / "run")
+    run(watched, given, tmp_path / "run", resume=True)
+    names = [item.name for item in results.items]
+    assert calls == [names[0], names[1], *names[1:]]
+    assert tables(tmp_path / "run") == tables(whole)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_another_config_or_route_is_refused(
+    name: str, finished: Any, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, results = finished(name)
+    before = tables(folder)
+    for other in (["--seed", "1"], ["--route", OTHER_ROUTE]):
+        given = [*words(results.options), "--out", str(folder), "--resume", *other]
+        assert main(ANALYSES[name], words=given) == 2
+        assert "holds a run with other settings" in capsys.readouterr().err
+    assert main(ANALYSES[name], words=[*words(results.options), "--out", str(folder)]) == 2
+    assert "go on with it by --resume" in capsys.readouterr().err
+    assert tables(folder) == before
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_screen_and_print_show_the_same(name: str, finished: Any) -> None:
+    folder, results = finished(name)
+    from tests.plots.contract import check_figure
+
+    figures = ANALYSES[name].figures(results)
+    assert figures
+    for stem, figure in figures.items():
+        check_figure(figure)
+        assert figure.caption.model == results.model and figure.caption.n <= len(results.items)
+        for ending in ("html", "png", "svg", "csv"):
+            assert (folder / f"{stem}.{ending}").stat().st_size > 100
+        stored: Any = pd.read_csv(folder / f"{stem}.csv")
+        assert len(stored) == len(figure.data) > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_command_line_says_what_the_options_hold(
+    name: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Words and options are each made from the other, and `--help` names every option once."""
+    analysis = ANALYSES[name]
+    options = options_of(analysis.options, small(name, checkpoint))
+    given = parser_of(analysis).parse_args([*words(options), "--out", "x"])
+    assert options_of(analysis.options, given) == options
+    with pytest.raises(SystemExit):
+        main(analysis, words=["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for setting in settings_of(analysis.options).values():
+        assert f"{setting.flag} " in said and len(setting.help) > 2
+        if setting.unit:
+            assert f"({setting.unit})" in said
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_option_that_would_do_nothing_is_refused(name: str, checkpoint: Path) -> None:
+    analysis = ANALYSES[name]
+    known = settings_of(analysis.options)
+    for setting in known.values():
+        for other, wanted in setting.only_with.items():
+            idle = [value for value in known[other].choices if value not in wanted]
+            value = setting.choices[0] if setting.choices else setting.default or 1
+            given = {"model": str(checkpoint), other: idle[0], setting.name: value}
+            with pytest.raises(OptionError, match=f"{setting.flag} only goes with"):
+                options_of(analysis.options, given)
+
+
+class OnPage:
+    """The page's host, with a tiny model and a bundled pair."""
+
+    def __init__(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "dashboards"))
+        import _analyses  # pyright: ignore[reportMissingImports]
+        import _models  # pyright: ignore[reportMissingImports]
+        import _pairs  # pyright: ignore[reportMissingImports]
+
+        pair = next(pair for pair in bundled_pairs() if pair.kind == "first_digit")
+        self.host, self.opened = _analyses, _models.open_model(str(checkpoint))
+        self.chosen = _pairs.ChosenPair(pair, pair.digest)
+
+    def asked(self, analysis: Analysis[Any, Any], **given: Any) -> Any:
+        route = self.opened.route
+        return self.host.Asked(analysis, self.opened, route, self.chosen, tuple(given.items()))
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if ANALYSES[n].takes is not None])
+def test_page_and_script_give_the_same_tables(
+    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = ANALYSES[name]
+    page = OnPage(checkpoint, monkeypatch)
+    quick = {key: tuple(v) if isinstance(v, list) else v for key, v in SMALL[name].items()}
+    quick = {key: v for key, v in quick.items() if settings_of(analysis.options)[key].page}
+    asked = page.asked(analysis, **(dict(analysis.on_page) | quick))
+    shown = asked.results()
+    command = shlex.split(asked.command)
+    assert command[:2] == ["python", f"analyses/{name}.py"]
+    given = command[2:]
+    given[given.index("--out") + 1] = str(tmp_path / "run")
+    assert main(analysis, words=given) == 0
+    for table in shown.stored:
+        stored = pd.read_parquet(tmp_path / "run" / f"{table}.parquet")
+        pd.testing.assert_frame_equal(
+            stored, shown.rows(table), check_dtype=False, check_categorical=False, rtol=0, atol=0
+        )
+    figures: Mapping[str, Any] = analysis.figures(shown)
+    for stem, figure in figures.items():
+        assert len(pd.read_csv(tmp_path / "run" / f"{stem}.csv")) == len(figure.data)
