@@ -233,7 +233,15 @@ class Line(_Series):
 
     @property
     def bands(self) -> list[slice]:
-        """The stretches that have a band."""
+        """The stretches that have a band: of two points at least."""
+        return [each for each in self._sure() if each.stop - each.start > 1]
+
+    @property
+    def alone(self) -> list[int]:
+        """The points whose interval is a bar: a band would have no width."""
+        return [each.start for each in self._sure() if each.stop - each.start == 1]
+
+    def _sure(self) -> list[slice]:
         if self.spread is None:
             return []
         return _stretches(self.drawn & self.spread.known, np.diff(self.n) != 0)

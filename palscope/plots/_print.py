@@ -134,6 +134,9 @@ def _line(axes: Any, panel: Panel, line: Line, order: float) -> None:
             x[band], sure.low[band], sure.high[band],
             color=colour, alpha=0.2, linewidth=0, zorder=order - 0.5,
         )  # fmt: skip
+    if line.alone:
+        sides = _sides(line.spread, line.y)[:, line.alone]
+        _error_bars(axes, x[line.alone], line.y[line.alone], colour, order, yerr=sides)
     _values(axes, line.spread, x, colour)
     places, values = ([np.nan if i is None else of[i] for i in line.order] for of in (x, line.y))
     axes.plot(
@@ -144,7 +147,7 @@ def _line(axes: Any, panel: Panel, line: Line, order: float) -> None:
 def _points(axes: Any, panel: Panel, points: Points, order: float) -> None:
     x, y, colour = panel.x.places(points.x), panel.y.places(points.y), points.look.colour()
     sides = {"xerr": _sides(points.x_spread, x), "yerr": _sides(points.spread, points.y)}
-    axes.errorbar(x, y, fmt="none", ecolor=colour, elinewidth=1, capsize=1.5, zorder=order, **sides)
+    _error_bars(axes, x, y, colour, order, **sides)
     axes.plot(x, y, linestyle="none", color=colour, zorder=order, **_marker(points.look, 1.4))
     _values(axes, points.spread, x, colour)
     _values(axes, points.x_spread, y, colour, across=True)
@@ -169,6 +172,11 @@ def _values(
     at, values = spread.each(places)
     x, y = (values, at) if across else (at, values)
     axes.plot(x, y, "o", color=colour, markersize=3.5, alpha=0.45, markeredgewidth=0, zorder=1.5)
+
+
+def _error_bars(axes: Any, x: Any, y: Any, colour: str, order: float, **sides: Any) -> None:
+    look = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 1.5, "zorder": order}
+    axes.errorbar(x, y, **look, **sides)
 
 
 def _sides(spread: Spread | None, middle: np.ndarray) -> Any:

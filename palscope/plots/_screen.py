@@ -143,6 +143,7 @@ class _Screen:
             y=[np.nan if i is None else line.y[i] for i in order],
             mode="lines+markers", connectgaps=False,
             line=self._stroke(line.look), marker=self._marker(line.look, 5),
+            error_y=_alone(line, colour),
             text=["" if i is None else _hover(panel, line, i) for i in order],
             hovertemplate="%{text}", **self._named(line.name), **at,
         )  # fmt: skip
@@ -299,10 +300,12 @@ def _shared(figure: Figure, which: int) -> bool:
 
 def _hover(panel: Panel, series: Line | Points | Bars, i: int) -> str:
     """What is said of a point: where it is, its number, how sure it is and of how many."""
-    where = series.hover[i] if series.hover else panel.x.name(series.x[i])
-    said = f"{_text(where)}: {series.y[i]:.4g}"
-    if series.spread is not None and series.spread.known[i]:
-        said += f" [{series.spread.low[i]:.4g}, {series.spread.high[i]:.4g}]"
+    place, number, sure = panel.x.name(series.x[i]), series.y[i], series.spread
+    if panel.y.categories and isinstance(series, Points):
+        place, number, sure = panel.y.name(series.y[i]), series.x[i], series.x_spread
+    said = f"{_text(series.hover[i] if series.hover else place)}: {number:.4g}"
+    if sure is not None and sure.known[i]:
+        said += f" [{sure.low[i]:.4g}, {sure.high[i]:.4g}]"
     return said + (f", n {series.n[i]}" if series.counts else "")
 
 
@@ -320,6 +323,16 @@ def _n_of_cells(heat: Heat) -> Any:
     """What is said of how many each cell is the mean of."""
     said = bool(heat.counts)
     return [[f", n {n:.0f}" if said else "" for n in row] for row in heat.n]
+
+
+def _alone(line: Line, colour: str) -> dict[str, Any] | None:
+    """Bars of the points that have no band."""
+    sides = _sides(line.spread, line.y, colour)
+    shown = [(i if i in line.alone else None) for i in line.order]
+    return sides and {
+        name: [np.nan if i is None else of[i] for i in shown] if name.startswith("array") else of
+        for name, of in sides.items()
+    }
 
 
 def _sides(spread: Spread | None, middle: Any, colour: str) -> dict[str, Any] | None:
