@@ -23,6 +23,8 @@ Scale = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
 _WRAP = 84
 """Letters of a line of the caption."""
+_PER_INCH = 14
+"""Letters that stand in an inch."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,15 @@ class Figure:
         texts = [said, self.note, BLANK if blank else ""]
         return [line for text in texts for line in textwrap.wrap(text, _WRAP)]
 
+    def upright(self, panel: Panel) -> str:
+        """The label of a panel's y axis, in lines that are no longer than the panel is tall."""
+        return _in_lines(panel.y.label, self.heights()[panel.row])
+
+    def beside(self, label: str) -> str:
+        """The label of colours, in lines that are no longer than their panels are tall."""
+        heats = {p.row for p in self.panels if any(heat.label == label for heat in p.heats)}
+        return _in_lines(label, sum(self.heights()[row] for row in heats))
+
     def widths(self) -> list[float]:
         """The width of each column of panels, in inches for print."""
         alone = self.grid[1] == 1
@@ -291,6 +302,11 @@ def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: f
         low, high = (low, low + 1) if least is not None else (high - 0.5, high + 0.5)
     room *= high - low
     return (low - room if least is None else low), (high + room if most is None else high)
+
+
+def _in_lines(text: str, inches: float) -> str:
+    width = round(_PER_INCH * inches)
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width))
 
 
 def _counted(counts: set[int]) -> str:

@@ -70,8 +70,11 @@ def _panel(axes: Any, figure: Figure, panel: Panel) -> None:
     below = _neighbour(figure, panel, 1, 0)
     beside = _neighbour(figure, panel, 0, -1)
     shown = (below is None or below.x != panel.x, beside is None or beside.y != panel.y)
-    _ticks(axes.xaxis, panel.x, figure.scale(panel.x), shown[0], turn=True)
-    _ticks(axes.yaxis, panel.y, figure.scale(panel.y), shown[1])
+    _ticks(axes.xaxis, panel.x, figure.scale(panel.x), turn=True)
+    _ticks(axes.yaxis, panel.y, figure.scale(panel.y))
+    axes.tick_params(labelsize="small", labelbottom=shown[0], labelleft=shown[1])
+    axes.set_xlabel(_text(panel.x.label) if shown[0] else "", fontsize="small")
+    axes.set_ylabel(_text(figure.upright(panel)) if shown[1] else "", fontsize="small")
     if panel.heats:
         axes.set_facecolor(BLANK_GROUND[0])
         axes.grid(visible=False)
@@ -82,9 +85,7 @@ def _neighbour(figure: Figure, panel: Panel, down: int, right: int) -> Panel | N
     return next((each for each in figure.panels if (each.row, each.column) == at), None)
 
 
-def _ticks(
-    axis: Any, of: Axis, scale: tuple[float, float], shown: bool, *, turn: bool = False
-) -> None:
+def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, turn: bool = False) -> None:
     axis.axes.set(**{f"{axis.axis_name}lim": scale})
     placed = named_ticks(of, scale)
     if placed is not None:
@@ -92,12 +93,6 @@ def _ticks(
         long = turn and max(map(_longest, labels), default=0) > 12
         turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
         axis.set_ticks(places, labels=[_text(label) for label in labels], **turned)
-    axis.set_tick_params(labelsize="small", **{_LABELS[axis.axis_name]: shown})
-    if shown:
-        axis.set_label_text(_text(of.label), fontsize="small")
-
-
-_LABELS = {"x": "labelbottom", "y": "labelleft"}
 
 
 # -- marks ----------------------------------------------------------------------------------------
@@ -229,7 +224,9 @@ def _colour_bars(paper: Paper, grid: Any, figure: Figure) -> None:
         signed = next(heat.signed for heat in panels[0].heats if heat.label == label)
         shown: Any = ScalarMappable(Normalize(low, high), cmap=SIGNED if signed else AMOUNT)
         beside = [grid[panel.row, panel.column] for panel in panels]
-        paper.colorbar(shown, ax=beside, label=_text(label))
+        bar = paper.colorbar(shown, ax=beside)
+        bar.set_label(_text(figure.beside(label)), fontsize="small")
+        bar.ax.tick_params(labelsize="small")
 
 
 def _text(text: str) -> str:

@@ -47,7 +47,11 @@ class _Screen:
             subplot_titles=[_text(titles.get(place, "")) for place in places],
         )
         self.drawn.update_annotations(font_size=13)
-        self.coloraxes = {label: f"coloraxis{i or ''}" for i, label in enumerate(_numbered(figure))}
+        # plotly's first has no number, its second is 2.
+        numbers = ["", *map(str, range(2, 2 + len(figure.colours())))]
+        self.coloraxes = {
+            label: f"coloraxis{i}" for label, i in zip(figure.colours(), numbers, strict=False)
+        }
         for panel in figure.panels:
             self._panel(panel)
         self._colour_bars()
@@ -87,7 +91,8 @@ class _Screen:
             "showgrid": not panel.heats, "automargin": True,
         }  # fmt: skip
         if shown:
-            settings["title"] = {"text": _text(axis.label), "font": {"size": 13}, "standoff": 6}
+            label = self.figure.upright(panel) if which == "y" else axis.label
+            settings["title"] = {"text": _text(label), "font": {"size": 13}, "standoff": 6}
         placed = named_ticks(axis, scale)
         if placed is not None:
             settings |= {"tickvals": placed[0], "ticktext": [_text(each) for each in placed[1]]}
@@ -251,7 +256,11 @@ class _Screen:
                         "cmin": low,
                         "cmax": high,
                         "colorbar": {
-                            "title": {"text": _text(label), "side": "right"},
+                            "title": {
+                                "text": _text(self.figure.beside(label)),
+                                "side": "right",
+                                "font": {"size": 12},
+                            },
                             "thickness": 14,
                             "y": (bottom + top) / 2,
                             "len": top - bottom,
@@ -266,27 +275,25 @@ class _Screen:
 
     def _around(self, tall: float) -> None:
         lines = self.figure.lines()
+        below = 62 + 15 * len(lines)
+        height = round(_PIXELS * tall) + 60 + below
         self.drawn.update_layout(
             template="plotly_dark" if self.dark else "plotly_white",
             barmode="overlay",
             modebar={"orientation": "v"},
-            height=round(_PIXELS * tall) + 122 + 15 * len(lines),
-            margin={"l": 60, "r": 20, "t": 60, "b": 62 + 15 * len(lines)},
+            height=height,
+            margin={"l": 60, "r": 20, "t": 60, "b": below},
             legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
             title={
                 "text": "<br>".join(map(_text, lines)),
                 "font": {"size": 11},
                 "x": 0.01,
                 "xanchor": "left",
-                "y": 0.01,
-                "yanchor": "bottom",
+                "y": (15 * len(lines) + 4) / height,
+                "yanchor": "top",
                 "yref": "container",
             },
         )
-
-
-def _numbered(figure: Figure) -> list[str]:
-    return [*figure.colours()]
 
 
 def _shared(figure: Figure, which: int) -> bool:
