@@ -168,12 +168,16 @@ def _of_model(
 ) -> Results[OptionsT, ItemT]:
     items = [analysis.prepare(options, item) for item in analysis.items(options)]
     model = open_model(options)
+    question = getattr(options, "question", None)
+    if question is not None:
+        model.processor.chat(question)  # an unusable one is no clip's fault
+    sounds = [getattr(item, "sound", None) for item in items]
     record = run_record(
         model,
         config=deciding(options),
         weights=weights_hashes(options.model, model),
         seed=options.seed,
-        data=[each for value in values_of(options).values() for each in _files(value)],
+        data=[each for value in (*values_of(options).values(), *sounds) for each in _files(value)],
     )
     store = Run.open(out, record, resume=resume)
     results = measured(analysis, options, model, items, store)
@@ -184,6 +188,6 @@ def _of_model(
 
 
 def _files(value: Any) -> list[Path]:
-    """The files of an option's value: of folders the clips' own hashes stand for them."""
+    """The files of an option's or an item's value; for a folder the clips in it stand."""
     several = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     return [each for each in several if isinstance(each, Path) and each.is_file()]

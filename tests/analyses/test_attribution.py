@@ -1,57 +1,24 @@
-"""The command `analyses/attribution.py`, on a tiny checkpoint and short clips."""
+"""Gradient attribution of pairs and its checks, on a tiny model."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
-from tests.analyses.conftest import call, open_script
+from tests.analyses.conftest import open_script
 
-
-@pytest.fixture
-def script() -> Any:
-    return open_script("attribution")
-
-
-@pytest.fixture
-def command(script: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*arguments: object) -> int:
-        return call(script, monkeypatch, *arguments)
-
-    return run
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        soundfile.write(tmp_path / f"{name}.wav", 0.1 * rng.normal(size=9600), 16_000)
-    table = tmp_path / "pairs.csv"
-    table.write_text(
-        "clean,corrupt,question,clean_answer,corrupt_answer\n"
-        "a.wav,b.wav,what?,one,two\n"
-        "b.wav,c.wav,what?,two,three\n",
-        encoding="utf-8",
-    )
-    return table
-
-
-FEW = ("--steps", 8, "--every", 2, "--windows", 3, "--random", 2)
+FEW = ("--points", 8, "--stride", 2, "--windows", 3, "--orders", 2)
+GRADIENTS, TOGETHER = "integrated gradients", "integrated gradients, all layers"
 
 
 @pytest.mark.slow
-def test_pairs_are_attributed_and_checked(
-    command: Any, script: Any, checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    out = tmp_path / "out"
-    arguments = ("--model", checkpoint, "--pairs", pairs, "--out", out, *FEW)
-    assert command(*arguments) == 0
+def test_pairs_are_attributed_and_checked(analyse: Callable[..., Path], own_pairs: Path) -> None:
+    script = open_script("attribution")
+    out = analyse("attribution", "--pairs", own_pairs, *FEW)
     table = pd.read_parquet(out / "attributions.parquet")
     assert table["pair"].nunique() == 2
     by_patching = table[table["method"] == script.PATCHING]
@@ -65,37 +32,22 @@ def test_pairs_are_attributed_and_checked(
     # 0.6 s in two steps, for two pairs: by layer (0 and 2 see both streams) and at the mel
     # spectrogram by two methods, at the connector's output, and in all layers of each stream.
     assert len(cells) == 2 * 2 * ((2 * 2 + 1) * 2 + 1 + 2)
-    assert set(cells.loc[cells["method"] == script.GRADIENTS, "layer"]) == {0, 2}
-    agreement = pd.read_csv(out / "agreement.csv")
-    best = agreement.set_index(["method", "site"])["pearson"]
-    assert best[script.GRADIENTS, "audio_state"] > 0.9
-    assert best[script.TOGETHER, "audio_state"] > 0.9
-    curves = pd.read_parquet(out / "curves.parquet")
-    assert curves["order"].nunique() == 4 + 2
-    for stem in ("scatter", "agreement_by_layer", "deletion_insertion", "map_000_a_b"):
-        found = [path.name for path in out.iterdir() if path.stem == stem]
-        assert len(found) == 4, (stem, sorted(path.name for path in out.iterdir()))
-    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["finished"]
-
-    def again(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("a finished pair was measured again")
-
-    monkeypatch.setattr(script, "attribution_patching", again)
-    monkeypatch.setattr(script, "activation_patching", again)
-    monkeypatch.setattr(script, "deletion_insertion", again)
-    assert command(*arguments, "--resume") == 0
+    assert set(cells.loc[cells["method"] == GRADIENTS, "layer"]) == {0, 2}
+    best = pd.read_csv(out / "agreement.csv").set_index(["method", "site"])["pearson"]
+    assert best[GRADIENTS, "audio_state"] > 0.9 and best[TOGETHER, "audio_state"] > 0.9
+    assert pd.read_parquet(out / "curves.parquet")["order"].nunique() == 4 + 2
 
 
 def test_against_silence_the_log_probability_counts(
-    command: Any, script: Any, checkpoint: Path, pairs: Path, tmp_path: Path
+    analyse: Callable[..., Path], own_pairs: Path
 ) -> None:
-    out = tmp_path / "out"
-    given = ("--pairs", pairs, "--against", "silence", "--n", 1, "--out", out, *FEW)
-    assert command("--model", checkpoint, *given) == 0
+    given = ("--pairs", own_pairs, "--against", "silence", "--n", 1, "--check", "deletion", *FEW)
+    out = analyse("attribution", *given)
+    assert not (out / "cells.parquet").exists()
     curves = pd.read_parquet(out / "curves.parquet")
     ends = curves[(curves["curve"] == "deletion") & (curves["order"] == "attention mass")]
     ends = ends.set_index("step")["logprob"]
     complete = pd.read_csv(out / "completeness.csv")
     # From silence to the clip: the same difference, whatever it is shared out over.
-    whole = complete[complete["method"] == script.TOGETHER]["difference"]
+    whole = complete[complete["method"] == TOGETHER]["difference"]
     np.testing.assert_allclose(whole, ends[0] - ends[3], atol=1e-4)
