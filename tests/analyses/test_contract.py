@@ -17,6 +17,7 @@ from palscope.analyses._command import parser_of
 from palscope.analyses._options import OptionError, options_of, settings_of, words
 from palscope.pairs import bundled_pairs
 from tests import tiny
+from tests.plots.reading import agree
 
 ANALYSES = analyses()
 
@@ -106,12 +107,10 @@ def test_another_config_or_route_is_refused(
 @pytest.mark.parametrize("name", SMALL)
 def test_screen_and_print_show_the_same(name: str, finished: Any) -> None:
     folder, results = finished(name)
-    from tests.plots.contract import check_figure
-
     figures = ANALYSES[name].figures(results)
     assert figures
     for stem, figure in figures.items():
-        check_figure(figure)
+        agree(figure)
         assert figure.caption.model == results.model and figure.caption.n <= len(results.items)
         for ending in ("html", "png", "svg", "csv"):
             assert (folder / f"{stem}.{ending}").stat().st_size > 100

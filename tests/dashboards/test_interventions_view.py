@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import soundfile
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
@@ -21,19 +17,15 @@ from palscope._connectors import ConnectorConfig
 from palscope._models import turns
 from palscope._routing import Route, route_to_text
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
+from palscope.analyses import sides
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
-from palscope.evaluation._asked import labelled_questions
 from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
-from palscope.interventions import Sound
 from palscope.interventions._apply import in_force
 from palscope.measures import _choices as choices
-from palscope.measures._knockout import attention_knockout, sliding_windows, text_to_audio
-from palscope.measures._metrics import Answers
 from palscope.pairs import bundled_pairs
 from tests import tiny
 from tests.dashboards.conftest import OTHER, captions, figures, quiet, saved
-from tests.scripts import run_script
 
 PAIR = next(pair for pair in bundled_pairs() if pair.kind == "first_digit")
 
@@ -64,10 +56,10 @@ def go(page: AppTest) -> AppTest:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "drawn"),
+    ("analysis", "drawn"),
     [
         ("patching", 1),
-        ("knockout", 1),
+        ("knockout", 5),
         ("masking", 1),
         ("injection depth", 1),
         ("audio queries", 1),
@@ -76,10 +68,10 @@ def go(page: AppTest) -> AppTest:
         ("leakage", 2),
     ],
 )
-def test_every_experiment_runs_when_asked_and_not_before(
-    open_page: Callable[..., AppTest], experiment: str, drawn: int
+def test_every_analysis_runs_when_asked_and_not_before(
+    open_page: Callable[..., AppTest], analysis: str, drawn: int
 ) -> None:
-    page = open_page(experiment=experiment)
+    page = open_page(analysis=experiment)
     quiet(page)
     assert len(figures(page)) == 2 and not page.dataframe  # the two clips alone
     go(page)
@@ -92,34 +84,17 @@ def test_every_experiment_runs_when_asked_and_not_before(
     assert len(figures(page)) == 2
 
 
-@pytest.mark.parametrize("grid", ["layers × time", "streams × layers", "layers × heads"])
-def test_every_grid_is_patched_under_its_controls(
-    open_page: Callable[..., AppTest], grid: str
-) -> None:
-    page = open_page()
-    page.selectbox(key="grid").set_value(grid).run()
+def test_an_option_greys_where_it_does_nothing(open_page: Callable[..., AppTest]) -> None:
+    """And an address carries what is chosen."""
+    page = open_page(**{"activation_patching-grid": "streams"})
+    quiet(page)
+    assert page.selectbox(key="activation_patching-grid").value == "streams"
+    assert not page.selectbox(key="activation_patching-site").disabled
+    assert page.number_input(key="activation_patching-step").disabled
     go(page)
     quiet(page)
-    assert any("self-patch 0" in c and "full-patch 1" in c for c in captions(page))
-
-
-def test_the_table_is_the_measure_s(open_page: Callable[..., AppTest], checkpoint: Path) -> None:
-    route = Route.pal(tiny.LAYERS, [1])
-    model = load(checkpoint)
-    page = open_page(experiment="knockout", route=route_to_text(Route.pal(tiny.LAYERS, [0])))
-    page.selectbox(key="cut").set_value("stretch by stretch").run()
-    shown: Any = go(page).dataframe[0].value
-    quiet(page)
-    answers = Answers.of(model.processor, PAIR.clean_answer, PAIR.corrupt_answer)
-    segments = {each.name: Sound(each.start, each.end) for each in PAIR.segments}
-    windows = [*sliding_windows(tiny.LAYERS, 3, 3), range(tiny.LAYERS)]
-    assert model.current_route != route
-    with model.route(Route.pal(tiny.LAYERS, [0])):
-        edges = text_to_audio(model.current_route, readers=("text",), segments=segments)
-        inputs = model.inputs(PAIR.question, PAIR.clean)
-        wanted: Any = attention_knockout(model, inputs, edges, windows, answers=answers)
-    for column in ("logprob_change", "kl"):
-        assert shown[column].tolist() == pytest.approx(wanted[column].tolist(), abs=1e-4)
+    assert any("self-patch 0" in said for said in captions(page))
+    assert "--grid streams" in page.code[-1].value and "--step" not in page.code[-1].value
 
 
 def test_an_answer_that_is_wrong_is_said(open_page: Callable[..., AppTest]) -> None:
@@ -149,7 +124,7 @@ def test_masking_shows_the_candidates_of_both_clips(
     open_page: Callable[..., AppTest], checkpoint: Path
 ) -> None:
     route = Route.pal(tiny.LAYERS, [0, 1])
-    page = go(open_page(experiment="masking", route=route_to_text(route)))
+    page = go(open_page(analysis="masking", route=route_to_text(route)))
     quiet(page)
     shown: Any = page.dataframe[0].value
     digits = LABELS["speech"]
@@ -163,7 +138,7 @@ def test_masking_shows_the_candidates_of_both_clips(
             with model.model.routed(left):
                 asked = Asked([clip.samples], PAIR.question, list(digits))
                 (wanted,) = rank(ModelAnswerer(model.model, model.processor), [asked])
-            found = logprobs(shown, side=side, masked=masked, way="reroute")
+            found = logprobs(shown, clip=f"{PAIR.name} {side}", masked=masked, way="reroute")
             assert list(found.index) == list(digits)
             assert found.tolist() == pytest.approx(wanted.logprobs, abs=1e-4)
     drawn = figures(page)[-1]
@@ -173,17 +148,13 @@ def test_masking_shows_the_candidates_of_both_clips(
 
 
 def test_other_answers_than_the_demo_s_are_candidates_by_themselves() -> None:
-    from _experiments import Asked as OfPage  # pyright: ignore[reportMissingImports]
-    from _pairs import ChosenPair  # pyright: ignore[reportMissingImports]
-
-    unknown: Any = None
     for answers, wanted in (
         (("two", "nine"), LABELS["speech"]),
         (("two", "dog"), ("two", "dog")),
         (("a cat", "dog"), ("a cat", "dog")),
     ):
         pair = replace(PAIR, clean_answer=answers[0], corrupt_answer=answers[1])
-        assert OfPage(unknown, unknown, ChosenPair(pair, ""), ()).candidates == wanted
+        assert sides(pair)[0].choices == wanted
 
 
 @pytest.mark.parametrize("of", ["pal", "plits"])
@@ -194,7 +165,7 @@ def test_depths_are_those_of_the_route(
         "pal": (checkpoint, Route.pal(tiny.LAYERS)),
         "plits": (plits_checkpoint, Route.plits(tiny.LAYERS)),
     }[of]
-    page = go(open_page(folder, experiment="injection depth"))
+    page = go(open_page(folder, analysis="injection depth"))
     quiet(page)
     shown: Any = page.dataframe[0].value
     placements = rerouted_depths(route)
@@ -211,7 +182,7 @@ def test_a_sweep_does_not_keep_the_model_from_others(
     open_page: Callable[..., AppTest], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two placements the model is free; during one it is not."""
-    page = open_page(experiment="injection depth")
+    page = open_page(analysis="injection depth")
     import _models  # pyright: ignore[reportMissingImports]
 
     opened = _models.open_model(str(checkpoint))
@@ -247,78 +218,19 @@ def test_what_the_weights_cannot_serve_is_said(
 ) -> None:
     route = Route.lal(tiny.LAYERS)
     folder = saved(route, tmp_path / "lal", ConnectorConfig.for_route(route))
-    page = open_page(folder, experiment="audio queries")
+    page = open_page(folder, analysis="audio queries")
     quiet(page)
     with pytest.raises(AssertionError, match="no input projector"):
         quiet(go(page))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["patching", "knockout"])
-def test_the_command_runs(
-    open_page: Callable[..., AppTest], experiment: str, tmp_path: Path
+def test_an_analysis_of_one_s_own_is_on_the_page(
+    open_page: Callable[..., AppTest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = go(open_page(experiment=experiment))
-    done = call(page, tmp_path / "run")
-    # The tiny model may answer no pair right, which the script says; anything else is a fault.
-    assert done.returncode == 0 or "answers no pair right" in done.stderr, done.stderr
-    assert (tmp_path / "run" / "run.json").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("experiment", "file", "columns"),
-    [
-        ("masking", "masking.parquet", ["way", "masked"]),
-        ("injection depth", "{model}/answers.parquet", ["placement"]),
-        ("audio queries", "{model}/answers.parquet", ["placement"]),
-    ],
-)
-def test_the_command_gives_the_page_s_numbers(
-    open_page: Callable[..., AppTest],
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    experiment: str,
-    file: str,
-    columns: list[str],
-) -> None:
-    """The script asks about one clip; the page, about a pair with that clip and that question."""
-    clips = {"clean.wav": PAIR.clean, "corrupt.wav": PAIR.corrupt}
-    answers = (PAIR.clean_answer, PAIR.corrupt_answer)
-    lines = ["path,domain,label"]
-    for (name, clip), answer in zip(clips.items(), answers, strict=True):
-        soundfile.write(tmp_path / name, clip.samples, clip.sample_rate, subtype="FLOAT")
-        lines.append(f"{name},speech,{answer}")
-    manifest = tmp_path / "clips.csv"
-    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (_, item), *_ = labelled_questions(manifest)
-
-    open_page()  # puts the page's modules on the path
-    import _interventions_view  # pyright: ignore[reportMissingImports]
-    from _pairs import ChosenPair  # pyright: ignore[reportMissingImports]
-
-    chosen = ChosenPair(replace(PAIR, question=item.question), "for this test")
-    monkeypatch.setattr(_interventions_view, "choose_pair", lambda: chosen)
-    page = go(open_page(experiment=experiment))
+    source = (Path(__file__).parents[2] / "analyses" / "leakage.py").read_text(encoding="utf-8")
+    own = tmp_path / "mine.py"
+    own.write_text(source.replace('title="leakage"', 'title="mine"'), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["attention.py", str(own)])
+    page = go(open_page(analysis="mine"))
     quiet(page)
-    shown: Any = page.dataframe[0].value
-    quick = [] if experiment == "masking" else ["--seconds", "1", "--repeats", "1"]
-    done = call(page, tmp_path / "run", "--manifest", str(manifest), *quick)
-    assert done.returncode == 0, done.stderr
-    stored: Any = pd.read_parquet(tmp_path / "run" / file.format(model=checkpoint.name))
-    rows = stored[stored.filter(regex="^(clip|item)$").iloc[:, 0].str.endswith("clean.wav")]
-    assert len(rows) > 3
-    shown = shown.drop_duplicates([*columns, "side", "choice"])  # one route, several families
-    for row in rows.to_dict("records"):
-        found = logprobs(shown, side="clean", **{name: row[name] for name in columns})
-        margin = found[PAIR.clean_answer] - found.drop(PAIR.clean_answer).max()
-        assert margin == pytest.approx(row["margin"], abs=1e-3), row
-        assert found.idxmax() == row["best"]
-
-
-def call(page: AppTest, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command that the page shows."""
-    words = [*shlex.split(page.code[-1].value), *more]
-    words[words.index("--out") + 1] = str(out)
-    return run_script(*words[1:])
+    assert len(figures(page)) == 2 + 2
