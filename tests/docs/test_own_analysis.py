@@ -54,9 +54,7 @@ def test_it_runs_resumes_and_refuses(file: Path, checkpoint: Path, tmp_path: Pat
     assert "(layers) (default: 10)" in " ".join(run("--help").stdout.split())
 
 
-def test_it_is_on_the_page(
-    file: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_on_the_page(file: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DASHBOARDS))
     monkeypatch.setattr("sys.argv", ["attention.py", str(file)])
 
