@@ -74,9 +74,8 @@ class Heat:
 
     @property
     def counts(self) -> set[int]:
-        """Of how many the numbers are means; nothing where none is a mean."""
-        counts = {int(each) for each in self.n[~np.isnan(self.values)]}
-        return set() if counts <= {1} else counts
+        """Of how many the numbers are means; 1 where none is a mean."""
+        return {int(each) for each in self.n[~np.isnan(self.values)]}
 
     @property
     def even(self) -> bool:

@@ -203,10 +203,8 @@ class Figure:
     def title(self, panel: Panel) -> str:
         """A panel's title: with its n where panels differ in it, with its sum where it has one."""
         parts = [panel.title] if panel.title else []
-        if (
-            len({frozenset(each.counts) for each in self.panels if each.counts}) > 1
-            and panel.counts
-        ):
+        differ = {frozenset(each.counts) for each in self.panels if each.counts}
+        if len(differ) > 1 and panel.counts:
             parts.append(_counted(panel.counts))
         return ", ".join(parts) + "".join(_sum(heat) for heat in panel.heats)
 
@@ -214,7 +212,7 @@ class Figure:
         """What stands under the figure."""
         said = str(self.caption)
         counts = {n for panel in self.panels for n in panel.counts}
-        if counts - {self.caption.n}:
+        if counts not in ({1}, {self.caption.n}, set()):
             said += f" ({_counted(counts)} at a point)"
         blank = any(np.isnan(heat.values).any() for p in self.panels for heat in p.heats)
         texts = [said, self.note, BLANK if blank else ""]

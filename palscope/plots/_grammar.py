@@ -197,9 +197,8 @@ class _Series:
 
     @property
     def counts(self) -> set[int]:
-        """Of how many the numbers are means; nothing where none is a mean."""
-        counts = {int(each) for each in self.n[self.drawn]}
-        return set() if counts <= {1} else counts
+        """Of how many the numbers are means; 1 where none is a mean."""
+        return {int(each) for each in self.n[self.drawn]}
 
     def reach(self, x: Axis, y: Axis) -> Reach:
         sure = np.zeros(0) if self.spread is None else self.spread.reach

@@ -313,7 +313,7 @@ def _hover(panel: Panel, series: Line | Points | Bars, i: int) -> str:
     said = f"{_text(series.hover[i] if series.hover else place)}: {number:.4g}"
     if sure is not None and sure.known[i]:
         said += f" [{sure.low[i]:.4g}, {sure.high[i]:.4g}]"
-    return said + (f", n {series.n[i]}" if series.counts else "")
+    return said + (f", n {series.n[i]}" if series.counts - {1} else "")
 
 
 def _cells(panel: Panel, heat: Heat) -> list[list[str]]:
@@ -328,7 +328,7 @@ def _cells(panel: Panel, heat: Heat) -> list[list[str]]:
 
 def _n_of_cells(heat: Heat) -> Any:
     """What is said of how many each cell is the mean of."""
-    said = bool(heat.counts)
+    said = bool(heat.counts - {1})
     return [[f", n {n:.0f}" if said else "" for n in row] for row in heat.n]
 
 

@@ -1,4 +1,4 @@
-"""Figures of attributions draw the table's numbers, on axes with names and units."""
+"""Figures of attributions show the table's numbers, on axes with names and units."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import pytest
 
 from palscope._statistics import Values
 from palscope.audio import Waveform
-from palscope.plots import _attribution as drawing
+from palscope.plots import Caption, Figure, Spectrogram
+from palscope.plots import _attribution as figures
 
-figures: Any = drawing
+from .reading import agree
+
+CAPTION = Caption("pal", "pair a", 1, "pairs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def waveform() -> Waveform:
     samples = np.random.default_rng(0).normal(size=9600).astype(np.float32) * 0.1
     return Waveform(samples, 16_000, "noise")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def attributions() -> pd.DataFrame:
     """60 mel frames of 4 bins; 6 frames in layers 0 and 2, 2 summaries in layers 0 to 3."""
     rng = np.random.default_rng(1)
@@ -43,55 +46,59 @@ def attributions() -> pd.DataFrame:
     return table.assign(attribution=rng.normal(size=len(table)))
 
 
-def test_attributions_stand_under_the_spectrogram(
-    attributions: pd.DataFrame, waveform: Waveform
-) -> None:
-    screen = figures.heat_map(attributions, waveform)
-    spectrogram, mel, frames, summary = screen.data
-    assert spectrogram.z.shape == (80, 60)
-    whole: Any = attributions
-    values = whole[whole["site"] == "mel"]["attribution"].to_numpy().reshape(60, 4)
-    np.testing.assert_allclose(mel.z, values.T)
-    assert mel.x[0] == pytest.approx(-0.005) and mel.x[-1] == pytest.approx(0.595)
+def titles(figure: Figure) -> list[str]:
+    return [figure.title(panel) for panel in figure.panels[1:]]
+
+
+def test_attributions_stand_under_the_spectrogram(attributions: Any, waveform: Waveform) -> None:
+    figure = figures.heat_map(attributions, waveform, caption=CAPTION)
+    sound, mel, frames, summary = figure.panels
+    assert isinstance(sound.marks[0], Spectrogram)
+    (bins,), (of_frames,), (of_summary,) = mel.heats, frames.heats, summary.heats
+    values = attributions[attributions["site"] == "mel"]["attribution"].to_numpy()
+    np.testing.assert_allclose(bins.values, values.reshape(60, 4).T)
+    assert (bins.x[0], bins.x[-1]) == pytest.approx((-0.005, 0.595))
     # A layer that does not see the stream is left blank.
-    own = whole[whole["stream"] == "frames"]["attribution"].to_numpy().reshape(2, 6)
-    np.testing.assert_allclose(frames.z, [own[0], [np.nan] * 6, own[1]])
-    np.testing.assert_allclose(frames.x, np.arange(7) / 10)
-    assert summary.z.shape == (4, 2) and list(summary.x) == pytest.approx([0, 0.3, 0.6])
-    for trace in (mel, frames, summary):
-        assert trace.zmax == -trace.zmin == pytest.approx(np.nanmax(np.abs(trace.z)))
-    titles = [note.text for note in screen.layout.annotations]
-    # Each layer and token on its own: their effects overlap, and have no sum.
-    assert titles[1:3] == ["attribution to the mel spectrogram", "attribution to frames by layer"]
-    path = whole.assign(path=whole["site"].eq("mel").astype(int), difference=7.0)
-    titles = [note.text for note in figures.heat_map(path, waveform).layout.annotations]
-    assert titles[1] == f"attribution to the mel spectrogram: {np.nansum(mel.z):.2f} of 7.00 nats"
-    assert titles[2] == f"attribution to frames by layer: {np.nansum(frames.z):.2f} of 7.00 nats"
+    own = attributions[attributions["stream"] == "frames"]["attribution"].to_numpy().reshape(2, 6)
+    np.testing.assert_allclose(of_frames.values, [own[0], [np.nan] * 6, own[1], [np.nan] * 6])
+    assert list(of_frames.x) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert of_summary.values.shape == (4, 2) and list(of_summary.x) == pytest.approx([0, 0.3, 0.6])
+    # Streams share a scale; a bin of the spectrogram is worth something else.
+    both = np.concatenate([of_frames.values.ravel(), of_summary.values.ravel()])
+    for heat, shown in ((bins, bins.values), (of_frames, both), (of_summary, both)):
+        most = np.nanmax(np.abs(shown))
+        assert figure.colours()[heat.label] == pytest.approx((-most, most))
+    assert [panel.y.label for panel in figure.panels] == ["frequency (kHz)"] * 2 + ["layer"] * 2
+    assert summary.x.label == "time (s)" and figure.scale(summary.x) == (0, 0.6)
+    agree(figure)
+
+
+def test_only_cells_of_one_path_have_a_sum(attributions: Any, waveform: Waveform) -> None:
+    names = ["the mel spectrogram", "frames by layer", "summary by layer"]
+    plain = [f"attribution to {name} (nats)" for name in names]
+    # Each layer and token on its own: their effects overlap.
+    assert titles(figures.heat_map(attributions, waveform, caption=CAPTION)) == plain
+    path = attributions.assign(path=attributions["site"].eq("mel").astype(int), difference=7.0)
+    figure = figures.heat_map(path, waveform, caption=CAPTION)
+    sums = [np.nansum(panel.heats[0].values) for panel in figure.panels[1:]]
+    said = [f"{name}: {total:.2f} of 7.00 in all" for name, total in zip(plain, sums, strict=True)]
+    assert titles(figure) == said
     # A path a layer: no more one difference than of single cells.
     layers = path.assign(path=path["layer"].fillna(9))
-    titles = [note.text for note in figures.heat_map(layers, waveform).layout.annotations]
-    assert titles[2] == "attribution to frames by layer"
-    paper = figures.heat_map_paper(attributions, waveform)
-    axes = [each for each in paper.axes if each.get_title(loc="left")]
-    labels = [each.get_ylabel() for each in axes]
-    assert labels == ["frequency (kHz)", "frequency (kHz)", "layer", "layer"]
-    assert axes[-1].get_xlabel() == "time (s)" == screen.layout.xaxis4.title.text
-    drawn = axes[2].collections[0].get_array()
-    np.testing.assert_allclose(np.ma.filled(drawn, np.nan), frames.z)
-    assert [each.get_ylabel() for each in paper.axes][-1] == "attribution (nats)"
+    assert titles(figures.heat_map(layers, waveform, caption=CAPTION))[1:] == plain[1:]
 
 
 def test_ticks_of_the_mel_spectrogram_are_at_its_own_bins(
-    attributions: pd.DataFrame, waveform: Waveform
+    attributions: Any, waveform: Waveform
 ) -> None:
-    axis = figures.heat_map(attributions, waveform).layout.yaxis2
-    # Bins at 500, 1000, 1500 and 2000 Hz.
-    ticks = dict(zip(axis.ticktext, axis.tickvals, strict=True))
-    assert (ticks["0.5"], ticks["1"], ticks["2"]) == (0, 1, 3)
+    axis = figures.heat_map(attributions, waveform, caption=CAPTION).panels[1].y
+    ticks = {label: place for place, label in axis.ticks}
+    assert ticks == {"0.5": 0, "1": 1, "2": 3}  # bins of 500, 1000, 1500 and 2000 Hz
+    untold = attributions.assign(hz=np.nan)
+    assert figures.heat_map(untold, waveform, caption=CAPTION).panels[1].y.label == "mel bin"
 
 
-@pytest.fixture
-def cells() -> pd.DataFrame:
+def test_attributions_against_exact_patching() -> None:
     rows = [
         {"pair": pair, "method": method, "site": site, "stream": stream, "layer": layer}
         | {"place": "0.00 to 0.30 s", "attribution": x, "effect": 2 * x + shift}
@@ -100,53 +107,49 @@ def cells() -> pd.DataFrame:
         for site, stream, layer in (("audio_state", "frames", 3), ("encoder_output", None, None))
         for x in (-1.0, 0.5)
     ]
-    return pd.DataFrame(rows)
-
-
-def test_attributions_against_exact_patching(cells: pd.DataFrame) -> None:
-    screen = figures.scatter(cells)
-    points = [trace for trace in screen.data if trace.mode == "markers"]
-    assert {trace.name for trace in points} == {"audio state, frames", "encoder output"}
-    first = points[0]
-    np.testing.assert_allclose(first.x, [-1, 0.5, -1, 0.5])
-    np.testing.assert_allclose(first.y, [-2, 1, -1, 2])
-    assert first.text[0] == "a, 0.00 to 0.30 s, layer 3"
-    line = next(trace for trace in screen.data if trace.mode == "lines")
-    np.testing.assert_allclose([line.x, line.y], [[-1, 0.5]] * 2)
-    assert screen.layout.xaxis.title.text == "attribution (nats)"
-    assert screen.layout.yaxis.title.text == "effect of exact patching (nats)"
-    paper = figures.scatter_paper(cells)
-    assert [axes.get_title() for axes in paper.axes] == ["one way", "another"]
-    drawn = np.concatenate([dots.get_offsets() for dots in paper.axes[0].collections])
-    assert len(drawn) == 8 and [-1.0, -2.0] in drawn.tolist()
-    assert paper.axes[0].get_ylabel() == "effect of exact patching (nats)"
+    figure = figures.scatter(pd.DataFrame(rows), caption=CAPTION)
+    assert [panel.x.label for panel in figure.panels] == ["one way (nats)", "another (nats)"]
+    marks: Any = figure.panels[0].marks
+    state, encoder, same = marks
+    assert [state.name, encoder.name] == ["audio state, frames", "encoder output"]
+    np.testing.assert_allclose([state.x, state.y], [[-1, 0.5, -1, 0.5], [-2, 1, -1, 2]])
+    assert (
+        state.hover[0] == "a, 0.00 to 0.30 s, layer 3" and encoder.hover[0] == "a, 0.00 to 0.30 s"
+    )
+    np.testing.assert_allclose([same.x, same.y], [[-1, 0.5]] * 2)
+    assert figure.panels[0].y.label == "effect of exact patching (nats)"
+    apart = pd.DataFrame(rows).assign(effect=9.0)
+    assert len(figures.scatter(apart, caption=CAPTION).panels[0].marks) == 2
+    agree(figure)
 
 
 def test_correlation_by_layer() -> None:
     depth = pd.DataFrame(
         {
-            "method": "one way",
+            "method": ["one way"] * 3 + ["another"],
             "stream": "frames",
-            "layer": [3, 0],
-            "spearman": [0.9, 0.2],
-            "spearman_low": [0.8, np.nan],
-            "spearman_high": [0.95, np.nan],
-            "spearman_values": [Values(), Values((0.1, 0.3))],
-            "size": [4.0, 0.1],
+            "layer": [3, 0, 9, 6],
+            "pairs": 2,
+            "spearman": [0.9, 0.2, 0.5, 0.4],
+            "spearman_low": [0.8, np.nan, 0.4, 0.3],
+            "spearman_high": [0.95, np.nan, 0.6, 0.5],
+            "spearman_values": [Values(), Values((0.1, 0.3)), Values(), Values()],
+            "size": [4.0, 0.1, 2.0, 3.0],
         }
     )
-    band, pairs, line, size = figures.by_layer(depth).data
-    # where pairs are too few for an interval, each one's
-    assert list(pairs.x) == [0, 0] and list(pairs.y) == [0.1, 0.3]
-    assert list(size.y) == [0.1, 4.0]
-    assert list(line.x) == [0, 3] and list(line.y) == [0.2, 0.9]
-    assert list(band.y) == [0.95, 0.8] and line.name == "frames, one way"
-    axes, below = figures.by_layer_paper(depth).axes
-    np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), [0.2, 0.9])
-    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.1, 0.3])
-    np.testing.assert_allclose(below.get_lines()[0].get_ydata(), [0.1, 4.0])
-    assert below.get_xlabel() == "layer" and "rank" in axes.get_ylabel()
-    assert below.get_ylabel() == "mean effect\n(nats)"
+    figure = figures.by_layer(depth, caption=CAPTION)
+    above, below = figure.panels
+    lines = {line.name: line for line in above.marks}
+    line = lines["frames, one way"]
+    assert line.x == [0, 3, 6, 9] and line.order == [0, 1, None, 3]
+    np.testing.assert_allclose(line.y, [0.2, 0.9, np.nan, 0.5])
+    assert line.spread.values[0] == (0.1, 0.3) and line.alone == [1, 3]
+    assert line.look.slot == "frames" and line.look.dash != lines["frames, another"].look.dash
+    (size,) = below.marks
+    assert list(size.y) == [0.1, 4.0, 3.0, 2.0] and below.y.label == "mean effect (nats)"
+    assert above.x == below.x and "rank" in above.y.label and above.y.limits == (-1.05, 1.05)
+    assert "n 2" in figure.lines()[0]
+    agree(figure)
 
 
 def test_deletion_and_insertion() -> None:
@@ -157,17 +160,14 @@ def test_deletion_and_insertion() -> None:
         for curve in ("deletion", "insertion")
         for share in (1.0, 0.0, 0.5)
     ]
-    bands = pd.DataFrame(rows)
-    screen = figures.curves(bands)
-    lines = [trace for trace in screen.data if trace.mode == "lines+markers"]
-    assert [trace.name for trace in lines if trace.showlegend] == ["gradients", "random"]
-    assert list(lines[0].x) == [0, 0.5, 1] and list(lines[0].y) == [0, -0.5, -1]
-    assert screen.layout.xaxis2.title.text == "share of the clip inserted"
-    assert screen.layout.yaxis.title.text == "log-probability of the answer (nats)"
-    paper = figures.curves_paper(bands)
-    assert [axes.get_xlabel() for axes in paper.axes] == [
+    figure = figures.curves(pd.DataFrame(rows), caption=CAPTION)
+    gradients, random = figure.panels[0].marks
+    assert gradients.x == [0, 0.5, 1] and list(gradients.y) == [0, -0.5, -1]
+    assert gradients.bands == [slice(0, 3)] and list(random.y) == [0, -1, -2]
+    assert (random.look.slot, random.look.dash) == ("grey", "dash")
+    assert [panel.x.label for panel in figure.panels] == [
         "share of the clip deleted",
         "share of the clip inserted",
     ]
-    np.testing.assert_allclose(paper.axes[1].get_lines()[1].get_ydata(), [0, -1, -2])
-    assert len(paper.axes[0].collections) == 2
+    assert figure.panels[0].y.label == "log-probability of the answer (nats)"
+    agree(figure)

@@ -1,4 +1,4 @@
-"""Knockout's figures draw the effects, on axes with names and units."""
+"""Knockout's figures show the effects, on axes with names and units."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palscope.plots import Caption, Line, Panel, Rule
 from palscope.plots import _knockout as figures
 
-knockout: Any = figures
+from .reading import agree
+
+CAPTION = Caption("pal", "2 questions", 8)
 WINDOWS = ((0, 1), (2, 3), (0, 3))
 
 
@@ -46,53 +49,64 @@ def effects() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_lines_are_the_effects_of_the_sliding_windows(effects: Any) -> None:
-    screen = knockout.effect_by_depth(effects)
-    lines = [trace for trace in screen.data if trace.name]
-    assert {line.name for line in lines} == {
-        "frames",
-        "summary",
-        "all audio",
-        "text (control)",
-        "summary → frames",
-        "summary → summary",
+def lines_of(panel: Panel) -> dict[str, Line]:
+    return {mark.name: mark for mark in panel.marks if isinstance(mark, Line)}
+
+
+def test_lines_are_the_effects_of_the_sliding_windows(effects: pd.DataFrame) -> None:
+    figure = figures.effect_by_depth(effects, caption=CAPTION)
+    panels = {(panel.row, panel.column): panel for panel in figure.panels}
+    assert [list(lines_of(panels[row, 0])) for row in range(3)] == [
+        ["all audio", "frames", "summary", "text (control)"],
+        ["frames"],
+        ["summary → frames", "summary → summary"],
+    ]
+    text = panels[0, 0]
+    lines = lines_of(text)
+    summary = lines["summary"]
+    assert summary.x == [0.5, 2.5] and list(summary.y) == [-1, -3]
+    assert summary.hover == ("layers 0 to 1", "layers 2 to 3") and summary.bands
+    levels = [mark for mark in text.marks if isinstance(mark, Rule) and mark.look.dash == "dot"]
+    assert [level.at for level in levels] == [-9] * 4
+    assert {level.look.slot for level in levels} == {line.look.slot for line in lines.values()}
+    assert [panels[row, 0].y.label for row in range(3)] == [
+        f"{reader}\nchange of the answer's log-probability (nats)"
+        for reader in ("all text reads", "the last token reads", "sound reads")
+    ]
+    assert [figure.title(panels[0, column]) for column in (0, 1)] == ["sound, n 7", "music, n 1"]
+    assert "n 1 to 7" in figure.lines()[0] and figure.note == "Dotted: cut in all layers."
+    agree(figure)
+
+
+def test_streams_keep_their_colours_and_what_is_odd_is_dashed(effects: pd.DataFrame) -> None:
+    panels = figures.effect_by_depth(effects, caption=CAPTION).panels
+    looks = {name: line.look for panel in panels for name, line in lines_of(panel).items()}
+    told = {name: (look.slot, look.dash) for name, look in looks.items()}
+    assert told == {
+        "frames": ("frames", "solid"),
+        "summary": ("summary", "solid"),
+        "all audio": ("green", "solid"),
+        "text (control)": ("text", "dash"),
+        "summary → frames": ("frames", "dash"),
+        "summary → summary": ("summary", "solid"),
     }
-    assert len(lines) == 14  # seven a group
-    for line in lines:
-        assert list(line.x) == [0.5, 2.5]
-    summary = next(line for line in lines if line.name == "summary")
-    assert list(summary.y) == [-1, -3]
-    shown = [line.name for line in lines if line.showlegend]
-    assert len(shown) == len(set(shown)) == 6
-    levels = [shape for shape in screen.layout.shapes if shape.line.dash == "dot"]
-    assert len(levels) == 14 and {shape.y0 for shape in levels} == {-9}
-    titles = [note.text for note in screen.layout.annotations]
-    assert titles[:2] == ["all text reads<br>sound, 7 clips", "all text reads<br>music, 1 clip"]
-    assert screen.layout.yaxis.title.text == "change of the answer's<br>log-probability (nats)"
-    assert "layers" in screen.layout.xaxis5.title.text
-    fills = [trace for trace in screen.data if trace.fill == "toself"]
-    assert len(fills) == 14 and max(fills[0].y) == 0.5 and min(fills[0].y) == -10
 
 
-def test_the_print_shows_the_same(effects: Any) -> None:
-    figure = knockout.effect_by_depth_paper(effects, "flipped")
-    assert len(figure.axes) == 6
-    first = figure.axes[0]
-    assert first.get_ylabel() == "share of answers\nthat change"
-    assert "layers" in figure.axes[-1].get_xlabel()
-    assert first.get_title() == "all text reads\nsound, 7 clips"
-    drawn = [line for line in first.get_lines() if len(line.get_xdata()) == 2]
-    frames = next(line for line in drawn if list(line.get_ydata()) == [0, -2])
-    assert list(frames.get_xdata()) == [0.5, 2.5]
-    levels = [line for line in first.get_lines() if line.get_linestyle() == ":"]
-    assert [set(line.get_ydata()) for line in levels] == [{-9}] * 4
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "summary → frames" in named and named[-1] == "dotted: cut in all layers"
+def test_a_line_breaks_at_a_window_that_was_not_cut(effects: pd.DataFrame) -> None:
+    more = pd.concat(
+        [effects, effects[effects["first_layer"] == 2].assign(first_layer=4, last_layer=5)]
+    )
+    gap = more[~((more["pathway"] == "frames") & more["first_layer"].eq(2))]
+    lines = lines_of(figures.effect_by_depth(gap, "flipped", caption=CAPTION).panels[0])
+    assert lines["frames"].order == [0, None, 2] and lines["summary"].order == [0, 1, 2]
 
 
-def test_windows_of_one_width_have_no_level(effects: Any) -> None:
+def test_windows_of_one_width_have_no_level(effects: pd.DataFrame) -> None:
     sliding = effects[effects["last_layer"] - effects["first_layer"] == 1]
-    assert not knockout.effect_by_depth(sliding).layout.shapes
+    figure = figures.effect_by_depth(sliding, "flipped", caption=CAPTION)
+    rules = [mark for panel in figure.panels for mark in panel.marks if isinstance(mark, Rule)]
+    assert {rule.at for rule in rules} == {0} and not figure.note
+    assert figure.panels[0].y.label == "all text reads\nshare of answers that change"
 
 
 @pytest.fixture
@@ -104,20 +118,18 @@ def segments() -> pd.DataFrame:
     ]
     return (
         pd.DataFrame(rows)
+        .assign(n=4)
         .sample(frac=1, random_state=1)
         .sort_values("segment", ascending=False, kind="stable")
     )
 
 
-def test_stretches_stand_in_their_order_and_windows_bottom_first(segments: Any) -> None:
-    (heat,) = knockout.segments_by_depth(segments).data
-    np.testing.assert_array_equal(heat.z, [[-1, -2, -6], [0, 3, 4]])
-    assert list(heat.y) == ["second", "first"]
-    assert list(heat.x) == ["0 to 1", "2 to 3", "0 to 3"]
-    assert (heat.zmin, heat.zmax) == (-6, 6)
-    figure = knockout.segments_by_depth_paper(segments)
-    axes, bar = figure.axes
-    np.testing.assert_array_equal(axes.images[0].get_array(), [[-1, -2, -6], [0, 3, 4]])
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["second", "first"]
-    assert axes.get_xlabel() == "layers that are cut"
-    assert "nats" in bar.get_ylabel()
+def test_stretches_stand_downwards_in_their_order_and_windows_rightwards(segments: Any) -> None:
+    (panel,) = figures.segments_by_depth(segments, caption=CAPTION).panels
+    figure = figures.segments_by_depth(segments, caption=CAPTION)
+    (shown,) = agree(figure)
+    np.testing.assert_array_equal(shown["heats"][0], [[0, 3, 4], [-1, -2, -6]])
+    assert panel.y.categories == ("first", "second")  # upwards
+    assert panel.x.categories == ("0 to 1", "2 to 3", "0 to 3")
+    assert figure.colours() == {"change of the answer's log-probability (nats)": (-6, 6)}
+    assert panel.x.title == "layers that are cut" and panel.counts == {4}

@@ -1,15 +1,16 @@
-"""Masking's figures draw the accuracies and their intervals, in per cent."""
+"""Masking's figure shows the accuracies and their intervals, in per cent."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pandas as pd
 import pytest
 
+from palscope.plots import Caption
 from palscope.plots import _masking as figures
 
-masking: Any = figures
+from .reading import agree
+
+CAPTION = Caption("pal", "2 questions", 24)
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def scores() -> pd.DataFrame:
             "domain": domain,
             "way": way,
             "masked": masked,
-            "n": 12,
+            "n": 24 if domain == "all" else 12,
             "accuracy": 0.9 - 0.3 * place - (0.1 if way == "reroute" else 0),
             "low": 0.05,
             "high": 0.95,
@@ -32,41 +33,30 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_bars_are_accuracies_with_their_intervals(scores: Any) -> None:
-    screen = masking.accuracy_by_domain(scores)
-    bars = {(bar.name, bar.xaxis): bar for bar in screen.data}
-    assert len(bars) == 6
-    frames = bars["frames masked", "x"]
-    assert list(frames.y) == pytest.approx([60, 60, 60])
-    assert list(bars["frames masked", "x2"].y) == pytest.approx([50, 50, 50])
-    assert list(frames.error_y.array) == pytest.approx([35] * 3)
-    assert list(frames.error_y.arrayminus) == pytest.approx([55] * 3)
-    assert sum(bool(bar.showlegend) for bar in screen.data) == 3
-    assert screen.layout.yaxis.title.text == "accuracy (%)"
-    assert list(screen.layout.xaxis.ticktext) == [
-        "sound<br>12 clips",
-        "music<br>12 clips",
-        "all domains<br>12 clips",
-    ]
-    chance = [shape.y0 for shape in screen.layout.shapes]
-    assert chance == pytest.approx([10, 100 / 12, 10] * 2)
-    # No two bars of a panel stand in one place.
-    places = [x for (_, panel), bar in bars.items() if panel == "x" for x in bar.x]
-    assert len(set(places)) == 9
+def test_bars_are_accuracies_with_their_intervals(scores: pd.DataFrame) -> None:
+    figure = figures.accuracy_by_domain(scores, caption=CAPTION)
+    knocked, rerouted = figure.panels
+    assert "knockout" in knocked.title and "reroute" in rerouted.title
+    bars = {bar.name: bar for bar, _, _ in knocked.bars()}
+    assert list(bars) == ["nothing masked", "frames masked", "summary masked"]
+    assert list(bars["frames masked"].y) == pytest.approx([60] * 3)
+    assert list(rerouted.bars()[1][0].y) == pytest.approx([50] * 3)
+    sure = bars["frames masked"].spread
+    assert sure is not None and (sure.low[0], sure.high[0]) == pytest.approx((5, 95))
+    assert knocked.y.label == "accuracy (%)"
+    assert knocked.x.categories == ("sound\nn 12", "music\nn 12", "all domains\nn 24")
+    assert figure.lines() == ["pal · 2 questions · 24 clips (n 12 to 24 at a point)"]
+    slots = {name: bar.look.slot for name, bar in bars.items()}
+    assert list(slots.values()) == ["grey", "frames", "summary"]  # as everywhere
+    assert len({bar.look.hatch for bar in bars.values()}) == 3
+    rules = [mark for mark in knocked.marks if isinstance(mark, figures.Rule)]
+    assert [rule.at for rule in rules] == pytest.approx([10, 100 / 12, 10])
+    assert rules[1].ends == pytest.approx((0.55, 1.45))
+    assert figure.data is scores and scores["accuracy"].max() < 1
+    agree(figure)
 
 
-def test_the_print_shows_the_same(scores: Any) -> None:
-    figure = masking.accuracy_by_domain_paper(scores)
-    knocked, rerouted = figure.axes
-    assert [round(bar.get_height()) for bar in knocked.patches] == [90] * 3 + [60] * 3 + [30] * 3
-    assert [round(bar.get_height()) for bar in rerouted.patches] == [80] * 3 + [50] * 3 + [20] * 3
-    assert knocked.get_ylabel() == "accuracy (%)"
-    assert "knockout" in knocked.get_title() and "reroute" in rerouted.get_title()
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert set(named) == {"nothing masked", "frames masked", "summary masked", "chance"}
-
-
-def test_one_way_has_one_panel(scores: Any) -> None:
+def test_one_way_has_one_panel(scores: pd.DataFrame) -> None:
     one = scores[scores["way"] == "reroute"]
-    assert len(masking.accuracy_by_domain_paper(one).axes) == 1
-    assert len(masking.accuracy_by_domain(one).data) == 3
+    (panel,) = figures.accuracy_by_domain(one, caption=CAPTION).panels
+    assert panel.title == figures.TITLES["reroute"]

@@ -1,4 +1,4 @@
-"""Figures of activation patching draw the effects, with intervals, baselines and controls."""
+"""Figures of activation patching show the effects, with intervals, baselines and controls."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palscope._statistics import Values
+from palscope.plots import Caption
 from palscope.plots import _patching as figures
 
-# The plotting libraries are typed in part only.
-patching: Any = figures
+from .reading import agree
 
+CAPTION = Caption("pal", "pairs: first_digit", 9, "pairs")
 PLACES = ("first digit", "silence")
 NOTE = "denoising, logit_diff"
 
@@ -35,106 +37,103 @@ def by_site() -> pd.DataFrame:
 
 @pytest.fixture
 def by_layer() -> pd.DataFrame:
-    table = effects(layer=[0.0, 3.0], place=list(PLACES))
-    # Nothing stands at the silence in the upper window.
+    """Nothing stands at the silence in the middle window; the baseline is of one pair there."""
+    table = effects(layer=[0.0, 3.0, 6.0], place=list(PLACES))
     table = table[(table["layer"] != 3) | (table["place"] != "silence")]
     return table.assign(last_layer=table["layer"] + 2)
 
 
-def traces(figure: Any) -> dict[str, Any]:
-    return {trace.name: trace for trace in figure.data if trace.name}
-
-
 def test_sites_stand_side_by_side_with_intervals_and_baseline(by_site: Any) -> None:
-    figure = patching.effects_by_site(by_site, NOTE)
-    found = traces(figure)
-    assert list(found) == [
-        "waveform (the sound itself)",
-        "audio state, all layers",
-        "waveform (the sound itself), random clip",
-        "audio state, all layers, random clip",
-    ]
-    state = found["audio state, all layers"]
+    figure = figures.effects_by_site(by_site, caption=CAPTION, note=NOTE)
+    (panel,) = figure.panels
+    waveform, state, _, other, *rules = panel.marks
+    assert [waveform.name, state.name] == ["waveform (the sound itself)", "audio state, all layers"]
     np.testing.assert_allclose(state.y, [0, 0.1])
-    np.testing.assert_allclose(np.array(state.error_y.array, dtype=float), 0.04)
-    np.testing.assert_allclose(np.array(state.error_y.arrayminus, dtype=float), 0.02)
-    assert np.round(state.x).tolist() == [0, 1]
-    np.testing.assert_allclose(found["audio state, all layers, random clip"].y, -0.05)
-    assert figure.layout.xaxis.ticktext == PLACES
-    assert figure.layout.yaxis.title.text == "share of the difference restored"
-    assert figure.layout.annotations[0].text == NOTE
-    axes = patching.effects_by_site_paper(by_site, NOTE).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(PLACES)
-    drawn = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
-    np.testing.assert_allclose(np.array(drawn["audio state, all layers"], dtype=float), [0, 0.1])
-    assert axes.get_ylabel() == "share of the difference restored"
+    np.testing.assert_allclose([state.spread.low, state.spread.high], [[-0.02, 0.08], [0.04, 0.14]])
+    np.testing.assert_allclose(other.y, -0.05)
+    assert other.look.hollow and other.look.slot == state.look.slot
+    assert other.hover == ("first digit, random clip", "silence, random clip")
+    assert np.round(state.x).tolist() == [0, 1] and panel.x.categories == PLACES
+    assert len({x for each in panel.marks[:4] for x in each.x}) == 8  # none hides another
+    assert [rule.at for rule in rules] == [0, 1]
+    assert panel.y.title == "share of the difference restored"
+    assert figure.lines()[1:] == [f"{NOTE}; hollow: random clip"]
+    assert figure.data is by_site
+    agree(figure)
 
 
 def test_maps_leave_blank_where_nothing_stands(by_layer: Any) -> None:
-    expected = [[0, 0.1], [0.2, np.nan]]
-    figure = patching.effect_map(by_layer, "place", NOTE)
-    np.testing.assert_allclose(np.array(figure.data[0].z, dtype=float), expected)
-    assert list(figure.data[0].x) == list(PLACES) and list(figure.data[0].y) == ["0–2", "3–5"]
-    assert figure.data[0].zmin == -figure.data[0].zmax == -0.2
-    assert figure.layout.yaxis.title.text == "layers, patched together"
-    axes = patching.effect_map_paper(by_layer, "place", NOTE).axes[0]
-    image = axes.get_images()[0].get_array()
-    np.testing.assert_allclose(np.ma.filled(image, np.nan), expected)
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["0–2", "3–5"]
+    figure = figures.effect_map(by_layer, "place", caption=CAPTION, note=NOTE)
+    (panel,) = figure.panels
+    expected = [[0, 0.1], [0.2, np.nan], [0.4, 0.5]]
+    (shown,) = agree(figure)
+    np.testing.assert_allclose(shown["heats"][0], expected)
+    assert panel.x.categories == PLACES and panel.y.categories == ("0–2", "3–5", "6–8")
+    assert panel.y.title == "layers, patched together"
+    assert figure.colours() == {"share of the difference restored": (-0.5, 0.5)}
+    assert panel.counts == {9}
+
+
+def test_what_is_next_to_nothing_looks_so(by_layer: Any) -> None:
+    nothing = by_layer.assign(effect=1e-6)
+    figure = figures.effect_map(nothing, "place", caption=CAPTION)
+    assert figure.colours() == {figures.EFFECT: (-0.05, 0.05)}
 
 
 def test_heads_are_a_map_of_layers_and_heads() -> None:
     table = effects(layer=[0.0, 1.0, 2.0], head=[0.0, 1.0])
-    figure = patching.effect_map(table, "head")
-    assert np.array(figure.data[0].z).shape == (3, 2)
-    assert list(figure.data[0].x) == ["0", "1"] and figure.layout.yaxis.title.text == "layer"
-    assert figure.layout.xaxis.title.text == "head"
-    patching.effect_map_paper(table, "head")
+    (panel,) = figures.effect_map(table, "head", caption=CAPTION).panels
+    assert panel.x.categories == ("0", "1") and panel.y.categories == ("0", "1", "2")
+    assert (panel.x.title, panel.y.title) == ("head", "layer")
 
 
 def test_lines_have_bands_and_a_dotted_baseline(by_layer: Any) -> None:
-    figure = patching.effect_lines(by_layer, "place", NOTE)
-    found = traces(figure)
-    np.testing.assert_allclose(found["first digit"].y, [0, 0.2])
-    np.testing.assert_allclose(found["first digit"].x, [0, 3])
-    assert found["first digit, random clip"].line.dash == "dot"
-    bands = [trace for trace in figure.data if trace.fill == "toself"]
-    assert len(bands) == 2  # of the patches, not of the baseline
-    assert max(bands[0].y) == pytest.approx(0.24) and min(bands[0].y) == pytest.approx(-0.02)
-    axes = patching.effect_lines_paper(by_layer, "place", NOTE).axes[0]
-    drawn = {line.get_label(): line for line in axes.get_lines()}
-    np.testing.assert_allclose(drawn["first digit"].get_ydata(), [0, 0.2])
-    assert "random clip" in drawn and len(axes.collections) == 2
-    assert axes.get_xlabel() == "layer, first of 3 patched together"
+    figure = figures.effect_lines(by_layer, "place", caption=CAPTION, note=NOTE)
+    marks: Any = figure.panels[0].marks
+    digit, silence, other, *_ = marks
+    np.testing.assert_allclose(digit.y, [0, 0.2, 0.4])
+    assert digit.x == [0, 3, 6] and digit.bands == [slice(0, 3)]
+    assert silence.order == [0, None, 2]  # not through the layer in which there is none
+    assert other.look.dash == "dot" and other.look.slot == digit.look.slot and not other.bands
+    assert other.hover[1] == "first digit, layer 3, random clip"
+    assert figure.panels[0].x.title == "layer, first of 3 patched together"
+    assert figure.lines()[1:] == [f"{NOTE}; dotted: random clip"]
+    assert list(figure.legend()) == list(PLACES)
+    agree(figure)
+
+
+def test_a_baseline_of_few_pairs_is_drawn_without_them() -> None:
+    table = effects(layer=[0.0, 1.0], place=["sound"])
+    few = table.assign(low=np.nan, high=np.nan, n=2, values=[Values((0.1, 0.2))] * len(table))
+    line, other, *_ = figures.effect_lines(few, "place", caption=CAPTION).panels[0].marks
+    assert line.spread.values[0] == (0.1, 0.2) and other.spread is None
 
 
 def test_from_a_layer_up_is_said_on_the_axis(by_layer: Any) -> None:
-    up = by_layer.assign(last_layer=5.0)
-    assert (
-        patching.effect_lines(up, "place").layout.xaxis.title.text == "patched from this layer up"
+    up = by_layer.assign(last_layer=8.0)
+    lines, cells = (
+        draw(up, "place", caption=CAPTION).panels[0]
+        for draw in (figures.effect_lines, figures.effect_map)
     )
-    assert list(patching.effect_map(up, "place").data[0].y) == ["0", "3"]
+    assert lines.x.title == cells.y.title == "patched from this layer up"
+    assert cells.y.categories == ("0", "3", "6")
 
 
-def test_streams_have_their_own_colours() -> None:
+def test_streams_have_their_own_colours_and_no_baseline_is_said_where_there_is_none() -> None:
     table = effects(layer=[0.0, 1.0], stream=["summary", "frames"])
-    found = traces(patching.effect_lines(table, "stream"))
-    assert found["frames"].line.color == "#0072B2" and found["summary"].line.color == "#D55E00"
+    figure = figures.effect_lines(table[table["run"] != "other"], "stream", caption=CAPTION)
+    slots = {mark.name: mark.look.slot for mark in figure.panels[0].marks if mark.name}
+    assert slots == {"summary": "summary", "frames": "frames"}
+    assert not figure.note and len(figure.panels[0].marks) == 4
 
 
 def test_the_note_states_controls_and_pairs_left_out(by_site: Any) -> None:
     controls = pd.DataFrame(
         {"control": ["self", "full"], "expected": [0.0, 1.0], "worst": [2e-6, 0.0]}
     )
-    note = patching.note(by_site, controls, 12, False, "noising", "kl")
-    for said in (
-        "noising, kl",
-        "9 of 12 pairs",
-        "3 not answered",
-        "self-patch 0",
-        "2e-06",
-        "full",
-        "-0.05",
-    ):
-        assert said in note
-    assert "all pairs" in patching.note(by_site, controls, 9, True, "noising", "kl")
+    note = figures.note(by_site, controls, 12, False, "noising", "kl")
+    assert note == (
+        "noising, kl; 9 of 12 pairs (3 not answered right are left out); self-patch 0 (worst pair "
+        "off by 2e-06), full-patch 1 (worst pair off by 0), random clip -0.05 to -0.05"
+    )
+    assert "all pairs" in figures.note(by_site, controls, 9, True, "noising", "kl")
