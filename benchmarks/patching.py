@@ -162,18 +162,18 @@ class Sweep:
     def bare(self, compiled: bool = False) -> Callable[[], None]:
         """The engine's arithmetic: its layers on as many rows, tokens and keys."""
         ran: list[tuple[int, int, int, int]] = []
-        original = ResumedRun._layer
+        original = ResumedRun.layer
 
         def noted(run: Any, index: int, hidden: Tensor, *rest: Any) -> Tensor:
             keys = run.columns_of(index).keys.shape[1]
             ran.append((index, *hidden.shape[:2], keys))
             return original(run, index, hidden, *rest)
 
-        ResumedRun._layer = noted  # type: ignore[method-assign]
+        ResumedRun.layer = noted  # type: ignore[method-assign]
         try:
             self.engine()
         finally:
-            ResumedRun._layer = original  # type: ignore[method-assign]
+            ResumedRun.layer = original  # type: ignore[method-assign]
         language_model = self.bare_layers
         config = language_model.config
         inputs = [self._layer_arguments(*each) for each in ran]

@@ -24,8 +24,8 @@ from palscope._models import (
 )
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.checkpoints import with_revision
-from palscope._models.decoder import AudioTaps
 from palscope._models.memory import check_fits
+from palscope._models.parts import AudioTaps
 from palscope._models.processor import AudioProcessor
 from palscope._models.scoring import answer, prompt_batch
 from palscope._published import unread_prefixes

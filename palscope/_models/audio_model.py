@@ -21,10 +21,12 @@ from palscope._finite import all_finite, cause
 from palscope._models.cache import AudioCache
 from palscope._models.cache_names import INSTALLED, AudioOutput, only_cache
 from palscope._models.clips import AudioClips
-from palscope._models.decoder import AudioTaps, DecoderRun
+from palscope._models.decoder import DecoderRun
 from palscope._models.encoding import Encoding
 from palscope._models.families import family_of, rotary_switch
+from palscope._models.gathering import spread
 from palscope._models.generation import AudioGeneration
+from palscope._models.parts import AudioTaps
 from palscope._models.rerouting import Rerouting
 from palscope._models.stamps import stamp_identity
 from palscope._models.turns import Turns, in_turn
@@ -348,14 +350,17 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             clips=audio,
             cache=cache,
             checkpointing=self._checkpoints(),
-            hidden_states=[] if output_hidden_states else None,
+            inputs=[] if output_hidden_states else None,
             cuts=self.current_cuts,
             watches=self.turns.values("watched attention"),
         )
         with self.running(run):
             hidden, columns = run(input_ids)
-        if run.hidden_states is not None:
-            run.hidden_states.append(hidden)
+        hidden_states: Any = None
+        if run.inputs is not None:
+            residual = run.family.residual
+            entered = (residual(self.text_config, state) for state, _ in run.inputs)
+            hidden_states = (*entered, hidden)
         at = columns - (layout.width - new)
         loss = logits = None
         if labels is not None:
@@ -369,9 +374,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
         return AudioOutput(
             loss=loss,
             logits=cast(Any, logits),
-            hidden_states=None
-            if run.hidden_states is None
-            else cast(Any, tuple(run.hidden_states)),
+            hidden_states=hidden_states,
             **cast(Any, {INSTALLED: cache}),
         )
 
@@ -525,12 +528,7 @@ def _at_columns(
     columns: Int[Tensor, "batch running"],
     width: int,
 ) -> Float[Tensor, "batch columns d_model"]:
-    """`hidden` spread over `width` columns, zeros where none of it stands.
-
-    What stands left of the first column is dropped.
-    """
+    """`hidden` spread over `width` columns, zeros where none of it stands."""
     if columns.shape[1] == width and bool((columns >= 0).all()):
         return hidden
-    spread = hidden.new_zeros(hidden.shape[0], width + 1, hidden.shape[2])
-    at = torch.where(columns < 0, width, columns).to(hidden.device)[..., None].expand_as(hidden)
-    return spread.scatter(1, at, hidden)[:, :width]
+    return spread(hidden, columns, width)

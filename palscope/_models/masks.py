@@ -2,13 +2,151 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from palscope._models.devices import device_of
+from palscope._models.families import sliding_window
+from palscope._routing import LayerColumns, TokenLayout
 from palscope.errors import HookError, PalscopeError
+
+EdgeCut = Callable[
+    [
+        int,
+        Int[Tensor, "batch queries"],
+        Int[Tensor, "batch keys"],
+        Bool[Tensor, "batch queries keys"],
+    ],
+    Bool[Tensor, "batch heads queries keys"] | None,
+]
+"""Says which edges of attention a layer must not use; None where it may use all.
+
+It gets the layer, its queries and keys (columns of the layout) and which of the keys the queries
+see. `heads` may be 1, for all of them.
+"""
+
+
+@dataclass
+class LayerMasks:
+    """The masks of one run, each made once for the layers that share it.
+
+    Attributes:
+        decoder: the Hugging Face decoder.
+        layout: all columns so far.
+        frame_readers: `Route.frame_readers`.
+        cuts: attention edges that are taken away.
+    """
+
+    decoder: Any
+    layout: TokenLayout
+    frame_readers: str
+    cuts: tuple[EdgeCut, ...]
+    _made: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    _seen: dict[Any, Tensor] = field(default_factory=dict[Any, Tensor])
+
+    def of(
+        self,
+        index: int,
+        columns: LayerColumns,
+        running: Int[Tensor, "batch running"],
+        hidden: Tensor,
+    ) -> Any:
+        """A layer's mask in the form that the decoder's attention implementation takes.
+
+        Args:
+            index: the layer.
+            columns: those that meet in it; layers that share them, by identity, share a mask.
+            running: its queries.
+            hidden: its sequence.
+        """
+        window = sliding_window(self.decoder.config, index)
+        device = device_of(self.decoder.layers[index]) or hidden.device
+        key = (id(columns), window, device)
+        if self.cuts and (edges := self._cut_edges(index, running, columns, window)) is not None:
+            left = without(self._visible(running, columns, window), edges, running, index)
+            return in_kind(left, self._attention, hidden.dtype, device)
+        if key not in self._made:
+            self._made[key] = self._uncut_mask(running, columns, window, hidden.dtype, device)
+        return self._made[key]
+
+    def _uncut_mask(
+        self,
+        running: Int[Tensor, "batch running"],
+        columns: LayerColumns,
+        window: int | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        if self._attention == "sdpa" and (
+            self._needs_no_mask(columns, window) or self._word_sees_all(columns, window)
+        ):
+            return None  # the fused kernels then need none
+        visible = self._visible(running, columns, window)
+        if self._attention == "sdpa" and is_causal(visible):
+            return None
+        return in_kind(visible[:, None], self._attention, dtype, device)
+
+    @property
+    def _attention(self) -> str:
+        return self.decoder.config._attn_implementation
+
+    def _visible(
+        self, running: Int[Tensor, "batch running"], columns: LayerColumns, window: int | None
+    ) -> Bool[Tensor, "batch queries keys"]:
+        """Which keys of a layer each of its tokens may read; kept while edges may be cut."""
+        key = (id(columns), window)
+        if key in self._seen:
+            return self._seen[key]
+        visible = self.layout.visible(
+            running, columns.keys, window=window, frame_readers=self.frame_readers
+        )
+        if self.cuts:
+            self._seen[key] = visible
+        return visible
+
+    def _cut_edges(
+        self,
+        index: int,
+        running: Int[Tensor, "batch running"],
+        columns: LayerColumns,
+        window: int | None,
+    ) -> Bool[Tensor, "batch heads queries keys"] | None:
+        """The edges that are taken away in a layer; None where none are."""
+        visible = self._visible(running, columns, window)
+        found = [cut(index, running, columns.keys, visible) for cut in self.cuts]
+        edges = [each for each in found if each is not None]
+        return functools.reduce(torch.logical_or, edges) if edges else None
+
+    def _needs_no_mask(self, columns: LayerColumns, window: int | None) -> bool:
+        """Whether the layer is causal over its own sequence alone, without padding.
+
+        Known without building the mask, which in a long prompt is larger than all else.
+        """
+        return (
+            columns.keys.shape == columns.running.shape
+            and (window is None or window >= self.layout.width)
+            and self.frame_readers == "all"
+            and bool((columns.on_host.running >= 0).all())
+        )
+
+    def _word_sees_all(self, columns: LayerColumns, window: int | None) -> bool:
+        """Whether the layer's sequence is a single token that sees all keys, as in decoding.
+
+        Known on the host, which then waits for nothing.
+        """
+        if columns.running.shape[1] != 1:
+            return False
+        here = columns.on_host
+        visible = self.layout.on_host.visible(
+            here.running, here.keys, window=window, frame_readers=self.frame_readers
+        )
+        return bool(visible.all())
 
 
 def in_kind(

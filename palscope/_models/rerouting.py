@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from palscope._models.decoder import EdgeCut, check_keys_are_there
+from palscope._models.decoder import check_keys_are_there
+from palscope._models.masks import EdgeCut
 from palscope._models.turns import Turns
 from palscope._models.watching import Listener, Watch
 from palscope._routing import Route, TokenLayout

@@ -8,7 +8,7 @@ from the plain run's keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -17,11 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from palscope._models.audio_memory import carries_keys
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.cache import AudioCache
 from palscope._models.clips import AudioClips
-from palscope._models.decoder import DecoderRun, gathered, scattered
+from palscope._models.decoder import DecoderRun
 from palscope._models.families import key_layer
+from palscope._models.gathering import gathered, scattered
 from palscope._routing import LayerColumns, Route, TokenLayout
 from palscope._routing.columns import BorrowedColumns
 from palscope._routing.on_host import on_both
@@ -61,18 +63,20 @@ def run_plainly(
     """
     layout = model.layout(input_ids, attention_mask, audio)
     cache = AudioCache()
-    run = _Recording(
+    made: list[tuple[Tensor, Tensor | None]] = []
+    run = DecoderRun(
         model=cast(Any, model),
         route=model.route,
         layout=layout,
         new=layout.width,
         clips=audio,
         cache=cache,
+        inputs=made,
     )
     with model.running(run):
         hidden, _ = run(input_ids)
         logits = model.unembed(hidden[:, -1])[0]
-    inputs, carried = zip(*run.inputs, strict=True)
+    inputs, carried = zip(*made, strict=True)
     return PlainRun(input_ids, layout, model.route, audio, inputs, carried, cache, logits)
 
 
@@ -134,19 +138,6 @@ def _copies(clips: AudioClips, copies: int) -> AudioClips:
     )
 
 
-@dataclass
-class _Recording(DecoderRun):
-    """A run that keeps each layer's input."""
-
-    inputs: list[tuple[Tensor, Tensor | None]] = field(
-        default_factory=list[tuple[Tensor, "Tensor | None"]], kw_only=True
-    )
-
-    def _layer(self, index: int, hidden: Tensor, running: Tensor, whole: Tensor | None) -> Tensor:
-        self.inputs.append((hidden, whole))
-        return super()._layer(index, hidden, running, whole)
-
-
 @dataclass(frozen=True)
 class ResumedColumns(LayerColumns):
     """A layer's columns when only the later ones run: `before` are read from the plain run."""
@@ -182,9 +173,10 @@ class ResumedRun(DecoderRun):
                 if carried is not None:
                     whole = carried if whole is None else torch.cat([whole, carried])
             assert hidden is not None
-            hidden = self._layer(index, hidden, self.columns_of(index).running, whole)
+            self._share_plain(index, hidden.shape[0])
+            hidden = self.layer(index, hidden, self.columns_of(index).running, whole)
         assert hidden is not None
-        return self._normed(hidden[:, -1])
+        return self.normed(hidden[:, -1])
 
     def rows_at(self, layer: int) -> int:
         """How many rows have joined by `layer`."""
@@ -193,7 +185,7 @@ class ResumedRun(DecoderRun):
     def first_memory_row(self, layer: int) -> int:
         """The row of the batch that comes first where `layer`'s audio memory is made."""
         # States that are carried may have been changed below, in any row.
-        return 0 if self._carries_keys(layer) else self.anew.get(layer, 0)
+        return 0 if carries_keys(self.route, layer) else self.anew.get(layer, 0)
 
     def columns_of(self, layer: int) -> LayerColumns:
         """The columns that meet in `layer`, for the rows that have joined."""
@@ -208,30 +200,28 @@ class ResumedRun(DecoderRun):
             self._columns[key] = on_both(late, plain)
         return self._columns[key]
 
-    def _projected_keys(self) -> list[tuple[str, int]]:
-        return [each for each in super()._projected_keys() if each[1] in self.anew]
+    def memory_layers(self) -> Collection[int]:
+        """The layers whose audio memory is made of clips in this run: where hooks change it."""
+        return self.anew
 
     def _place_of_first(self, layer: int) -> tuple[int, int]:
         """Where `first` stands in a layer's sequence, and among what is fed forward of it."""
         plain = self.plain.cache.columns[layer].on_host
         return int((plain.running < self.first).sum()), int((plain.fed < self.first).sum())
 
-    def _layer(self, index: int, hidden: Tensor, running: Tensor, whole: Tensor | None) -> Tensor:
+    def _share_plain(self, index: int, rows: int) -> None:
+        """Rows that joined above the layer whose keys this one reads, read the plain run's."""
         source = key_layer(self.decoder.config, index)
-        if source != index:
-            self._share_plain(index, source, hidden.shape[0])
-        return super()._layer(index, hidden, running, whole)
-
-    def _share_plain(self, index: int, source: int, rows: int) -> None:
-        """Rows that joined above `source` read there the plain run's keys and values."""
+        if source == index:
+            return
         kind = self.decoder.config.layer_types[index]
-        made: tuple[Tensor, ...] = self._shared.get(kind, ())
+        made: tuple[Tensor, ...] = self.shared_keys.get(kind, ())
         later = rows - (made[0].shape[0] if made else 0)
         if later:
             held: Any = self.plain.cache.layers[source]
             plain = [part.expand(later, -1, -1, -1) for part in (held.keys, held.values)]
             both = [torch.cat(pair) for pair in zip(made, plain, strict=True)] if made else plain
-            self._shared[kind] = tuple(both)
+            self.shared_keys[kind] = tuple(both)
 
     def _plain_input(
         self, layer: int, rows: int, input_ids: Tensor
@@ -240,7 +230,7 @@ class ResumedRun(DecoderRun):
         place, _ = self._place_of_first(layer)
         if layer == 0:
             # Hooks may act on what enters the first layer, so it is made anew.
-            hidden, whole = self._embed(
+            hidden, whole = self.embedded(
                 input_ids.expand(rows, -1), self.plain.cache.columns[0].running.expand(rows, -1)
             )
             if whole is None or self.plain.carried[0] is None:
@@ -254,7 +244,7 @@ class ResumedRun(DecoderRun):
 
     def _risen(self, layer: int, hidden: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Rows that ran the layer below, as `layer` takes them in: other tokens may run here."""
-        if self._running_streams(layer - 1) == self._running_streams(layer):
+        if self.running_streams(layer - 1) == self.running_streams(layer):
             return hidden, whole
         rows = hidden.shape[0]
         below, here = (self._columns_for(i, rows).running for i in (layer - 1, layer))
@@ -264,7 +254,7 @@ class ResumedRun(DecoderRun):
         whole[:, : self.first] = plain[:, : self.first]
         return gathered(whole, here), whole
 
-    def _memory(
+    def memory(
         self, index: int, hidden: Tensor, whole: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
         """The layer's audio memory, and the keys and values of what stands before `first`."""
@@ -280,12 +270,12 @@ class ResumedRun(DecoderRun):
             part[:, :, : audio + before].expand(rows, -1, -1, -1)
             for part in (layer.keys, layer.values)
         )
-        if not audio or not (index in self.anew or self._carries_keys(index)):
+        if not audio or not (index in self.anew or carries_keys(self.route, index)):
             return keys, values
         first = self.first_memory_row(index)
         # Rows are copies of one prompt, so those that come first have the same columns.
         changed = self._columns_for(index, rows - first).memory
-        made = self._memory_at(
+        made = self.audio.at(
             index, changed, hidden[first:], None if whole is None else whole[first:]
         )
         new_keys, new_values = (

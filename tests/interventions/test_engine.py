@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from palscope._hooks import HookedAudioModel
+from palscope._models.audio_memory import AudioMemory
 from palscope._models.families import FAMILIES
 from palscope._models.resumed import ResumedRun
 from palscope._routing import FRAMES, FULL, SUMMARY, Route
@@ -174,13 +175,13 @@ def test_nothing_runs_below_a_cells_layer_or_before_its_token(
     inputs = prompt(pal)
     width = inputs["input_ids"].shape[1]
     ran: list[tuple[int, int, int]] = []
-    layer_of = ResumedRun._layer
+    layer_of = ResumedRun.layer
 
     def counted(self: Any, index: int, hidden: Any, *rest: Any) -> Any:
         ran.append((index, *hidden.shape[:2]))
         return layer_of(self, index, hidden, *rest)
 
-    monkeypatch.setattr(ResumedRun, "_layer", counted)
+    monkeypatch.setattr(ResumedRun, "layer", counted)
     cell = [[Patch(Address("mlp_out", LAST, (layer,)), Zero())] for layer in (3, 1, 2, 1)]
     run_cells(pal, inputs, cell)
     # Two rows join at layer 1, one each at the next; the last token alone runs.
@@ -204,7 +205,7 @@ def test_audio_keys_are_made_anew_for_the_rows_that_change_them_alone(
     model = make_hooked(tokenizer, Route.lal(tiny.LAYERS))
     inputs = prompt(model)
     made: list[tuple[int, int]] = []
-    memory_at = ResumedRun._memory_at
+    memory_at = AudioMemory.at
 
     def counted(self: Any, index: int, columns: Any, *rest: Any) -> Any:
         made.append((index, len(columns)))
@@ -212,10 +213,12 @@ def test_audio_keys_are_made_anew_for_the_rows_that_change_them_alone(
 
     places = [Address("audio_state", Sound(0.2, 0.5), layers) for layers in ((1,), (2,), (2, 3))]
     chosen = [[Patch(place, Zero())] for place in places]
-    monkeypatch.setattr(ResumedRun, "_memory_at", counted)
+    monkeypatch.setattr(AudioMemory, "at", counted)
     late = run_cells(model, inputs, chosen)
-    # One row joins at layer 1, two more at layer 2; of these three, one changes layer 3.
-    assert made == [(1, 1), (2, 2), (3, 1)]
+    # Behind the plain run, in all layers: one row joins at layer 1, two more at layer 2; of these
+    # three, one changes layer 3.
+    plain = [(layer, 1) for layer in range(tiny.LAYERS)]
+    assert made == [*plain, (1, 1), (2, 2), (3, 1)]
     whole = run_cells_plainly(model, inputs, chosen)
     assert (late - whole).abs().max() <= 1e-5 * whole.abs().max()
     assert len({tuple(row.tolist()) for row in whole}) == len(chosen)

@@ -1,0 +1,41 @@
+"""States at columns: taken from all of them, and put back among them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def counted_behind(
+    columns: Int[Tensor, "batch columns"], held: int
+) -> Int[Tensor, "batch columns"]:
+    """Columns of a layout as they count behind the `held` of a cached prefix; -1 stays."""
+    return torch.where(columns < 0, -1, columns - held) if held else columns
+
+
+def gathered(
+    values: Float[Tensor, "batch columns width"], columns: Int[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen width"]:
+    """`values` at `columns`; a -1 takes any."""
+    at = columns.to(values.device).clamp(min=0)[..., None].expand(-1, -1, values.shape[-1])
+    return values.gather(1, at)
+
+
+def scattered(
+    values: Float[Tensor, "batch columns width"],
+    columns: Int[Tensor, "batch chosen"],
+    new: Float[Tensor, "batch chosen width"],
+) -> Float[Tensor, "batch columns width"]:
+    """`values` with `new` at `columns`; what stands at -1 is dropped."""
+    width = values.shape[1]
+    spare = torch.cat([values, values.new_zeros(values.shape[0], 1, values.shape[2])], dim=1)
+    at = torch.where(columns < 0, width, columns).to(values.device)[..., None].expand_as(new)
+    return spare.scatter(1, at, new.to(values))[:, :width]
+
+
+def spread(
+    values: Float[Tensor, "batch chosen width"], columns: Int[Tensor, "batch chosen"], width: int
+) -> Float[Tensor, "batch columns width"]:
+    """`values` at `columns` of `width`, zeros where none of it stands; -1 and below are dropped."""
+    return scattered(values.new_zeros(values.shape[0], width, values.shape[2]), columns, values)
