@@ -235,7 +235,7 @@ class Connector(nn.Module):
     def forward(
         self,
         outputs: Sequence[EncoderOutput],
-    ) -> dict[str, Float[Tensor, "clips stream_tokens resampled"]]:
+    ) -> dict[str, Float[Tensor, "clips _tokens _width"]]:
         """The tokens of each stream, before any projector, of each encoder's output."""
         dtype = self.pool.mean.dtype
         (states, lengths), *rest = outputs

@@ -158,7 +158,7 @@ class _CrossAttention(Blip2QFormerMultiHeadAttention):
         self,
         hidden_states: Float[Tensor, "rows latents width"],
         attention_mask: Tensor | None = None,
-        encoder_hidden_states: Float[Tensor, "rows places width"] | None = None,
+        encoder_hidden_states: Float[Tensor, "rows places encoder_width"] | None = None,
         encoder_attention_mask: Bool[Tensor, "rows 1 1 places"] | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows latents width"], None]:

@@ -23,7 +23,7 @@ class AudioClips:
     Valid for the weights it was made with: others refuse it.
 
     Attributes:
-        streams: tokens of each stream, `Float[Tensor, "clips tokens pooled"]`.
+        streams: tokens of each stream, `Float[Tensor, "clips _tokens _width"]`.
         frames: frame tokens of each clip.
         seconds: duration of each clip.
         order: the stored clip that stands for each clip of the prompt.
@@ -34,7 +34,7 @@ class AudioClips:
             else gets the clips. `keys_values` stand beside those that they are made of.
     """
 
-    streams: dict[str, Float[Tensor, "clips tokens pooled"]]
+    streams: dict[str, Float[Tensor, "clips _tokens _width"]]
     frames: tuple[int, ...]
     seconds: tuple[float, ...]
     order: tuple[int, ...]

@@ -44,7 +44,7 @@ class PlainRun:
     layout: TokenLayout
     route: Route
     clips: AudioClips | None
-    hidden: tuple[Float[Tensor, "1 running d_model"], ...]
+    hidden: tuple[Float[Tensor, "1 _running d_model"], ...]
     carried: tuple[Float[Tensor, "1 columns d_model"] | None, ...]
     cache: AudioCache
     logits: Float[Tensor, "vocabulary"]

@@ -68,7 +68,7 @@ def active_part(
     return int(loud[0]) * _FRAME, min((int(loud[-1]) + 1) * _FRAME, len(samples))
 
 
-def trim(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
+def trim(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " active"]:
     """The active part alone."""
     start, end = active_part(samples)
     return samples[start:end]
@@ -76,7 +76,7 @@ def trim(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"
 
 def crop(
     samples: Float[np.ndarray, " samples"], seconds: float, rng: np.random.Generator
-) -> Float[np.ndarray, " samples"]:
+) -> Float[np.ndarray, " window"]:
     """A random window of the given length that holds a good share of the sound.
 
     The window is drawn among those with at least half as much amplitude as the fullest one (the

@@ -182,7 +182,7 @@ class EAT(nn.Module):
 
     def forward(
         self, spectrogram: Float[Tensor, "clips 1 frames bins"], layers: int
-    ) -> list[Float[Tensor, "clips 1+tokens width"]]:
+    ) -> list[Float[Tensor, "clips columns width"]]:
         """The state that enters the first layer, and those that leave the first `layers`."""
         states = [self.modality_encoders["IMAGE"](spectrogram)]
         for layer in self.blocks[:layers]:
@@ -208,7 +208,7 @@ class _Patches(nn.Module):
 
     def forward(
         self, spectrogram: Float[Tensor, "clips 1 frames bins"]
-    ) -> Float[Tensor, "clips 1+tokens width"]:
+    ) -> Float[Tensor, "clips columns width"]:
         patches: Tensor = cast(nn.Module, self.local_encoder.proj)(spectrogram)
         tokens = patches.flatten(2).transpose(1, 2)
         positions = cast(Tensor, self.fixed_positional_encoder.positions)

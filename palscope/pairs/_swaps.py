@@ -307,7 +307,9 @@ def _slot_length(domain: str, lengths: Sequence[int]) -> int:
     return round(math.ceil(round(seconds / SLOT_STEP_S, 6)) * SLOT_STEP_S * SAMPLE_RATE)
 
 
-def _part(samples: _Samples, length: int, domain: str, rng: np.random.Generator) -> _Samples:
+def _part(
+    samples: _Samples, length: int, domain: str, rng: np.random.Generator
+) -> Float[np.ndarray, " length"]:
     """The sound in the middle of its slot, cut to it, without clicks, at `SLOT_RMS`."""
     window = crop(samples, length / SAMPLE_RATE, rng) if domain == "sound" else samples
     part = np.array(window[:length], dtype=np.float32)
