@@ -15,14 +15,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ.setdefault("PALSCOPE_TEST_THREADS", "
 import hypothesis
 import torch
 
-from tests.shapes import check_shapes_of
-
-check_shapes_of("palscope")
-
 # `make test-kernels` tries more threads, and does without oneDNN, whose matrix products are another
 # processor's otherwise.
 torch.set_num_threads(int(os.environ["PALSCOPE_TEST_THREADS"]))
-torch.backends.mkldnn.enabled = os.environ.get("PALSCOPE_TEST_ONEDNN", "1") != "0"  # pyright: ignore
+torch.backends.mkldnn.enabled = os.environ.get("PALSCOPE_TEST_ONEDNN", "1") != "0"
 
 # How long an example takes depends on the machine; in CI the examples are the same every time.
 hypothesis.settings.register_profile(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import bitsandbytes as bnb  # pyright: ignore[reportMissingTypeStubs]
+import bitsandbytes as bnb
 import torch
-from bitsandbytes.nn.modules import (  # pyright: ignore[reportMissingTypeStubs]
+from bitsandbytes.nn.modules import (
     Linear4bit,
     Linear8bitLt,
 )

@@ -105,9 +105,7 @@ def _has_shape(kind: Any) -> bool:
 
 def _kinds(definition: Any) -> dict[str, Any]:
     """The annotations of a function, or of a class without its bases."""
-    written: dict[str, Any] = definition.__dict__.get("__annotations__") or {}
-    if not inspect.isclass(definition):
-        written = definition.__annotations__
+    written = inspect.get_annotations(definition)
     return {name: _read(text, definition.__module__) for name, text in written.items()}
 
 

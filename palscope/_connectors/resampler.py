@@ -81,7 +81,7 @@ class Resampler(Standard, ABC):
         return self.per_step * self.steps(encoder_tokens)
 
     @abstractmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         self,
         states: Float[Tensor, "clips tokens width"],
         lengths: Int[Tensor, " clips"],

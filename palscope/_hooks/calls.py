@@ -61,7 +61,7 @@ class CallsBridge(TokensBridge):
 
     # -- forward ----------------------------------------------------------------------------------
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         self,
         input: Any,
         return_type: str | None = "logits",

@@ -29,7 +29,7 @@ class FiringBridge(PlacesBridge):
 
     # -- TransformerLens's entrances --------------------------------------------------------------
 
-    def run_with_hooks(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_hooks(
         self,
         input: Any,
         fwd_hooks: Iterable[tuple[Place, Hook]] = (),
@@ -100,7 +100,7 @@ class FiringBridge(PlacesBridge):
         for place in self.places(name):
             super().add_hook(place, one, dir, is_permanent)
 
-    def run_with_cache(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_cache(
         self,
         input: Any,
         return_cache_object: bool = True,

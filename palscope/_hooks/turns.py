@@ -30,27 +30,27 @@ class BridgeInTurns(TransformerBridge):
         with self.turns.block("hooks"), super().hooks(*args, **kwargs) as bridge:
             yield bridge
 
-    def run_with_hooks(self, input: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_hooks(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's `run_with_hooks`."""
         with self.turns.block("hooks"):
             return super().run_with_hooks(input, *args, **kwargs)
 
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's `run_with_cache`."""
         with self.turns.block("hooks"):
             return super().run_with_cache(*args, **kwargs)
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's `generate`."""
         with self.turns.block("generation"), cast(Any, self.original_model).checked_once():
             return super().generate(*args, **kwargs)
 
-    def generate_stream(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def generate_stream(self, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's `generate_stream`."""
         with self.turns.block("generation"):
             yield from super().generate_stream(*args, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's `forward`."""
         with self.turns.passing():
             return super().forward(*args, **kwargs)

@@ -15,19 +15,19 @@ def counted_behind(
 
 
 def gathered(
-    values: Float[Tensor, "batch columns width"], columns: Int[Tensor, "batch chosen"]
+    values: Float[Tensor, "rows columns width"], columns: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen width"]:
-    """`values` at `columns`; a -1 takes any."""
+    """The first `batch` of the rows of `values` at `columns`; a -1 takes any."""
     at = columns.to(values.device).clamp(min=0)[..., None].expand(-1, -1, values.shape[-1])
     return values.gather(1, at)
 
 
 def scattered(
-    values: Float[Tensor, "batch columns width"],
+    values: Float[Tensor, "rows columns width"],
     columns: Int[Tensor, "batch chosen"],
     new: Float[Tensor, "batch chosen width"],
-) -> Float[Tensor, "batch columns width"]:
-    """`values` with `new` at `columns`; what stands at -1 is dropped."""
+) -> Float[Tensor, "rows columns width"]:
+    """`values` with `new` at `columns` of the first `batch` rows; what stands at -1 is dropped."""
     width = values.shape[1]
     spare = torch.cat([values, values.new_zeros(values.shape[0], 1, values.shape[2])], dim=1)
     at = torch.where(columns < 0, width, columns).to(values.device)[..., None].expand_as(new)

@@ -118,11 +118,11 @@ class AudioGeneration(GenerationMixin):
         if generation_config.use_cache is not False:
             model_kwargs.setdefault(INSTALLED, AudioCache())
 
-    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         made: Any = cast(Any, super())._get_logits_processor(*args, **kwargs)
         return _OfText(made, self._model.audio_token_id)
 
-    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
         raise PalscopeError(
             "assisted decoding (assistant_model, prompt_lookup_num_tokens) is not supported: the "
             "layout of audio and text does not go back. Leave it out."
@@ -167,7 +167,7 @@ class _OfText(LogitsProcessorList):
         super().__init__(processors)
         self._audio = audio_token_id
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         audio = input_ids == self._audio
         first = input_ids.gather(1, (~audio).int().argmax(1, keepdim=True))
         ids = cast(Any, torch.where(audio, first, input_ids))

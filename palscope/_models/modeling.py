@@ -131,7 +131,7 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
         return cast(Any, model).to(language_model.device)
 
     @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> PalscopeForConditionalGeneration:
         """Load a checkpoint: a folder, a hub id, or one of `demo/plits`, `demo/lal`, `demo/pal`.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize, stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import optimize, stats
 
 FEWEST = 20
 """Values that an interval of a mean needs. Of fewer, skewed ones are missed too often."""

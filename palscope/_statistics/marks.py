@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 from jaxtyping import Float
 
 from palscope._statistics.intervals import NO_INTERVAL, Interval, mean_interval, ratio_interval

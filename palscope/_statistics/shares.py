@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import stats
 
 from palscope._statistics.intervals import CLUSTERS, NO_INTERVAL, Interval
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import stats
 
 _EXACT = 14
 """Up to so many clips that change, all ways to exchange their two sides are counted."""

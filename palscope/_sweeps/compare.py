@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import pyarrow.parquet as parquet
 
 from palscope._routing import Route, route_to_text
 from palscope._statistics.tables import banded

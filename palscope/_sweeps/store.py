@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow as arrow  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 from filelock import BaseFileLock, FileLock, Timeout
 from tqdm.auto import tqdm
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import soxr  # pyright: ignore[reportMissingTypeStubs]
+import soxr
 from jaxtyping import Float
 
 from palscope.audio._compose import SAMPLE_RATE, Scene, Span, level

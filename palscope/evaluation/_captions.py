@@ -88,7 +88,7 @@ def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]
 
 
 def _treebank(said: list[str], known: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    from aac_metrics.utils.tokenization import (  # pyright: ignore[reportMissingImports]
+    from aac_metrics.utils.tokenization import (
         preprocess_mono_sents,
         preprocess_mult_sents,
     )
@@ -103,7 +103,7 @@ def _plain(caption: str) -> str:
 
 
 def _cider_d(said: list[str], known: list[list[str]]) -> Any:
-    from aac_metrics.functional.cider_d import (  # pyright: ignore[reportMissingImports]
+    from aac_metrics.functional.cider_d import (
         cider_d,
     )
 
@@ -112,7 +112,7 @@ def _cider_d(said: list[str], known: list[list[str]]) -> Any:
 
 
 def _spice(said: list[str], known: list[list[str]]) -> Any:
-    from aac_metrics.functional.spice import (  # pyright: ignore[reportMissingImports]
+    from aac_metrics.functional.spice import (
         spice,
     )
 
@@ -121,7 +121,7 @@ def _spice(said: list[str], known: list[list[str]]) -> Any:
 
 
 def _fense(said: list[str], known: list[list[str]]) -> Any:
-    from aac_metrics.functional.fense import (  # pyright: ignore[reportMissingImports]
+    from aac_metrics.functional.fense import (
         fense,
     )
 

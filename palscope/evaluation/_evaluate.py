@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 
 from palscope._files import write_json
 from palscope._sweeps.record import file_hash

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 
 from palscope._files import make_folder
 from palscope._models.base_weights import base_fingerprint

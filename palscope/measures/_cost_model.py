@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 import torch
 
 from palscope._models import PalscopeForConditionalGeneration

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 from jaxtyping import Float, Int
 
 from palscope._statistics import NO_INTERVAL, interval_columns, peak_interval, ratio_interval

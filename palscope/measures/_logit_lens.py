@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor

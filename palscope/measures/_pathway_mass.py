@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

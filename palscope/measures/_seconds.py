@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 from jaxtyping import Float
 
 from palscope._whole import whole_number

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from jaxtyping import Float
-from scipy import signal  # pyright: ignore[reportMissingTypeStubs]
+from scipy import signal
 
 from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE, crop, trim

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from palscope.audio import Waveform
 from palscope.plots import _spread as spread

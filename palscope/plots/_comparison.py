@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+from plotly.subplots import make_subplots
 
 from palscope.plots import _spread as spread
 from palscope.plots import _style as style

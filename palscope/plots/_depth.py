@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+from plotly.subplots import make_subplots
 
 from palscope._routing.depths import NO_AUDIO
 from palscope.plots._spread import error_bars, error_bars_paper

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+from plotly.subplots import make_subplots
 
 from palscope.plots import _spread as spread
 from palscope.plots import _style as style

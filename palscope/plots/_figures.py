@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from palscope._files import make_folder, writing

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+from plotly.subplots import make_subplots
 
 from palscope.plots import _spread as spread
 from palscope.plots import _style as style

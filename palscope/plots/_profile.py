@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
-import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from plotly.colors import qualitative  # pyright: ignore[reportMissingTypeStubs]
-from plotly.subplots import make_subplots  # pyright: ignore[reportMissingTypeStubs]
+from plotly.colors import qualitative
+from plotly.subplots import make_subplots
 
 from palscope.measures._profile import DEPTH, KNOCKOUT, MASS, SECONDS
 from palscope.plots import _spread as spread

@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 
 from palscope.plots import _style as style
 from palscope.plots._tables import key_means

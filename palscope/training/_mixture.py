@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 from jaxtyping import Int
 from torch.utils.data import Dataset
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd
 
 from palscope._files import read_json, read_ragged_table, whole
 from palscope.datasets._decoded import WaveformCache, decode_once

@@ -58,7 +58,7 @@ RATED = {
     "bytearray": bytearray(wav()),
     "file": io.BytesIO(wav()),
     "waveform": Waveform(SAMPLES, RATE, "a clip"),
-    "waveform of a list": Waveform(SAMPLES.tolist(), RATE, "a clip"),  # type: ignore[arg-type]
+    "waveform of a list": Waveform(SAMPLES.tolist(), RATE, "a clip"),
 }
 
 
@@ -77,7 +77,7 @@ def test_the_same_samples_whatever_holds_them(form: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_tensors_of_any_precision(dtype: torch.dtype) -> None:
     held = torch.from_numpy(SAMPLES).to(dtype)
-    read = load_audio(held, native_rate=RATE).samples  # type: ignore[arg-type]
+    read = load_audio(held, native_rate=RATE).samples
     np.testing.assert_array_equal(read, held.float().numpy())
 
 
@@ -86,7 +86,7 @@ def test_tensors_of_any_precision(dtype: torch.dtype) -> None:
 def test_integers_are_scaled_by_their_type_in_every_form(samples: np.ndarray) -> None:
     wanted = (samples / 32768).astype(np.float32)
     for held in (samples, torch.from_numpy(samples)):
-        np.testing.assert_array_equal(load_audio(held, native_rate=RATE).samples, wanted)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(load_audio(held, native_rate=RATE).samples, wanted)
     cell: Any = {"array": samples, "sampling_rate": RATE}
     np.testing.assert_array_equal(load_audio(cell).samples, wanted)
 
@@ -126,11 +126,11 @@ def test_what_is_no_sound_is_told(held: Any, told: str) -> None:
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), "16000", True, 1e12, None])
 def test_a_rate_that_is_none_is_told(rate: Any) -> None:
     with pytest.raises(AudioError, match="rate"):
-        load_audio({"array": SAMPLES, "sampling_rate": rate})  # type: ignore[arg-type]
+        load_audio({"array": SAMPLES, "sampling_rate": rate})
     with pytest.raises(AudioError, match="rate"):
         load_audio(SAMPLES, native_rate=rate)
     with pytest.raises(AudioError, match="44100 Hz was said too"):
-        load_audio((SAMPLES, RATE), native_rate=44_100)  # type: ignore[arg-type]
+        load_audio((SAMPLES, RATE), native_rate=44_100)
 
 
 @pytest.mark.parametrize("longest", [0, -1, float("nan")])

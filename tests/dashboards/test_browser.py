@@ -81,7 +81,7 @@ def test_the_sound_plays_and_a_stretch_is_selected(page: Page) -> None:
     page.mouse.up()
     page.get_by_text("tokens that overlap").first.wait_for()
     idle(page)
-    start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())  # pyright: ignore
+    start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())
     assert 0.5 < start < end < 3.5
     assert f"{start:.2f}–{end:.2f} s" in metrics(page)
 

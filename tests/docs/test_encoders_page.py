@@ -18,7 +18,7 @@ def row_of(kind: str) -> str:
     config = encoder_config({"kind": kind})
     encoder_class: type[Encoder] = _ENCODERS[kind].encoder_class
     with torch.device("meta"):
-        encoder = encoder_class(config)  # pyright: ignore[reportCallIssue]
+        encoder = encoder_class(config)
     grid = encoder.grid
     window = encoder.window * SECONDS_PER_FEATURE
     if "vision" in kind:

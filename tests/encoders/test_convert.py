@@ -249,7 +249,7 @@ def test_a_checkpoint_refers_to_a_converted_encoder(name: str, tmp_path: Path) -
 def test_choices_are_changed_on_loading(tmp_path: Path) -> None:
     made: Any = small.encoder("ast")
     save_encoder(made, tmp_path)
-    assert load_encoder(tmp_path, layers=(0,)).config.layers == (0,)  # pyright: ignore
+    assert load_encoder(tmp_path, layers=(0,)).config.layers == (0,)
     with pytest.raises(CheckpointError, match="no such choice"):
         load_encoder(tmp_path, depth=3)
     with pytest.raises(CheckpointError, match="convert"):

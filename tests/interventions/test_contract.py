@@ -130,7 +130,7 @@ def test_a_change_is_made_there_and_nowhere_else(pal: Any, place: Place, named: 
         layers = (int(place.hook.split(".")[1]),)
     elif place.site == "encoder_block":
         layers = (0,)
-    address = Address(place.site, Sound(start, end, stream, clip), layers, heads)  # type: ignore[arg-type]
+    address = Address(place.site, Sound(start, end, stream, clip), layers, heads)
     target, other, reference = (made(pal, seed) for seed in (0, 10, 20))
     plain, theirs = (seen(pal, inputs, place.hook) for inputs in (target, other))
     rows = [tokens_by_hand(pal, target, row) for row in range(2)]

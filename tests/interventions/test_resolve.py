@@ -141,7 +141,7 @@ def test_heads_are_query_heads(pal: Any) -> None:
         (lambda: Address("resid_pre", heads=(0,)), "no heads"),
         (lambda: Address("resid_pre", queries=Text(-1)), "no queries"),
         (lambda: Address("resid_pre", layers=()), "name none"),
-        (lambda: Address("residual"), "no site 'residual'"),  # pyright: ignore[reportArgumentType]
+        (lambda: Address("residual"), "no site 'residual'"),
     ],
 )
 def test_what_names_nothing_is_refused(address: Any, message: str) -> None:

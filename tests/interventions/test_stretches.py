@@ -85,7 +85,7 @@ def test_every_site_takes_what_overlaps_in_exact_arithmetic(name: str, data: Any
     wanted = exactly(step, n, start, end)
 
     def tokens(stream: str) -> list[int]:
-        columns = token_columns(None, Sound(t0, t1, stream), layout, 0)  # type: ignore[arg-type]
+        columns = token_columns(None, Sound(t0, t1, stream), layout, 0)
         return layout.token[0, columns].tolist()
 
     assert tokens("frames") == [*wanted]

@@ -148,7 +148,7 @@ def test_means_of_none_and_lines_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="mean of none"):
         Bars([0], [1.0], 0)
     with pytest.raises(TypeError, match="'n'"):
-        Line([0], [1.0])  # pyright: ignore[reportCallIssue]
+        Line([0], [1.0])
     with pytest.raises(ValueError, match="not in order"):
         Line([1, 0], [1.0, 2.0], 1)
     with pytest.raises(ValueError, match="no order"):

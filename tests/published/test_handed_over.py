@@ -76,7 +76,7 @@ def test_an_older_transformers_is_told_not_met_as_a_shape(monkeypatch: pytest.Mo
 
 
 def test_the_blind_tower_is_registered_while_a_model_is_opened_alone() -> None:
-    known: dict[Any, Any] = AutoModel._model_mapping._extra_content  # pyright: ignore
+    known: dict[Any, Any] = AutoModel._model_mapping._extra_content
     kept = known.pop(Gemma3nVisionConfig, None)  # the tiny model's, for its own sake
     if kept is None:
         pytest.skip("this transformers keeps its own class for its own config")

@@ -65,9 +65,9 @@ def test_a_changed_route_is_another_object_and_the_old_one_stays() -> None:
     route = Route.plits(3)
     assert route.mute("frames") != route == Route.plits(3)
     with pytest.raises(FrozenInstanceError):
-        route.n_layers = 4  # pyright: ignore[reportAttributeAccessIssue]
+        route.n_layers = 4
     with pytest.raises(FrozenInstanceError):
-        FULL.level = Level.ABSENT  # pyright: ignore[reportAttributeAccessIssue]
+        FULL.level = Level.ABSENT
 
 
 @given(route=routes())
@@ -96,7 +96,7 @@ def test_rows_given_as_lists_are_the_same_route() -> None:
 
 
 def test_levels_may_be_named() -> None:
-    named: Any = Cell("keys", "projected")  # pyright: ignore[reportArgumentType]
+    named: Any = Cell("keys", "projected")
     assert named == PROJECTED and named.level is Level.KEYS and named.source is Source.PROJECTED
     assert KEYS != PROJECTED and ATTEND.level.runs and FULL.level.runs and not KEYS.level.runs
 
@@ -119,10 +119,10 @@ def test_only_keys_can_be_projected(level: Level) -> None:
         (lambda: Route.plits(4).mute("summary"), "no stream 'summary'; it has: frames"),
         (lambda: Route(2, ((FRAMES, (FULL,)),)), "1 cells for 2 layers"),
         (lambda: Route(1, ((FRAMES, (FULL,)), (FRAMES, (FULL,)))), "stands twice"),
-        (lambda: Route(1, (), "summary"), "frame_readers"),  # pyright: ignore[reportArgumentType]
+        (lambda: Route(1, (), "summary"), "frame_readers"),
         (lambda: Stream("two words"), "no identifier"),
         (lambda: Stream("frames", 0), "whole number from 1"),
-        (lambda: Stream("frames", 1.5), "whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: Stream("frames", 1.5), "whole number"),
     ],
 )
 def test_malformed_routes_are_refused(make: Any, message: str) -> None:
