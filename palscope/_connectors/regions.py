@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from palscope.audio._timegrid import TOUCH_S, TimeGrid
+from palscope.audio._timegrid import TimeGrid, steps_within
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ def find_regions(
     seconds = inside.double()
     if not grid.whole_clip:
         step = grid.equal_step
-        touch = TOUCH_S / step
         starts, ends = stretches.double().unbind(1)
+        found = steps_within(grid.edges(tokens), starts.numpy(), ends.numpy())
+        first, last = (torch.from_numpy(steps) * grid.per_step for steps in found)
         ends = ends.clamp(max=step * -(-tokens // grid.per_step))
-        first = (starts / step + touch).floor().long() * grid.per_step
-        last = (ends / step - touch).ceil().long() * grid.per_step
         at = first[:, None] + torch.arange(max(1, int((last - first).max())))
         inside = (at < last[:, None]) & (at < tokens)
         number = (at // grid.per_step).double()

@@ -57,11 +57,36 @@ def overlaps(starts: Any, ends: Any, t0: float, t1: float) -> Any:
     """
     if not 0 <= t0 < t1:  # NaN is neither
         raise AudioError(f"{t0:g} to {t1:g} s is no stretch of time; expected 0 <= start < end.")
-    first, last = (float(np.rint(edge * _PER_SECOND)) for edge in (t0, t1))
-    last = max(last, first + 1)
-    touch = min(TOUCH_S * _PER_SECOND, (last - first) / 4)
-    begun = (starts * _PER_SECOND).round() < last - touch
-    return begun & ((ends * _PER_SECOND).round() > first + touch)
+    after, before = _inner(t0, t1)
+    begun = (starts * _PER_SECOND).round() < before
+    return begun & ((ends * _PER_SECOND).round() > after)
+
+
+def steps_within(
+    edges: Float[np.ndarray, " edges"], t0: Any, t1: Any
+) -> tuple[Int[np.ndarray, " stretches"], Int[np.ndarray, " stretches"]]:
+    """The steps between ascending `edges` that overlap each stretch, by the rule of `overlaps`.
+
+    Args:
+        edges: seconds where steps begin, and where the last one ends.
+        t0: starts of the stretches, in seconds.
+        t1: their ends.
+
+    Returns:
+        The first step of each stretch, and the one behind its last.
+    """
+    after, before = _inner(np.asarray(t0), np.asarray(t1))
+    sides: Any = (edges * _PER_SECOND).round()
+    first = np.searchsorted(sides[1:], after, side="right")
+    return first, np.searchsorted(sides[:-1], before, side="left")
+
+
+def _inner(t0: Any, t1: Any) -> tuple[Any, Any]:
+    """Nanoseconds after which a token must end, and before which it must begin."""
+    first, last = np.rint(t0 * _PER_SECOND), np.rint(t1 * _PER_SECOND)
+    last = np.maximum(last, first + 1)
+    touch = np.minimum(TOUCH_S * _PER_SECOND, (last - first) / 4)
+    return first + touch, last - touch
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,12 @@ from jaxtyping import Float
 
 from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE, level
+from palscope.audio._timegrid import TOUCH_S
 from palscope.audio._waveform import check_samples
 from palscope.errors import AudioError, PalscopeError
 
 SELF = "self"
 """The kind of a pair whose two clips are the same: patching between them must change nothing."""
-
-# Times are sums of decimal fractions; a sample lasts 62.5 µs.
-_SAME_TIME_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class Pair:
     def _check_segments(self) -> None:
         ends = [0.0, *(segment.end for segment in self.segments)]
         starts = [*(segment.start for segment in self.segments), self.seconds]
-        if any(abs(a - b) > _SAME_TIME_S for a, b in zip(ends, starts, strict=True)):
+        if any(abs(a - b) > TOUCH_S for a, b in zip(ends, starts, strict=True)):
             listed = ", ".join(f"{s.name} {s.start:g}–{s.end:g}" for s in self.segments) or "none"
             raise AudioError(
                 f"pair {self.name}: the segments ({listed} s) must follow each other without gap "

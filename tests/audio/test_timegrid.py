@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palscope.audio import TimeGrid
+from palscope.audio._timegrid import overlaps, steps_within
 from palscope.errors import AudioError
 
 
@@ -210,3 +211,20 @@ def test_centres_that_are_none(centres: tuple[float, ...]):
         TimeGrid(0.1, centres=centres)
     with pytest.raises(AudioError, match="no middles"):
         TimeGrid(float("inf"), centres=(0.0,))
+
+
+@given(
+    st.sampled_from([0.02, 0.1, 0.16, 1 / 3]),
+    st.lists(st.tuples(st.floats(0, 3), st.floats(1e-9, 2)), min_size=1, max_size=6),
+)
+@example(0.1, [(0.3, 0.1), (0.1 * 3, 1e-7), (0.2 + 9e-7, 0.1), (5.0, 1.0)])
+def test_many_stretches_at_once_take_what_each_takes_alone(
+    step: float, stretches: list[tuple[float, float]]
+):
+    edges = TimeGrid(step).edges(12)
+    t0 = np.array([start for start, _ in stretches])
+    t1 = t0 + np.array([length for _, length in stretches])
+    first, behind = steps_within(edges, t0, t1)
+    for row, (start, end) in enumerate(zip(t0, t1, strict=True)):
+        alone = np.flatnonzero(overlaps(edges[:-1], edges[1:], start, end))
+        assert list(range(first[row], behind[row])) == alone.tolist()
