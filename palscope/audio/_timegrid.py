@@ -76,7 +76,7 @@ def steps_within(
         The first step of each stretch, and the one behind its last.
     """
     after, before = _inner(np.asarray(t0), np.asarray(t1))
-    sides: Any = (edges * _PER_SECOND).round()
+    sides = np.rint(edges * _PER_SECOND)
     first = np.searchsorted(sides[1:], after, side="right")
     return first, np.searchsorted(sides[:-1], before, side="left")
 
