@@ -26,23 +26,9 @@ from palscope.errors import PalscopeError
 
 OptionsT = TypeVar("OptionsT")
 
-_MISSING = dataclasses.MISSING
-
 
 class OptionError(PalscopeError):
     """An option that does not go with the others, or holds what it cannot."""
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What a field's metadata says of it."""
-
-    help: str
-    unit: str
-    least: float | None
-    only_with: Mapping[str, Collection[Any]]
-    page: bool
-    positional: bool
 
 
 def option(
@@ -67,8 +53,15 @@ def option(
         page: whether the page has a widget for it; False for what chooses clips, and for files.
         positional: stands on the command line by itself, without a flag.
     """
-    told = _Told(help, unit, least, only_with or {}, page, positional)
-    return field(default=_MISSING if default is ... else default, metadata={"told": told})
+    told = {
+        "help": help,
+        "unit": unit,
+        "least": least,
+        "only_with": only_with or {},
+        "page": page,
+        "positional": positional,
+    }
+    return field(default=dataclasses.MISSING if default is ... else default, metadata=told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +121,8 @@ def settings_of(options: type) -> dict[str, Setting]:
     hints = get_type_hints(options)
     found: dict[str, Setting] = {}
     for each in fields(options):
-        told: _Told = each.metadata["told"]
         kind, choices, several = _taken_apart(hints[each.name])
-        required = each.default is _MISSING
+        required = each.default is dataclasses.MISSING
         found[each.name] = Setting(
             name=each.name,
             kind=kind,
@@ -138,7 +130,7 @@ def settings_of(options: type) -> dict[str, Setting]:
             several=several,
             default=None if required else each.default,
             required=required,
-            **{name: getattr(told, name) for name in _Told.__dataclass_fields__},
+            **each.metadata,
         )
     return found
 
