@@ -107,8 +107,8 @@ class Results(Generic[OptionsT, ItemT]):
 
     def each(self, table: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """Each item and its rows, read one at a time: the whole may not fit in memory."""
-        for name, read in self.stored[table].items():
-            yield name, read()
+        for item in self.items:
+            yield item.name, self.of_item(table, item.name)
 
     def rows(self, table: str) -> pd.DataFrame:
         """A whole table."""
