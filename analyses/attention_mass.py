@@ -36,8 +36,9 @@ from palscope.analyses import (
     main,
     option,
 )
-from palscope.measures import attention_mass, by_pathway, mass_per_second, mean_band, over_time
+from palscope.measures import attention_mass, by_pathway, mean_band, over_time
 from palscope.measures._depth import depth_of_mass
+from palscope.measures._seconds import mass_per_second
 from palscope.plots import _attention as attention
 from palscope.plots import _comparison as comparison
 

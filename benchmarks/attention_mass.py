@@ -43,8 +43,9 @@ from palscope._models import (
 from palscope._models.checkpoints import find_checkpoint
 from palscope._routing import Route
 from palscope.encoders import EncoderOutput
-from palscope.measures import attention_mass, by_pathway, pathway_mass, pathway_sets
+from palscope.measures import attention_mass, by_pathway, pathway_mass
 from palscope.measures._cost import peak_bytes
+from palscope.measures._pathway_mass import pathway_sets
 
 TEXT = 128
 DEMO = "demo/pal"

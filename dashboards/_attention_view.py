@@ -24,8 +24,9 @@ from _setup import Setup, choose_setup
 from palscope._routing import Route, route_to_text
 from palscope.audio import TimeGrid
 from palscope.errors import RouteError
-from palscope.measures import by_pathway, by_seconds, over_time, tokens_within
+from palscope.measures import by_pathway, over_time
 from palscope.measures._columns import HEAD, NO_SOUND
+from palscope.measures._seconds import by_seconds, tokens_within
 from palscope.plots import _attention as screen
 from palscope.plots import _paper as paper
 from palscope.plots._tables import layer_means

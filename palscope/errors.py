@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = [
+    "AudioError",
+    "AudioWarning",
+    "BenchmarkError",
+    "CheckpointError",
+    "DataError",
+    "HookError",
+    "PalscopeError",
+    "PromptError",
+    "RecipeError",
+    "RouteError",
+]
+
 
 class PalscopeError(ValueError):
     """Base of all errors that a user's input can cause."""

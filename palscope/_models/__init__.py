@@ -18,7 +18,7 @@ from palscope._models.config import PalscopeConfig
 from palscope._models.modeling import PalscopeForConditionalGeneration
 from palscope._models.processor import AUDIO_TOKEN, PalscopeProcessor
 from palscope._models.streaming import AudioStream
-from palscope.encoders import EncoderFeatureExtractor
+from palscope.encoders._front_end import EncoderFeatureExtractor
 
 _auto: Any
 AutoConfig.register(PalscopeConfig.model_type, PalscopeConfig, exist_ok=True)

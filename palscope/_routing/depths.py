@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from palscope._routing.route import ATTEND, FULL, KEYS, Cell, Route
+from palscope._routing.route import ATTEND, FULL, KEYS, Route, RouteCell
 from palscope.errors import RouteError
 
 SKIPPED = 4
@@ -133,7 +133,7 @@ def _plits_depths(route: Route) -> list[Placement]:
     ]
 
 
-LEVELS: dict[str, Cell] = {"full": FULL, "queries": ATTEND, "keys": KEYS}
+LEVELS: dict[str, RouteCell] = {"full": FULL, "queries": ATTEND, "keys": KEYS}
 """What the audio-query ablation compares: carried tokens that attend and pass the feed-forward
 network, attend alone, or are only read."""
 

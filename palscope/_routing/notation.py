@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-from palscope._routing.route import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Cell, Route, Stream
+from palscope._routing.route import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route, RouteCell, Stream
 from palscope.errors import RouteError
 
 CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, KEYS, ATTEND, FULL)}
@@ -55,7 +55,7 @@ def _runs(symbols: str) -> str:
     return "".join(symbol if n == 1 else f"{symbol}{n}" for symbol, n in counted)
 
 
-def _row(part: str, text: str) -> tuple[Stream, tuple[Cell, ...]]:
+def _row(part: str, text: str) -> tuple[Stream, tuple[RouteCell, ...]]:
     found = _ROW.fullmatch(part)
     if found is None:
         raise RouteError(

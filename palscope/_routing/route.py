@@ -70,8 +70,8 @@ SUMMARY = Stream("summary", 3)  # The paper's r = 3 (section 3.3, Eq. 5).
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the table."""
+class RouteCell:
+    """One cell of the table: a stream in one layer."""
 
     level: Level = Level.ABSENT
     source: Source = Source.CARRIED
@@ -107,11 +107,11 @@ Black text is readable on all but absent, which lets a light or dark page throug
 
 _LEGEND = "F full, a attend, P projected keys, k carried keys, . absent"
 
-ABSENT = Cell()
-KEYS = Cell(Level.KEYS, Source.CARRIED)
-PROJECTED = Cell(Level.KEYS, Source.PROJECTED)
-ATTEND = Cell(Level.ATTEND)
-FULL = Cell(Level.FULL)
+ABSENT = RouteCell()
+KEYS = RouteCell(Level.KEYS, Source.CARRIED)
+PROJECTED = RouteCell(Level.KEYS, Source.PROJECTED)
+ATTEND = RouteCell(Level.ATTEND)
+FULL = RouteCell(Level.FULL)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Route:
     """
 
     n_layers: int
-    rows: tuple[tuple[Stream, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[Stream, tuple[RouteCell, ...]], ...]
     frame_readers: FrameReaders = "all"
 
     def __post_init__(self) -> None:
@@ -174,7 +174,7 @@ class Route:
         """The streams, in the order of the rows."""
         return tuple(stream for stream, _ in self.rows)
 
-    def cells(self, stream: str) -> tuple[Cell, ...]:
+    def cells(self, stream: str) -> tuple[RouteCell, ...]:
         """All cells of one stream, bottom layer first."""
         for candidate, cells in self.rows:
             if candidate.name == stream:
@@ -182,7 +182,7 @@ class Route:
         known = ", ".join(s.name for s in self.streams) or "none"
         raise RouteError(f"the route has no stream {stream!r}; it has: {known}.")
 
-    def cell(self, stream: str, layer: int) -> Cell:
+    def cell(self, stream: str, layer: int) -> RouteCell:
         """The cell of one stream at one layer."""
         return self.cells(stream)[self._checked_layer(layer)]
 
@@ -198,7 +198,7 @@ class Route:
 
     # -- changing: each returns a new route --------------------------------------------------------
 
-    def with_cell(self, stream: str, layers: Iterable[int], cell: Cell) -> Route:
+    def with_cell(self, stream: str, layers: Iterable[int], cell: RouteCell) -> Route:
         """This route with `cell` at `layers` of `stream`."""
         chosen = self._checked_layers(layers)
         old = self.cells(stream)
@@ -256,7 +256,7 @@ class Route:
                 (
                     Stream(row["name"], row["ratio"]),
                     tuple(
-                        Cell(Level(level), Source(source))
+                        RouteCell(Level(level), Source(source))
                         for level, source in zip(row["levels"], row["sources"], strict=True)
                     ),
                 )

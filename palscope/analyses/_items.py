@@ -25,7 +25,8 @@ from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_mani
 from palscope.evaluation._items import candidates, clean_label, take_evenly
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids
-from palscope.pairs import KINDS, Pair, bundled_pairs, read_pairs, swap_pairs
+from palscope.pairs import Pair, bundled_pairs, read_pairs, swap_pairs
+from palscope.pairs._swaps import KINDS
 
 BUNDLED = CLIPS_FOLDER / "clips.csv"
 """The manifest of the clips that come with the package."""

@@ -7,19 +7,16 @@ from palscope.encoders._ast import ASTConfig, ASTEncoder
 from palscope.encoders._base import (
     Encoder,
     EncoderOutput,
-    EncoderTokens,
-    WindowedEncoder,
     build_encoder,
 )
 from palscope.encoders._clap import ClapConfig, ClapEncoder
 from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._eat import EATConfig, EATEncoder, SSLAMConfig
-from palscope.encoders._front_end import EncoderFeatureExtractor
-from palscope.encoders._registry import encoder_config, encoder_kinds, register_encoder
+from palscope.encoders._registry import encoder_config, register_encoder
 from palscope.encoders._several import Several, SeveralConfig
 from palscope.encoders._tower import Block, Component
 from palscope.encoders._vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
-from palscope.encoders._weights import load_encoder, load_whisper_encoder, save_encoder
+from palscope.encoders._weights import load_encoder, save_encoder
 from palscope.encoders._whisper import WhisperEncoder, WhisperEncoderConfig
 
 for _config, _encoder in (
@@ -36,36 +33,16 @@ for _config, _encoder in (
     register_encoder(_config, _encoder)
 
 __all__ = [
-    "AFWhisperConfig",
-    "AFWhisperEncoder",
-    "ASTConfig",
-    "ASTEncoder",
     "Block",
-    "ClapConfig",
-    "ClapEncoder",
     "ClipFeatures",
-    "ClipVisionConfig",
     "Component",
-    "EATConfig",
-    "EATEncoder",
     "Encoder",
     "EncoderConfig",
-    "EncoderFeatureExtractor",
     "EncoderOutput",
-    "EncoderTokens",
-    "SSLAMConfig",
     "Several",
-    "SeveralConfig",
-    "SiglipVisionConfig",
-    "VisionEncoder",
-    "WhisperEncoder",
-    "WhisperEncoderConfig",
-    "WindowedEncoder",
     "build_encoder",
     "encoder_config",
-    "encoder_kinds",
     "load_encoder",
-    "load_whisper_encoder",
     "register_encoder",
     "save_encoder",
 ]

@@ -1,6 +1,6 @@
 """Convert a published checkpoint to an encoder's folder: `config.json` and safetensors.
 
-    python -m palscope.encoders._convert KIND SOURCE OUT [--unpickle]
+    palscope convert KIND SOURCE OUT [--unpickle]
 
 | KIND | SOURCE |
 |---|---|
@@ -14,7 +14,7 @@ missing or that belong to no known part are errors. Pickles are refused: with `-
 read by torch's `weights_only`, which builds nothing but tensors and plain values; do it in a
 sandbox.
 
-A Whisper in CTranslate2's format: `palscope.encoders._convert_whisper`.
+A Whisper in CTranslate2's format: `python -m palscope.encoders._convert_whisper`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import copy
 import math
 import pickle
 import re
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -357,10 +358,10 @@ def _quietly() -> Generator[None, None, None]:
                 logging.set_verbosity(_quiet.pop())
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m palscope.encoders._convert", description=(__doc__ or "").split("\n")[0]
+        prog="palscope convert", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("kind", choices=sorted((*_PUBLISHED, *_EAT_KINDS, "whisper")))
     parser.add_argument("source", type=Path)
@@ -371,10 +372,8 @@ def main(arguments: list[str] | None = None) -> None:
         made = convert(given.kind, given.source, unpickle=given.unpickle)
         save_encoder(made, given.out)
     except PalscopeError as error:
-        parser.exit(1, f"{error}\n")
+        print(f"palscope: {error}", file=sys.stderr)
+        return 1
     count = sum(weight.numel() for weight in made.parameters())
     print(f"{given.out}: {given.kind}, {count / 1e6:.1f} M parameters, width {made.width}")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -38,7 +38,7 @@ def load_encoder(
     """Load an encoder with trained weights.
 
     Args:
-        name_or_path: a folder that `save_encoder` or `python -m palscope.encoders._convert` wrote,
+        name_or_path: a folder that `save_encoder` or `palscope convert` wrote,
             or a Whisper: a hub id (`openai/whisper-tiny.en`) or a folder saved by `transformers`.
         dtype: of the weights.
         **choices: fields of its settings to change: which `layers` make up a token's state.
@@ -134,7 +134,7 @@ def _read_config(folder: Path) -> EncoderConfig:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a Whisper model ({error!r}), nor an "
             "encoder that palscope saved. Published checkpoints of others are converted once: "
-            "python -m palscope.encoders._convert."
+            "palscope convert."
         ) from error
     return WhisperEncoderConfig(**sizes, layers=(int(sizes["encoder_layers"]),))
 

@@ -1,30 +1,28 @@
 """Interventions: changes of a run, addressed in seconds, streams, layers and heads."""
 
-from palscope.interventions._address import SITES, Address, Filler, Site, Sound, Text
-from palscope.interventions._apply import Intervention, Patch, Reroute, intervene
-from palscope.interventions._capture import Captured, capture
+from __future__ import annotations
+
+from palscope.interventions._address import Address, Filler, Sound, Text
+from palscope.interventions._apply import Patch, Reroute, intervene
+from palscope.interventions._capture import capture
+from palscope.interventions._cells import run_cells
 from palscope.interventions._changes import Add, Change, Mean, Noise, Resample, Scale, Zero
 from palscope.interventions._knockout import Knockout
-from palscope.interventions._resolve import Resolved, resolve
+from palscope.interventions._resolve import resolve
 from palscope.interventions._waveform import edit_waveform
 
 __all__ = [
-    "SITES",
     "Add",
     "Address",
-    "Captured",
     "Change",
     "Filler",
-    "Intervention",
     "Knockout",
     "Mean",
     "Noise",
     "Patch",
     "Reroute",
     "Resample",
-    "Resolved",
     "Scale",
-    "Site",
     "Sound",
     "Text",
     "Zero",
@@ -32,4 +30,5 @@ __all__ = [
     "edit_waveform",
     "intervene",
     "resolve",
+    "run_cells",
 ]

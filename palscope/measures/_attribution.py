@@ -24,11 +24,13 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError
-from palscope.interventions import SITES, Address, Captured, Change, Resolved, Sound, capture
+from palscope.interventions import Address, Change, Sound, capture
 from palscope.interventions import resolve as resolved_at
+from palscope.interventions._address import SITES
 from palscope.interventions._apply import Bound, in_force
+from palscope.interventions._capture import Captured
 from palscope.interventions._cells import copies_of
-from palscope.interventions._resolve import Part, encoder_grid
+from palscope.interventions._resolve import Part, Resolved, encoder_grid
 from palscope.measures._columns import NO_SOUND
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction, source_and_target

@@ -15,8 +15,8 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import answer_ids
 from palscope._routing.depths import Placement
 from palscope.errors import PalscopeError
-from palscope.interventions import Intervention, Reroute
-from palscope.interventions._apply import Bound, Condition, in_force
+from palscope.interventions import Reroute
+from palscope.interventions._apply import Bound, Condition, Intervention, in_force
 from palscope.interventions._cells import with_encoded
 
 

@@ -21,15 +21,8 @@ from palscope._models.scoring import greedy_tokens
 from palscope._statistics import interval_columns, ratio, ratio_interval, share_interval
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
-from palscope.interventions import (
-    Address,
-    Captured,
-    Patch,
-    Resample,
-    Sound,
-    capture,
-    edit_waveform,
-)
+from palscope.interventions import Address, Patch, Resample, Sound, capture, edit_waveform
+from palscope.interventions._capture import Captured
 from palscope.interventions._cells import run_cells
 from palscope.measures._metrics import METRICS, Answers, answer_metrics
 

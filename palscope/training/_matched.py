@@ -19,7 +19,7 @@ from palscope._connectors import (
     QFormerConfig,
 )
 from palscope._routing import Route
-from palscope.encoders import EncoderTokens
+from palscope.encoders._base import EncoderTokens
 
 WIDEST = 1 << 14
 """Of a hidden layer, in channels."""

@@ -21,7 +21,7 @@ from palscope._sweeps.record import file_hash
 from palscope.audio import TimeGrid
 from palscope.datasets._examples import DemoExamples
 from palscope.datasets._manifest import Corpus
-from palscope.encoders import EncoderTokens
+from palscope.encoders._base import EncoderTokens
 from palscope.training._demo import BASES, ENCODER_WIDTH, LAYER_RMS, TEXT_RMS, WIDTH
 from palscope.training._folders import is_trained, mark_trained
 from palscope.training._matched import matched_connector

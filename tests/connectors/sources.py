@@ -10,7 +10,8 @@ import torch
 from palscope._connectors import Resampler
 from palscope._connectors.features import Standard
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import EncoderOutput, EncoderTokens
+from palscope.encoders import EncoderOutput
+from palscope.encoders._base import EncoderTokens
 
 FINE = EncoderTokens(6, TimeGrid(0.02))
 """A token every 20 ms, as Whisper's."""

@@ -21,11 +21,11 @@ from palscope.encoders import (
     EncoderConfig,
     Several,
     WhisperEncoderConfig,
-    WindowedEncoder,
     build_encoder,
-    encoder_kinds,
     register_encoder,
 )
+from palscope.encoders._base import WindowedEncoder
+from palscope.encoders._registry import encoder_kinds
 from tests import planted, tiny
 from tests.encoders import small
 

@@ -21,7 +21,8 @@ from palscope._connectors import (
 )
 from palscope._routing import FRAMES, SUMMARY, Route
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import EncoderOutput, EncoderTokens
+from palscope.encoders import EncoderOutput
+from palscope.encoders._base import EncoderTokens
 from palscope.errors import CheckpointError, RouteError
 from tests.connectors.sources import COARSE, FINE, PATCHES, outputs
 

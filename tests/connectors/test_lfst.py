@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from palscope._connectors import LFST, LFSTConfig
-from palscope.encoders import EncoderOutput, EncoderTokens
+from palscope.encoders import EncoderOutput
+from palscope.encoders._base import EncoderTokens
 from palscope.errors import PalscopeError
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, alone, outputs, resample
 

@@ -10,7 +10,8 @@ import torch
 from palscope._connectors import Connector, ConnectorConfig, FramePool
 from palscope._routing import FRAMES
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import EncoderOutput, EncoderTokens
+from palscope.encoders import EncoderOutput
+from palscope.encoders._base import EncoderTokens
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, outputs
 
 

@@ -12,7 +12,7 @@ from transformers import Blip2QFormerModel
 
 from palscope._connectors import FramePool, QFormer, QFormerConfig
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders import EncoderTokens
+from palscope.encoders._base import EncoderTokens
 from palscope.errors import PalscopeError
 from tests.connectors.sources import COARSE, FINE, PATCHES, WHOLE, alone, outputs, resample
 

@@ -15,7 +15,6 @@ from palscope._routing import Level
 from palscope.audio import Waveform
 from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
 from palscope.interventions import (
-    SITES,
     Add,
     Address,
     Change,
@@ -30,6 +29,7 @@ from palscope.interventions import (
     Zero,
     intervene,
 )
+from palscope.interventions._address import SITES
 from palscope.interventions._cells import run_cells
 from palscope.measures import (
     attention_mass,

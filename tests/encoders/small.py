@@ -22,9 +22,8 @@ from palscope.encoders import (
     SSLAMConfig,
     WhisperEncoderConfig,
     build_encoder,
-    encoder_kinds,
 )
-from palscope.encoders._registry import _ENCODERS
+from palscope.encoders._registry import _ENCODERS, encoder_kinds
 from tests import planted, tiny
 
 BUILT_IN = [

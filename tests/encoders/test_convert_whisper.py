@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from palscope.encoders import load_whisper_encoder
 from palscope.encoders._convert_whisper import convert, read_model_bin
+from palscope.encoders._weights import load_whisper_encoder
 from palscope.errors import CheckpointError
 
 TYPES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}

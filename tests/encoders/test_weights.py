@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from palscope.encoders import _weights as weights
-from palscope.encoders import load_whisper_encoder
-from palscope.encoders._weights import find_encoder
+from palscope.encoders._weights import find_encoder, load_whisper_encoder
 from palscope.errors import CheckpointError
 
 TINY = "openai/whisper-tiny.en"

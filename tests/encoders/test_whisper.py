@@ -12,14 +12,8 @@ from torch import Tensor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhisperEncoder
 
 from palscope.audio import log_mel
-from palscope.encoders import (
-    WhisperEncoder,
-    WhisperEncoderConfig,
-    build_encoder,
-    encoder_config,
-    load_whisper_encoder,
-)
-from palscope.encoders._weights import find_encoder
+from palscope.encoders import WhisperEncoder, WhisperEncoderConfig, build_encoder, encoder_config
+from palscope.encoders._weights import find_encoder, load_whisper_encoder
 from palscope.errors import AudioError, CheckpointError
 
 TINY = "openai/whisper-tiny.en"

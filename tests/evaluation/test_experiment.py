@@ -10,7 +10,7 @@ import torch
 
 from palscope._routing import Route
 from palscope.audio import TimeGrid
-from palscope.encoders import EncoderTokens
+from palscope.encoders._base import EncoderTokens
 from palscope.errors import RecipeError
 from palscope.evaluation._benchmarks.registry import BENCHMARKS
 from palscope.evaluation._experiment import experiment_names, read_experiment, systems_of

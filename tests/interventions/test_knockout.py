@@ -10,7 +10,8 @@ import torch
 from palscope._routing import Route
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Sound, Text, intervene
-from palscope.measures import attention_mass, by_seconds
+from palscope.measures import attention_mass
+from palscope.measures._seconds import by_seconds
 from tests import flex, tiny
 from tests.hooks.conftest import make_hooked
 from tests.interventions.conftest import prompt, two_rows

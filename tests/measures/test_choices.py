@@ -13,17 +13,8 @@ from palscope._routing import Route
 from palscope._routing.depths import Placement, rerouted_depths
 from palscope.errors import PalscopeError, RouteError
 from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
-from palscope.interventions import (
-    Address,
-    Intervention,
-    Knockout,
-    Patch,
-    Reroute,
-    Sound,
-    Text,
-    Zero,
-    intervene,
-)
+from palscope.interventions import Address, Knockout, Patch, Reroute, Sound, Text, Zero, intervene
+from palscope.interventions._apply import Intervention
 from palscope.measures._choices import choice_logprobs, placed_choices
 from tests.measures.conftest import padded_batch
 

@@ -13,6 +13,7 @@ from palscope import measures as m
 from palscope._routing import Route
 from palscope.errors import PalscopeError, PromptError
 from palscope.measures._columns import HEAD
+from palscope.measures._seconds import by_seconds
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch
@@ -63,7 +64,7 @@ def test_seconds_sum_the_tokens_that_overlap(pal: Any, start_s: Any, end_s: Any,
     inputs = padded_batch(pal)
     within = m.seconds_set(pal.layout(inputs), start_s, end_s, clip)
     table = set_mass(pal, inputs, {"stretch": within}, queries=(-1, -2))
-    wanted: Any = m.by_seconds(
+    wanted: Any = by_seconds(
         attention_mass(pal, inputs, queries=(-1, -2)), start_s, end_s, clip
     ).sort_values(HEAD, ignore_index=True)
     assert table["set"].unique().tolist() == ["stretch"]

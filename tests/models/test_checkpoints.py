@@ -22,7 +22,7 @@ from transformers import (
 from palscope._models import PalscopeConfig, PalscopeForConditionalGeneration
 from palscope._routing import Route
 from palscope._verify.tolerance import PER_LAYER, rounding
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders._weights import load_whisper_encoder
 from palscope.errors import CheckpointError, RouteError
 from tests import tiny
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.devices import device_of
 from palscope._routing import Route
-from palscope.encoders import load_whisper_encoder
+from palscope.encoders._weights import load_whisper_encoder
 from palscope.errors import CheckpointError
 from tests import few_bits, tiny
 from tests.models.test_checkpoints import a_tokenizer

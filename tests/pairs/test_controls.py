@@ -9,17 +9,10 @@ from scipy import signal
 from palscope.audio import Waveform
 from palscope.datasets._manifest import Corpus
 from palscope.errors import AudioError, PalscopeError
-from palscope.pairs import (
-    Pair,
-    Segment,
-    bundled_corpus,
-    bundled_pairs,
-    control,
-    matched,
-    swap_pairs,
-)
+from palscope.pairs import Pair, bundled_pairs, control, matched, swap_pairs
 from palscope.pairs._controls import BLOCK_S, CROSS_FADE_S
-from palscope.pairs._pair import rms
+from palscope.pairs._pair import Segment, rms
+from palscope.pairs._swaps import bundled_corpus
 from tests.pairs.conftest import heard
 
 RATE = 16_000

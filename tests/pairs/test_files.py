@@ -8,7 +8,8 @@ import soundfile as sf
 
 from palscope.datasets._manifest import ManifestError
 from palscope.errors import AudioError, PalscopeError
-from palscope.pairs import Segment, matched, pair_from_files, read_pairs
+from palscope.pairs import matched, pair_from_files, read_pairs
+from palscope.pairs._pair import Segment
 
 RATE = 16_000
 ASKED = ("Which tone?", "low", "high")

@@ -7,7 +7,8 @@ import pytest
 
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError
-from palscope.pairs import Pair, Segment, matched, self_pair
+from palscope.pairs import Pair, matched
+from palscope.pairs._pair import Segment, self_pair
 
 RATE = 16_000
 TIME = np.arange(RATE) / RATE

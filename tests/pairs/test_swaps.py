@@ -12,9 +12,9 @@ from palscope.audio._compose import active_part
 from palscope.datasets._manifest import Clip, Corpus, ManifestError
 from palscope.datasets._questions import LABELS
 from palscope.errors import AudioError, PalscopeError
-from palscope.pairs import KINDS, Pair, bundled_corpus, bundled_pairs, matched, swap_pairs
+from palscope.pairs import Pair, bundled_pairs, matched, swap_pairs
 from palscope.pairs._pair import rms
-from palscope.pairs._swaps import SLOT_RMS, SLOT_STEP_S, SOUND_S
+from palscope.pairs._swaps import KINDS, SLOT_RMS, SLOT_STEP_S, SOUND_S, bundled_corpus
 from tests.pairs.conftest import heard, tones
 
 DOMAINS = {

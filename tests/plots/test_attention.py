@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.measures import by_pathway, mass_per_second, mean_band, over_time
+from palscope.measures import by_pathway, mean_band, over_time
+from palscope.measures._seconds import mass_per_second
 from palscope.plots import _attention as screen_figures
 from palscope.plots import _paper as paper_figures
 

@@ -12,8 +12,8 @@ from palscope._routing import (
     KEYS,
     PROJECTED,
     SUMMARY,
-    Cell,
     Route,
+    RouteCell,
     Stream,
 )
 
@@ -23,7 +23,7 @@ CELLS = (ABSENT, ATTEND, FULL, KEYS, PROJECTED)
 def routes(
     layers: int = 4,
     streams: tuple[Stream, ...] = (FRAMES, SUMMARY),
-    cells: tuple[Cell, ...] = CELLS,
+    cells: tuple[RouteCell, ...] = CELLS,
 ) -> st.SearchStrategy[Route]:
     """Routes of `layers` layers with any of `cells` for each of `streams` in each layer."""
     row = st.tuples(*[st.sampled_from(cells)] * layers)

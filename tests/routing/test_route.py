@@ -17,9 +17,9 @@ from palscope._routing import (
     KEYS,
     PROJECTED,
     SUMMARY,
-    Cell,
     Level,
     Route,
+    RouteCell,
     Source,
     Stream,
 )
@@ -96,7 +96,7 @@ def test_rows_given_as_lists_are_the_same_route() -> None:
 
 
 def test_levels_may_be_named() -> None:
-    named: Any = Cell("keys", "projected")
+    named: Any = RouteCell("keys", "projected")
     assert named == PROJECTED and named.level is Level.KEYS and named.source is Source.PROJECTED
     assert KEYS != PROJECTED and ATTEND.level.runs and FULL.level.runs and not KEYS.level.runs
 
@@ -104,7 +104,7 @@ def test_levels_may_be_named() -> None:
 @pytest.mark.parametrize("level", [Level.ABSENT, Level.ATTEND, Level.FULL])
 def test_only_keys_can_be_projected(level: Level) -> None:
     with pytest.raises(RouteError, match="cannot be projected"):
-        Cell(level, Source.PROJECTED)
+        RouteCell(level, Source.PROJECTED)
 
 
 @pytest.mark.parametrize(

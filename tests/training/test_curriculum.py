@@ -17,7 +17,8 @@ from palscope._connectors import LFSTConfig
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
 from palscope.datasets._examples import Example
-from palscope.encoders import Several, WhisperEncoderConfig, build_encoder, save_encoder
+from palscope.encoders import Several, WhisperEncoderConfig, build_encoder
+from palscope.encoders._weights import save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
 from palscope.training._curriculum import Place, train_recipe
 from palscope.training._recipe import read_recipe

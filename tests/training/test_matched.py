@@ -8,7 +8,7 @@ from palscope._connectors import Connector, ProjectorConfig, QFormerConfig
 from palscope._routing import Route
 from palscope._routing.depths import Placement, trained_depths, trained_queries
 from palscope.audio import TimeGrid
-from palscope.encoders import EncoderTokens
+from palscope.encoders._base import EncoderTokens
 from palscope.training._demo import ENCODER_WIDTH, LAYERS, WIDTH
 from palscope.training._matched import connector_parameters, matched_connector
 from palscope.training._placements import PARAMETERS, connector_for
