@@ -46,8 +46,8 @@ from palscope.analyses import (
     each,
     main,
     option,
-    places_of,
 )
+from palscope.analyses._items import places_of
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids

@@ -38,8 +38,8 @@ from palscope.analyses import (
     each,
     main,
     option,
-    with_roles,
 )
+from palscope.analyses._roles import with_roles
 from palscope.errors import PalscopeError
 from palscope.measures._masking import (
     NOTHING,

@@ -15,7 +15,8 @@ from _models import OpenModel
 from _pairs import ChosenPair
 
 from palscope._routing import Route, route_to_text
-from palscope.analyses import Analysis, Results, Work, sides
+from palscope.analyses import Analysis, Results, Work
+from palscope.analyses._items import sides
 from palscope.analyses._options import Setting, options_of, settings_of, words
 from palscope.errors import PalscopeError
 

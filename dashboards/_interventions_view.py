@@ -15,7 +15,8 @@ from _setup import choose_model
 from plotly import graph_objects as go
 
 from palscope._routing import Route, route_to_text
-from palscope.analyses import Analysis, analyses, analysis_of
+from palscope.analyses import Analysis, analysis_of
+from palscope.analyses._registry import analyses
 from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
 from palscope.plots._attention import frequency_axis, spectrogram

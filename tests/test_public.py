@@ -19,36 +19,30 @@ AT_MOST = 150
 PUBLIC: dict[str, str] = {
     "palscope": """AudioStream ConnectorConfig HookedAudioModel LFSTConfig Level
         PalscopeForConditionalGeneration PalscopeProcessor ProjectorConfig PublishedFamily
-        QFormerConfig Route RouteCell Stream find_base load load_audio
-        register_published""",
-    "palscope.analyses": """Analysis AskedClip ClipOptions Command OptionError Options PairOptions
-        Results Table Work analyses analysis_of chosen_clips chosen_pairs each main option places_of
-        run sides with_roles""",
+        QFormerConfig Route RouteCell Stream find_base load load_audio register_published""",
+    "palscope.analyses": """Analysis AskedClip ClipOptions Command Options PairOptions Results
+        Table Work analysis_of chosen_clips chosen_pairs each main option run""",
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
-    "palscope.datasets": "Corpus Example read_manifest",
-    "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput Several
-        build_encoder encoder_config load_encoder register_encoder save_encoder""",
-    "palscope.errors": """AudioError AudioWarning BenchmarkError CheckpointError DataError HookError
-        PalscopeError PromptError RecipeError RouteError""",
+    "palscope.datasets": "Example read_manifest",
+    "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput
+        Several build_encoder encoder_config load_encoder register_encoder save_encoder""",
+    "palscope.errors": """AudioError AudioWarning BenchmarkError CheckpointError DataError
+        HookError PalscopeError PromptError RecipeError RouteError""",
     "palscope.evaluation": """compare_runs evaluate_benchmark evaluate_manifest open_answerer
         score_predictions""",
     "palscope.interventions": """Add Address Change Filler Knockout Mean Noise Patch Reroute
         Resample Scale Sound Text Zero capture edit_waveform intervene resolve run_cells""",
-    "palscope.measures": """Answers activation_patching answer_lead attention_knockout
-        attention_mass attention_writes attribution_patching by_pathway by_seconds cache_bytes
-        choice_logprobs clip_sets connector_attention deletion_insertion depth_of_mass
-        forward_costs generated_knockout input_patching integrated_gradients knockout_effects
-        layer_windows layers_by_heads layers_by_places leakage listening_profile logit_lens
-        masking_scores mean_band over_time patching_effects pathway_mass pathway_masking
-        prompt_layout readable_from receptive_field seconds_set set_mass sites_by_places
-        sliding_windows streams_by_layers text_to_audio tokens_within""",
-    "palscope.pairs": """Pair bundled_pairs control matched pair_from_files read_pairs
-        swap_pairs""",
-    "palscope.plots": """Axis Bars Caption Figure Heat Line Look Panel Points Rule Span Spectrogram
-        Spread Steps frequency_axis looks shared_scale""",
-    "palscope.training": """Bases Recipe Stage build measure_features prepare train
-        training_arguments""",
+    "palscope.measures": """Answers activation_patching attention_knockout attention_mass
+        attention_writes attribution_patching by_pathway by_seconds cache_bytes choice_logprobs
+        clip_sets connector_attention forward_costs integrated_gradients knockout_effects
+        layers_by_heads layers_by_places leakage logit_lens mean_band over_time patching_effects
+        pathway_mass pathway_masking prompt_layout seconds_set set_mass text_to_audio
+        tokens_within""",
+    "palscope.pairs": "Pair bundled_pairs control matched pair_from_files read_pairs swap_pairs",
+    "palscope.plots": """Axis Bars Caption Figure Heat Line Look Panel Points Rule Span
+        Spectrogram Spread Steps frequency_axis looks shared_scale""",
+    "palscope.training": "Bases Stage build measure_features prepare train training_arguments",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -102,7 +96,7 @@ def imported(source: str) -> Iterator[tuple[str, str]]:
 
 
 WAITING = ("analysis", "jupyter", "01_hooked_caches", "02_swapping_routes", "04_first_measurement")
-"""Pages that wait for figures and analyses in their new form."""
+"""Pages that wait for figures and in their new form."""
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name_of)

@@ -16,35 +16,27 @@ from palscope.analyses._items import (
     PairOptions,
     chosen_clips,
     chosen_pairs,
-    places_of,
-    sides,
 )
-from palscope.analyses._options import OptionError, Options, option
-from palscope.analyses._registry import analyses, analysis_of
-from palscope.analyses._roles import with_roles
+from palscope.analyses._options import Options, option
+from palscope.analyses._registry import analysis_of
 
 __all__ = [
     "Analysis",
     "AskedClip",
     "ClipOptions",
     "Command",
-    "OptionError",
     "Options",
     "PairOptions",
     "Results",
     "Table",
     "Work",
-    "analyses",
     "analysis_of",
     "chosen_clips",
     "chosen_pairs",
     "each",
     "main",
     "option",
-    "places_of",
     "run",
-    "sides",
-    "with_roles",
 ]
 
 # In a clone the analyses stand beside the package; a wheel has them in this folder.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from palscope.datasets._examples import Example
-from palscope.datasets._manifest import Corpus, read_manifest
+from palscope.datasets._manifest import read_manifest
 
 __all__ = [
-    "Corpus",
     "Example",
     "read_manifest",
 ]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from palscope._lazy import lazily
 
 if TYPE_CHECKING:
-    from palscope.training._recipe import Bases, Recipe, Stage
+    from palscope.training._recipe import Bases, Stage
     from palscope.training._trained import prepare
     from palscope.training._trainer import build, measure_features, train, training_arguments
 
 __all__ = [
     "Bases",
-    "Recipe",
     "Stage",
     "build",
     "measure_features",
@@ -24,7 +23,6 @@ __all__ = [
 
 _HOMES = {
     "Bases": "palscope.training._recipe",
-    "Recipe": "palscope.training._recipe",
     "Stage": "palscope.training._recipe",
     "prepare": "palscope.training._trained",
     "build": "palscope.training._trainer",

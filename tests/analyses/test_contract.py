@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from palscope._routing import Route, route_to_text
-from palscope.analyses import Analysis, Results, analyses, main, run
+from palscope.analyses import Analysis, Results, main, run
 from palscope.analyses._command import parser_of
 from palscope.analyses._options import OptionError, options_of, settings_of, words
+from palscope.analyses._registry import analyses
 from palscope.pairs import bundled_pairs
 from tests import tiny
 from tests.plots.reading import agree
