@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
-from palscope.encoders import Encoder, encoder_config
+from palscope.encoders import encoder_config
 from palscope.encoders._registry import _ENCODERS
 from tests.docs.pages import DOCS
 from tests.encoders.small import BUILT_IN
@@ -16,7 +18,7 @@ KINDS = [kind for kind in BUILT_IN if kind != "several"]
 def row_of(kind: str) -> str:
     """A row of the table, of the encoder's default settings."""
     config = encoder_config({"kind": kind})
-    encoder_class: type[Encoder] = _ENCODERS[kind].encoder_class
+    encoder_class: Any = _ENCODERS[kind].encoder_class
     with torch.device("meta"):
         encoder = encoder_class(config)
     grid = encoder.grid
