@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from palscope.analyses import (
-    ClipOptions,
-    OptionError,
-    PairOptions,
-    chosen_clips,
-    chosen_pairs,
-    places_of,
-    sides,
-)
+from palscope.analyses import ClipOptions, PairOptions, chosen_clips, chosen_pairs
+from palscope.analyses._items import places_of, sides
+from palscope.analyses._options import OptionError
 from palscope.datasets._questions import LABELS
 from palscope.pairs import bundled_pairs, read_pairs
 

@@ -17,7 +17,7 @@ from palscope._connectors import ConnectorConfig
 from palscope._models import turns
 from palscope._routing import Route, route_to_text
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
-from palscope.analyses import sides
+from palscope.analyses._items import sides
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
 from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
