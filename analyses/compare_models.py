@@ -36,7 +36,7 @@ from palscope.errors import PalscopeError, short
 from palscope.measures._profile import listening_profile, profile_bands
 from palscope.plots._figures import save_figure
 from palscope.plots._profile import profiles, profiles_paper
-from palscope.training._recipe import read_yaml
+from palscope.training._yaml_files import read_yaml
 
 KEYS = ("model", "route", "dtype", "device_map", "bits")
 """What the config may say of a model."""

@@ -21,7 +21,7 @@ import torch
 from palscope._sweeps import commands, processes
 from palscope._sweeps.commands import count, workers
 from palscope.training._curriculum import Place, train_recipe
-from palscope.training._recipe import read_recipe
+from palscope.training._recipe_files import read_recipe
 
 
 def main() -> int:

@@ -16,7 +16,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from palscope._routing import Route, route_from_text
 from palscope.errors import RecipeError
-from palscope.training._recipe import Recipe, Strict, read_recipe, read_yaml
+from palscope.training._recipe import Recipe, Strict
+from palscope.training._recipe_files import read_recipe
+from palscope.training._yaml_files import read_yaml
 
 EXPERIMENTS = Path(__file__).parent / "paper"
 OWN = "own route"
@@ -41,7 +43,7 @@ class Scale(Strict):
     """The systems at one size.
 
     Attributes:
-        recipe: what all systems share, as `palscope.training._recipe.read_recipe` takes it.
+        recipe: what all systems share, as `palscope.training._recipe_files.read_recipe` takes it.
         seeds: each system is trained once for each.
         baseline: the system that the others are compared with.
         systems: by name.

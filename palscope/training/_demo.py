@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palscope.training._recipe import read_recipe
+from palscope.training._recipe_files import read_recipe
 
 LAYERS = 30
 """Of SmolLM2-135M."""

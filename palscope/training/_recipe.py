@@ -1,22 +1,13 @@
-"""Recipes: bases, route, connector, data and the stages of a training, read from YAML and checked.
-
-A recipe is written in pieces that are put together from left to right, a later one's value over an
-earlier one's: `paper/stages+llama-3.2-1b+pal` is `paper/stages.yaml`, then its neighbours
-`llama-3.2-1b.yaml` and `pal.yaml`. The pieces that come with palscope lie beside this file.
-"""
+"""Recipes: bases, route, connector, data and the stages of a training, each field checked."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
-import yaml.composer
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,19 +20,12 @@ from pydantic import (
 
 from palscope._connectors import ConnectorConfig, LFSTConfig, ProjectorConfig, QFormerConfig
 from palscope._connectors.connector import RESAMPLERS
-from palscope._files import read_text
 from palscope._registry import find
 from palscope._routing import Route, route_from_text
 from palscope.errors import RecipeError, RouteError
+from palscope.training._recipe_errors import messages
 
-_LARGEST = 1 << 20
-"""Bytes of a recipe."""
-_MOST_MESSAGES = 10
-RECIPES = Path(__file__).parent / "recipes"
 INTEGRATIONS = {"plits": Route.plits, "lal": Route.lal, "pal": Route.pal}
-EVERY_STAGE = "every_stage"
-"""The section whose values hold for each stage that does not give its own."""
-
 Prompt = Literal["chat", "instruction"]
 Format = Literal["labelled", "openaqa", "csv", "datasets"]
 
@@ -265,7 +249,7 @@ class ConnectorShape(Strict):
         try:
             self.others()
         except ValidationError as error:
-            raise ValueError("; ".join(_messages(error))) from error
+            raise ValueError("; ".join(messages(error))) from error
         return self
 
     def others(self) -> dict[str, Any]:
@@ -344,163 +328,3 @@ class Recipe(Strict):
                 f"{self.bases.text} has {n_layers}; write it for that many."
             )
         return route
-
-
-def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of that name.
-
-    Args:
-        name: pieces joined by `+`. The first is a YAML file, or the name of one that comes with
-            palscope (`demo/stages`); the others lie in the same folder.
-        changes: laid over them, like one more piece.
-
-    Raises:
-        RecipeError: a piece is missing or no YAML, or a key is unknown, missing or has a value of
-            the wrong type or an impossible one; the message names file and key.
-    """
-    pieces = [(file, read_yaml(file, _keys())) for file in _files(name)]
-    merged: dict[str, Any] = {}
-    for piece in (*(piece for _, piece in pieces), changes or {}):
-        merged = _over(merged, piece)
-    shared = merged.pop(EVERY_STAGE, {})
-    stages = merged.get("stages")
-    if isinstance(stages, dict):
-        merged["stages"] = {
-            key: _over(shared, {} if own is None else own) if isinstance(shared, dict) else own
-            for key, own in stages.items()
-        }
-    try:
-        return Recipe.model_validate_json(json.dumps(merged))
-    except ValidationError as error:
-        found = "; ".join(_messages(error, pieces))
-        raise RecipeError(f"recipe {name}: {found}.") from error
-    except TypeError as error:  # a date, or a key that is no text
-        raise RecipeError(f"recipe {name}: holds what JSON cannot ({error}).") from error
-
-
-def _files(name: str) -> list[Path]:
-    first, *others = name.split("+")
-    file = Path(first)
-    if not file.is_file():
-        file = RECIPES / first if first.endswith(".yaml") else RECIPES / f"{first}.yaml"
-    files = [file, *(file.with_name(f"{other.removesuffix('.yaml')}.yaml") for other in others)]
-    for file in files:
-        if not file.is_file():
-            there = sorted(
-                path.relative_to(RECIPES).with_suffix("").as_posix()
-                for path in RECIPES.rglob("*.yaml")
-            )
-            raise RecipeError(
-                f"recipe {name!r}: there is no {file}; give a YAML file, or pieces of these: "
-                f"{', '.join(there)}."
-            )
-    return files
-
-
-def read_yaml(file: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A YAML file's mapping. Raises `RecipeError` when it has none; `keys` are some it may have."""
-    text = read_text(file, f"YAML with some of {', '.join(keys)}", RecipeError, largest=_LARGEST)
-    try:
-        piece = yaml.load(text, Loader=_Loader)
-    except RecursionError:
-        raise RecipeError(f"{file} cannot be read as YAML: it is nested too deeply.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 31st of February
-        told = " ".join(str(error).split())
-        raise RecipeError(f"{file} cannot be read as YAML: {told}.") from error
-    if not isinstance(piece, dict):
-        raise RecipeError(f"{file} holds no keys; expected some of {', '.join(keys)}.")
-    return piece
-
-
-def _keys() -> list[str]:
-    return [*Recipe.model_fields, EVERY_STAGE]
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes `1e-3` for a number and a key given twice for an error.
-
-    Nor does it take aliases: a few hundred bytes of them stand for more than memory holds.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            parser: Any = self
-            event = parser.peek_event()
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                f"*{event.anchor} is an alias; write it out",
-                event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):  # others are refused below
-                if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice", key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
-def _over(below: Any, above: Any) -> Any:
-    """`above` laid over `below`: mappings key by key, anything else as a whole.
-
-    A mix is one thing: shares of two would not add up.
-    """
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    merged = dict(cast("dict[Any, Any]", below))
-    for key, value in cast("dict[Any, Any]", above).items():
-        merged[key] = value if key == "mix" else _over(merged.get(key), value)
-    return merged
-
-
-def _messages(
-    error: ValidationError, pieces: Sequence[tuple[Path, Mapping[str, Any]]] = ()
-) -> list[str]:
-    """One short message an error: file, key, what is wrong and what stands there."""
-    messages: list[str] = []
-    found = error.errors(include_url=False)
-    for each in found[:_MOST_MESSAGES]:
-        key = ".".join(map(str, each["loc"])) or "the recipe"
-        file = _file_of(each["loc"], pieces)
-        told = each["msg"].removeprefix("Value error, ")
-        given = each["input"]
-        shown = "" if isinstance(given, dict | list) or given is None else f" (it is {given!r})"
-        messages.append(f"{'' if file is None else f'{file}, '}{key}: {told}{shown}")
-    more = len(found) - len(messages)
-    return [*messages, f"and {more} more"] if more else messages
-
-
-def _file_of(
-    loc: tuple[int | str, ...], pieces: Sequence[tuple[Path, Mapping[str, Any]]]
-) -> str | None:
-    """The last piece that holds the key, or as much of it as any does."""
-    paths = [loc]
-    if len(loc) > 2 and loc[0] == "stages":  # it may come from what all stages share
-        paths.append((EVERY_STAGE, *loc[2:]))
-    best, depth = None, 0
-    for file, piece in pieces:
-        for path in paths:
-            held = _depth(path, piece)
-            if held and held >= depth:
-                best, depth = file.name, held
-    return best
-
-
-def _depth(loc: tuple[int | str, ...], piece: Any) -> int:
-    """How many steps of a key's path a piece has."""
-    for number, step in enumerate(loc):
-        if not (isinstance(piece, dict) and step in piece):
-            return number
-        piece = piece[step]
-    return len(loc)

@@ -21,7 +21,7 @@ from palscope.encoders import Several, WhisperEncoderConfig, build_encoder
 from palscope.encoders._weights import save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
 from palscope.training._curriculum import Place, train_recipe
-from palscope.training._recipe import read_recipe
+from palscope.training._recipe_files import read_recipe
 from palscope.training._trainer import INSTRUCTION, ExampleCollator
 from tests.planted import small_processor
 from tests.training import small

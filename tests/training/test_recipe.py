@@ -15,7 +15,8 @@ from palscope._models.families import FAMILIES
 from palscope._routing import Route
 from palscope.datasets._examples import MIX
 from palscope.errors import RecipeError, RouteError
-from palscope.training._recipe import RECIPES, Stage, read_recipe
+from palscope.training._recipe import Stage
+from palscope.training._recipe_files import RECIPES, read_recipe
 
 BACKBONES = ("llama-3.2-1b", "llama-3.2-3b", "qwen2.5-1.5b")
 INTEGRATIONS = ("plits", "lal", "pal", "lal+frozen-ffn")

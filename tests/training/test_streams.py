@@ -15,7 +15,8 @@ import torch
 
 from palscope.errors import DataError
 from palscope.training._curriculum import Place, train_recipe
-from palscope.training._recipe import Data, read_recipe
+from palscope.training._recipe import Data
+from palscope.training._recipe_files import read_recipe
 from palscope.training._streams import StreamedQuestions, open_stream
 from tests.training import small
 

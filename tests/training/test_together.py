@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from palscope.errors import PalscopeError
 from palscope.training._curriculum import Place, train_recipe
-from palscope.training._recipe import read_recipe
+from palscope.training._recipe_files import read_recipe
 from tests.training import small
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import Trainer
 
 from palscope.training._curriculum import Place, train_recipe
-from palscope.training._recipe import read_recipe
+from palscope.training._recipe_files import read_recipe
 
 
 def main() -> None:
