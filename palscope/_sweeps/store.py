@@ -20,8 +20,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 from filelock import BaseFileLock, FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -29,23 +27,17 @@ from palscope._files import (
     LARGEST_TEXT,
     make_folder,
     read_object,
-    whole,
     write_json,
     writing,
 )
 from palscope._sweeps import processes
+from palscope._sweeps.shards import is_stored, merge, named_rows, read_table, write_rows
 from palscope.errors import PalscopeError, short
 
 T = TypeVar("T")
 
 DECIDES = ("config", "route", "weights", "prompt", "seed", "dtype", "device")
 """What of a record decides a run's numbers, beside its items."""
-
-_SHARD, _ITEM = b"palscope.shard", b"palscope.item"
-"""Where a shard says which it is: its name, by all that decides its rows, and its item's."""
-
-_pa: Any = arrow
-_pq: Any = parquet
 
 
 @dataclass(frozen=True)
@@ -168,21 +160,21 @@ class Run:
         number, count = processes.place()
         mine = list(named)[number::count]
         for name in tqdm(mine, desc=table, unit=f" {item}", disable=number > 0):
-            if _is_stored(files[name], item, name):
+            if is_stored(files[name], item, name):
                 continue
             _seed(files[name].stem)
             try:
-                rows = _named_rows(measure(named[name]), name, item, keys)
+                rows = named_rows(measure(named[name]), name, item, keys)
             except PalscopeError as error:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 write_json(files[name].with_suffix(".json"), {item: name, "error": str(error)})
             else:
-                _write_rows(rows, files[name], name)
+                write_rows(rows, files[name], name)
                 files[name].with_suffix(".json").unlink(missing_ok=True)
         processes.wait()
         stored = self._collect(table, files)
         if self.main:
-            _merge(list(stored.shards.values()), stored.path)
+            merge(list(stored.shards.values()), stored.path)
             for part in shards.glob("*.part"):
                 part.unlink(missing_ok=True)  # of processes that were killed
             left_out = [{item: name, "error": error} for name, error in stored.left_out.items()]
@@ -243,17 +235,6 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{folder} holds no run.json; give the folder that a script was given as --out."
         )
     return read_object(path, "a run's record", PalscopeError, largest=LARGEST_TEXT)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A stored table. Raises `PalscopeError` where it is missing or damaged."""
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
-        raise PalscopeError(
-            f"{path} cannot be read as a table ({' '.join(str(error).split())}): remove it, and go "
-            "on with the run by --resume."
-        ) from error
 
 
 def hold(folder: Path) -> BaseFileLock:
@@ -352,66 +333,3 @@ def _seed(digest: str) -> None:
     torch: Any = sys.modules.get("torch")  # what was never imported draws no numbers
     if torch is not None:
         torch.manual_seed(number)
-
-
-def _named_rows(rows: pd.DataFrame, name: str, item: str, keys: Sequence[str]) -> pd.DataFrame:
-    table: Any = rows
-    if item not in table:
-        table = table.copy(deep=False)
-        table.insert(0, item, name)
-    elif not (table[item] == name).all():
-        raise ValueError(f"the measure's column {item!r} must hold the item's key, {name!r}.")
-    twice = table.duplicated([item, *keys])
-    if twice.any():
-        first = table.loc[twice, [item, *keys]].iloc[0].to_dict()
-        raise ValueError(f"two rows are named alike ({first}); give more of the columns as keys.")
-    return table
-
-
-def _write_rows(rows: pd.DataFrame, target: Path, name: str) -> None:
-    """All or nothing. Not synced: what a power cut spoils is found by its checksums, and redone."""
-    table = _pa.Table.from_pandas(rows, preserve_index=False)
-    # What it is, inside too: a shard that was copied over another one is not taken for it.
-    known = {**(table.schema.metadata or {}), _SHARD: target.stem.encode(), _ITEM: name.encode()}
-    with whole(target) as part:
-        _pq.write_table(table.replace_schema_metadata(known), part, write_page_checksum=True)
-
-
-def _read_rows(path: Path) -> Any:
-    return _pq.ParquetFile(path, page_checksum_verification=True).read()
-
-
-def _is_stored(path: Path, item: str, name: str) -> bool:
-    """Whether a shard is there, can be read to its end, and holds this item of this run."""
-    try:
-        table = _read_rows(path)
-    except (OSError, _pa.ArrowException):
-        return False
-    known = table.schema.metadata or {}
-    mine = known.get(_SHARD) == path.stem.encode() and known.get(_ITEM) == name.encode()
-    return mine and item in table.column_names and set(table[item].unique().to_pylist()) <= {name}
-
-
-def _merge(shards: Sequence[Path], target: Path) -> None:
-    """Write all shards to one file, a row group each, one at a time in memory."""
-    # A column that is empty in one item has no type there, or is not there: the others' decide.
-    try:
-        schema = _pa.unify_schemas(
-            [_pq.read_schema(path) for path in shards], promote_options="permissive"
-        )
-    except (_pa.ArrowTypeError, _pa.ArrowInvalid) as error:
-        raise ValueError(f"items of {target.stem} differ in a column's type: {error}") from error
-    schema = _plain(schema)
-    with whole(target) as part, _pq.ParquetWriter(part, schema) as writer:
-        for path in shards:
-            table = _read_rows(path)
-            for field in schema:
-                if field.name not in table.column_names:
-                    table = table.append_column(field, _pa.nulls(len(table), field.type))
-            writer.write_table(table.select(schema.names).cast(schema))
-
-
-def _plain(schema: Any) -> Any:
-    """A schema that does not say which shard it is of."""
-    told: dict[bytes, bytes] = schema.metadata or {}
-    return schema.with_metadata({k: v for k, v in told.items() if k not in (_SHARD, _ITEM)})

@@ -15,7 +15,8 @@ from palscope._hooks import HookedAudioModel
 from palscope._routing import route_to_text
 from palscope._sweeps import processes
 from palscope._sweeps.record import run_record, weights_hashes
-from palscope._sweeps.store import Run, read_table
+from palscope._sweeps.shards import read_table
+from palscope._sweeps.store import Run
 from palscope.analyses._analysis import Analysis, Item, Results, Work
 from palscope.analyses._options import Options, add_flags, deciding, options_of, values_of
 from palscope.analyses._process import call, open_model

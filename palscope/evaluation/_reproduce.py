@@ -21,7 +21,8 @@ from palscope._routing.notation import route_to_text
 from palscope._statistics import Values, difference_of_scores, interval_columns, score_of
 from palscope._sweeps import processes
 from palscope._sweeps.record import file_hash
-from palscope._sweeps.store import Run, read_table
+from palscope._sweeps.shards import read_table
+from palscope._sweeps.store import Run
 from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE
 from palscope.errors import RecipeError

@@ -16,7 +16,7 @@ from palscope._statistics import (
     interval_columns,
     score_of,
 )
-from palscope._sweeps.store import read_table
+from palscope._sweeps.shards import read_table
 from palscope.errors import PalscopeError
 
 ROWS = "rows.parquet"
