@@ -166,8 +166,9 @@ def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
     """The model of `--model` as an answerer, and the name of its weights and its prompts."""
     if given.model is None:
         raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
-    name = f"{given.model} {fingerprint(find_model(given.model))}"
-    answerer = open_answerer(given.model, **options)
+    found = find_model(given.model)
+    name = f"{given.model} {fingerprint(found)}"
+    answerer = open_answerer(found, **options)
     commands.set_prompt(answerer.processor, given)
     date = prompt_settings(answerer.processor)["date"]
     told = {"system": given.system, "date": date}

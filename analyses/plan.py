@@ -21,6 +21,7 @@ from palscope._connectors import ConnectorConfig
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
 from palscope._models.checkpoints import read_config
+from palscope._models.finding import find_checkpoint
 from palscope._routing import Route, route_from_text, route_to_text
 from palscope._sweeps import commands, processes
 from palscope.errors import PalscopeError
@@ -84,7 +85,7 @@ def opened(given: Namespace) -> PalscopeForConditionalGeneration:
         for name in ("integration", "encoder"):
             if getattr(given, name) is not None:
                 raise PalscopeError(f"--{name} goes with --backbone; a checkpoint has its own.")
-        config, _ = read_config(given.model, None)
+        config = read_config(find_checkpoint(given.model))
         with torch.device("meta"):
             model: Any = PalscopeForConditionalGeneration(config)
         model = model.to(dtype)

@@ -40,7 +40,7 @@ from palscope._models import (
     PalscopeForConditionalGeneration,
     PalscopeProcessor,
 )
-from palscope._models.checkpoints import find_checkpoint
+from palscope._models.finding import find_checkpoint
 from palscope._routing import Route
 from palscope.encoders import EncoderOutput
 from palscope.measures import attention_mass, by_pathway, pathway_mass
@@ -59,7 +59,7 @@ SHARE = 0.75
 
 def random_model(integration: str, layers: int, columns: int) -> PalscopeForConditionalGeneration:
     """A random model of the demo's widths, with a context of `columns`."""
-    config: Any = PalscopeConfig.from_pretrained(find_checkpoint(DEMO))
+    config: Any = PalscopeConfig.from_pretrained(find_checkpoint(DEMO).folder)
     text = copy.deepcopy(config.text_config)
     text.num_hidden_layers, text.max_position_embeddings = layers, columns
     route: Route = getattr(Route, integration)(layers)

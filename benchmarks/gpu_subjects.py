@@ -22,7 +22,7 @@ import palscope
 from benchmarks.integrations import SHAPES, build
 from palscope._hooks import HookedAudioModel
 from palscope._models import PalscopeProcessor
-from palscope._models.checkpoints import find_checkpoint
+from palscope._models.finding import find_checkpoint
 from palscope._published import PublishedAudioModel, published_family
 from palscope.interventions._cells import with_encoded
 

@@ -30,7 +30,7 @@ from palscope._connectors import ConnectorConfig
 from palscope._hooks import HookedAudioModel
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope._models.base_weights import find_base
-from palscope._models.checkpoints import find_checkpoint
+from palscope._models.finding import find_checkpoint
 from palscope._models.scoring import prompt_batch
 from palscope._routing import Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
@@ -78,9 +78,9 @@ def load(name: str, device: str) -> tuple[Any, PalscopeProcessor]:
     if name == "tiny":
         model, processor = tiny()
     else:
-        folder = find_checkpoint(name)
-        model = PalscopeForConditionalGeneration.from_pretrained(folder)
-        processor = PalscopeProcessor.from_pretrained(folder)
+        found = find_checkpoint(name)
+        model = PalscopeForConditionalGeneration.from_pretrained(found)
+        processor = PalscopeProcessor.from_pretrained(found)
     return model.to(device), processor
 
 

@@ -37,7 +37,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.core import default_device, header, synchronise, write
 from benchmarks.integrations import SHAPES, build
 from palscope._models import AudioStream, PalscopeForConditionalGeneration, PalscopeProcessor
-from palscope._models.checkpoints import find_checkpoint
+from palscope._models.finding import find_checkpoint
 from palscope._models.scoring import greedy_tokens, prompt_batch
 from palscope.audio import load_audio
 from palscope.audio._bundled import bundled_clips
@@ -54,9 +54,9 @@ def load(given: argparse.Namespace) -> tuple[Any, PalscopeProcessor]:
     disable_progress_bar()
     device, dtype = default_device(), getattr(torch, given.dtype)
     if given.shape is None:
-        folder = find_checkpoint(given.model)
-        model: Any = PalscopeForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-        processor = PalscopeProcessor.from_pretrained(folder)
+        found = find_checkpoint(given.model)
+        model: Any = PalscopeForConditionalGeneration.from_pretrained(found, dtype=dtype)
+        processor = PalscopeProcessor.from_pretrained(found)
     else:
         tokenizer: Any = PalscopeProcessor.from_pretrained(find_checkpoint("demo/lal")).tokenizer
         shape = SHAPES[given.shape]

@@ -33,8 +33,8 @@ from benchmarks.core import default_device, header, medians, write
 from palscope._hooks import HookedAudioModel, load
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.cache import PassingMemory
-from palscope._models.checkpoints import find_checkpoint
 from palscope._models.families import rotary
+from palscope._models.finding import find_checkpoint
 from palscope._models.resumed import ResumedRun
 from palscope._routing import Level
 from palscope.interventions import Patch, Resample, capture, resolve
@@ -50,8 +50,8 @@ class Sweep:
 
     def __init__(self, name: str, seconds: float, step: float, stride: int) -> None:
         self.model: HookedAudioModel = load(name)
-        folder = find_checkpoint(name)
-        self.plain: Any = PalscopeForConditionalGeneration.from_pretrained(folder)
+        found = find_checkpoint(name)
+        self.plain: Any = PalscopeForConditionalGeneration.from_pretrained(found)
         self.plain.to(self.model.model.device)
         self.bare_layers: Any = copy.deepcopy(self.plain.language_model)  # nnsight never wraps it
         route = self.model.current_route

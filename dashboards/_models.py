@@ -11,6 +11,7 @@ import streamlit as st
 import torch
 
 from palscope._hooks import HookedAudioModel, load
+from palscope._models.finding import Checkpoint
 from palscope._published.loading import find_model
 from palscope._routing import Route
 from palscope.errors import RouteError
@@ -39,13 +40,13 @@ def open_model(name: str) -> OpenModel:
 
     Raises `CheckpointError` when there is none.
     """
-    return _open(name, _version(name))
+    found = find_model(name)
+    return _open(name, _version(found), found)
 
 
-def _version(name: str) -> str:
-    """A short text that changes when the files of the checkpoint `name` do."""
-    folder = find_model(name)
-    files = sorted(file for file in folder.iterdir() if file.is_file())
+def _version(found: Checkpoint) -> str:
+    """A short text that changes when the files of the checkpoint do."""
+    files = sorted(file for file in found.folder.iterdir() if file.is_file())
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
@@ -60,8 +61,8 @@ def serves(model: HookedAudioModel, route: Route) -> bool:
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model: once, about ten seconds …")
-def _open(name: str, version: str) -> OpenModel:
+def _open(name: str, version: str, _found: Checkpoint) -> OpenModel:
     # Leave cores to the server and the browser: torch's threads spin while they wait for one.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-    model = load(name)
+    model = load(_found)
     return OpenModel(name, model, model.current_route, version)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import os
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, cast
@@ -23,7 +23,7 @@ from palscope._models import (
     PalscopeProcessor,
 )
 from palscope._models.audio_model import AudioLanguageModel
-from palscope._models.checkpoints import with_revision
+from palscope._models.finding import Checkpoint, CheckpointLike
 from palscope._models.memory import check_fits
 from palscope._models.parts import AudioTaps
 from palscope._models.processor import AudioProcessor
@@ -67,6 +67,7 @@ class HookedAudioModel(CallsBridge):
         model: AudioLanguageModel,
         processor: AudioProcessor,
         name: str = "palscope",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         adapter = make_adapter(model, name)
         tokenizer = processor.tokenizer
@@ -74,6 +75,7 @@ class HookedAudioModel(CallsBridge):
             model, adapter, tokenizer, driver=TransformersDriver(model, adapter, tokenizer)
         )
         self.processor = processor
+        self.checkpoint = checkpoint
         self._numbers = itertools.count()
         for layer in self.modules():
             if isinstance(layer, EncoderLayer):
@@ -199,7 +201,7 @@ class HookedAudioModel(CallsBridge):
 
 
 def load(
-    name_or_path: str | os.PathLike[str] | PreTrainedModel,
+    name_or_path: CheckpointLike | PreTrainedModel,
     *,
     revision: str | None = None,
     processor: Any = None,
@@ -230,13 +232,12 @@ def load(
         _refuse_idle(told, "the model is loaded already")
         name = name_or_path.name_or_path or type(name_or_path).__name__
         return HookedAudioModel(*wrap_published(name_or_path, processor), name)
-    name = with_revision(name_or_path, revision)
     _refuse_idle(_OF_THE_HUB & set(kwargs), "the hub's client takes HF_HOME and HF_TOKEN")
     if processor is not None:
         _refuse_idle({"processor"}, "that of the checkpoint is taken")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    check_fits(
-        name,
+    fits = functools.partial(
+        check_fits,
         dtype=dtype if isinstance(dtype, torch.dtype) else None,
         device=device,
         unread=unread_prefixes(),
@@ -245,10 +246,11 @@ def load(
             for name in ("device_map", "offload_folder", "quantization_config")
         },
     )
-    model, processor = open_checkpoint(find_model(name), dtype=dtype, **kwargs)
+    found = find_model(name_or_path, revision, check=fits)
+    model, processor = open_checkpoint(found, dtype=dtype, **kwargs)
     if "device_map" not in kwargs:
         cast(Any, model).to(device)
-    return HookedAudioModel(model.eval(), processor, name)
+    return HookedAudioModel(model.eval(), processor, found.name, found)
 
 
 _OF_THE_HUB = frozenset(

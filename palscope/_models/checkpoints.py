@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +16,14 @@ from transformers import BitsAndBytesConfig
 
 from palscope._files import read_object
 from palscope._finite import shortened, wrong_weights
-from palscope._hub import (
-    SETTINGS,
-    cached_snapshot,
-    download_snapshot,
-    hub_name,
-    hub_reachable,
-)
 from palscope._models.base_weights import load_base
 from palscope._models.config import PalscopeConfig
 from palscope._models.devices import device_of
+from palscope._models.finding import Checkpoint
 from palscope._stored import (
     check_folder,
     check_weights,
     few_bits,
-    lacking,
     load_tensors,
     reading,
     weight_files,
@@ -39,153 +32,45 @@ from palscope._stored import (
 from palscope.encoders import EncoderConfig, load_encoder
 from palscope.errors import CheckpointError, short
 
-if TYPE_CHECKING:
-    from palscope._models.modeling import PalscopeForConditionalGeneration
-
 BASES = ("language_model.", "encoder.")
 """Prefixes of the tensors that a checkpoint without its bases leaves out."""
 
 
-def _top_folder(_folder: Path) -> Sequence[str]:
-    return ()
-
-
-def _all_will_do(_folder: Path) -> None:
-    return
-
-
-def find_checkpoint(
-    name_or_path: str | os.PathLike[str],
-    folders: Callable[[Path], Sequence[str]] = _top_folder,
-    check: Callable[[Path], None] = _all_will_do,
-) -> Path:
-    """The folder of a checkpoint.
-
-    A folder; `demo/plits`, `demo/lal` or `demo/pal` of the repository; or a hub id, perhaps with a
-    revision behind it: `owner/name@revision`. What the hub's cache lacks of it is fetched: settings
-    first, then, if they will do, weights.
-
-    Args:
-        folders: of the repository, that a model of these settings needs besides the top one.
-        check: looks at settings that were fetched, before weights are. What these two raise stops
-            the search.
-
-    Raises:
-        CheckpointError: there is none of that name, or its weights are pickles.
-    """
-    name = os.fspath(name_or_path)
-    folder = _local_folder(name)
-    if folder is None:
-        folder = _from_hub(name, folders, check)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no config.json; save with save_pretrained.")
-    if not list(folder.glob("*.safetensors")):
-        pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        found = f" It holds {', '.join(pickles)}: pickles are never loaded." if pickles else ""
-        raise CheckpointError(
-            f"{folder} has no safetensors weights.{found} Save with save_pretrained."
-        )
-    return folder
-
-
-def _from_hub(
-    name: str, folders: Callable[[Path], Sequence[str]], check: Callable[[Path], None]
-) -> Path:
-    cached = cached_snapshot(name)
-    lacks = [] if cached is None else lacking(cached)
-    if cached is not None and (cached / "config.json").is_file():
-        lacks += [
-            each for each in folders(cached) if not any((cached / each).glob("*.safetensors"))
-        ]
-    if cached is not None and not lacks:
-        return cached
-    if hub_name(name) is None or not hub_reachable():
-        raise CheckpointError(
-            f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or the "
-            "id of a hub that can be reached."
-            if cached is None
-            else f"{name!r} was fetched in part: the hub's cache lacks {', '.join(lacks)}, and the "
-            "hub cannot be reached (or HF_HUB_OFFLINE is set). Ask again where it can."
-        )
-    settings = download_snapshot(name, SETTINGS)
-    subfolders = folders(settings)
-    check(settings)
-    return download_snapshot(name, subfolders=subfolders)
-
-
-def checkpoint_here(name: str) -> Path | None:
-    """The folder of a checkpoint that needs no download; None where there is none."""
-    folder = _local_folder(name)
-    if folder is not None:
-        return folder
-    cached = cached_snapshot(name)
-    return None if cached is None or lacking(cached) else cached
-
-
-def _local_folder(name: str) -> Path | None:
-    for folder in (Path(name), Path(__file__).resolve().parents[2] / name):
-        if folder.is_dir():
-            return folder
-    return None
-
-
-def with_revision(name_or_path: str | os.PathLike[str], revision: str | None) -> str:
-    """The name of a checkpoint that says its revision, as `find_checkpoint` takes it.
-
-    Raises:
-        CheckpointError: a revision of what has none: a folder, or a name that says another one.
-    """
-    name = os.fspath(name_or_path)
-    if revision is None:
-        return name
-    place = hub_name(name)
-    if _local_folder(name) is not None or place is None or place.revision is not None:
-        raise CheckpointError(
-            f"revision={revision!r} of {name!r}: only a repository of the hub has revisions, one "
-            "at a time: load('owner/name', revision=…), or load('owner/name@revision')."
-        )
-    return f"{name}@{revision}"
-
-
-def model_type(folder: Path) -> str | None:
-    """The kind of model that a checkpoint's config names.
-
-    Raises:
-        CheckpointError: the config cannot be read.
-    """
-    read = read_object(folder / "config.json", "a model's settings", CheckpointError)
-    return str(kind) if (kind := read.get("model_type")) is not None else None
-
-
-def read_config(
-    name_or_path: str | os.PathLike[str], config: PalscopeConfig | None
-) -> tuple[PalscopeConfig, Path]:
-    """A checkpoint's config, and its folder."""
-    folder = find_checkpoint(name_or_path)
+def read_config(found: Checkpoint, config: PalscopeConfig | None = None) -> PalscopeConfig:
+    """A checkpoint's config, its files looked at; `config` where one is given."""
+    folder = found.folder
     check_folder(folder)
     if config is None:
-        if (found := model_type(folder)) != PalscopeConfig.model_type:
-            raise CheckpointError(f"{folder} holds a {found!r} model, not a palscope one.")
+        if not found.is_own:
+            raise CheckpointError(
+                f"{folder} holds a {found.model_type!r} model, not a palscope one."
+            )
         with reading(folder / "config.json", "a palscope model's settings"):
             config = PalscopeConfig.from_pretrained(folder)
-    return config, folder
+    return config
 
 
 def load_checkpoint(
-    cls: type[PalscopeForConditionalGeneration],
+    make: Callable[..., Any],
     load_whole: Callable[..., Any],
     config: PalscopeConfig,
     folder: Path,
     *args: Any,
     **kwargs: Any,
-) -> PalscopeForConditionalGeneration:
+) -> Any:
     """The model in `folder`, with the bases stored there or those it refers to.
 
-    `load_whole` is Hugging Face's own `from_pretrained`.
+    Args:
+        make: the model's class, of a config or of a config and bases.
+        load_whole: Hugging Face's own `from_pretrained`.
+        config: from `read_config`.
+        folder: of the checkpoint.
+        *args: those of `from_pretrained`.
+        **kwargs: likewise.
     """
     if kwargs.get("quantization_config") is not None:
         kwargs["quantization_config"] = _of_decoder(kwargs["quantization_config"], folder)
-    _check_asked(cls, config, folder)
+    _check_asked(make, config, folder)
     if config.store_base:
         kwargs.setdefault("use_safetensors", True)
         kwargs["ignore_mismatched_sizes"] = True  # they are named, and refused, below
@@ -210,7 +95,7 @@ def load_checkpoint(
             f"asks for {wanted_encoder.kind}."
         )
     config.text_config = language_model.config
-    model = cls(config, language_model, encoder)
+    model = make(config, language_model, encoder)
     state = load_tensors(weight_files(folder))
     wanted = {key for key in model.state_dict() if not key.startswith(BASES)}
     check_loaded(folder, wanted - set(state), set(state) - wanted, {})
@@ -228,9 +113,7 @@ def load_checkpoint(
     return model.eval()
 
 
-def _check_asked(
-    cls: type[PalscopeForConditionalGeneration], config: PalscopeConfig, folder: Path
-) -> None:
+def _check_asked(make: Callable[..., Any], config: PalscopeConfig, folder: Path) -> None:
     """Hold what a config asks for against the weights beside it, before it takes memory.
 
     Raises:
@@ -247,7 +130,7 @@ def _check_asked(
                 "in the order in which their tokens stand in prompts. Save both together."
             )
     with without_memory(folder):
-        made = cls(copy.deepcopy(config))
+        made = make(copy.deepcopy(config))
     if config.store_base:
         check_weights(made, tensors, folder, shapes=plain, kinds=plain)
     else:
@@ -280,9 +163,7 @@ def _choices(encoder: EncoderConfig) -> dict[str, Any]:
     return {each.name: getattr(encoder, each.name) for each in fields(encoder)}
 
 
-def own_state(
-    model: PalscopeForConditionalGeneration, state: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+def own_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors that do not belong to the bases: of `state`, by default the model's.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from accelerate.utils import get_max_memory
 
 from palscope import _stored as stored
 from palscope._hub import hub_name, hub_reachable
-from palscope._models.checkpoints import checkpoint_here
+from palscope._models.finding import Checkpoint
 from palscope._stored import BYTES, FLOATS, StoredTensor
 from palscope.errors import CheckpointError
 
@@ -30,27 +29,22 @@ def _keeps_its_type(name: str) -> bool:
     return "embed" in name or "lm_head" in name
 
 
-def stored_tensors(
-    name_or_path: str | os.PathLike[str], unread: Collection[str] = ()
-) -> list[StoredTensor]:
-    """The tensors of a checkpoint: a folder, or a repository of the hub, cached or not.
+def stored_tensors(found: Checkpoint, unread: Collection[str] = ()) -> list[StoredTensor]:
+    """The tensors of a checkpoint: of its files, or as the hub knows them before they are fetched.
 
     Args:
+        found: the checkpoint.
         unread: prefixes of tensors that the model does not load.
-
-    Returns:
-        Nothing for what cannot be found: opening it will say so.
 
     Raises:
         CheckpointError: a file of the folder is damaged or something else.
     """
-    folder = checkpoint_here(os.fspath(name_or_path))
-    found = (
-        _on_the_hub(os.fspath(name_or_path))
-        if folder is None
-        else stored.stored_tensors(stored.weight_files(folder))
+    tensors = (
+        stored.stored_tensors(stored.weight_files(found.folder))
+        if found.whole
+        else _on_the_hub(found.name)
     )
-    return [each for each in found if not each.name.startswith(tuple(unread))]
+    return [each for each in tensors if not each.name.startswith(tuple(unread))]
 
 
 def _on_the_hub(name: str) -> list[StoredTensor]:
@@ -83,7 +77,7 @@ def weights_bytes(
 
 
 def check_fits(
-    name_or_path: str | os.PathLike[str],
+    found: Checkpoint,
     *,
     dtype: torch.dtype | None,
     device: torch.device,
@@ -97,6 +91,7 @@ def check_fits(
     What a pass needs beside them is not counted (`analyses/plan.py` says that).
 
     Args:
+        found: the checkpoint.
         dtype: None for that of the file.
         device: where the weights go, unless a `device_map` spreads them.
         offload_folder: where they may go when memory is full; then all fits.
@@ -107,7 +102,7 @@ def check_fits(
     if device_map is not None and offload_folder is not None:
         return
     bits = _bits(quantization_config)
-    tensors = stored_tensors(name_or_path, unread)
+    tensors = stored_tensors(found, unread)
     needed = weights_bytes(tensors, dtype, bits)
     free: dict[Any, Any] = dict(cast(Any, get_max_memory()))
     if device_map is not None:
@@ -120,7 +115,7 @@ def check_fits(
         return
     numbers = sum(each.numbers for each in tensors)
     raise CheckpointError(
-        f"{os.fspath(name_or_path)} has {numbers / 1e9:.2f} B weights, {needed / 1e9:.1f} GB "
+        f"{found.name} has {numbers / 1e9:.2f} B weights, {needed / 1e9:.1f} GB "
         f"{'as stored' if dtype is None else 'in ' + str(dtype).removeprefix('torch.')}"
         f"{'' if bits is None else f' with linear maps in {bits} bits'}, but {places} "
         f"{room / 1e9:.1f} GB free. Load it in fewer bits (dtype=torch.bfloat16, or "

@@ -16,12 +16,12 @@ from palscope._models.checkpoints import (
     load_checkpoint,
     own_state,
     read_config,
-    with_revision,
 )
 from palscope._models.clips import AudioClips
 from palscope._models.config import PalscopeConfig
 from palscope._models.devices import device_of
 from palscope._models.families import FAMILIES, PUBLISHED, family_of
+from palscope._models.finding import CheckpointLike, find_checkpoint
 from palscope._models.memory import check_room
 from palscope._routing import Route
 from palscope._stored import UNKNOWN, check_sizes
@@ -132,7 +132,7 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: CheckpointLike, *args: Any, **kwargs: Any
     ) -> PalscopeForConditionalGeneration:
         """Load a checkpoint: a folder, a hub id, or one of `demo/plits`, `demo/lal`, `demo/pal`.
 
@@ -144,10 +144,10 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
             CheckpointError: it cannot be found, is no safetensors checkpoint, or has missing,
                 foreign or misshapen tensors.
         """
-        name = with_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
-        config, folder = read_config(name, kwargs.pop("config", None))
+        found = find_checkpoint(pretrained_model_name_or_path, kwargs.pop("revision", None))
+        config = read_config(found, kwargs.pop("config", None))
         whole: Any = super().from_pretrained
-        return load_checkpoint(cls, whole, config, folder, *args, **kwargs)
+        return load_checkpoint(cls, whole, config, found.folder, *args, **kwargs)
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, save_directory: str | os.PathLike[str], **kwargs: Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -15,7 +14,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from palscope._hub import hub_name
 from palscope._models.chat_format import PROMPT_DATE, chat_prompt, check_places
-from palscope._models.checkpoints import checkpoint_here, with_revision
+from palscope._models.finding import Checkpoint, CheckpointLike, checkpoint_here, with_revision
 from palscope._routing import Stream
 from palscope._stored import check_folder, reading
 from palscope.audio import Waveform
@@ -152,7 +151,7 @@ class PalscopeProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+        cls, pretrained_model_name_or_path: CheckpointLike, **kwargs: Any
     ) -> PalscopeProcessor:
         """The processor of a checkpoint: a folder, or what `find_checkpoint` finds.
 
@@ -161,8 +160,9 @@ class PalscopeProcessor(ProcessorMixin):
         Raises:
             CheckpointError: there is none, or it cannot be read.
         """
-        name = with_revision(pretrained_model_name_or_path, kwargs.pop("revision", None))
-        folder = checkpoint_here(name)
+        given, revision = pretrained_model_name_or_path, kwargs.pop("revision", None)
+        name = given.name if isinstance(given, Checkpoint) else with_revision(given, revision)
+        folder = given.folder if isinstance(given, Checkpoint) else checkpoint_here(name)
         if folder is not None:
             check_folder(folder)
             name = str(folder)

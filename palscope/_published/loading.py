@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +12,11 @@ import transformers
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 
 from palscope._files import LARGEST_SETTINGS, read_object, read_text
-from palscope._models import PalscopeConfig, PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.base_weights import base_fingerprint
-from palscope._models.checkpoints import check_finite, check_loaded, find_checkpoint, model_type
+from palscope._models.checkpoints import check_finite, check_loaded
+from palscope._models.finding import Checkpoint, CheckpointLike, find_checkpoint
 from palscope._models.processor import AudioProcessor
 from palscope._published.adapters import check_peft
 from palscope._published.family import PublishedFamily
@@ -66,47 +66,59 @@ def wrap_published(
     return PublishedAudioModel(model, family), parts
 
 
-def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+def find_model(
+    asked: CheckpointLike,
+    revision: str | None = None,
+    *,
+    check: Callable[[Checkpoint], None] | None = None,
+) -> Checkpoint:
     """`find_checkpoint`, of palscope's own or a published model.
 
     What is fetched is looked at before its weights are: the class, and the processor with its chat
     template.
 
+    Args:
+        asked: its name, or what was found before.
+        revision: of a hub id.
+        check: looks at it, too.
+
     Raises:
         CheckpointError: it cannot be found or fetched, or could not be opened.
     """
-    return find_checkpoint(name_or_path, _subfolders, _check_settings)
+
+    def look(found: Checkpoint) -> None:
+        if not found.whole and not found.is_own:
+            _ready(found)
+        if check is not None:
+            check(found)
+
+    return find_checkpoint(asked, revision, folders=_subfolders, check=look)
 
 
-def _subfolders(folder: Path) -> Sequence[str]:
-    kind = model_type(folder)
-    return () if kind == PalscopeConfig.model_type else published_class(kind).subfolders
+def _subfolders(found: Checkpoint) -> Sequence[str]:
+    return () if found.is_own else published_class(found.model_type).subfolders
 
 
-def _check_settings(folder: Path) -> None:
-    if model_type(folder) != PalscopeConfig.model_type:
-        _ready(folder)
-
-
-def _ready(folder: Path) -> tuple[PublishedFamily, PublishedProcessor]:
+def _ready(found: Checkpoint) -> tuple[PublishedFamily, PublishedProcessor]:
     """All of a published model but its weights, which take minutes."""
-    family = _family(folder)
+    family = _family(found)
     if family.adapted:
-        check_peft(folder)
-    return family, read_processor(folder, family)
+        check_peft(found.folder)
+    return family, read_processor(found.folder, family)
 
 
-def fingerprint(folder: Path) -> str:
-    """`base_fingerprint` of a model's folder, its adapters in folders of their own included."""
-    return base_fingerprint(folder, _subfolders(folder))
+def fingerprint(found: Checkpoint) -> str:
+    """`base_fingerprint` of its folder, its adapters in folders of their own included."""
+    return base_fingerprint(found.folder, _subfolders(found))
 
 
 def open_checkpoint(
-    folder: Path, *, dtype: torch.dtype | str | None = None, **kwargs: Any
+    found: Checkpoint, *, dtype: torch.dtype | str | None = None, **kwargs: Any
 ) -> tuple[AudioLanguageModel, AudioProcessor]:
-    """The model in `folder`, without hooks, and its processor: palscope's own or a published one.
+    """The model, without hooks, and its processor: palscope's own or a published one.
 
     Args:
+        found: from `find_model`.
         dtype: of the weights; by default float32 for palscope's own, for published models that of
             the checkpoint.
         **kwargs: `from_pretrained`'s.
@@ -114,12 +126,12 @@ def open_checkpoint(
     Raises:
         CheckpointError: it cannot be loaded.
     """
-    if model_type(folder) != PalscopeConfig.model_type:
-        return open_published(folder, dtype=dtype or "auto", **kwargs)
+    if not found.is_own:
+        return open_published(found, dtype=dtype or "auto", **kwargs)
     kwargs["dtype"] = dtype or torch.float32
-    processor = PalscopeProcessor.from_pretrained(folder)
-    model = PalscopeForConditionalGeneration.from_pretrained(folder, **kwargs)
-    check_belongs(processor, model, folder)
+    processor = PalscopeProcessor.from_pretrained(found)
+    model = PalscopeForConditionalGeneration.from_pretrained(found, **kwargs)
+    check_belongs(processor, model, found.folder)
     return model, processor
 
 
@@ -168,11 +180,12 @@ def _settings(extractor: Any) -> dict[str, Any]:
 
 
 def open_published(
-    folder: Path, *, dtype: torch.dtype | str, **kwargs: Any
+    found: Checkpoint, *, dtype: torch.dtype | str, **kwargs: Any
 ) -> tuple[PublishedAudioModel, PublishedProcessor]:
-    """The model in `folder` and its processor.
+    """A published model and its processor.
 
     Args:
+        found: from `find_model`.
         dtype: of the weights; "auto" for those of the checkpoint.
         **kwargs: `from_pretrained`'s.
 
@@ -180,7 +193,8 @@ def open_published(
         CheckpointError: the class is not registered, tensors are missing, or adapters or the
             processor need a package that is not installed.
     """
-    family, processor = _ready(folder)
+    folder = found.folder
+    family, processor = _ready(found)
     tensors = check_folder(folder)
     kind: Any = getattr(transformers, family.architecture)
     with family.loading():
@@ -199,12 +213,12 @@ def open_published(
     return PublishedAudioModel(model, published_family(model.config)), processor
 
 
-def _family(folder: Path) -> PublishedFamily:
-    """Of the model in `folder`, whose class is checked before any of its code is asked for."""
-    published_class(model_type(folder))
-    check_settings(folder)
-    with reading(folder / "config.json", "a published model's settings"):
-        config: Any = cast(Any, AutoConfig).from_pretrained(folder)
+def _family(found: Checkpoint) -> PublishedFamily:
+    """Of a model, whose class is checked before any of its code is asked for."""
+    published_class(found.model_type)
+    check_settings(found.folder)
+    with reading(found.folder / "config.json", "a published model's settings"):
+        config: Any = cast(Any, AutoConfig).from_pretrained(found.folder)
     return published_family(config)
 
 

@@ -182,7 +182,7 @@ def open_run(given: Namespace, model: HookedAudioModel, *, data: Iterable[Path] 
     record = run_record(
         model,
         config=settings(given),
-        weights=weights_hashes(given.model, model),
+        weights=weights_hashes(model),
         seed=given.seed,
         data=data,
     )

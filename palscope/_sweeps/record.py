@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shlex
 import sys
@@ -16,23 +15,31 @@ import palscope
 from palscope._hooks import HookedAudioModel
 from palscope._models.base_weights import base_fingerprint, find_base
 from palscope._models.chat_format import prompt_settings
-from palscope._models.checkpoints import find_checkpoint
 from palscope._published.loading import fingerprint
 from palscope.encoders._weights import find_encoder
+from palscope.errors import CheckpointError
 
 _PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas", "av", "soxr")
 
 
-def weights_hashes(name_or_path: str | os.PathLike[str], model: HookedAudioModel) -> dict[str, Any]:
+def weights_hashes(model: HookedAudioModel) -> dict[str, Any]:
     """sha256 of a checkpoint's config and tensors, and of the bases that it refers to.
 
     Of a repository of the hub also the commit.
+
+    Raises:
+        CheckpointError: the model came from memory, so that nothing says which weights it has.
     """
     config: Any = model.model.config
-    folder = find_checkpoint(name_or_path)
-    checkpoint = {"name": os.fspath(name_or_path), "sha256": fingerprint(folder)}
-    if folder.parent.name == "snapshots":  # of the hub's cache, by commit
-        checkpoint["commit"] = folder.name
+    found = model.checkpoint
+    if found is None:
+        raise CheckpointError(
+            "the model was wrapped from memory, so no file tells its weights; save it and open it "
+            "by palscope.load(FOLDER)."
+        )
+    checkpoint = {"name": found.name, "sha256": fingerprint(found)}
+    if found.commit is not None:
+        checkpoint["commit"] = found.commit
     hashes: dict[str, Any] = {"checkpoint": checkpoint}
     if not getattr(config, "store_base", True):  # a published model refers to none
         for part, name, find in (

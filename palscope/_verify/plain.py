@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,9 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from palscope._models import PalscopeConfig
 from palscope._models.audio_model import AudioLanguageModel
-from palscope._models.checkpoints import model_type
+from palscope._models.finding import Checkpoint
 from palscope._models.processor import AudioProcessor
 from palscope._models.scoring import end_tokens, prompt_batch
 from palscope._models.stamps import Stamp, stamp_tensor
@@ -139,22 +137,25 @@ def plain_unhooked(
     )
 
 
-def open_plain(folder: Path, dtype: torch.dtype | None, device: torch.device, row: Row) -> Plain:
-    """The model in a checkpoint's folder, as it is without palscope's hooks.
+def open_plain(
+    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: Row
+) -> Plain:
+    """The model of a checkpoint, as it is without palscope's hooks.
 
     A published class whose own processor does not serve is palscope's model of it, without hooks.
 
     Raises:
         CheckpointError: it does not open.
     """
-    if model_type(folder) == PalscopeConfig.model_type:
-        return _unhooked(folder, dtype, device, row, "palscope's own processor is the only one")
+    if found.is_own:
+        return _unhooked(found, dtype, device, row, "palscope's own processor is the only one")
+    folder = found.folder
     with reading(folder / "config.json", "a published model's settings"):
         family = published_family(cast(Any, AutoConfig).from_pretrained(folder))
     try:
         own = own_prompt(open_own(folder), family, row)
     except CheckpointError as error:
-        return _unhooked(folder, dtype, device, row, str(error))
+        return _unhooked(found, dtype, device, row, str(error))
     kind: Any = getattr(transformers, family.architecture)
     wanted = f"a {family.architecture} that transformers can open"
     with family.loading(), reading(folder, wanted):
@@ -167,9 +168,9 @@ def open_plain(folder: Path, dtype: torch.dtype | None, device: torch.device, ro
 
 
 def _unhooked(
-    folder: Path, dtype: torch.dtype | None, device: torch.device, row: Row, no_ids: str
+    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: Row, no_ids: str
 ) -> Plain:
-    model, processor = open_checkpoint(folder, dtype=dtype)
+    model, processor = open_checkpoint(found, dtype=dtype)
     cast(Any, model).to(device)
     return plain_unhooked(model.eval(), processor, row, no_ids)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel, load
+from palscope._models.finding import Checkpoint, CheckpointLike
 from palscope._models.memory import check_fits
 from palscope._published import unread_prefixes
 from palscope._published.loading import find_model
@@ -59,30 +60,30 @@ class Sides:
         name: of the model.
         plain: the model without hooks, and a row as it takes it.
         hooked: the model as `palscope.load` opens it.
-        folder: of its files; None where it has none.
+        found: the checkpoint; None where the model came from memory.
     """
 
     name: str
     plain: Callable[[Row], Plain]
     hooked: Callable[[], HookedAudioModel]
-    folder: Path | None = None
+    found: Checkpoint | None = None
 
 
 def sides_of(
-    name_or_path: str | os.PathLike[str], device: torch.device, dtype: torch.dtype | None
+    name_or_path: CheckpointLike, device: torch.device, dtype: torch.dtype | None
 ) -> Sides:
     """Both sides of a checkpoint.
 
     Raises:
         CheckpointError: it cannot be found, or does not fit into free memory.
     """
-    check_fits(name_or_path, dtype=dtype, device=device, unread=unread_prefixes())
-    name, folder = os.fspath(name_or_path), find_model(name_or_path)
+    fits = functools.partial(check_fits, dtype=dtype, device=device, unread=unread_prefixes())
+    found = find_model(name_or_path, check=fits)
     return Sides(
-        name,
-        lambda row: open_plain(folder, dtype, device, row),
-        lambda: load(name_or_path, device=device, dtype=dtype),
-        folder,
+        found.name,
+        lambda row: open_plain(found, dtype, device, row),
+        lambda: load(found, device=device, dtype=dtype),
+        found,
     )
 
 
@@ -232,17 +233,16 @@ class CheckList:
 
     def _files(self) -> Result:
         """Which files were opened, and of which revision: told, not judged."""
-        folder = self.sides.folder
-        if folder is None:
+        found = self.sides.found
+        if found is None:
             return unchecked("files", "the model came from memory")
+        folder, revision = found.folder, found.commit
         sizes = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        # The hub's cache keeps a repository's revisions so.
-        revision = folder.name if folder.parent.name == "snapshots" else None
-        hashes = weights_hashes(self.sides.name, self.hooked)
+        hashes = weights_hashes(self.hooked)
         says = (
             f"{len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB, "
             f"{'a folder' if revision is None else f'revision {revision}'}, "

@@ -176,7 +176,7 @@ def _of_model(
     record = run_record(
         model,
         config=deciding(options),
-        weights=weights_hashes(options.model, model),
+        weights=weights_hashes(model),
         seed=options.seed,
         data=[each for value in (*values_of(options).values(), *sounds) for each in _files(value)],
     )

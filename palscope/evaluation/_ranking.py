@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from palscope._models import scoring
 from palscope._models.audio_model import AudioLanguageModel
+from palscope._models.finding import CheckpointLike
 from palscope._models.processor import AudioProcessor
 from palscope._published.loading import find_model, open_checkpoint
 from palscope._sweeps import processes
@@ -73,12 +73,12 @@ class ModelAnswerer:
 
 
 def open_answerer(
-    name: str | Path, device: torch.device | str | None = None, **options: Any
+    name: CheckpointLike, device: torch.device | str | None = None, **options: Any
 ) -> ModelAnswerer:
     """The model of a checkpoint, to be asked as users run it: without hooks.
 
     Args:
-        name: a folder or hub id.
+        name: a folder or hub id; or what was found by one.
         device: by default the one of this process, or a GPU where there is one.
         **options: of `ModelAnswerer`.
 

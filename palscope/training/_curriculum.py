@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import Dataset, IterableDataset
 
 from palscope._models.base_weights import base_config
-from palscope._published.loading import open_checkpoint
+from palscope._published.loading import find_model, open_checkpoint
 from palscope._sweeps import processes
 from palscope._sweeps.record import file_hash
 from palscope.datasets._examples import MIX, DemoExamples, Example, validation_examples
@@ -128,7 +128,7 @@ def _train_stage(
             recipe.prompt,
         )
     else:
-        model, processor = cast(Any, open_checkpoint)(before, dtype=torch.float32)
+        model, processor = cast(Any, open_checkpoint)(find_model(before), dtype=torch.float32)
     # Each stage hears other examples than the one before.
     made = _examples(recipe, stage, source, place, folder, seed + index)
     if before is None:

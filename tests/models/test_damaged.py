@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from palscope._connectors import ConnectorConfig, ProjectorConfig, QFormerConfig
 from palscope._models import AUDIO_TOKEN, PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope._models.base_weights import load_base, load_tokenizer
-from palscope._published.loading import open_checkpoint
+from palscope._published.loading import find_model, open_checkpoint
 from palscope._routing import Route
 from palscope.encoders import load_encoder
 from palscope.encoders._weights import save_encoder
@@ -96,7 +96,7 @@ def copy(saved: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 
 
 def opened(folder: Path) -> None:
-    open_checkpoint(folder)
+    open_checkpoint(find_model(folder))
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_what_is_whole_opens(saved: dict[str, Path]) -> None:
     batch = tiny.batch([[37]])
     logits: list[torch.Tensor] = []
     for name in ("light", "whole", "shards"):
-        model, processor = open_checkpoint(saved[name])
+        model, processor = open_checkpoint(find_model(saved[name]))
         assert isinstance(processor, PalscopeProcessor)
         with torch.no_grad():
             logits.append(model.eval()(**batch).logits)

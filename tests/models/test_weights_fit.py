@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import palscope
 from palscope._models import memory
+from palscope._models.finding import Checkpoint
 from palscope._models.memory import check_fits, stored_tensors, weights_bytes
 from palscope.errors import CheckpointError
 
@@ -33,12 +34,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def here(folder: Path) -> Checkpoint:
+    return Checkpoint("it", folder)
+
+
 def test_bytes_are_those_of_the_tensors(folder: Path) -> None:
-    found = stored_tensors(folder)
+    found = stored_tensors(here(folder))
     assert weights_bytes(found) == sum(t.numel() * t.element_size() for t in TENSORS.values())
     save_file(TENSORS, folder / "consolidated.safetensors")  # the same weights once more
-    assert stored_tensors(folder) == found
-    heard = stored_tensors(folder, ["talker."])
+    assert stored_tensors(here(folder)) == found
+    heard = stored_tensors(here(folder), ["talker."])
     assert {each.name for each in heard} == TENSORS.keys() - {"talker.weight"}
     # Numbers that are no floats keep their type; linear maps but the head's alone are quantised.
     assert weights_bytes(heard, torch.float32) == 4 * (40 + 24 + 20 + 6) + 8 * 3
@@ -54,19 +59,19 @@ def free(monkeypatch: pytest.MonkeyPatch, **room: int) -> None:
 def test_what_does_not_fit_is_refused_by_name_and_size(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = weights_bytes(stored_tensors(folder))
+    needed = weights_bytes(stored_tensors(here(folder)))
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     free(monkeypatch, cpu=needed - 1, gpu0=needed)
     with pytest.raises(CheckpointError, match="this machine has"):
-        check_fits(folder, dtype=None, device=cpu)
-    check_fits(folder, dtype=None, device=gpu)
-    check_fits(folder, dtype=None, device=cpu, device_map="auto")
-    check_fits(folder, dtype=torch.bfloat16, device=cpu)
-    check_fits(folder, dtype=None, device=cpu, device_map="auto", offload_folder="anywhere")
+        check_fits(here(folder), dtype=None, device=cpu)
+    check_fits(here(folder), dtype=None, device=gpu)
+    check_fits(here(folder), dtype=None, device=cpu, device_map="auto")
+    check_fits(here(folder), dtype=torch.bfloat16, device=cpu)
+    check_fits(here(folder), dtype=None, device=cpu, device_map="auto", offload_folder="anywhere")
     free(monkeypatch, cpu=needed, gpu0=needed - 1)
-    check_fits(folder, dtype=None, device=cpu)
+    check_fits(here(folder), dtype=None, device=cpu)
     with pytest.raises(CheckpointError, match=r"0\.01 GB|0\.0 GB"):
-        check_fits(folder, dtype=None, device=gpu)
+        check_fits(here(folder), dtype=None, device=gpu)
 
 
 def test_load_asks_before_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:

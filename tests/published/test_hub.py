@@ -14,11 +14,11 @@ from huggingface_hub import constants, snapshot_download
 
 import palscope
 from palscope import _hub as client
-from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
+from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor, finding
 from palscope._models.chat_format import PROMPT_DATE
-from palscope._models.checkpoints import with_revision
+from palscope._models.finding import with_revision
 from palscope._published import adapters
-from palscope._published.loading import find_model, fingerprint
+from palscope._published.loading import find_model, fingerprint, open_checkpoint
 from palscope._routing import Route
 from palscope._sweeps.record import run_record, weights_hashes
 from palscope.errors import CheckpointError
@@ -102,9 +102,11 @@ def test_a_revision_is_other_weights_in_memory_and_in_records(
     assert torch.equal(logits["v2"], palscope.load(other)(inputs))
     assert torch.equal(logits["v2"], logits["named"])
     assert not torch.allclose(logits["v2"], logits["main"])
-    first, second = (weights_hashes(name, opened["v2"]) for name in (QWEN2, f"{QWEN2}@v2"))
-    assert first["checkpoint"]["sha256"] == fingerprint(qwen2) != fingerprint(other)
-    assert second["checkpoint"]["sha256"] == fingerprint(other)
+    first, second = (weights_hashes(opened[name]) for name in ("main", "v2"))
+    known = {folder: fingerprint(find_model(folder)) for folder in (qwen2, other)}
+    assert first["checkpoint"]["sha256"] == known[qwen2] != known[other]
+    assert second["checkpoint"]["sha256"] == known[other]
+    assert first["checkpoint"]["name"] == QWEN2 and second["checkpoint"]["name"] == f"{QWEN2}@v2"
     assert first["checkpoint"]["commit"] != second["checkpoint"]["commit"]
     record = run_record(opened["v2"], config={}, weights=second, seed=0)
     assert record["prompt"] == {"system": None, "date": None}
@@ -180,12 +182,12 @@ def test_the_adapter_s_folder_is_fetched_and_no_other(serve: Served, phi4: Path)
     assert set(hooked.model.published.peft_config) == {"speech"}
     assert "speech-lora/adapter_model.safetensors" in served.fetched
     assert not [path for path in served.fetched if path.startswith("vision-lora")]
-    folder = find_model(f"{PHI4}@refs/pr/70")
-    before = fingerprint(folder)
+    found = find_model(f"{PHI4}@refs/pr/70")
+    folder, before = found.folder, fingerprint(found)
     (folder / "speech-lora" / "adapter_model.safetensors").unlink()
-    assert fingerprint(folder) != before  # the adapter is of the weights
+    assert fingerprint(found) != before  # the adapter is of the weights
     served.fetched.clear()
-    assert find_model(f"{PHI4}@refs/pr/70") == folder
+    assert find_model(f"{PHI4}@refs/pr/70") == found
     assert (folder / "speech-lora" / "adapter_model.safetensors").is_file()
 
 
@@ -206,7 +208,7 @@ def test_what_the_cache_lacks_is_fetched(serve: Served, qwen2: Path, had: list[s
     snapshot_download(QWEN2, allow_patterns=had)
     before = set(cached())
     served.fetched.clear()
-    folder = find_model(QWEN2)
+    folder = find_model(QWEN2).folder
     assert before and not before & set(served.fetched)
     wanted = {file.name for file in qwen2.iterdir()} - {"README.md"}
     assert {file.name for file in folder.iterdir()} == wanted
@@ -220,7 +222,7 @@ def test_a_transfer_that_breaks_off_goes_on(serve: Served, qwen2: Path) -> None:
         find_model(QWEN2)
     served.gone.clear()
     served.fetched.clear()
-    folder = find_model(QWEN2)
+    folder = find_model(QWEN2).folder
     assert served.fetched == [shard]
     assert (folder / shard).read_bytes() == (qwen2 / shard).read_bytes()
 
@@ -230,11 +232,38 @@ def test_a_whole_cache_asks_nobody(
 ) -> None:
     """Although the repository has files that are never fetched."""
     served = serve({QWEN2: {"main": qwen2}})
-    folder = find_model(QWEN2)
+    found = find_model(QWEN2)
     served.fetched.clear()
     offline(monkeypatch)
-    assert find_model(QWEN2) == folder and not served.fetched
+    assert find_model(QWEN2) == found and not served.fetched
     assert isinstance(palscope.load(QWEN2).ask("what?", noise(0.3), max_new_tokens=1), str)
+
+
+def test_a_checkpoint_is_looked_up_once(
+    serve: Served, qwen2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, recorded, and opened without hooks by what was found."""
+    serve({QWEN2: {"main": qwen2}})
+    find_model(QWEN2)
+    asked: list[str] = []
+    look = finding.cached_snapshot
+
+    def counted(name: str) -> Path | None:
+        asked.append(name)
+        return look(name)
+
+    monkeypatch.setattr(finding, "cached_snapshot", counted)
+    hooked = palscope.load(QWEN2)
+    weights_hashes(hooked)
+    assert hooked.checkpoint is not None
+    open_checkpoint(hooked.checkpoint)
+    assert asked == [QWEN2]
+
+
+def test_weights_that_no_file_tells_are_not_recorded() -> None:
+    hooked = palscope.load(qwen2_audio.model(), processor=qwen2_audio.processor())
+    with pytest.raises(CheckpointError, match=r"wrapped from memory.*palscope\.load\(FOLDER\)"):
+        weights_hashes(hooked)
 
 
 def test_a_part_without_a_hub_says_what_it_lacks(
