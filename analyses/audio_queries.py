@@ -29,7 +29,6 @@ from palscope._sweeps import commands, processes
 from palscope.errors import PalscopeError
 from palscope.evaluation import _placement_runs as placement_runs
 from palscope.plots import _depth as depth
-from palscope.plots._figures import save_figure
 from palscope.training._demo import LAYERS
 
 
@@ -55,9 +54,8 @@ def run(given: Namespace) -> None:
         table.to_csv(given.out / "accuracy.csv", index=False)
         against: list[depth.Against] = ["layers", "prefill_ratio", "cache_ratio"]
         for x, name in zip(against, ("layers", "time", "cache"), strict=True):
-            screen = depth.accuracy_against(table, x)
-            print_ = depth.accuracy_against_paper(table, x)
-            save_figure(given.out / f"accuracy_by_{name}", screen, print_, table)
+            figure = depth.accuracy_against(table, x, caption=placement_runs.caption(table))
+            figure.save(given.out / f"accuracy_by_{name}")
         print(f"results in {given.out}")
 
 

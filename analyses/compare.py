@@ -31,8 +31,8 @@ from palscope._sweeps.compare import (
 from palscope._sweeps.record import command_record, file_hash
 from palscope._sweeps.store import Run, read_record
 from palscope.errors import PalscopeError, short
+from palscope.plots import Caption
 from palscope.plots import _comparison as comparison
-from palscope.plots._figures import save_figure
 
 SHOWN = 20
 """So many differences between the records are printed."""
@@ -119,8 +119,8 @@ def draw(out: Path, name: str, summary: pd.DataFrame) -> None:
         along = rows[rows["by"] != "all"]
         stem = out / f"{name}_{value}"
         if len(along):
-            screen, print_ = comparison.differences(along), comparison.differences_paper(along)
-            save_figure(stem, screen, print_, rows)
+            caption = Caption("A and B", f"table {name}", int(total["n"]), "items")
+            comparison.differences(rows, caption=caption).save(stem)
         else:
             rows.to_csv(f"{stem}.csv", index=False)
 

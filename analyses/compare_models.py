@@ -34,8 +34,7 @@ from palscope._sweeps.record import file_hash
 from palscope.audio import load_audio
 from palscope.errors import PalscopeError, short
 from palscope.measures._profile import listening_profile, profile_bands
-from palscope.plots._figures import save_figure
-from palscope.plots._profile import profiles, profiles_paper
+from palscope.plots import Caption, profiles
 from palscope.training._yaml_files import read_yaml
 
 KEYS = ("model", "route", "dtype", "device_map", "bits")
@@ -64,7 +63,8 @@ def run(given: Namespace) -> None:
     bands = [measured(name, settings, given, clips) for name, settings in models.items()]
     table = pd.concat(bands, ignore_index=True)
     if processes.place()[0] == 0:
-        save_figure(given.out / "profiles", profiles(table), profiles_paper(table), table)
+        caption = Caption(", ".join(models), f"“{given.question}”", len(clips))
+        profiles(table, caption=caption).save(given.out / "profiles")
         print(f"{len(models)} model(s), {len(clips)} clip(s); results in {given.out}")
 
 

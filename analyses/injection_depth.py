@@ -31,7 +31,6 @@ from palscope._routing.depths import NO_AUDIO, rerouted_depths, trained_depths
 from palscope._sweeps import commands, processes
 from palscope.evaluation import _placement_runs as placement_runs
 from palscope.plots import _depth as depth
-from palscope.plots._figures import save_figure
 from palscope.training._demo import LAYERS
 
 
@@ -64,8 +63,8 @@ def draw(table: Any, out: Path) -> None:
     ]
     for name, x, rows in figures:
         if len(rows):
-            screen, print_ = depth.accuracy_against(rows, x), depth.accuracy_against_paper(rows, x)
-            save_figure(out / name, screen, print_, rows)
+            caption = placement_runs.caption(rows)
+            depth.accuracy_against(rows, x, caption=caption).save(out / name)
     print(f"results in {out}")
 
 

@@ -31,8 +31,8 @@ from palscope.datasets._manifest import read_manifest
 from palscope.evaluation import _reproduce as reproduce
 from palscope.evaluation._experiment import experiment_names, read_experiment, systems_of
 from palscope.evaluation._placements import Questions
+from palscope.plots import Caption
 from palscope.plots import _experiment as plots
-from palscope.plots._figures import save_figure
 from palscope.training._curriculum import Place
 
 NO_SETTING = ("out", "resume", "threads", "checkpoints", "cache", "workers", "train_only")
@@ -102,16 +102,12 @@ def run(given: Namespace) -> None:
     table = reproduce.summary(marks, costs, scale.baseline)
     if results.main:
         table.to_csv(given.out / "summary.csv", index=False)
-        save_figure(
-            given.out / "scores",
-            plots.scores_by_system(table),
-            plots.scores_by_system_paper(table),
-            table,
-        )
+        n = int(table.loc[table["set"] == table["set"].iloc[-1], "n"].max())
+        caption = Caption(experiment.title, ", ".join(table["set"].unique()), n)
+        plots.scores_by_system(table, caption=caption).save(given.out / "scores")
         for cost in plots.COST_LABELS:
-            screen = plots.score_against_cost(table, cost)
-            printed = plots.score_against_cost_paper(table, cost)
-            save_figure(given.out / f"score_by_{cost}", screen, printed, table)
+            figure = plots.score_against_cost(table, cost, caption=caption)
+            figure.save(given.out / f"score_by_{cost}")
         print(table[table["set"] == table["set"].iloc[-1]].to_string(index=False))
         print(f"results in {given.out}")
         results.finish()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 from _address import address_route, address_selection, remember_route, remember_selection
-from _downloads import offer
+from _downloads import offer, on_ground, show
 from _figures import bars, clickable, steps_table
 from _listening import Ask, Attended, Heard, attended, listen, queries, ranked, token_grid, visible
 from _models import OpenModel, open_model
@@ -24,12 +22,18 @@ from _setup import Setup, choose_setup
 from palscope._routing import Route, route_to_text
 from palscope.audio import TimeGrid
 from palscope.errors import RouteError
-from palscope.measures import by_pathway, over_time
+from palscope.measures import over_time
 from palscope.measures._columns import HEAD, NO_SOUND
 from palscope.measures._seconds import by_seconds, tokens_within
-from palscope.plots import _attention as screen
-from palscope.plots import _paper as paper
-from palscope.plots._tables import layer_means
+from palscope.plots import (
+    Caption,
+    Figure,
+    head_thumbnails,
+    layer_head_map,
+    mass_by_layer,
+    shared_scale,
+    time_over_spectrogram,
+)
 from palscope.plots._tokens import token_strip
 
 SELECTED = "selected seconds"
@@ -434,17 +438,13 @@ def say_what_was_covered(side: Side, selection: tuple[float, float]) -> None:
 
 def show_layers(sides: list[Side]) -> None:
     """Mass by layer and pathway, one figure a side, on the same scale."""
-    for column, side in zip(st.columns(len(sides)), sides, strict=True):
+    figures = [mass_by_layer(side.pathways, caption=side.ask.caption) for side in sides]
+    for column, side, figure in zip(
+        st.columns(len(sides)), sides, shared_scale(figures), strict=True
+    ):
         with column:
             title(side, sides)
-            figure = screen.mass_by_layer(side.pathways).update_yaxes(range=[0, 1.02])
-            st.plotly_chart(figure, key=f"layers {side.name}")
-            offer(
-                f"mass by layer {side.name}",
-                lambda figure=figure: figure,
-                partial(paper.mass_by_layer, side.pathways),
-                partial(layer_means, side.pathways),
-            )
+            show(figure, f"mass by layer {side.name}")
 
 
 def show_maps(
@@ -470,25 +470,38 @@ def show_maps(
         help="Each cell is a head. Over time: its attention from the clip's start to its end.",
     )
     masses = [map_mass(side, wanted, selection) for side in sides]
-    if kind == "difference" and all(has_pathway(mass, wanted) for mass in masses):
-        figure = screen.layer_head_map(masses[1], wanted, minus=masses[0])
+    seen = [has_pathway(mass, wanted) for mass in masses]
+    if kind == "difference" and all(seen):
+        caption = captioned(sides[0], wanted, selection)
+        models = [side.ask.caption.model for side in reversed(sides)]
+        caption = replace(caption, model=" less ".join(models))
+        figure = layer_head_map(masses[1], wanted, minus=masses[0], caption=caption)
         st.caption(f"{sides[1].name} less {sides[0].name}")
-        drawn = partial(paper.layer_head_map, masses[1], wanted, minus=masses[0])
-        draw_map("difference", figure, drawn, masses[1], wanted, (layer, head))
+        draw_map("difference", figure, wanted, (layer, head))
         return
-    for column, side, mass in zip(st.columns(len(sides)), sides, masses, strict=True):
+    draw = head_thumbnails if kind == "over time" else layer_head_map
+    figures = [
+        draw(mass, wanted, caption=captioned(side, wanted, selection))
+        for side, mass, there in zip(sides, masses, seen, strict=True)
+        if there
+    ]
+    drawn = iter(shared_scale(figures))
+    for column, side, there in zip(st.columns(len(sides)), sides, seen, strict=True):
         with column:
             title(side, sides)
-            if not has_pathway(mass, wanted):
-                st.info(f"{side.name} has no stream {wanted}.")
-                continue
-            if kind == "over time":
-                figure = screen.head_thumbnails(mass, wanted)
-                drawn = partial(paper.head_thumbnails, mass, wanted)
+            if there:
+                draw_map(f"{kind} {side.name}", next(drawn), wanted, (layer, head))
             else:
-                figure = screen.layer_head_map(mass, wanted).update_traces(zmax=1)
-                drawn = partial(paper.layer_head_map, mass, wanted)
-            draw_map(f"{kind} {side.name}", figure, drawn, mass, wanted, (layer, head))
+                st.info(f"{side.name} has no stream {wanted}.")
+
+
+def captioned(side: Side, wanted: str, selection: tuple[float, float] | None) -> Caption:
+    """The side's caption, with the seconds that are looked at."""
+    caption = side.ask.caption
+    if wanted == SELECTED and selection is not None:
+        start, end = selection
+        return replace(caption, asked=f"{caption.asked}, {start:.2f} to {end:.2f} s")
+    return caption
 
 
 def map_mass(side: Side, wanted: str, selection: tuple[float, float] | None) -> Any:
@@ -502,15 +515,8 @@ def has_pathway(mass: Any, wanted: str) -> bool:
     return wanted in (names.cat.categories if hasattr(names, "cat") else names.unique())
 
 
-def draw_map(
-    name: str,
-    figure: Any,
-    drawn: Callable[[], Any],
-    mass: Any,
-    wanted: str,
-    chosen: tuple[int | None, int | None],
-) -> None:
-    """One map on which a click chooses a head; `drawn` is its counterpart for print."""
+def draw_map(name: str, figure: Figure, wanted: str, chosen: tuple[int | None, int | None]) -> None:
+    """One map on which a click chooses a head."""
     key = f"map {name}"
 
     def clicked() -> None:
@@ -520,17 +526,14 @@ def draw_map(
             st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
 
     st.plotly_chart(
-        clickable(figure, chosen),
+        clickable(on_ground(figure), chosen),
         key=key,
         on_select=clicked,
         selection_mode="points",
+        theme=None,
         alt=f"Layer by head map of attention to {wanted}",
     )
-
-    def table() -> Any:
-        return mass if wanted == SELECTED else by_pathway(mass).query("pathway == @wanted")
-
-    offer(key, lambda: figure, drawn, table)
+    offer(key, figure)
 
 
 def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
@@ -541,13 +544,10 @@ def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
             st.caption(f"Attention over the prompt ({head_name(layer, head)})")
             chosen = of_head(side.mass, layer, head)
             st.html(token_strip(chosen).html)
-            waveform = side.ask.sound.waveform
-            offer(
-                f"attention over time {side.name}",
-                partial(screen.time_over_spectrogram, chosen, waveform),
-                partial(paper.time_over_spectrogram, chosen, waveform),
-                lambda chosen=chosen: chosen,
+            figure = time_over_spectrogram(
+                chosen, side.ask.sound.waveform, caption=side.ask.caption
             )
+            offer(f"attention over time {side.name}", figure)
 
 
 def show_command(ask: Ask, offset: int) -> None:

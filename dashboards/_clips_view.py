@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 from _address import address_route
+from _downloads import on_ground
 from _listening import Ask, attended, known, listen
 from _means import show_means
 from _models import open_model
@@ -13,7 +15,7 @@ from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
 from palscope.measures import over_time
-from palscope.plots import _attention as screen
+from palscope.plots import shared_scale, time_over_spectrogram
 
 PICTURED = 12
 """So many clips have a picture of their own."""
@@ -51,7 +53,10 @@ def view() -> None:
         st.info("Nothing is measured yet: press *Listen*.")
         return
     st.subheader(f"Mean over {len(done)} clip{'s' if len(done) > 1 else ''}")
-    show_means([attended(ask, 0).pathways for ask in done], "mean")
+    questions = dict.fromkeys(ask.caption.asked for ask in done)
+    asked = next(iter(questions)) if len(questions) == 1 else f"{len(questions)} questions"
+    caption = replace(done[0].caption, asked=asked, n=len(done))
+    show_means([attended(ask, 0).pathways for ask in done], "mean", caption)
     show_multiples(done)
 
 
@@ -94,14 +99,21 @@ def show_multiples(asks: list[Ask]) -> None:
     st.subheader("Clip by clip")
     if len(asks) > PICTURED:
         st.caption(f"The first {PICTURED} of {len(asks)}; the mean has them all.")
-    for start in range(0, min(len(asks), PICTURED), 3):
-        for column, ask in zip(st.columns(3), asks[start : start + 3], strict=False):
+    figures = shared_scale(
+        [
+            time_over_spectrogram(
+                over_time(attended(ask, 0).keys), ask.sound.waveform, caption=ask.caption
+            )
+            for ask in asks[:PICTURED]
+        ]
+    )
+    for start in range(0, len(figures), 3):
+        row = zip(st.columns(3), asks[start:], figures[start:], strict=False)
+        for column, ask, figure in row:
             with column:
                 answer = listen(ask).text
                 right = "" if not ask.sound.answer else f" (known: {ask.sound.answer})"
                 st.caption(f"{ask.sound.name}: “{answer}”{right}")
-                figure = screen.time_over_spectrogram(
-                    over_time(attended(ask, 0).keys), ask.sound.waveform
-                )
-                figure.update_layout(height=260, margin={"l": 40, "r": 5, "t": 25, "b": 35})
-                st.plotly_chart(figure, key=f"clip {ask.sound.name}")
+                page = on_ground(figure)
+                page.update_layout(height=320, margin={"l": 40, "r": 5}, title_font_size=9)
+                st.plotly_chart(page, key=f"clip {ask.sound.name}", theme=None)

@@ -6,39 +6,29 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
-from matplotlib.figure import Figure
 
 from palscope._statistics import plain
-from palscope.plots._figure import Figure as Description
+from palscope.plots import Figure
 
 
-def offer(
-    name: str,
-    screen: Callable[[], go.Figure],
-    paper: Callable[[], Figure],
-    table: Callable[[], pd.DataFrame],
-) -> None:
+def offer(name: str, figure: Figure) -> None:
     """A button that opens the files of one figure.
 
     Args:
         name: of the files, and unique on the page.
-        screen: gives the figure of the page, for HTML.
-        paper: draws its counterpart for print, for PNG and SVG.
-        table: gives what is drawn.
+        figure: its description.
     """
-    whole: Callable[[], Any] = table
-    page: Callable[[], Any] = screen
+    data: Any = figure.data
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "png": ("image/png", lambda: _picture(paper(), "png")),
-        "svg": ("image/svg+xml", lambda: _picture(paper(), "svg")),
-        "html": ("text/html", lambda: page().to_html(include_plotlyjs=True).encode()),
-        "csv": ("text/csv", lambda: whole().to_csv(index=False).encode()),
+        "png": ("image/png", lambda: _picture(figure, "png")),
+        "svg": ("image/svg+xml", lambda: _picture(figure, "svg")),
+        "html": ("text/html", lambda: _page(figure).to_html(include_plotlyjs=True).encode()),
+        "csv": ("text/csv", lambda: data.to_csv(index=False).encode()),
         "parquet": (
             "application/vnd.apache.parquet",
-            lambda: plain(whole()).to_parquet(index=False),
+            lambda: plain(figure.data).to_parquet(index=False),
         ),
     }
     with st.popover("Download", icon=":material/download:", help="Figure and table as files"):
@@ -53,19 +43,27 @@ def offer(
             )
 
 
-def _picture(figure: Figure, ending: str) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format=ending, dpi=200)
-    return file.getvalue()
-
-
-def show(figure: Description, name: str) -> None:
+def show(figure: Figure, name: str) -> None:
     """Draw a figure on the page's own ground, light or dark, and offer its files.
 
     Args:
         figure: its description.
         name: of the files, and unique on the page.
     """
-    dark = st.context.theme.type == "dark"
-    st.plotly_chart(figure.screen(dark=dark), key=name, theme=None)
-    offer(name, figure.screen, figure.print, lambda: figure.data)
+    st.plotly_chart(on_ground(figure), key=name, theme=None)
+    offer(name, figure)
+
+
+def on_ground(figure: Figure) -> go.Figure:
+    """The figure for the screen, on the visitor's ground."""
+    return figure.screen(dark=st.context.theme.type == "dark")
+
+
+def _page(figure: Figure) -> Any:
+    return figure.screen()
+
+
+def _picture(figure: Figure, ending: str) -> bytes:
+    file = io.BytesIO()
+    figure.print().savefig(file, format=ending, dpi=200)
+    return file.getvalue()

@@ -19,7 +19,7 @@ from palscope.analyses import Analysis, analysis_of
 from palscope.analyses._registry import analyses
 from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
-from palscope.plots._attention import frequency_axis, spectrogram
+from palscope.plots._looks import AMOUNT
 from palscope.plots._spectrogram import mel_image
 
 
@@ -88,7 +88,11 @@ def answers_of(
 def picture(pair: Pair, clip: Any) -> go.Figure:
     """A clip's mel spectrogram with the pair's segments; those that differ are framed."""
     image = mel_image(clip)
-    figure = go.Figure(spectrogram(image))
+    figure = go.Figure(
+        go.Heatmap(
+            z=image.values, x0=image.first, dx=image.step, colorscale=AMOUNT, showscale=False
+        )
+    )
     for segment in pair.segments:
         figure.add_vrect(
             x0=segment.start,
@@ -100,7 +104,7 @@ def picture(pair: Pair, clip: Any) -> go.Figure:
         )
     figure.update_layout(height=200, margin={"l": 40, "r": 5, "t": 5, "b": 35})
     figure.update_xaxes(title="seconds")
-    figure.update_yaxes(**frequency_axis(image))
+    figure.update_yaxes(title="frequency (kHz)", tickvals=image.ticks, ticktext=image.tick_labels)
     return figure
 
 

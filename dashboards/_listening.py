@@ -25,6 +25,7 @@ from palscope._models.cache_names import cache_of
 from palscope._models.scoring import choice_logprobs, continued, end_tokens
 from palscope._routing import Route, route_to_text
 from palscope.measures import attention_mass, by_pathway
+from palscope.plots import Caption
 
 ANSWER_TOKENS = 16
 """Longest answer in tokens: the demo's lists of digits and sounds take about ten."""
@@ -45,6 +46,12 @@ class Ask:
     def key(self) -> tuple[str, str, str, str]:
         """Stands for it wherever results are remembered."""
         return self.opened.version, self.sound.digest, self.question, route_to_text(self.route)
+
+    @property
+    def caption(self) -> Caption:
+        """What every figure says of it."""
+        changed = "" if self.route == self.opened.route else f" {route_to_text(self.route)}"
+        return Caption(self.opened.name + changed, f"“{self.question}”", 1)
 
 
 @dataclass(frozen=True)

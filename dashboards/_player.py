@@ -19,9 +19,11 @@ from jaxtyping import Float
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from palscope._routing.display import colours
 from palscope.audio import Waveform
 from palscope.audio._display import wav_bytes
-from palscope.plots import _style as style
+from palscope.plots._axes import SHARE_PER_TOKEN, TIME
+from palscope.plots._looks import AMOUNT
 from palscope.plots._spectrogram import MelImage, mel_image
 
 Span = tuple[float, float]
@@ -72,8 +74,8 @@ def player(
         "name": file_name(waveform.source),
         "tokens": token_edges(tokens),
         "curves": curve_steps(curves),
-        "curvesTitle": style.SHARE_PER_TOKEN,
-        "timeTitle": style.TIME,
+        "curvesTitle": SHARE_PER_TOKEN.label,
+        "timeTitle": TIME.label,
         "selection": within(shown.first, waveform.seconds),
         "revision": shown.revision,
     }
@@ -166,11 +168,11 @@ def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
     if curves is None:
         return []
     known: Any = curves.dropna(subset=["start_s", "end_s", "mass"]).sort_values("start_s")
-    colours = style.colours(known["pathway"])
+    palette = colours(known["pathway"])
     return [
         {
             "pathway": str(pathway),
-            "colour": colours[cast(str, pathway)],
+            "colour": palette[cast(str, pathway)],
             "start": rows["start_s"].astype(float).round(4).tolist(),
             "end": rows["end_s"].astype(float).round(4).tolist(),
             "mass": [float(f"{mass:.4g}") for mass in rows["mass"]],
@@ -192,4 +194,4 @@ def within(span: Any, seconds: float) -> Span | None:
 
 
 def _colours() -> Float[np.ndarray, "256 3"]:
-    return matplotlib.colormaps[style.COLOUR_SCALE](np.arange(256))[:, :3]
+    return matplotlib.colormaps[AMOUNT](np.arange(256))[:, :3]

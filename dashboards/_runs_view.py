@@ -13,6 +13,7 @@ from _means import show_means
 from palscope._files import LARGEST_TEXT, read_object
 from palscope.errors import PalscopeError
 from palscope.measures import by_pathway
+from palscope.plots import Caption
 
 ROOT = Path("runs")
 SHOWN_ROWS = 200
@@ -111,7 +112,15 @@ def show_attention(path: Path) -> None:
     """Mean mass by layer and by head over the run's clips."""
     masses = masses_by_clip(str(path), path.stat().st_mtime_ns)
     st.subheader(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
-    show_means(masses, "run")
+    show_means(masses, "run", recorded(path.parent, len(masses)))
+
+
+def recorded(folder: Path, clips: int) -> Caption:
+    """What the record says of a run's figures."""
+    config = read_record(folder).get("config", {})
+    model = " ".join(str(config[name]) for name in ("model", "route") if config.get(name))
+    asked = f"“{config['question']}”" if config.get("question") else "each clip's own question"
+    return Caption(model or "model not stored", asked, clips)
 
 
 def show_other_files(folder: Path) -> None:

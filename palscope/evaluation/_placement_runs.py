@@ -23,6 +23,7 @@ from palscope.datasets._manifest import Clip, Corpus, ManifestError, read_manife
 from palscope.errors import RouteError
 from palscope.evaluation._placements import Questions, measure_placements
 from palscope.evaluation._ranking import ModelAnswerer, open_answerer
+from palscope.plots import Caption
 from palscope.training._placements import Schedule, train_placements
 
 BUNDLED = CLIPS_FOLDER / "clips.csv"
@@ -64,6 +65,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--checkpoints", type=Path, help="folder of the trainings (default: OUT/checkpoints)"
     )
     trained.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
+
+
+def caption(table: Any) -> Caption:
+    """What the figures say of a table of placements."""
+    models = ", ".join(map(str, table["model"].unique()))
+    clips = int(table.groupby("domain")["n"].max().sum())
+    return Caption(models, "the own question of each domain", clips)
 
 
 def rerouted(given: Namespace, find: Callable[[Route], list[Placement]]) -> pd.DataFrame:

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure as Paper
 
 from palscope._files import make_folder, writing
 from palscope.plots._cells import Heat, Spectrogram
-from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Steps
+from palscope.plots._grammar import Axis, Bars, Drawn, Line, Points, Rule, Steps
 from palscope.plots._looks import Look
 
-Mark = Line | Points | Bars | Steps | Heat | Spectrogram | Rule | Span
+Mark = Drawn | Heat | Spectrogram
 Scale = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
 _WRAP = 84
@@ -195,8 +195,8 @@ class Figure:
         for panel in self.panels:
             for mark in panel.marks:
                 if isinstance(mark, Line | Points | Bars | Steps | Rule) and mark.name:
-                    known = named.setdefault(mark.name, (type(mark), mark.look))
-                    if known != (type(mark), mark.look):
+                    _, look = named.setdefault(mark.name, (type(mark), mark.look))
+                    if look != mark.look:
                         raise ValueError(f"series {mark.name!r} has two looks in one figure.")
         return named
 

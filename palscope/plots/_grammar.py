@@ -146,6 +146,7 @@ class _Series:
     tight: ClassVar = (False, False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "x", list(self.x))
         object.__setattr__(self, "y", np.asarray(self.y, dtype=float))
         object.__setattr__(self, "n", np.broadcast_to(np.asarray(self.n), self.y.shape))
         what = f"series {self.name!r}"
@@ -347,6 +348,9 @@ class Span:
 
     def reach(self, x: Axis, y: Axis) -> Reach:
         return np.array([self.start, self.end]), np.zeros(0)
+
+
+Drawn = Line | Points | Bars | Steps | Rule | Span
 
 
 def _stretches(drawn: np.ndarray, breaks: np.ndarray) -> list[slice]:

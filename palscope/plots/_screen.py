@@ -12,7 +12,15 @@ from plotly.subplots import make_subplots
 from palscope.plots._cells import Heat, Spectrogram
 from palscope.plots._figure import Figure, Mark, Panel, named_ticks
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
-from palscope.plots._looks import AMOUNT, BLANK_GROUND, SIGNED, Look, translucent
+from palscope.plots._looks import (
+    AMOUNT,
+    BLANK_GROUND,
+    DARK_GROUNDS,
+    LIGHT_GROUNDS,
+    SIGNED,
+    Look,
+    translucent,
+)
 
 _PIXELS = 100
 """Of an inch of the description."""
@@ -279,6 +287,8 @@ class _Screen:
         height = round(_PIXELS * tall) + 60 + below
         self.drawn.update_layout(
             template="plotly_dark" if self.dark else "plotly_white",
+            paper_bgcolor=(DARK_GROUNDS if self.dark else LIGHT_GROUNDS)[0],
+            plot_bgcolor=(DARK_GROUNDS if self.dark else LIGHT_GROUNDS)[0],
             barmode="overlay",
             modebar={"orientation": "v"},
             height=height,

@@ -30,7 +30,7 @@ def layer_means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_head_means(table: pd.DataFrame, pathway: str) -> pd.DataFrame:
-    """One pathway's mean mass: a row a layer, a column a head.
+    """One pathway's mean mass: a row a layer and head.
 
     Takes what `attention_mass` or `by_pathway` gives, or a `mean_band` by layer, head and pathway.
     It is NaN in layers that cannot see the pathway.
@@ -43,17 +43,19 @@ def layer_head_means(table: pd.DataFrame, pathway: str) -> pd.DataFrame:
     if not len(mine):
         known = ", ".join(map(str, means["pathway"].unique()))
         raise ValueError(f"no pathway {pathway!r} in the table; it has: {known}.")
-    return mine.pivot(index="layer", columns="head", values="mean")
+    return mine
 
 
 def layer_head_difference(table: pd.DataFrame, minus: pd.DataFrame, pathway: str) -> pd.DataFrame:
-    """`layer_head_means` of `table` less those of `minus`, in percentage points.
+    """`layer_head_means` of `table` less those of `minus`: `difference`, in percentage points.
 
     NaN in layers that do not see the pathway in both: there is nothing to compare.
     """
     one: Any = layer_head_means(table, pathway)
-    one, other = one.align(layer_head_means(minus, pathway))
-    return 100 * (one - other)
+    other: Any = layer_head_means(minus, pathway)
+    both = one.merge(other, how="outer", on=["layer", "head"], suffixes=("", "_minus"))
+    both["difference"] = 100 * (both["mean"] - both["mean_minus"])
+    return both[["layer", "head", "difference", "n", "mean", "mean_minus"]]
 
 
 def head_time_bins(table: pd.DataFrame, pathway: str, bins: int = 24) -> pd.DataFrame:

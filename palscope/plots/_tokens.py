@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from palscope.plots import _style as style
+from palscope._routing.display import colours
+from palscope.plots._looks import translucent
 from palscope.plots._tables import key_means
 
 
@@ -35,19 +36,19 @@ def token_strip(table: pd.DataFrame) -> Html:
     keys: Any = key_means(table)
     keys["pathway"] = keys["pathway"].astype(str)
     strongest = keys.loc[keys["clip"] < 0, "mass"].max()
-    colours = style.colours(keys["pathway"])
+    palette = colours(keys["pathway"])
     parts: list[str] = []
     for clip, run in groupby(keys.itertuples(), key=lambda key: int(key.clip)):
         if clip < 0:
             parts += [_token(key.token, key.mass, strongest) for key in run]
         else:
-            parts.append(_clip(clip, pd.DataFrame(run), colours))
+            parts.append(_clip(clip, pd.DataFrame(run), palette))
     style_ = "line-height:2;overflow-wrap:anywhere;font-family:ui-monospace,monospace"
     return Html(f'<div style="{style_}">{"".join(parts)}</div>')
 
 
 def _token(text: str, mass: float, strongest: float) -> str:
-    ground = style.translucent(style.colours([])["text"], round(0.6 * mass / strongest, 3))
+    ground = translucent(colours([])["text"], round(0.6 * mass / strongest, 3))
     shown = escape(text).replace(" ", "&nbsp;") or "&nbsp;"
     lines = shown.replace("\n", "⏎")
     end = "<br>" * (text.count("\n") > 0)
@@ -57,11 +58,11 @@ def _token(text: str, mass: float, strongest: float) -> str:
     )
 
 
-def _clip(clip: int, keys: Any, colours: dict[str, str]) -> str:
+def _clip(clip: int, keys: Any, palette: dict[str, str]) -> str:
     streams = "".join(
         f'<span title="{len(rows)} tokens of {escape(stream)}" '
-        f'style="background:{style.translucent(colours[stream], 0.25)};padding:2px 6px;'
-        f'border-left:4px solid {colours[stream]}">'
+        f'style="background:{translucent(palette[stream], 0.25)};padding:2px 6px;'
+        f'border-left:4px solid {palette[stream]}">'
         f"{escape(stream)} {100 * rows['mass'].sum():.1f} %</span> "
         for stream, rows in keys.groupby("pathway", sort=False)
     )

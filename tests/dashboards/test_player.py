@@ -16,9 +16,10 @@ import soundfile
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from palscope._routing.display import colours
 from palscope.audio import Waveform
 from palscope.errors import AudioError
-from palscope.plots import _style as style
+from palscope.plots._looks import AMOUNT
 from palscope.plots._spectrogram import mel_image
 
 RATE = 16_000
@@ -96,7 +97,7 @@ def test_the_picture_has_the_colours_of_the_scale_80_decibels_deep():
     waveform = tone(1.0)
     shown = picture(payload(waveform))[::-1]
     values = mel_image(waveform).values
-    colours = np.round(255 * colormaps[style.COLOUR_SCALE](np.arange(256))[:, :3])
+    colours = np.round(255 * colormaps[AMOUNT](np.arange(256))[:, :3])
     decibels = (values - values.max()) * 40
     loudest = np.unravel_index(values.argmax(), values.shape)
     assert shown[loudest].tolist() == colours[255].tolist()
@@ -159,12 +160,12 @@ def test_curves_have_the_colours_of_the_other_figures(parts: Any):
     frames, summary = parts.curve_steps(curves)
     assert frames == {
         "pathway": "frames",
-        "colour": style.colours(["frames"])["frames"],
+        "colour": colours(["frames"])["frames"],
         "start": [0.0, 0.1, 0.2],
         "end": [0.1, 0.2, 0.25],
         "mass": [0.01, 0.02, 0.03],
     }
-    assert summary["colour"] == style.colours(["summary"])["summary"]
+    assert summary["colour"] == colours(["summary"])["summary"]
 
 
 def test_curves_may_be_missing_or_empty(parts: Any):

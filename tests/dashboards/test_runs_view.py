@@ -50,9 +50,10 @@ def test_a_stored_run_is_drawn(run: Path) -> None:
     assert "analyses/attention_mass.py" in page.code[0].value
     assert page.subheader[0].value == "Attention mass, 2 clips"
     table: Any = pd.read_csv(run / "mass_by_layer.csv")
-    expected = table.loc[table["pathway"] == "frames", "mean"]
+    expected = table.loc[table["pathway"] == "frames", "mean"].dropna()
     drawn = next(t for t in figures(page)[0]["data"] if t.get("name") == "frames")
-    assert numbers(drawn["y"]) == pytest.approx(list(expected), abs=1e-6, nan_ok=True)
+    seen = [number for number in numbers(drawn["y"]) if number == number]  # a line breaks at NaN
+    assert seen == pytest.approx(list(expected), abs=1e-6)
 
 
 @pytest.mark.slow

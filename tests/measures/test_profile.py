@@ -18,9 +18,10 @@ from palscope.measures._profile import (
     listening_profile,
     profile_bands,
 )
-from palscope.plots._profile import profiles, profiles_paper
+from palscope.plots import Caption, profiles
 from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, plant
+from tests.plots.reading import agree, named
 
 AT = 5  # the token of the event: 0.5 to 0.6 s
 READ = 2
@@ -97,6 +98,8 @@ def test_bands_put_clips_of_different_length_on_one_axis(planted: Any) -> None:
     many = view(profile_bands(clips), MASS, DEPTH)
     assert many["high"].dropna().max() <= 1
     two = pd.concat([bands.assign(model=name) for name in ("one", "other")])
-    drawn = profiles(two)
-    assert {trace.name for trace in drawn.data if trace.name} == {"one", "other"}
-    assert len(profiles_paper(two).axes) == 4
+    figure = profiles(two, caption=Caption("one and other", "which?", 2))
+    assert [each["y"][:5] for each in agree(figure)] == ["share", "share", "KL wh", "KL wh"]
+    time_line = named(figure, 1)["one"]
+    np.testing.assert_allclose(time_line.y, time["mean"])
+    assert set(named(figure, 3)) == {"one", "other"}

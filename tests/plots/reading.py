@@ -33,6 +33,12 @@ def agree(figure: Figure) -> list[Shown]:
     return shown
 
 
+def named(figure: Figure, panel: int = 0) -> dict[str, Any]:
+    """The marks of a panel that have a name."""
+    marks: list[Any] = list(figure.panels[panel].marks)
+    return {mark.name: mark for mark in marks if getattr(mark, "name", "")}
+
+
 def drawn(figure: Figure) -> Any:
     """The figure on paper, all its parts in place."""
     paper: Any = figure.print()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from palscope._statistics import Values
-from palscope.plots import _comparison as figures
+from palscope.plots import Caption, Points, differences, mass_by_depth
+from tests.plots.reading import agree, named
 
-comparison: Any = figures
+CAPTION = Caption("lal and pal", "which label?", 4)
 
 
 @pytest.fixture
@@ -29,30 +28,19 @@ def bands() -> pd.DataFrame:
 
 
 def test_mass_by_depth_has_a_panel_a_model_and_domain(bands: pd.DataFrame) -> None:
-    screen = comparison.mass_by_depth(bands)
-    titles = [each.text for each in screen.layout.annotations]
-    assert titles == [
-        f"{model}, {domain}, 4 clips" for model in ("lal", "pal") for domain in ("speech", "music")
+    figure = mass_by_depth(bands, caption=CAPTION)
+    shown = agree(figure)
+    assert [each["title"] for each in shown] == [
+        f"{model}, {domain}" for model in ("lal", "pal") for domain in ("speech", "music")
     ]
-    lines = [trace for trace in screen.data if trace.mode == "lines+markers"]
-    assert [line.name for line in lines] == ["frames"] * 2 + ["frames", "summary"] * 2
-    assert [line.showlegend for line in lines] == [True, False, False, True, False, False]
-    last = lines[-1]
-    assert (last.xaxis, last.yaxis) == ("x4", "y4")
-    np.testing.assert_allclose(last.y, [0.021, 0.121, 0.221])
-    fill = next(t for t in screen.data if t.fill == "toself" and t.xaxis == "x4")
-    assert max(fill.y) == pytest.approx(0.231)
-    assert screen.layout.xaxis3.title.text == "layer"
-    assert screen.layout.yaxis.title.text == "share of attention"
-
-
-def test_mass_by_depth_for_print(bands: pd.DataFrame) -> None:
-    axes = comparison.mass_by_depth_paper(bands).axes
-    assert [axis.get_title() for axis in axes][3] == "pal, music, 4 clips"
-    assert [len(axis.get_lines()) for axis in axes] == [1, 1, 2, 2]
-    np.testing.assert_allclose(axes[3].get_lines()[1].get_ydata(), [0.021, 0.121, 0.221])
-    assert all(len(axis.collections) == len(axis.get_lines()) for axis in axes)  # a band each
-    assert (axes[2].get_xlabel(), axes[2].get_ylabel()) == ("layer", "share of attention")
+    assert [list(named(figure, at)) for at in range(4)] == [["frames"]] * 2 + [
+        ["frames", "summary"]
+    ] * 2
+    summary = named(figure, 3)["summary"]
+    np.testing.assert_allclose(summary.y, [0.021, 0.121, 0.221])
+    np.testing.assert_allclose(summary.spread.high, [0.041, 0.141, 0.241])
+    assert (shown[2]["x"], shown[2]["y"]) == ("layer", "share of attention")
+    assert len({each["limits"] for each in shown}) == 1
 
 
 @pytest.fixture
@@ -64,6 +52,7 @@ def summary() -> pd.DataFrame:
         ("layer", "10", "text", -0.3),
         ("pathway", "frames", "", 0.25),
         ("pathway", "text", "", -0.25),
+        ("all", "all", "", 0.0),
     ]
     table = pd.DataFrame(rows, columns=["by", "at", "group", "difference"])
     low, high = table["difference"] - 0.1, table["difference"] + 0.1
@@ -71,26 +60,19 @@ def summary() -> pd.DataFrame:
 
 
 def test_differences_along_each_column(summary: pd.DataFrame) -> None:
-    screen = comparison.differences(summary)
-    frames, text, pathways = screen.data
-    assert list(frames.x) == [9, 10] and list(frames.y) == [0.2, 0.3]  # numbers, not words
-    np.testing.assert_allclose(text.error_y.array, [0.1, 0.1])
-    assert list(pathways.x) == ["frames", "text"] and pathways.mode == "markers"
-    assert screen.layout.xaxis.title.text == "layer"
-    assert screen.layout.xaxis2.title.text == "pathway"
-    assert screen.layout.yaxis.title.text == "mass, B less A"
-    axes = comparison.differences_paper(summary).axes
-    assert [axis.get_xlabel() for axis in axes] == ["layer", "pathway"]
-    assert axes[0].get_ylabel() == "mass, B less A"
-    assert list(axes[0].get_lines()[0].get_xdata()) == [9, 10]
-    assert list(axes[0].get_lines()[0].get_ydata()) == [0.2, 0.3]
+    figure = differences(summary, caption=CAPTION)
+    layers, pathways = agree(figure)
+    frames, text = named(figure)["frames"], named(figure)["text"]
+    assert frames.x == [9, 10] and frames.y.tolist() == [0.2, 0.3]  # numbers, not words
+    np.testing.assert_allclose(text.spread.high, [-0.1, -0.2])
+    mean = named(figure, 1)["mean"]
+    assert isinstance(mean, Points) and mean.x == ["frames", "text"]
+    assert (layers["x"], layers["y"], pathways["x"]) == ("layer", "mass, B less A", "pathway")
+    assert len(figure.panels) == 2  # what differs in all is no panel
 
 
 def test_differences_without_an_interval(summary: pd.DataFrame) -> None:
     alone = summary.assign(low=np.nan, high=np.nan, values=Values((0.0, 0.4)))
-    line, values = comparison.differences(alone).data[:2]
-    assert np.isnan(line.error_y.array).all()  # none, not one of no length
-    assert list(values.x) == [9, 9, 10, 10] and list(values.y) == [0.0, 0.4] * 2
-    drawn = comparison.differences_paper(alone)
-    drawn.canvas.draw()
-    assert any(list(line.get_ydata()) == [0.0, 0.4] * 2 for line in drawn.axes[0].get_lines())
+    layers, _ = agree(differences(alone, caption=CAPTION))
+    assert not layers["intervals"] and not layers["bands"]  # none, not one of no length
+    assert any(np.array_equal(c, [[9, 9, 10, 10], [0, 0.4, 0, 0.4]]) for c in layers["curves"])

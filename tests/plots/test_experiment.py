@@ -1,18 +1,16 @@
 """Figures of an experiment: each system is seen and named, also where two cost the same."""
 
-from typing import Any
+from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from palscope._statistics import Values
-from palscope.plots._experiment import (
-    score_against_cost,
-    score_against_cost_paper,
-    scores_by_system,
-    scores_by_system_paper,
-)
+from palscope.plots import Caption, score_against_cost, scores_by_system
+from tests.plots.reading import agree, named
 
+CAPTION = Caption("an experiment", "all sets", 40)
 SCORES = {"whole": 0.88, "frozen": 0.88, "alone": 0.5}
 
 
@@ -39,42 +37,31 @@ def table() -> pd.DataFrame:
     )
 
 
-def test_systems_of_one_cost_and_score_are_each_named(table: pd.DataFrame):
-    screen: Any = score_against_cost(table, "peak_ratio")
-    assert {trace.name: trace.y[0] for trace in screen.data} == SCORES
-    assert len({(trace.marker.color, trace.marker.symbol) for trace in screen.data}) == 3
-    printed = score_against_cost_paper(table, "peak_ratio")
-    assert [text.get_text() for text in printed.legends[0].get_texts()] == list(SCORES)
+def test_systems_of_one_cost_and_score_are_each_named(table: pd.DataFrame) -> None:
+    figure = score_against_cost(table, "peak_ratio", caption=CAPTION)
+    points = named(figure)
+    assert {name: point.y[0] for name, point in points.items()} == SCORES
+    assert len({(each.look.slot, each.look.marker) for each in points.values()}) == 3
+    (shown,) = agree(figure)
+    ends = sorted(tuple(each) for each in shown["intervals"])
+    assert ends[0] == pytest.approx((1, 0.4, 0.55)) and len(ends) == 3  # the table's
 
 
-def test_a_system_without_the_cost_is_left_out(table: pd.DataFrame):
-    screen: Any = score_against_cost(table, "step_ratio")
-    assert [trace.name for trace in screen.data] == ["frozen", "alone"]
+def test_a_system_without_the_cost_is_left_out(table: pd.DataFrame) -> None:
+    points = named(score_against_cost(table, "step_ratio", caption=CAPTION))
+    assert list(points) == ["frozen", "alone"]
     # What is left looks as where none is missing.
-    whole: Any = score_against_cost(table, "peak_ratio")
-    assert [trace.marker for trace in screen.data] == [trace.marker for trace in whole.data[1:]]
-    printed = score_against_cost_paper(table, "step_ratio")
-    assert [text.get_text() for text in printed.legends[0].get_texts()] == ["frozen", "alone"]
+    whole = named(score_against_cost(table, "peak_ratio", caption=CAPTION))
+    assert all(points[name].look == whole[name].look for name in points)
 
 
-def test_intervals_are_the_tables(table: pd.DataFrame):
-    screen: Any = score_against_cost(table, "peak_ratio")
-    for trace in screen.data:
-        assert trace.error_y.array[0] == pytest.approx(0.05)
-        assert trace.error_y.arrayminus[0] == pytest.approx(0.1)
-    panel: Any = score_against_cost_paper(table, "peak_ratio").axes[0]
-    ends = [bars.get_segments()[0][:, 1].tolist() for _, _, (bars,) in panel.containers]
-    assert ends == [pytest.approx([score - 0.1, score + 0.05]) for score in SCORES.values()]
-
-
-def test_a_panel_a_set_and_a_row_a_system(table: pd.DataFrame):
-    screen: Any = scores_by_system(table)
-    assert [note.text for note in screen.layout.annotations] == [
-        "speech<br>n 40, 3 seeds",
-        "all<br>n 40, 3 seeds",
-    ]
-    panels: Any = scores_by_system_paper(table).axes
-    for panel in panels:
-        (dots,) = (bars.lines[0] for bars in panel.containers)
-        assert dots.get_xdata().tolist() == list(SCORES.values())
-    assert [label.get_text() for label in panels[0].get_yticklabels()] == list(SCORES)
+def test_a_panel_a_set_and_a_row_a_system(table: pd.DataFrame) -> None:
+    figure = scores_by_system(table, caption=CAPTION)
+    shown = agree(figure)
+    assert [each["title"] for each in shown] == ["speech\n3 seeds", "all\n3 seeds"]
+    assert shown[0]["ticks"][1] == tuple(reversed(SCORES))  # the first on top
+    for panel in figure.panels:
+        seeds, scores = panel.marks
+        assert scores.x == list(SCORES.values()) and list(scores.y) == [2, 1, 0]
+        np.testing.assert_allclose(seeds.x[:3], [0.86, 0.88, 0.9])
+        assert set(seeds.y[:3]) == {2}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import _leakage as figures
+from palscope.plots import Caption, Span, leakage_over_time, leaked_by_depth
+from tests.plots.reading import agree, named
 
-leakage: Any = figures
+CAPTION = Caption("pal", "a window of 0.2 s silenced", 4)
 
 DEPTHS = [
     ("mel", -1, ""),
@@ -39,38 +38,35 @@ def profile(bands: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_panel_for_the_encoder_and_one_a_stream(profile: pd.DataFrame) -> None:
-    screen = leakage.leakage_over_time(profile, 0.2)
-    assert [note.text for note in screen.layout.annotations] == ["encoder", "frames", "summary"]
-    lines = [trace for trace in screen.data if trace.name]
-    assert [line.name for line in lines if line.legendgroup == "encoder"] == [
-        "mel",
-        "encoder layer 0",
-    ]
-    frames = [line for line in lines if line.legendgroup == "frames"]
+    figure = leakage_over_time(profile, 0.2, caption=CAPTION)
+    shown = agree(figure)
+    assert [each["title"] for each in shown] == ["encoder", "frames", "summary"]
+    assert list(named(figure)) == ["mel", "encoder layer 0"]
+    frames = named(figure, 1)
     assert len(frames) == 5  # of nine depths, first and last among them
-    assert (frames[0].name, frames[-1].name) == ("connector", "layer 7")
-    np.testing.assert_allclose(frames[-1].y, [1.0] * 3)
-    np.testing.assert_allclose(frames[-1].x, [-0.1, 0, 0.1])
-    assert len({line.line.color for line in frames}) == 5
-    assert (screen.layout.shapes[0].x0, screen.layout.shapes[0].x1) == (-0.1, 0.1)
-    assert screen.layout.xaxis.title.text == "time from the window's middle (s)"
-    axes = leakage.leakage_over_time_paper(profile, 0.2).axes
-    np.testing.assert_allclose(axes[1].get_lines()[-1].get_ydata(), [1.0] * 3)
-    assert axes[0].get_ylabel() == "change, that inside the window = 1"
-    assert axes[2].get_xlabel() == "time from the window's middle (s)"
+    first, *_, last = frames
+    assert (first, last) == ("frames: connector", "frames: layer 7")
+    np.testing.assert_allclose(frames["frames: layer 7"].y, [1.0] * 3)
+    np.testing.assert_allclose(frames["frames: layer 7"].x, [-0.1, 0, 0.1])
+    assert len({line.look.colour() for line in frames.values()}) == 5
+    assert Span(-0.1, 0.1) in figure.panels[2].marks
+    assert shown[0]["x"] == "time from the window's middle (s)"
+    assert shown[0]["y"] == "change, that inside the window = 1"
 
 
 def test_leaked_share_up_to_the_connector_and_by_layer(bands: pd.DataFrame) -> None:
-    screen = leakage.leaked_by_depth(bands)
-    below = screen.data[0]
-    assert list(below.x) == ["mel", "encoder layer 0", "connector frames", "connector summary"]
-    np.testing.assert_allclose(below.y, [0, 0.1, 0.2, 1.1])
-    lines = {trace.name: trace for trace in screen.data if trace.name}
+    figure = leaked_by_depth(bands, caption=CAPTION)
+    left, right = agree(figure)
+    (points,) = figure.panels[0].marks
+    assert left["ticks"][0] == (
+        "mel",
+        "encoder layer 0",
+        "frames: connector",
+        "summary: connector",
+    )
+    np.testing.assert_allclose(points.y, [0, 0.1, 0.2, 1.1])
+    lines = named(figure, 1)
     assert set(lines) == {"frames", "summary"}
     np.testing.assert_allclose(lines["frames"].x, range(8))
     np.testing.assert_allclose(lines["frames"].y, np.arange(3, 11) / 10)
-    assert "outside the window" in screen.layout.yaxis.title.text
-    left, right = leakage.leaked_by_depth_paper(bands).axes
-    assert "outside the window" in left.get_ylabel()
-    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), np.arange(3, 11) / 10)
-    assert right.get_xlabel() == "layer"
+    assert "outside the window" in left["y"] and right["x"] == "layer"

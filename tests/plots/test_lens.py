@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import _lens as figures
-
-lens: Any = figures
+from palscope.plots import Caption, readable_by_depth
+from tests.plots.reading import agree, named
 
 
 @pytest.fixture
@@ -28,20 +25,15 @@ def bands() -> pd.DataFrame:
 
 
 def test_a_panel_a_domain_and_a_line_a_place(bands: pd.DataFrame) -> None:
-    screen = lens.readable_by_depth(bands)
-    lines = [trace for trace in screen.data if trace.name]
-    assert [line.name for line in lines] == ["last token", "frames", "written by frames"] * 2
-    assert [line.showlegend for line in lines] == [True] * 3 + [False] * 3
-    np.testing.assert_allclose(lines[1].y, [0, 0.25, 0.5])
-    assert lines[1].line.color == lines[2].line.color and lines[2].line.dash == "dash"
-    assert lines[0].line.color != lines[1].line.color
-    assert [shape.y0 for shape in screen.layout.shapes] == [0.1, 0.2]  # chance
-    assert screen.layout.xaxis2.title.text == "layers passed"
-    assert screen.layout.yaxis.title.text == "share in which the answer leads"
-    figure = lens.readable_by_depth_paper(bands)
-    left, right = figure.axes
-    np.testing.assert_allclose(left.get_lines()[1].get_ydata(), [0, 0.25, 0.5])
-    assert (left.get_title(), right.get_title()) == ("sound", "speech")
-    assert right.get_xlabel() == "layers passed" and len(left.collections) == 3
-    assert right.get_lines()[-1].get_ydata()[0] == 0.2
-    assert "chance" in [text.get_text() for text in figure.legends[0].get_texts()]
+    figure = readable_by_depth(bands, caption=Caption("pal", "which label?", 3))
+    left, right = agree(figure)
+    lines = named(figure)
+    assert list(lines) == ["chance", "last token", "frames", "written by frames"]
+    np.testing.assert_allclose(lines["frames"].y, [0, 0.25, 0.5])
+    np.testing.assert_allclose(lines["frames"].spread.high, [0, 1 / 3, 2 / 3])
+    stream, written, last = (lines[n].look for n in ("frames", "written by frames", "last token"))
+    assert stream.slot == written.slot != last.slot
+    assert (stream.dash, written.dash) == ("solid", "dash")
+    assert [named(figure, at)["chance"].at for at in (0, 1)] == [0.1, 0.2]
+    assert (left["title"], right["title"]) == ("sound", "speech")
+    assert (right["x"], left["y"]) == ("layers passed", "share in which the answer leads")
