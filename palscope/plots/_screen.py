@@ -292,7 +292,7 @@ class _Screen:
             barmode="overlay",
             modebar={"orientation": "v"},
             height=height,
-            margin={"l": 60, "r": 20, "t": 60, "b": below},
+            margin={"l": 60, "r": 40, "t": 60, "b": below},
             legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
             title={
                 "text": "<br>".join(map(_text, lines)),
