@@ -39,6 +39,8 @@ BLANK_GROUND = ("#D8D8D8", "#44474F")
 """Under heats, on light and on dark: what is blank is neither end nor middle of a scale."""
 AMOUNT = "cividis"
 """Scale of a quantity from nothing up."""
+ORDER = "plasma"
+"""Scale of series that have an order."""
 SIGNED = "RdBu_r"
 """Scale of a quantity about nothing: red above, blue below."""
 
@@ -69,8 +71,8 @@ class Look:
         if isinstance(self.slot, str):
             return PALETTE[self.slot][dark]
         # The part of the scale that stands out from the ground.
-        start, end = (1.0, 0.45) if dark else (0.0, 0.52)
-        return to_hex(mpl.colormaps[AMOUNT](start + (end - start) * self.slot)).upper()
+        start, end = (1.0, 0.42) if dark else (0.0, 0.57)
+        return to_hex(mpl.colormaps[ORDER](start + (end - start) * self.slot)).upper()
 
 
 PLAIN = Look()

@@ -24,6 +24,8 @@ from palscope.plots._looks import (
 
 _PIXELS = 100
 """Of an inch of the description."""
+_WIDTH = 800
+"""Pixels of a page's column, by which the legend's lines are reckoned."""
 _TITLE, _TICKS = 0.3, 0.6
 """Inches of a panel's title, and of the ticks and title of an axis."""
 
@@ -284,7 +286,9 @@ class _Screen:
     def _around(self, tall: float) -> None:
         lines = self.figure.lines()
         below = 62 + 15 * len(lines)
-        height = round(_PIXELS * tall) + 60 + below
+        names = sum(7 * len(name) + 60 for name in self.figure.legend())
+        above = 40 + 20 * max(1, -(-names // _WIDTH))
+        height = round(_PIXELS * tall) + above + below
         self.drawn.update_layout(
             template="plotly_dark" if self.dark else "plotly_white",
             paper_bgcolor=(DARK_GROUNDS if self.dark else LIGHT_GROUNDS)[0],
@@ -292,7 +296,7 @@ class _Screen:
             barmode="overlay",
             modebar={"orientation": "v"},
             height=height,
-            margin={"l": 60, "r": 40, "t": 60, "b": below},
+            margin={"l": 60, "r": 40, "t": above, "b": below},
             legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
             title={
                 "text": "<br>".join(map(_text, lines)),
