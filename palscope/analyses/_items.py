@@ -86,9 +86,9 @@ class AskedClip:
 
 
 def places_of(pair: Pair, step: float | None = None) -> Mapping[str, Sound]:
-    """A pair's named stretches, or equal ones of `step` seconds (by default a quarter of it)."""
-    named = {each.name: Sound(each.start, each.end) for each in pair.segments}
-    return _places(named if len(named) > 1 else {}, pair.seconds, step)
+    """A pair's segments, or equal stretches of `step` seconds."""
+    segments = {each.name: Sound(each.start, each.end) for each in pair.segments}
+    return _places(segments, pair.seconds, step)
 
 
 def _places(named: Mapping[str, Sound], seconds: float, step: float | None) -> Mapping[str, Sound]:
