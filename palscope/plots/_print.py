@@ -17,6 +17,8 @@ from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread
 from palscope.plots._looks import AMOUNT, BLANK_GROUND, DASHES, HATCHES, MARKERS, SIGNED, Look
 
 _SMALL = 7
+_LEVEL = 12
+"""Letters of a name that stands level under its place; longer ones slant."""
 _FURTHER = 0.9
 """Inches of a panel beside its marks: ticks and titles."""
 
@@ -31,7 +33,11 @@ def draw(figure: Figure) -> Paper:
     per_row = max(1, int((sum(widths) + _FURTHER) / (0.55 + 0.067 * longest)))
     size = (
         sum(widths) + _FURTHER + 0.3 * (columns - 1) + bars,
-        sum(heights) + 0.6 * rows + 0.22 * -(-len(named) // per_row) + 0.14 * len(lines),
+        sum(heights)
+        + 0.6 * rows
+        + 0.22 * -(-len(named) // per_row)
+        + 0.14 * len(lines)
+        + _slanted(figure),
     )
     paper = Paper(figsize=size, layout="constrained")
     ratios = {"width_ratios": widths, "height_ratios": heights}
@@ -91,7 +97,7 @@ def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, turn: bool = Fals
     placed = named_ticks(of, scale)
     if placed is not None:
         places, labels = placed
-        long = turn and max(map(_longest, labels), default=0) > 12
+        long = turn and max(map(_longest, labels), default=0) > _LEVEL
         turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
         axis.set_ticks(places, labels=[_text(label) for label in labels], **turned)
 
@@ -233,6 +239,12 @@ def _colour_bars(paper: Paper, grid: Any, figure: Figure) -> None:
 def _text(text: str) -> str:
     """As it is: matplotlib would take a pair of dollars for mathematics."""
     return text.replace("$", r"\$")
+
+
+def _slanted(figure: Figure) -> float:
+    """Inches that slanted names take."""
+    longest = max((_longest(n) for panel in figure.panels for n in panel.x.categories), default=0)
+    return 0.04 * longest if longest > _LEVEL else 0.0
 
 
 def _longest(text: str) -> int:
