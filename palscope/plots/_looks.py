@@ -66,6 +66,11 @@ class Look:
     hollow: bool = False
     light: bool = False
 
+    @property
+    def size(self) -> float:
+        """Of its marker, beside others' 1: a star shows on top of them."""
+        return (0.6 if self.light else 1.0) * (1.8 if self.marker == "star" else 1.0)
+
     def colour(self, dark: bool = False) -> str:
         """The hexadecimal colour on a light or on a dark ground."""
         if isinstance(self.slot, str):

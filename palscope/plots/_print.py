@@ -207,7 +207,7 @@ def _stroke(look: Look) -> dict[str, Any]:
 def _marker(look: Look, size: float = 1.0) -> dict[str, Any]:
     return {
         "marker": MARKERS[look.marker] if look.marker else ".",
-        "markersize": size * (2 if look.light or not look.marker else 3.5),
+        "markersize": size * (3.5 if look.marker else 2) * look.size,
         "markerfacecolor": "white" if look.hollow else look.colour(),
     }
 

@@ -247,7 +247,7 @@ class _Screen:
         hollow = "-open" if look.hollow or look.marker == "line-ns" else ""
         return {
             "symbol": (look.marker or "circle") + hollow,
-            "size": (size if look.marker else 3) * (0.6 if look.light else 1),
+            "size": (size if look.marker else 3) * look.size,
             "color": look.colour(self.dark),
         }
 

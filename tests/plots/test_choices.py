@@ -90,3 +90,9 @@ def test_what_has_names_is_not_joined() -> None:
     assert figure.panels[0].x.categories == ("nothing", "frames")
     assert not of(figure, Line)[0] and not of(figure, Rule)[0] and not figure.note
     agree(figure)
+
+
+def test_stars_show_on_top_of_other_marks(depths: Figure) -> None:
+    marks = [mark for mark in depths.panels[0].marks if isinstance(mark, Line | Points)]
+    star, line = marks[-1], marks[-2]
+    assert star.look.size > 1.5 * line.look.size and star.look.slot == line.look.slot
