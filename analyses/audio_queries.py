@@ -1,63 +1,77 @@
 """Measure what it brings that audio tokens attend: the audio-query ablation.
 
     python analyses/audio_queries.py --model demo/plits demo/pal --out runs/queries
-    python analyses/audio_queries.py --model demo/plits --train MANIFEST.csv --out runs/queries
 
 Reroutes each checkpoint as it is, with the stream that it carries upwards (PLITS: the frames; PAL:
 the summary) at three levels: `full` (attend, and pass the feed-forward network), `queries` (attend
 alone), `keys` (only read by the text, never changed); in all layers, and in the first third alone.
-LAL has no input projector, so nothing that it could carry: it is left out, and said. The weights
-were trained for `full`: what they lose says what that model needs, not what is best.
+LAL has no input projector, so nothing that it could carry: it is refused. The weights were trained
+for `full`: what they lose says what that model needs, not what is best. LAL trained with audio
+queries and without is compared by `reproduce.py audio_queries`.
 
-With --train it also trains LAL from scratch with audio queries (carried frames that attend and skip
-the feed-forward network) and without (a projector a layer), in all layers and in the first third,
-with about equal numbers of parameters and equal steps, batches and seed. After few steps it shows
-how fast they learn, not what they reach; it is one seed, so no ranking closer than the intervals.
-
-Questions, intervals, costs and files are those of injection_depth.py; trainings of both may share a
-folder (--checkpoints). --resume goes on.
+Questions, intervals, costs and files are those of injection_depth.py. --resume goes on.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from palscope._routing.depths import rerouted_queries, trained_queries
-from palscope._sweeps import commands, processes
-from palscope.errors import PalscopeError
-from palscope.evaluation import _placement_runs as placement_runs
-from palscope.plots import _depth as depth
-from palscope.training._demo import LAYERS
+from palscope._routing.depths import NO_AUDIO, rerouted_queries
+from palscope.analyses import Analysis, chosen_clips, main
+from palscope.analyses import _placements as placements
+from palscope.analyses._placements import PlacementOptions, PlacementResults
 
 
-def main() -> int:
-    parser = commands.arguments(__doc__, models=True)
-    placement_runs.add_arguments(parser)
-    return commands.call(run, parser.parse_args())
+def drawn(results: PlacementResults) -> dict[str, Any]:
+    """Accuracy against layers and cost; of a clip or pair its candidates."""
+    if len(results.items) <= 2:
+        return placements.of_clips(results, by_level)
+    return compared([results])
 
 
-def run(given: Namespace) -> None:
-    """Measure, and draw all models together."""
-    tables = [placement_runs.rerouted(given, rerouted_queries)]
-    if given.train:
-        baseline = f"LAL 0-{LAYERS - 1}"
-        tables.append(placement_runs.trained(given, trained_queries(LAYERS), baseline))
-    table = pd.concat(tables, ignore_index=True)
-    if not len(table):
-        raise PalscopeError(
-            "no model can be rerouted to attend; give one that carries audio (PLITS, PAL), or "
-            "--train."
-        )
-    if processes.place()[0] == 0:
-        table.to_csv(given.out / "accuracy.csv", index=False)
-        against: list[depth.Against] = ["layers", "prefill_ratio", "cache_ratio"]
-        for x, name in zip(against, ("layers", "time", "cache"), strict=True):
-            figure = depth.accuracy_against(table, x, caption=placement_runs.caption(table))
-            figure.save(given.out / f"accuracy_by_{name}")
-        print(f"results in {given.out}")
+def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
+    """The same of several models, a row of panels each."""
+    return placements.accuracy_against(
+        placements.of_models(every),
+        {"layers": "layers", "time": "prefill_ratio", "cache": "cache_ratio"},
+        every,
+    )
 
+
+def by_level(table: Any) -> pd.DataFrame:
+    """A panel for each number of layers; in it the levels."""
+    silent = table["family"] == NO_AUDIO
+    parts = table["family"].str.split(": ")
+    return table.assign(
+        panel=("in layers " + table["placement"].str.split().str[-1]).where(~silent, NO_AUDIO),
+        x=parts.str[-1],
+        axis="level of the " + parts.str[0],
+    )
+
+
+ANALYSIS = Analysis(
+    name="audio_queries",
+    title="audio queries",
+    about="The sound that the checkpoint carries upwards (PLITS: the frames; PAL: the summary) at "
+    "three levels: `full` tokens attend and pass the feed-forward network, `queries` attend alone, "
+    "`keys` are only read. The weights were trained for `full`.",
+    cost="some 5 to 20 seconds",
+    options=PlacementOptions,
+    items=partial(chosen_clips, corrupt=True),
+    tables=placements.tables(rerouted_queries),
+    once=placements.timing(rerouted_queries),
+    summaries=placements.scores,
+    figures=drawn,
+    notes=partial(placements.left_out, rerouted_queries),
+    takes="both",
+    reroutes=True,
+    models=True,
+    compare=compared,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ANALYSIS, __doc__))

@@ -11,15 +11,13 @@ SVG) and run.json.
 
 from __future__ import annotations
 
-import argparse
-from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from palscope._statistics import shown
-from palscope._sweeps import commands
 from palscope._sweeps.compare import (
     ItemRows,
     TablePair,
@@ -30,6 +28,8 @@ from palscope._sweeps.compare import (
 )
 from palscope._sweeps.record import command_record, file_hash
 from palscope._sweeps.store import Run, read_record
+from palscope.analyses import Command, option
+from palscope.analyses._options import StoredOptions, deciding
 from palscope.errors import PalscopeError, short
 from palscope.plots import Caption
 from palscope.plots import _comparison as comparison
@@ -38,22 +38,19 @@ SHOWN = 20
 """So many differences between the records are printed."""
 
 
-def main() -> int:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("a", type=Path, metavar="A", help="folder of a run")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of another")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
-    return commands.call(run, parser.parse_args())
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(StoredOptions):
+    """Which runs."""
+
+    a: Path = option(..., "folder of a run", positional=True)
+    b: Path = option(..., "folder of another", positional=True)
 
 
-def run(given: Namespace) -> None:
+def compared(given: CompareOptions) -> None:
     """Compare records, then each table."""
     a, b = read_record(given.a), read_record(given.b)
     tables = shared_tables(given.a, a, given.b, b)
-    results = Run.open(given.out, command_record(commands.settings(given)), resume=given.resume)
+    results = Run.open(given.out, command_record(deciding(given)), resume=given.resume)
     differences = record_differences(a, b)
     if results.main:
         differences.to_csv(given.out / "differences.csv", index=False)
@@ -66,7 +63,7 @@ def run(given: Namespace) -> None:
             print(f"… and {len(differences) - SHOWN} more: see {given.out / 'differences.csv'}")
     facts: dict[str, Any] = {}
     for name, pair in tables.items():
-        facts |= compare(results, name, pair)
+        facts |= of_table(results, name, pair)
     if not any(fact["rows"] for fact in facts.values()):
         raise PalscopeError(
             f"no row of {', '.join(facts)} is in both runs; did they measure the same items?"
@@ -74,7 +71,7 @@ def run(given: Namespace) -> None:
     results.finish(compared=facts)
 
 
-def compare(results: Run, name: str, pair: TablePair) -> dict[str, Any]:
+def of_table(results: Run, name: str, pair: TablePair) -> dict[str, Any]:
     """Join one table, and draw the differences; says how much of it was in both."""
     one, other = ItemRows(pair.a, pair.item), ItemRows(pair.b, pair.item)
     items = [item for item in one.groups if item in other.groups]
@@ -125,5 +122,7 @@ def draw(out: Path, name: str, summary: pd.DataFrame) -> None:
             rows.to_csv(f"{stem}.csv", index=False)
 
 
+COMMAND = Command("compare", CompareOptions, compared)
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main(__doc__))

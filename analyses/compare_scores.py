@@ -10,27 +10,25 @@ comparison.csv.
 
 from __future__ import annotations
 
-import argparse
-from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palscope._statistics import shown
-from palscope._sweeps import commands
+from palscope.analyses import Command, option
 from palscope.evaluation._rows import compare_runs
 
 
-def main() -> int:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("a", type=Path, metavar="A", help="folder of a run")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of another")
-    parser.add_argument("--out", type=Path, help="folder for comparison.csv (default: none)")
-    return commands.call(run, parser.parse_args())
+@dataclass(frozen=True, kw_only=True)
+class ScoresOptions:
+    """Which runs."""
+
+    a: Path = option(..., "folder of a run", positional=True)
+    b: Path = option(..., "folder of another", positional=True)
+    out: Path | None = option(None, "folder for comparison.csv; without it there is none")
 
 
-def run(given: Namespace) -> None:
+def compared(given: ScoresOptions) -> None:
     """Compare, print what differs in all, and store the rest."""
     table = compare_runs(given.a, given.b)
     print(f"A: {given.a}\nB: {given.b}")
@@ -50,5 +48,7 @@ def run(given: Namespace) -> None:
         table.to_csv(given.out / "comparison.csv", index=False)
 
 
+COMMAND = Command("compare_scores", ScoresOptions, compared)
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main(__doc__))

@@ -1,112 +1,114 @@
 """Score a model, or predictions that are stored, on a benchmark or on labelled clips of your own.
 
-    python analyses/evaluate.py --model demo/pal --manifest clips.csv --out runs/pal
+    python analyses/evaluate.py --model demo/pal --audio clips.csv --out runs/pal
     python analyses/evaluate.py --model demo/pal --benchmark mmau --questions mmau-test-mini.json \\
-        --audio AUDIO --out runs/mmau
+        --folder AUDIO --out runs/mmau
     python analyses/evaluate.py --benchmark mmau --predictions FILE --out runs/stored
 
-A manifest is a CSV with columns path, domain, label (paths relative to it); answers are ranked
-among each domain's labels. Writes scores.json, rows.parquet (for compare_scores.py) and, as they
-come, predictions.jsonl. A run that was stopped goes on with --resume.
+Labelled clips are a manifest, a CSV with columns path, domain, label (paths relative to it); by
+default those that come with the package. Answers are ranked among each domain's labels. Writes
+scores.json, rows.parquet (for compare_scores.py) and, as they come, predictions.jsonl. A run that
+was stopped goes on with --resume.
 """
 
 from __future__ import annotations
 
-import argparse
-from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from palscope._models.chat_format import prompt_settings
 from palscope._published.loading import find_model, fingerprint
-from palscope._sweeps import commands
-from palscope._sweeps.commands import count
-from palscope.errors import BenchmarkError
+from palscope.analyses import Command, option
+from palscope.analyses._items import BUNDLED
+from palscope.analyses._options import GIVEN, LEFT_OUT, OptionError, StoredOptions
+from palscope.analyses._process import set_prompt
 from palscope.evaluation._benchmark_runs import evaluate_benchmark, score_predictions
-from palscope.evaluation._benchmarks.registry import BENCHMARKS
+from palscope.evaluation._benchmarks.registry import BENCHMARKS, find_benchmark
 from palscope.evaluation._evaluate import evaluate_manifest
 from palscope.evaluation._nearest import decoder_embedder, sentence_embedder
 from palscope.evaluation._ranking import ModelAnswerer, open_answerer
 
 OWN_EMBEDDER = "the model's own input embeddings"
-MANIFEST_ONLY = ("split", "wordings", "temporal")
+OF_CLIPS = {"benchmark": LEFT_OUT}
+OF_BENCHMARKS = {"benchmark": GIVEN}
+ASKED = {"predictions": LEFT_OUT}
 
 
-def main() -> int:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(StoredOptions):
+    """Who is asked, and what."""
+
+    model: str | None = option(None, "checkpoint folder or hub id", only_with=ASKED)
+    audio: Path = option(BUNDLED, "labelled clips: a manifest", only_with=OF_CLIPS)
+    split: str | None = option(None, "only clips of this split", only_with=OF_CLIPS)
+    wordings: Literal["train", "heldout"] = option(
+        "train", "heldout: those that the demo was never trained on", only_with=OF_CLIPS
     )
-    parser.add_argument("--model", help="checkpoint folder or hub id")
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--manifest", type=Path, help="labelled clips")
-    asked.add_argument(
-        "--benchmark",
-        choices=list(BENCHMARKS),
-        help="a public one, or csv: questions of your own",
+    swapped: bool = option(
+        False,
+        "each question gets another clip of its domain, with a different label",
+        only_with=OF_CLIPS,
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
-    parser.add_argument(
-        "--audio",
-        help="of a benchmark: the folder of its clips (default: the question file's). Of a "
-        "manifest: own, or swapped: each question hears another clip of its domain with a "
-        "different label",
+    temporal: bool = option(False, "also ask about clips joined from these", only_with=OF_CLIPS)
+    benchmark: str | None = option(
+        None, f"in place of clips: {', '.join(BENCHMARKS)} (questions of your own)"
     )
-    commands.add_prompt(parser)
-    parser.add_argument("--limit", type=count, help="only so many rows, spread over the labels")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
-    own = parser.add_argument_group("with --manifest")
-    own.add_argument("--split", help="only rows with this value in the column split")
-    own.add_argument(
-        "--wordings",
-        choices=["train", "heldout"],
-        help="heldout: wordings that the demo was never trained on",
+    questions: Path | None = option(
+        None,
+        "the benchmark's question file; without a model it is not needed where the predictions "
+        "hold the questions (mmau, mmar, mmsu)",
+        only_with=OF_BENCHMARKS,
     )
-    own.add_argument(
-        "--temporal", action="store_true", help="also ask about clips joined from the manifest's"
+    folder: Path | None = option(
+        None,
+        "of the benchmark's clips (default: the question file's)",
+        only_with=OF_BENCHMARKS | ASKED,
     )
-    public = parser.add_argument_group("with --benchmark")
-    public.add_argument(
-        "--questions",
-        type=Path,
-        help="the benchmark's question file; without a model it is not "
-        "needed where the predictions hold the questions (mmau, mmar, mmsu)",
+    predictions: Path | None = option(
+        None,
+        "score these in place of a model, in the benchmark's form",
+        only_with=OF_BENCHMARKS,
     )
-    public.add_argument(
-        "--predictions", type=Path, help="score these in place of a model, in the benchmark's form"
+    embedder: str | None = option(
+        None,
+        "sentence-transformers model that matches open answers to labels (esc50, esc10; default: "
+        f"{OWN_EMBEDDER})",
+        only_with=OF_BENCHMARKS,
     )
-    public.add_argument(
-        "--embedder",
-        help="sentence-transformers model that matches open answers to labels (esc50, esc10; "
-        f"default: {OWN_EMBEDDER})",
+    n: int | None = option(
+        None, "so many clips of each domain, or questions of a benchmark", least=1, only_with=ASKED
     )
-    return commands.call(run, parser.parse_args())
+    system: str | None = option(
+        None, "system message (default: the chat format's own)", only_with=ASKED
+    )
+    date: str | None = option(
+        None, "what the chat format takes for today's, where it asks", only_with=ASKED
+    )
 
 
-def run(given: Namespace) -> None:
+def evaluated(given: EvaluateOptions) -> None:
     """Score what was asked for, and print it."""
-    if given.manifest is not None:
-        on_manifest(given)
+    if given.benchmark is None:
+        on_clips(given)
     elif given.predictions is not None:
         stored(given)
     else:
         on_benchmark(given)
 
 
-def on_manifest(given: Namespace) -> None:
+def on_clips(given: EvaluateOptions) -> None:
     """Labelled clips, asked of a model."""
-    if given.audio not in (None, "own", "swapped"):
-        raise BenchmarkError(f"--audio {given.audio}: with --manifest give own or swapped.")
-    refuse(given, ("questions", "predictions", "embedder"), "--manifest")
     answerer, name = open_model(given)
     scores = evaluate_manifest(
         answerer,
-        given.manifest,
+        given.audio,
         given.out,
         model=name,
-        audio=given.audio or "own",
+        audio="swapped" if given.swapped else "own",
         split=given.split,
-        wordings=given.wordings or "train",
-        limit=given.limit,
+        wordings=given.wordings,
+        n=given.n,
         temporal=given.temporal,
         resume=given.resume,
     )
@@ -116,12 +118,11 @@ def on_manifest(given: Namespace) -> None:
     lost(given, scores)
 
 
-def on_benchmark(given: Namespace) -> None:
+def on_benchmark(given: EvaluateOptions) -> None:
     """A benchmark, asked of a model."""
-    refuse(given, MANIFEST_ONLY, "--benchmark")
-    benchmark = BENCHMARKS[given.benchmark]
+    benchmark = find_benchmark(str(given.benchmark))
     if given.questions is None:
-        raise BenchmarkError(
+        raise OptionError(
             f"--benchmark {benchmark.name} needs --questions: {benchmark.questions_are}."
         )
     answerer, name = open_model(given, max_new_tokens=benchmark.max_new_tokens)
@@ -134,24 +135,23 @@ def on_benchmark(given: Namespace) -> None:
         benchmark,
         given.questions,
         given.out,
-        audio=None if given.audio is None else Path(given.audio),
+        audio=given.folder,
         model=name,
         embedder=embedder,
         embedder_name=given.embedder or OWN_EMBEDDER,
-        limit=given.limit,
+        n=given.n,
         resume=given.resume,
     )
     report(given, scores)
     lost(given, scores)
 
 
-def stored(given: Namespace) -> None:
+def stored(given: EvaluateOptions) -> None:
     """Stored predictions, without a model."""
-    idle = (*MANIFEST_ONLY, "model", "audio", "limit", "system", "date")
-    refuse(given, idle, "--predictions")
+    assert given.predictions is not None
     embedder = None if given.embedder is None else sentence_embedder(given.embedder)
     scores = score_predictions(
-        BENCHMARKS[given.benchmark],
+        find_benchmark(str(given.benchmark)),
         given.predictions,
         given.out,
         questions=given.questions,
@@ -162,28 +162,21 @@ def stored(given: Namespace) -> None:
     report(given, scores)
 
 
-def open_model(given: Namespace, **options: Any) -> tuple[ModelAnswerer, str]:
+def open_model(given: EvaluateOptions, **options: Any) -> tuple[ModelAnswerer, str]:
     """The model of `--model` as an answerer, and the name of its weights and its prompts."""
     if given.model is None:
-        raise BenchmarkError("give a checkpoint by --model, or stored answers by --predictions.")
+        raise OptionError("give a checkpoint by --model, or stored answers by --predictions.")
     found = find_model(given.model)
     name = f"{given.model} {fingerprint(found)}"
     answerer = open_answerer(found, **options)
-    commands.set_prompt(answerer.processor, given)
+    set_prompt(answerer.processor, given.system, given.date)
     date = prompt_settings(answerer.processor)["date"]
     told = {"system": given.system, "date": date}
     name += "".join(f" {key}={value!r}" for key, value in told.items() if value is not None)
     return answerer, name
 
 
-def refuse(given: Namespace, names: tuple[str, ...], beside: str) -> None:
-    """An option that would do nothing is an error."""
-    for name in names:
-        if getattr(given, name) not in (None, False):
-            raise BenchmarkError(f"--{name} does not go with {beside}; leave it out.")
-
-
-def report(given: Namespace, scores: dict[str, Any]) -> None:
+def report(given: EvaluateOptions, scores: dict[str, Any]) -> None:
     """A benchmark's scores, rule by rule, then the reported one's categories."""
     version = scores["version"]
     print(
@@ -216,7 +209,7 @@ def report(given: Namespace, scores: dict[str, Any]) -> None:
             print(f"{len(scores[kind])} {what}: see {given.out / 'scores.json'}")
 
 
-def lost(given: Namespace, scores: dict[str, Any]) -> None:
+def lost(given: EvaluateOptions, scores: dict[str, Any]) -> None:
     """How many audio files could not be heard."""
     for kind in ("missing", "unreadable"):
         if scores[kind]:
@@ -252,5 +245,7 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:5.1f} %"
 
 
+COMMAND = Command("evaluate", EvaluateOptions, evaluated)
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main(__doc__))

@@ -1,72 +1,86 @@
 """Measure how accuracy and cost hang on the layers at which audio enters the decoder.
 
     python analyses/injection_depth.py --model demo/lal demo/pal demo/plits --out runs/depth
-    python analyses/injection_depth.py --model demo/lal --train MANIFEST.csv --out runs/depth
 
 Reroutes each checkpoint as it is. LAL: first layers, from a layer upwards, a window that slides.
 PAL: LAL in the first of its layers with and without the summary, the summary from a layer upwards.
 PLITS: frozen from a layer upwards; its layers with audio are those below, where it runs. The
 weights were trained for one route: what a rerouted model loses says where that model reads its
-audio, not which depth is best.
-
-With --train it also trains a connector for each depth from scratch, with about equal numbers of
-parameters (hidden widths differ) and equal steps, batches and seed. After few steps it shows how
-fast depths learn, not what they reach; it is one seed, so no ranking closer than the intervals.
+audio, not which depth is best. Models trained for each depth are compared by
+`reproduce.py injection_depth`, and by `layer_split`.
 
 Every clip is asked about, its domain's labels ranked; intervals (95 %) are over clips. Costs are of
-a prompt with --seconds of noise, relative to the model's own route (trained: LAL in all layers),
-all timed in turns. Writes accuracy.csv (all models) and figures (HTML, PNG, SVG, CSV); in a
-folder a model answers.parquet, costs.parquet, accuracy.parquet and run.json. --resume goes on.
+a prompt with --seconds of noise, relative to the model's own route, all timed in turns. Writes
+choices.parquet (a row a clip, placement and candidate), answers.parquet (the best one),
+costs.parquet, accuracy.csv, figures (HTML, PNG, SVG, CSV) and run.json; of several models in a
+folder each, and figures of all. A run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from palscope._routing.depths import NO_AUDIO, rerouted_depths, trained_depths
-from palscope._sweeps import commands, processes
-from palscope.evaluation import _placement_runs as placement_runs
-from palscope.plots import _depth as depth
-from palscope.training._demo import LAYERS
+from palscope._routing.depths import NO_AUDIO, rerouted_depths
+from palscope.analyses import Analysis, chosen_clips, main
+from palscope.analyses import _placements as placements
+from palscope.analyses._placements import PlacementOptions, PlacementResults
+from palscope.plots._depth import LABELS
 
 
-def main() -> int:
-    parser = commands.arguments(__doc__, models=True)
-    placement_runs.add_arguments(parser)
-    return commands.call(run, parser.parse_args())
+def drawn(results: PlacementResults) -> dict[str, Any]:
+    """Accuracy against layers, place of a window, and cost; of a clip or pair its candidates."""
+    if len(results.items) <= 2:
+        return placements.of_clips(results, by_depth)
+    return compared([results])
 
 
-def run(given: Namespace) -> None:
-    """Measure, and draw all models together."""
-    tables = [placement_runs.rerouted(given, rerouted_depths)]
-    if given.train:
-        baseline = f"LAL 0-{LAYERS - 1}"
-        tables.append(placement_runs.trained(given, trained_depths(LAYERS), baseline))
-    if processes.place()[0] == 0:
-        draw(pd.concat(tables, ignore_index=True), given.out)
-
-
-def draw(table: Any, out: Path) -> None:
-    """Accuracy against layers, against the place of a window of layers, and against cost."""
-    table.to_csv(out / "accuracy.csv", index=False)
+def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
+    """The same of several models, a row of panels each."""
+    table: Any = placements.of_models(every)
     sliding = table["family"].str.contains("window")
     silent = (table["family"] == NO_AUDIO) & table["model"].isin(table.loc[sliding, "model"])
-    figures: list[tuple[str, depth.Against, pd.DataFrame]] = [
-        ("accuracy_by_layers", "layers", table[~sliding]),
-        ("accuracy_by_window", "first_layer", table[sliding | silent]),
-        ("accuracy_by_time", "prefill_ratio", table),
-        ("accuracy_by_cache", "cache_ratio", table),
-    ]
-    for name, x, rows in figures:
-        if len(rows):
-            caption = placement_runs.caption(rows)
-            depth.accuracy_against(rows, x, caption=caption).save(out / name)
-    print(f"results in {out}")
+    draw = partial(placements.accuracy_against, every=every)
+    return (
+        draw(table[~sliding], {"layers": "layers"})
+        | draw(table[sliding | silent], {"window": "first_layer"})
+        | draw(table, {"time": "prefill_ratio", "cache": "cache_ratio"})
+    )
 
+
+def by_depth(table: Any) -> pd.DataFrame:
+    """A panel a sweep. Windows are as wide as each other: they differ in where they begin."""
+    windows = table["family"].str.contains("window")
+    return table.assign(
+        panel=table["family"],
+        x=table["layers"].where(~windows, table["first_layer"]),
+        axis=windows.map({True: LABELS["first_layer"], False: LABELS["layers"]}),
+    )
+
+
+ANALYSIS = Analysis(
+    name="injection_depth",
+    title="injection depth",
+    about="The checkpoint as it is, its sound let into other layers: LAL in the first, from a "
+    "layer upwards, or in a window; PAL with less of LAL, without the summary, or with the summary "
+    "from a layer upwards; PLITS frozen from a layer upwards. Both clips are asked, so that an "
+    "answer that wins whatever is heard shows.",
+    cost="some 10 to 60 seconds",
+    options=PlacementOptions,
+    items=partial(chosen_clips, corrupt=True),
+    tables=placements.tables(rerouted_depths),
+    once=placements.timing(rerouted_depths),
+    summaries=placements.scores,
+    figures=drawn,
+    notes=partial(placements.left_out, rerouted_depths),
+    takes="both",
+    reroutes=True,
+    models=True,
+    compare=compared,
+)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(ANALYSIS, __doc__))

@@ -41,11 +41,12 @@ from palscope.analyses import (
 )
 from palscope.analyses._roles import with_roles
 from palscope.errors import PalscopeError
+from palscope.measures._choices import best_choices
 from palscope.measures._masking import (
+    MASKING,
     NOTHING,
     WAYS,
     Way,
-    best_choices,
     domain_contrasts,
     masked_choices,
     masking_scores,
@@ -79,7 +80,7 @@ def ranked(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
 def best(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
     """The best candidate under each masking."""
     assert clip.answer is not None
-    table = best_choices(work.rows("choices", clip.name), clip.answer)
+    table = best_choices(work.rows("choices", clip.name), clip.answer, MASKING)
     about = {"domain": clip.group, "question": clip.question, "answer": clip.answer}
     return pd.concat([pd.DataFrame(about, index=table.index), table], axis=1)
 

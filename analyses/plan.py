@@ -10,10 +10,9 @@ With --out, writes memory.csv and work.csv.
 
 from __future__ import annotations
 
-import argparse
-from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,44 +21,50 @@ from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.backbones import BACKBONES, ENCODERS, backbone_config, unloaded
 from palscope._models.checkpoints import read_config
 from palscope._models.finding import find_checkpoint
+from palscope._registry import find
 from palscope._routing import Route, route_from_text, route_to_text
-from palscope._sweeps import commands, processes
-from palscope.errors import PalscopeError
+from palscope._sweeps import processes
+from palscope.analyses import Command, option
+from palscope.analyses._options import GIVEN, LEFT_OUT, OptionError
 from palscope.measures._planner import Load, Plan, Rates, measured_rates, plan_for
 
 INTEGRATIONS = {"plits": Route.plits, "lal": Route.lal, "pal": Route.pal}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def main() -> int:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Which model is planned for, and what it is to do."""
+
+    backbone: str | None = option(
+        None, f"decoder: a folder, a hub id, {', '.join(BACKBONES)}", only_with={"model": LEFT_OUT}
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--backbone", help=f"decoder: a folder, a hub id, {', '.join(BACKBONES)}")
-    what.add_argument("--model", help="a palscope checkpoint, of which only the config is read")
-    parser.add_argument("--integration", choices=list(INTEGRATIONS), help="default: pal")
-    parser.add_argument("--route", help="in place of it, e.g. frames:P10.6,summary/3:F16")
-    parser.add_argument("--encoder", choices=list(ENCODERS), help="default: openai/whisper-small")
-    parser.add_argument("--dtype", choices=list(DTYPES), default="bfloat16", help="of all weights")
-    parser.add_argument(
-        "--bits", type=int, choices=[8, 4], help="of the decoder's linear maps, as bitsandbytes"
+    model: str | None = option(None, "a palscope checkpoint, of which only the config is read")
+    integration: Literal["plits", "lal", "pal"] = option(
+        "pal", "of the sound", only_with={"backbone": GIVEN, "route": LEFT_OUT}
     )
-    parser.add_argument("--seconds", type=float, required=True, help="of sound in each clip")
-    parser.add_argument("--text", type=int, default=40, help="tokens of a prompt (default: 40)")
-    parser.add_argument("--answer", type=int, default=32, help="tokens of an answer (default: 32)")
-    parser.add_argument("--batch", type=int, default=1, help="clips at once (default: 1)")
-    parser.add_argument(
-        "--train", choices=["connector", "connector and decoder"], default="connector"
+    route: str | None = option(None, "in place of it, e.g. frames:P10.6,summary/3:F16")
+    encoder: str = option(
+        "openai/whisper-small", f"one of {', '.join(ENCODERS)}", only_with={"backbone": GIVEN}
     )
-    parser.add_argument("--measure-rates", action="store_true", help="time at this machine's rates")
-    parser.add_argument("--flops-per-second", type=float, help="of large matrix products")
-    parser.add_argument("--bytes-per-second", type=float, help="of memory")
-    parser.add_argument("--out", type=Path, help="folder for memory.csv and work.csv")
-    return commands.call(run, parser.parse_args())
+    dtype: Literal["bfloat16", "float16", "float32"] = option("bfloat16", "of all weights")
+    bits: Literal[8, 4] | None = option(None, "of the decoder's linear maps, as bitsandbytes")
+    seconds: float = option(..., "of sound in each clip", unit="s")
+    text: int = option(40, "of a prompt", unit="tokens", least=1)
+    answer: int = option(32, "that are written", unit="tokens", least=1)
+    batch: int = option(1, "at once", unit="clips", least=1)
+    train: Literal["connector", "connector and decoder"] = option("connector", "what is trained")
+    measure_rates: bool = option(False, "time at this machine's rates")
+    flops_per_second: float | None = option(
+        None, "of large matrix products", only_with={"measure_rates": LEFT_OUT}
+    )
+    bytes_per_second: float | None = option(
+        None, "of memory", only_with={"measure_rates": LEFT_OUT}
+    )
+    out: Path | None = option(None, "folder for memory.csv and work.csv")
 
 
-def run(given: Namespace) -> None:
+def planned(given: PlanOptions) -> None:
     """Plan and print."""
     model = opened(given)
     rates = rates_of(given)
@@ -78,13 +83,10 @@ def run(given: Namespace) -> None:
         plan.work.to_csv(given.out / "work.csv", index=False)
 
 
-def opened(given: Namespace) -> PalscopeForConditionalGeneration:
+def opened(given: PlanOptions) -> PalscopeForConditionalGeneration:
     """The model that is planned for, without weights."""
     dtype = DTYPES[given.dtype]
     if given.model is not None:
-        for name in ("integration", "encoder"):
-            if getattr(given, name) is not None:
-                raise PalscopeError(f"--{name} goes with --backbone; a checkpoint has its own.")
         config = read_config(find_checkpoint(given.model))
         with torch.device("meta"):
             model: Any = PalscopeForConditionalGeneration(config)
@@ -92,37 +94,35 @@ def opened(given: Namespace) -> PalscopeForConditionalGeneration:
         if given.route is not None:
             model.route = route_from_text(given.route)
         return model
+    if given.backbone is None:
+        raise OptionError("give a decoder by --backbone, or a checkpoint by --model.")
     text = backbone_config(given.backbone)
-    if given.route is not None and given.integration is not None:
-        raise PalscopeError("give --integration or --route, not both.")
     sizes: Any = text
     route = (
-        INTEGRATIONS[given.integration or "pal"](sizes.num_hidden_layers)
+        INTEGRATIONS[given.integration](sizes.num_hidden_layers)
         if given.route is None
         else route_from_text(given.route)
     )
     return unloaded(
         text,
         route,
-        encoder=ENCODERS[given.encoder or "openai/whisper-small"],
+        encoder=find(ENCODERS, given.encoder, "encoder", error=OptionError),
         connector=ConnectorConfig.for_route(route),
         dtype=dtype,
     )
 
 
-def rates_of(given: Namespace) -> Rates | None:
+def rates_of(given: PlanOptions) -> Rates | None:
     """The rates that were stated, or measured; None for neither."""
-    stated = (given.flops_per_second, given.bytes_per_second)
     if given.measure_rates:
-        if any(stated):
-            raise PalscopeError("give rates or --measure-rates, not both.")
         device = processes.device() or ("cuda" if torch.cuda.is_available() else "cpu")
         return measured_rates(device, DTYPES[given.dtype])
-    if not any(stated):
+    flops, size = given.flops_per_second, given.bytes_per_second
+    if flops is None and size is None:
         return None
-    if not all(rate is not None and rate > 0 for rate in stated):
-        raise PalscopeError("--flops-per-second and --bytes-per-second go together, above zero.")
-    return Rates(*stated)
+    if flops is None or size is None or min(flops, size) <= 0:
+        raise OptionError("--flops-per-second and --bytes-per-second go together, above zero.")
+    return Rates(flops, size)
 
 
 def show(plan: Plan, rates: Rates | None, trained: str) -> None:
@@ -149,5 +149,7 @@ def show(plan: Plan, rates: Rates | None, trained: str) -> None:
         print("no time: give rates, or --measure-rates on the machine that is to run it.")
 
 
+COMMAND = Command("plan", PlanOptions, planned)
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main(__doc__))

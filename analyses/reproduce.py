@@ -2,7 +2,7 @@
 
     python analyses/reproduce.py lal_against_plits --data MANIFEST.csv --out runs/lal_against_plits
     python analyses/reproduce.py lal_against_plits --scale paper --data OPENAQA.json ALL.json \
-        --audio FOLDER --benchmark esc50=esc50.csv:CLIPS --benchmark mmau=mmau.json:CLIPS --out DIR
+        --folder FOLDER --benchmark esc50=esc50.csv:CLIPS --benchmark mmau=mmau.json:CLIPS --out DIR
 
 An experiment is a YAML file (palscope/evaluation/paper) with the paper's claim and the systems at
 two scales: `here`, on the demo's backbone and labelled clips, and `paper`. Trainings go to
@@ -16,89 +16,85 @@ the measurements of a folder go on with --resume.
 
 from __future__ import annotations
 
-import argparse
-from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from palscope._models.base_weights import base_fingerprint
-from palscope._sweeps import commands
-from palscope._sweeps.commands import count, workers
 from palscope._sweeps.record import command_record, file_hash
 from palscope._sweeps.store import Run
+from palscope.analyses import Command, option
+from palscope.analyses._options import LEFT_OUT, StoredOptions, deciding
 from palscope.datasets._manifest import read_manifest
 from palscope.evaluation import _reproduce as reproduce
 from palscope.evaluation._experiment import experiment_names, read_experiment, systems_of
-from palscope.evaluation._placements import Questions
+from palscope.evaluation._questions import Questions
 from palscope.plots import Caption
 from palscope.plots import _experiment as plots
 from palscope.training._curriculum import Place
 
-NO_SETTING = ("out", "resume", "threads", "checkpoints", "cache", "workers", "train_only")
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions(StoredOptions):
+    """Which experiment, on which data."""
+
+    experiment: str = option(
+        ..., f"one of {', '.join(experiment_names())}, or a YAML file", positional=True
+    )
+    scale: str = option("here", "here or paper")
+    data: tuple[str, ...] = option(..., "what is trained on, all or by stage")
+    folder: Path | None = option(None, "of the training data's sound (default: beside the data)")
+    benchmark: tuple[str, ...] = option(
+        (),
+        "NAME=QUESTIONS[:AUDIO]: a benchmark's question file, and the folder of its sound; without "
+        "any, the data's validation rows are asked",
+    )
+    n: int | None = option(
+        None,
+        "so many validation clips of each domain (default: all)",
+        least=1,
+        only_with={"benchmark": LEFT_OUT},
+    )
+    seeds: tuple[int, ...] = option((), "others than the experiment's")
+    systems: tuple[str, ...] = option((), "these alone, and the baseline")
+    seconds: float = option(10.0, "of sound in timed prompts", unit="s")
+    repeats: int = option(5, "of each timing", least=1)
+    checkpoints: Path | None = option(
+        None, "folder of the trainings (default: OUT/checkpoints)", decides=False
+    )
+    cache: Path = option(Path("runs/cache"), "decoded clips", decides=False)
+    workers: int = option(1, "processes that decode", least=0, decides=False)
+    threads: int | None = option(None, "of the CPU (default: all)", least=1, decides=False)
+    train_only: bool = option(False, "measure another time", decides=False)
 
 
-def main() -> int:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "experiment", help=f"one of {', '.join(experiment_names())}, or a YAML file"
-    )
-    parser.add_argument("--scale", default="here", help="here (default) or paper")
-    parser.add_argument(
-        "--data", nargs="+", required=True, help="what is trained on, all or by stage"
-    )
-    parser.add_argument("--audio", type=Path, help="folder of the training data's sound")
-    parser.add_argument(
-        "--benchmark",
-        action="append",
-        default=[],
-        metavar="NAME=QUESTIONS[:AUDIO]",
-        help="a benchmark's question file, and its sound; without any, the data's validation rows",
-    )
-    parser.add_argument("--limit", type=count, help="so many validation clips of each domain")
-    parser.add_argument("--seeds", type=int, nargs="+", help="others than the experiment's")
-    parser.add_argument("--systems", nargs="+", help="these alone, and the baseline")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of sound in timed prompts")
-    parser.add_argument("--repeats", type=count, default=5, help="of each timing")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--checkpoints", type=Path, help="of the trainings (OUT/checkpoints)")
-    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
-    parser.add_argument("--workers", type=workers, default=1, help="processes that decode")
-    parser.add_argument("--threads", type=count, help="CPU threads (default: all)")
-    parser.add_argument("--train-only", action="store_true", help="measure another time")
-    parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
-    return commands.call(run, parser.parse_args())
-
-
-def run(given: Namespace) -> None:
+def reproduced(given: ReproduceOptions) -> None:
     """Train, measure and draw."""
     if given.threads:
         torch.set_num_threads(given.threads)
     experiment = read_experiment(given.experiment)
-    scale = reproduce.scale_of(experiment, given.scale, given.seeds, given.systems)
+    scale = reproduce.scale_of(experiment, given.scale, given.seeds, given.systems or None)
     files = dict(map(benchmark_files, given.benchmark))
     reproduce.check_answerable(scale, files)
     print(f"{experiment.title}. The paper: {experiment.claim}")
-    place = Place(
-        given.data, given.checkpoints or given.out / "checkpoints", given.cache, given.audio
-    )
+    trained = given.checkpoints or given.out / "checkpoints"
+    place = Place(given.data, trained, given.cache, given.folder, given.workers)
     variants = reproduce.train_systems(systems_of(scale), scale.seeds, place)
     if given.train_only:
         return
-    settings = {k: str(v) for k, v in vars(given).items() if k not in NO_SETTING and v is not None}
     weights = {f"{v.name} {v.seed}": base_fingerprint(v.folder) for v in variants}
     data = {name: file_hash(Path(name)) for name in given.data}
-    record = command_record(settings) | {"weights": weights, "data": data}
+    record = command_record(deciding(given)) | {"weights": weights, "data": data}
     results = Run.open(given.out, record, resume=given.resume)
     if files:
         marks = reproduce.ask_benchmarks(results, variants, files)
     else:
         rows = [clip for clip in read_manifest(given.data[0]) if clip.split == "validation"]
-        marks = reproduce.ask_labelled(results, variants, Questions.about(rows, given.limit))
-    timing = {"seconds": given.seconds, "repeats": given.repeats}
-    costs = reproduce.costs_of(results, variants, scale.baseline, **timing)
+        marks = reproduce.ask_labelled(results, variants, Questions.about(rows, given.n))
+    costs = reproduce.costs_of(
+        results, variants, scale.baseline, seconds=given.seconds, repeats=given.repeats
+    )
     table = reproduce.summary(marks, costs, scale.baseline)
     if results.main:
         table.to_csv(given.out / "summary.csv", index=False)
@@ -120,5 +116,7 @@ def benchmark_files(text: str) -> tuple[str, reproduce.BenchmarkFiles]:
     return name, reproduce.BenchmarkFiles(Path(questions), Path(audio) if audio else None)
 
 
+COMMAND = Command("reproduce", ReproduceOptions, reproduced)
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main(__doc__))

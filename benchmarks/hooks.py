@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnsight import NNsight, save
+from palscope.training._demo import BASES, LAYERS
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -34,7 +35,6 @@ from palscope._models.finding import find_checkpoint
 from palscope._models.scoring import prompt_batch
 from palscope._routing import Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
-from palscope.training._demo import BASES, LAYERS
 
 QUESTION = "What sound is this?"
 

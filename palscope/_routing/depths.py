@@ -156,49 +156,6 @@ def rerouted_queries(route: Route) -> list[Placement]:
     return once([*found, no_audio(route)])
 
 
-# -- a connector trained for each -----------------------------------------------------------------
-
-
-def lal_at(n_layers: int, layers: Sequence[int], family: str) -> Placement:
-    """LAL in these neighbouring layers and no others."""
-    route = Route.lal(n_layers, layers)
-    return Placement(f"LAL {_span(layers)}", family, route, len(layers), layers[0])
-
-
-def pal_at(n_layers: int, layers: Sequence[int], family: str) -> Placement:
-    """PAL: LAL in these neighbouring layers, the summary in all."""
-    route = Route.pal(n_layers, layers)
-    return Placement(f"PAL {_span(layers)}", family, route, len(layers), layers[0])
-
-
-def queries_at(n_layers: int, layers: Sequence[int], family: str) -> Placement:
-    """Frames that attend in these neighbouring layers, their state carried, and are absent above.
-
-    LAL with audio queries: as in LAL they skip the feed-forward network; unlike LAL's they read.
-    """
-    route = Route.lal(n_layers, layers).with_audio_queries()
-    return Placement(f"queries {_span(layers)}", family, route, len(layers), layers[0])
-
-
-def trained_depths(n_layers: int) -> list[Placement]:
-    """The depths to train a connector each for: LAL and PAL from the first quarter upwards."""
-    lal = [first_layers(n_layers, share) for share in (1 / 4, 1 / 3, 1 / 2, 1)]
-    pal = [first_layers(n_layers, share) for share in (1 / 4, 1 / 3, 1 / 2, 3 / 4)]
-    late = range(min(SKIPPED, n_layers - 1), n_layers)
-    found = [lal_at(n_layers, layers, "LAL, first layers") for layers in lal]
-    found += [lal_at(n_layers, late, "LAL, starting late")]
-    return once([*found, *(pal_at(n_layers, layers, "PAL, split") for layers in pal)])
-
-
-def trained_queries(n_layers: int) -> list[Placement]:
-    """LAL with and without audio queries, in all layers and in the first third."""
-    spans = [range(n_layers), first_layers(n_layers, 1 / 3)]
-    found = [lal_at(n_layers, layers, "LAL") for layers in spans]
-    return once(
-        [*found, *(queries_at(n_layers, layers, "LAL with audio queries") for layers in spans)]
-    )
-
-
 def once(placements: Iterable[Placement]) -> list[Placement]:
     """Each family's different routes: in a small decoder a quarter and a third may be one layer."""
     return list({(each.family, each.name): each for each in placements}.values())

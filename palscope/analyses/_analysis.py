@@ -7,7 +7,7 @@ the object says, so that they cannot differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import pandas as pd
@@ -51,6 +51,9 @@ class Work(Generic[OptionsT]):
     options: OptionsT
     rows: Callable[[str, str], pd.DataFrame]
 
+
+TOGETHER = "all"
+"""Names the rows of a table that is `once` a run's."""
 
 Measure = Callable[[Work[OptionsT], Sequence[ItemT]], Iterable[pd.DataFrame]]
 """The rows of each item, in their order."""
@@ -139,6 +142,12 @@ class Results(Generic[OptionsT, ItemT]):
         return Caption(model, asked, len(items) if n is None else n, self.of)
 
 
+def together(every: Sequence[Results[Any, Any]]) -> Caption:
+    """What stands at a figure of several models' results."""
+    captions = [results.caption() for results in every]
+    return replace(captions[0], model=", ".join(caption.model for caption in captions))
+
+
 def _none(results: Any) -> Mapping[str, pd.DataFrame]:
     return {}
 
@@ -164,6 +173,8 @@ class Analysis(Generic[OptionsT, ItemT]):
         items: what the options choose (`chosen_clips`, `chosen_pairs`).
         prepare: what options make of one item before it is measured.
         tables: what is measured, in this order; a later one may read an earlier one's rows.
+        once: a table of all items at once, as of what is timed side by side; the command line
+            alone measures it.
         figures: by the names of their files.
         summaries: small tables beside the figures, by the names of their CSV files.
         notes: lines that are printed, and stand under the figures on the page.
@@ -183,6 +194,7 @@ class Analysis(Generic[OptionsT, ItemT]):
     items: Callable[[OptionsT], list[ItemT]]
     tables: Sequence[Table[OptionsT, ItemT]]
     figures: Callable[[Results[OptionsT, ItemT]], Mapping[str, Figure]]
+    once: Table[OptionsT, ItemT] | None = None
     prepare: Callable[[OptionsT, ItemT], ItemT] = _as_it_is
     summaries: Callable[[Results[OptionsT, ItemT]], Mapping[str, pd.DataFrame]] = _none
     notes: Callable[[Results[OptionsT, ItemT]], Sequence[str]] = _no_notes

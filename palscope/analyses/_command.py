@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,15 @@ from palscope._sweeps import processes
 from palscope._sweeps.record import run_record, weights_hashes
 from palscope._sweeps.shards import read_table
 from palscope._sweeps.store import Run
-from palscope.analyses._analysis import Analysis, Item, Results, Work
+from palscope.analyses._analysis import TOGETHER, Analysis, Item, Results, Work
+from palscope.analyses._models import models_of
 from palscope.analyses._options import Options, add_flags, deciding, options_of, values_of
-from palscope.analyses._process import call, open_model
-from palscope.errors import PalscopeError
+from palscope.analyses._process import call, free_memory, open_model
 from palscope.plots._figure import Figure
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 ItemT = TypeVar("ItemT", bound=Item)
+AnyOptionsT = TypeVar("AnyOptionsT")
 
 
 def main(
@@ -51,6 +51,13 @@ def parser_of(analysis: Analysis[Any, Any], doc: str | None = None) -> ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_flags(parser, analysis.options, models=analysis.models)
+    if analysis.models:
+        parser.add_argument(
+            "--config",
+            default=argparse.SUPPRESS,
+            type=Path,
+            help="YAML: models by name, each with options of its own; in place of --model",
+        )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--resume", action="store_true", help="go on with the run that --out holds")
     return parser
@@ -67,24 +74,21 @@ def run(
 
     Args:
         analysis: the object.
-        given: options by name; those left out have their defaults.
+        given: options by name; those left out have their defaults. Where the analysis compares
+            models, `model` may be several, or `config` a file that names them.
         out: the folder.
         resume: go on with the run that it holds.
 
     Raises:
         PalscopeError: options, model, clips or folder cannot be used so.
     """
-    models = given["model"]
-    models = [models] if isinstance(models, str) else list(dict.fromkeys(models))
-    names = [Path(model).name for model in models]
-    if len(set(names)) < len(names):
-        raise PalscopeError(f"two models are called alike ({', '.join(names)}); run them apart.")
+    models = models_of(given)
     every: list[Results[OptionsT, ItemT]] = []
-    for model, name in zip(models, names, strict=True):
-        options = options_of(analysis.options, {**given, "model": model})
+    for name, told in models.items():
+        options = options_of(analysis.options, told)
         folder = out if len(models) == 1 else out / name
-        every.append(_of_model(analysis, options, folder, resume))
-        gc.collect()
+        every.append(_of_model(analysis, name, options, folder, resume))
+        free_memory()
     if len(models) > 1 and analysis.compare is not None and processes.place()[0] == 0:
         save_figures(analysis.compare(every), out)
     return every
@@ -92,12 +96,13 @@ def run(
 
 def measured(
     analysis: Analysis[OptionsT, ItemT],
+    name: str,
     options: OptionsT,
     model: HookedAudioModel,
     items: Sequence[ItemT],
     store: Run,
 ) -> Results[OptionsT, ItemT]:
-    """Every table of the items, from the store as far as it has them."""
+    """Every table of the items, from the store as far as it has them; `name` is the model's."""
     stored: dict[str, Mapping[str, Callable[[], Any]]] = {}
     left_out: dict[str, str] = {}
     work = Work(model, model.current_route, options, lambda table, name: stored[table][name]())
@@ -121,9 +126,18 @@ def measured(
         stored[table.name] = {name: partial(read_table, at) for name, at in done.shards.items()}
         left_out |= done.left_out
         items = [item for item in items if item.name in done.shards]
+    if (once := analysis.once) is not None:
+        done = store.over(
+            [items],
+            lambda every: next(iter(once.measure(work, every))),
+            table=once.name,
+            key=lambda _: TOGETHER,
+            item="run",
+            keys=once.keys,
+        )
+        stored[once.name] = {name: partial(read_table, at) for name, at in done.shards.items()}
     own = model.current_route if options.route is not None else None
     route = "" if own is None else route_to_text(own)
-    name = Path(options.model).name
     return Results(options, name, route, items, f"{analysis.item}s", stored, left_out)
 
 
@@ -145,12 +159,12 @@ def save_figures(figures: Mapping[str, Figure], out: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Command(Generic[OptionsT]):
+class Command(Generic[AnyOptionsT]):
     """A script that measures no items, but has options, errors and a place on the command line."""
 
     name: str
-    options: type[OptionsT]
-    run: Callable[[OptionsT], None]
+    options: type[AnyOptionsT]
+    run: Callable[[AnyOptionsT], None]
 
     def main(self, doc: str | None = None, words: Sequence[str] | None = None) -> int:
         """Run it; the exit code of its process."""
@@ -165,7 +179,7 @@ class Command(Generic[OptionsT]):
 
 
 def _of_model(
-    analysis: Analysis[OptionsT, ItemT], options: OptionsT, out: Path, resume: bool
+    analysis: Analysis[OptionsT, ItemT], name: str, options: OptionsT, out: Path, resume: bool
 ) -> Results[OptionsT, ItemT]:
     items = [analysis.prepare(options, item) for item in analysis.items(options)]
     model = open_model(options)
@@ -181,7 +195,7 @@ def _of_model(
         data=[each for value in (*values_of(options).values(), *sounds) for each in _files(value)],
     )
     store = Run.open(out, record, resume=resume)
-    results = measured(analysis, options, model, items, store)
+    results = measured(analysis, name, options, model, items, store)
     if store.main:
         save(analysis, results, out)
     store.finish()

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import types
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -25,6 +25,26 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from palscope.errors import PalscopeError
 
 OptionsT = TypeVar("OptionsT")
+
+
+class _Given(Collection[Any]):
+    """Every value but those of an option that was left out."""
+
+    def __contains__(self, value: object) -> bool:
+        return not (value is None or value is False or value == ())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+GIVEN = _Given()
+"""For `only_with`: the other option was given, whatever its value."""
+
+LEFT_OUT = (None, (), False)
+"""For `only_with`: the other option was not given."""
 
 
 class OptionError(PalscopeError):
@@ -40,6 +60,7 @@ def option(
     only_with: Mapping[str, Collection[Any]] | None = None,
     page: bool = True,
     positional: bool = False,
+    decides: bool = True,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -48,10 +69,12 @@ def option(
         help: half a sentence; the default is said behind it.
         unit: of a number: `s`, `layers`, `clips`.
         least: the smallest number that is taken.
-        only_with: other fields, and the values of theirs with which this one does anything;
-            given without them it is refused, and the page greys it.
+        only_with: other fields, and the values of theirs with which this one does anything
+            (`GIVEN`: any; `LEFT_OUT`: none); given without them it is refused, and the page greys
+            it.
         page: whether the page has a widget for it; False for what chooses clips, and for files.
         positional: stands on the command line by itself, without a flag.
+        decides: whether results depend on it; False for how fast and where they are made.
     """
     told = {
         "help": help,
@@ -60,6 +83,7 @@ def option(
         "only_with": only_with or {},
         "page": page,
         "positional": positional,
+        "decides": decides,
     }
     return field(default=dataclasses.MISSING if default is ... else default, metadata=told)
 
@@ -78,7 +102,25 @@ class Options:
     date: str | None = option(
         None, "what the chat format takes for today's, where it asks", page=False
     )
-    seed: int = option(0, "of all random numbers", page=False)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = option(
+        None, "of the weights (default: float32, of a published model its own)", page=False
+    )
+    device_map: str | None = option(
+        None, "auto: weights are spread over all GPUs and memory", page=False
+    )
+    bits: Literal[8, 4] | None = option(
+        None, "of the weights, quantised by bitsandbytes (default: none are)", page=False
+    )
+    # The record has a place of its own for it.
+    seed: int = option(0, "of all random numbers", page=False, decides=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOptions:
+    """What every command is told that keeps what it measures."""
+
+    out: Path = option(..., "folder for the results", decides=False)
+    resume: bool = option(False, "go on with the run that --out holds", decides=False)
 
 
 @dataclass(frozen=True)
@@ -105,6 +147,7 @@ class Setting:
     only_with: Mapping[str, Collection[Any]]
     page: bool
     positional: bool
+    decides: bool
 
     @property
     def flag(self) -> str:
@@ -157,7 +200,7 @@ def add_flags(parser: ArgumentParser, options: type, *, models: bool = False) ->
     Args:
         parser: gets them.
         options: the dataclass.
-        models: `--model` takes several.
+        models: `--model` takes several, and may be left out.
     """
     for setting in settings_of(options).values():
         told = _help(setting)
@@ -172,12 +215,12 @@ def add_flags(parser: ArgumentParser, options: type, *, models: bool = False) ->
             "required": setting.required,
         }
         if models and setting.name == "model":
-            given["nargs"] = "+"
+            given |= {"nargs": "+", "required": False}
         if setting.kind is bool:
             parser.add_argument(setting.flag, action="store_true", **given)
             continue
         if setting.several:
-            given["nargs"] = "*"
+            given |= {"nargs": "+" if setting.required else "*", "action": "extend"}
         if setting.choices:
             given["choices"] = setting.choices
         parser.add_argument(setting.flag, type=_reader(setting), **given)
@@ -210,10 +253,15 @@ def check_applies(options: Any, given: Collection[str]) -> None:
         setting = known[name]
         if not setting.applies(values):
             wanted = " and ".join(
-                f"{known[other].flag} {' or '.join(map(_word, which))}"
-                for other, which in setting.only_with.items()
+                _wanted(known[other].flag, which) for other, which in setting.only_with.items()
             )
-            raise OptionError(f"{setting.flag} only goes with {wanted}; leave it out.")
+            raise OptionError(f"{setting.flag} only goes {wanted}; leave it out.")
+
+
+def _wanted(flag: str, values: Collection[Any]) -> str:
+    if values is LEFT_OUT:
+        return f"without {flag}"
+    return f"with {flag} {' or '.join(map(_word, values))}".rstrip()
 
 
 def values_of(options: Any) -> dict[str, Any]:
@@ -244,7 +292,7 @@ def deciding(options: Any) -> dict[str, Any]:
     return {
         name: [*map(_plain, _several(value))] if isinstance(value, tuple) else _plain(value)
         for name, value in values.items()
-        if name != "seed" and known[name].applies(values)  # the seed has a place of its own
+        if known[name].decides and known[name].applies(values)
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from accelerate.utils import set_seed  # transformers' own brings peft along
 
 import palscope
@@ -51,12 +54,8 @@ def check_out(out: Path | None) -> None:
         raise PalscopeError(f"--out {out}: {there} may not be written to; give another folder.")
 
 
-def open_model(options: Options, **loading: Any) -> HookedAudioModel:
+def open_model(options: Options) -> HookedAudioModel:
     """The model, on the route and with the prompt asked for, random numbers seeded.
-
-    Args:
-        options: of an analysis.
-        **loading: `palscope.load`'s, of how the weights are loaded.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -64,11 +63,32 @@ def open_model(options: Options, **loading: Any) -> HookedAudioModel:
         PromptError: the chat format takes no such system message or date.
     """
     set_seed(options.seed)
-    model = palscope.load(options.model, device=processes.device(), **loading)
+    model = palscope.load(options.model, device=processes.device(), **_loading(options))
     if options.route is not None:
         model.set_route(route_from_text(options.route))
     set_prompt(model.processor, options.system, options.date)
     return model
+
+
+def _loading(options: Options) -> dict[str, Any]:
+    """How the weights are loaded, for `palscope.load`."""
+    found: dict[str, Any] = {}
+    if options.dtype is not None:
+        found["dtype"] = getattr(torch, options.dtype)
+    if options.device_map is not None:
+        found["device_map"] = options.device_map
+    if options.bits is not None:
+        found["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=options.bits == 4, load_in_8bit=options.bits == 8
+        )
+    return found
+
+
+def free_memory() -> None:
+    """Give back what a model that is gone has held, before the next one is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def set_prompt(processor: AudioProcessor, system: str | None, date: str | None) -> None:

@@ -24,9 +24,9 @@ def ranked_answers(
         batch_size: questions asked at once.
 
     Returns:
-        One row an item: `item` (its key), `domain`, `answer` (the truth), `best` (the likeliest
+        One row an item: `clip` (of its key), `domain`, `answer` (the truth), `best` (the likeliest
         choice), `correct`, `margin` (log-probability of the answer less that of the likeliest other
-        choice, nats; NaN without another), `choices` (how many).
+        choice, nats; NaN without another), `chance` (one over the number of choices).
     """
     rows: list[dict[str, Any]] = []
     for start in range(0, len(items), batch_size):
@@ -36,23 +36,24 @@ def ranked_answers(
             answer = logprobs.pop(item.answer)
             rows.append(
                 {
-                    "item": item.key,
+                    "clip": clip_of(item.key),
                     "domain": item.domain,
                     "answer": item.answer,
                     "best": ranking.best,
                     "correct": ranking.best == item.answer,
                     "margin": answer - max(logprobs.values(), default=float("nan")),
-                    "choices": len(ranking.choices),
+                    "chance": 1 / len(ranking.choices),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def accuracy(answers: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Accuracy by domain, from `ranked_answers` of one or several models.
+    """Accuracy by domain, of one or several models or routes.
 
     Args:
-        answers: the table.
+        answers: a row a question: `clip, domain, correct, chance, margin`, as of `ranked_answers`
+            or of `palscope.measures._choices.best_choices`.
         by: columns to keep apart beside the domain.
 
     Returns:
@@ -64,7 +65,7 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     names = [*by, "domain"]
     for key, group in cast(Any, answers).groupby(names, sort=False, observed=True):
         n, correct = len(group), int(group["correct"].sum())
-        marks = {"clip": group["item"].map(clip_of), "got": group["correct"].astype(float)}
+        marks = {"clip": group["clip"], "got": group["correct"].astype(float)}
         interval = score_of(pd.DataFrame(marks).assign(of=1.0)).interval
         rows.append(
             {
@@ -74,7 +75,7 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
                 "accuracy": correct / n,
                 "low": interval.low,
                 "high": interval.high,
-                "chance": float((1 / group["choices"]).mean()),
+                "chance": float(group["chance"].mean()),
                 "margin": float(group["margin"].mean()),
             }
         )

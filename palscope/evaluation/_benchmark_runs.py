@@ -84,7 +84,7 @@ def evaluate_benchmark(
     model: str = "",
     embedder: Embedder | None = None,
     embedder_name: str | None = None,
-    limit: int | None = None,
+    n: int | None = None,
     resume: bool = False,
     batch_size: int = 8,
     progress: bool = True,
@@ -103,7 +103,7 @@ def evaluate_benchmark(
         model: names the weights, for the record.
         embedder: for open answers.
         embedder_name: its name, for the record.
-        limit: only so many questions, spread over the categories.
+        n: only so many questions, spread over the categories.
         resume: go on with the run that `out` holds.
         batch_size: questions asked at once.
         progress: show a bar.
@@ -122,20 +122,20 @@ def evaluate_benchmark(
     """
     everything = benchmark.read_questions(questions)
     Sheet.of((), everything)  # each id once: they name answers
-    asked = everything if limit is None else take_evenly(everything, limit)
+    asked = everything if n is None else take_evenly(everything, n)
     folder = audio or questions.parent
     files = {question.id: find_audio(folder, question) for question in asked}
     missing = [question for question in asked if files[question.id] is None]
     if len(missing) == len(asked):
         raise BenchmarkError(
             f"none of {len(asked)} audio files is in {folder} (the first: {asked[0].audio[0]}); "
-            "give the folder by --audio."
+            "give the folder by --folder."
         )
     settings: dict[str, Any] = {
         "model": model,
         "benchmark": benchmark.name,
         "questions": _file(questions),
-        "limit": limit,
+        "n": n,
         "embedder": embedder_name,
         "missing": [question.audio[0] for question in missing],
     }

@@ -21,7 +21,7 @@ from palscope.datasets._manifest import (
     require_audio,
 )
 from palscope.datasets._questions import Wordings
-from palscope.evaluation._items import candidates, example_items, manifest_items, take_evenly
+from palscope.evaluation._items import candidates, example_items, manifest_items, take_of_each
 from palscope.evaluation._predictions import Prediction, predict
 from palscope.evaluation._ranking import Answerer
 from palscope.evaluation._rows import write_rows
@@ -39,7 +39,7 @@ def evaluate_manifest(
     audio: Audio = "own",
     split: str | None = None,
     wordings: Wordings = "train",
-    limit: int | None = None,
+    n: int | None = None,
     temporal: bool = False,
     resume: bool = False,
     seed: int = 0,
@@ -50,7 +50,7 @@ def evaluate_manifest(
 
     Answers are ranked among the domain's known labels and those the manifest adds; a domain that
     the demo does not know is asked about with a general question. `split` takes only those rows,
-    `limit` only so many of them, spread over the labels. `audio="swapped"` lets every question
+    `n` only so many of each domain, spread over its labels. `audio="swapped"` lets every question
     hear another clip of its domain with a different label. `temporal` asks about composed clips
     too (which digit is first, …; results under `"temporal"`). `model` names the weights. `resume`
     goes on with the run that `out` holds, if there is one and it and all else are equal.
@@ -68,7 +68,7 @@ def evaluate_manifest(
     manifest, out = Path(manifest), Path(out)
     all_rows = read_manifest(manifest)
     rows = _of_split(all_rows, split, manifest)
-    asked = rows if limit is None else take_evenly(rows, limit)
+    asked = rows if n is None else take_of_each(rows, n)
     missing = missing_audio(rows)
     lost = set(missing)
     clips = [clip for clip in asked if clip not in lost]
@@ -81,7 +81,7 @@ def evaluate_manifest(
         "audio": audio,
         "split": split,
         "wordings": wordings,
-        "limit": limit,
+        "n": n,
         "seed": seed,
         "missing": [clip.name for clip in missing],
     }
@@ -121,9 +121,7 @@ def evaluate_manifest(
             for family in COMPOSED
             for item in example_items(
                 family,
-                validation_examples(
-                    corpus, family, wordings=wordings, n=limit, split=None, seed=seed
-                ),
+                validation_examples(corpus, family, wordings=wordings, n=n, split=None, seed=seed),
             )
         ]
         answers = predict(composed, answerer, out / "temporal", **asking)

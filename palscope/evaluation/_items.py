@@ -128,7 +128,7 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
         labels = [clean_label(clips[row].label) for row in rows]
         if len(set(labels)) < 2:
             raise ManifestError(
-                f"--audio swapped: all clips of domain {domain!r} have the label {labels[0]!r}; "
+                f"--swapped: all clips of domain {domain!r} have the label {labels[0]!r}; "
                 "add clips of another label or leave the domain out"
             )
         order = [int(place) for place in rng.permutation(len(rows))]
@@ -151,6 +151,15 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
         for place, row in enumerate(rows):
             heard[row] = clips[rows[order[place]]]
     return heard
+
+
+def take_of_each(clips: Sequence[Clip], n: int) -> list[Clip]:
+    """`n` clips of each domain, spread over its labels; domain by domain."""
+    return [
+        clip
+        for domain in dict.fromkeys(clip.domain for clip in clips)
+        for clip in take_evenly([each for each in clips if each.domain == domain], n)
+    ]
 
 
 class Labelled(Protocol):

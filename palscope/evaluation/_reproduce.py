@@ -15,7 +15,7 @@ import pandas as pd
 
 from palscope._files import make_folder
 from palscope._models.base_weights import base_fingerprint
-from palscope._models.scoring import prompt_batch, with_answers
+from palscope._models.scoring import with_answers
 from palscope._routing import Route
 from palscope._routing.notation import route_to_text
 from palscope._statistics import Values, difference_of_scores, interval_columns, score_of
@@ -23,18 +23,21 @@ from palscope._sweeps import processes
 from palscope._sweeps.record import file_hash
 from palscope._sweeps.shards import read_table
 from palscope._sweeps.store import Run
-from palscope.audio import Waveform
-from palscope.audio._compose import SAMPLE_RATE
 from palscope.errors import RecipeError
 from palscope.evaluation._accuracy import ranked_answers
 from palscope.evaluation._benchmark_runs import evaluate_benchmark
 from palscope.evaluation._benchmarks.registry import find_benchmark
 from palscope.evaluation._experiment import OWN, Experiment, Scale, System
-from palscope.evaluation._items import clip_of
-from palscope.evaluation._placements import TIMED_QUESTION, Questions
+from palscope.evaluation._questions import Questions
 from palscope.evaluation._ranking import ModelAnswerer, open_answerer
 from palscope.evaluation._rows import ROWS
-from palscope.measures._cost import prefill, prefill_costs, training_costs, training_step
+from palscope.measures._cost import (
+    prefill,
+    prefill_costs,
+    timed_prompt,
+    training_costs,
+    training_step,
+)
 from palscope.training._curriculum import Place, stage_folders, train_recipe
 from palscope.training._recipe import Recipe
 from palscope.training._trained import prepare
@@ -131,9 +134,7 @@ def ask_labelled(results: Run, variants: Sequence[Variant], questions: Questions
     def measure(variant: Variant) -> pd.DataFrame:
         answerer = open_variant(variant)
         answers: Any = ranked_answers(answerer, questions.items, questions.asked)
-        return _marks(
-            variant, answers["domain"], answers["item"].map(clip_of), answers["correct"], 1.0
-        )
+        return _marks(variant, answers["domain"], answers["clip"], answers["correct"], 1.0)
 
     return _stored(results, variants, measure, questions.digest)
 
@@ -193,15 +194,12 @@ def costs_of(
     first = [each for each in variants if each.seed == variants[0].seed]
 
     def measure(every: Sequence[Variant]) -> pd.DataFrame:
-        rng = np.random.default_rng(0)
-        samples = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
-        noise = [Waveform(samples, SAMPLE_RATE, "noise")]
         # Prefills are timed before anything is made trainable: adapters would slow them.
         opened = {each.folder: open_variant(replace(each, route=None)) for each in every}
         prefills: dict[str, Any] = {}
         for variant in every:
             model, processor = opened[variant.folder].model, opened[variant.folder].processor
-            inputs = prompt_batch(processor, [(noise, TIMED_QUESTION)], model.device)
+            inputs = timed_prompt(processor, seconds, model.device)
             prefills[variant.name] = prefill(model, inputs, variant.route or model.route)
         table: Any = prefill_costs(prefills, baseline, repeats=repeats)
         steps: dict[str, Any] = {}
@@ -212,7 +210,7 @@ def costs_of(
             model, processor = opened[variant.folder].model, opened[variant.folder].processor
             stage = list(variant.system.recipe.stages.values())[-1]
             prepare(cast(Any, model), stage.train, bf16=False)
-            batch = prompt_batch(processor, [(noise, TIMED_QUESTION)] * TIMED_ROWS)
+            batch = timed_prompt(processor, seconds, "cpu", TIMED_ROWS)
             batch = with_answers(processor, batch, ["a dog"] * TIMED_ROWS)
             batch = {name: value.to(model.device) for name, value in batch.items()}
             steps[variant.name] = training_step(model, batch)

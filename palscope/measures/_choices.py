@@ -72,7 +72,8 @@ def placed_choices(
         model: rerouted to each placement in turn, whatever its current route.
         inputs: of one prompt.
         choices: the answers to rank.
-        placements: of `palscope._routing.depths`, made for this decoder.
+        placements: of `palscope._routing.depths`, made for this decoder. One that stands in
+            several families is measured once.
 
     Returns:
         One row a placement and choice: `family, placement, layers, first_layer, choice`, and
@@ -83,6 +84,11 @@ def placed_choices(
         RouteError: the checkpoint has no weights for a placement.
     """
     given = with_encoded(model, inputs)
+    routes = {each.name: each.route for each in placements}
+    logprobs = {
+        name: choice_logprobs(model, given, choices, [Reroute(route)])
+        for name, route in routes.items()
+    }
     parts = [
         choices_table(
             {
@@ -92,11 +98,49 @@ def placed_choices(
                 "first_layer": each.first_layer,
             },
             choices,
-            choice_logprobs(model, given, choices, [Reroute(each.route)]),
+            logprobs[each.name],
         )
         for each in placements
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def best_choices(table: pd.DataFrame, answer: str, by: Sequence[str]) -> pd.DataFrame:
+    """The best of one prompt's choices under each of several changes.
+
+    Args:
+        table: a row a change and choice: `choice`, `logprob` (nats) and what names the change.
+        answer: the right one.
+        by: the columns that name a change.
+
+    Returns:
+        A row a change: those columns, `best`, `correct`, the answer's `logprob`, its `margin` over
+        the likeliest other choice (nats), and `chance`, one over the number of choices.
+
+    Raises:
+        PalscopeError: the answer is the only choice.
+    """
+    whole: Any = table
+    rows: list[dict[str, Any]] = []
+    for names, group in whole.groupby(list(by), sort=False):
+        choices, logprobs = group["choice"].tolist(), group["logprob"].to_numpy()
+        if len(choices) < 2:
+            raise PalscopeError(
+                f"the answer {answer!r} must be one of several choices, got {choices}."
+            )
+        right = choices.index(answer)
+        best = choices[int(np.argmax(logprobs))]
+        rows.append(
+            {
+                **dict(zip(by, names, strict=True)),
+                "best": best,
+                "correct": best == answer,
+                "logprob": logprobs[right],
+                "margin": logprobs[right] - np.delete(logprobs, right).max(),
+                "chance": 1 / len(choices),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def choices_table(

@@ -15,10 +15,26 @@ import pandas as pd
 import torch
 
 from palscope._models.audio_model import AudioLanguageModel
+from palscope._models.processor import AudioProcessor
+from palscope._models.scoring import prompt_batch
 from palscope._routing import Route
+from palscope.audio import Waveform
+from palscope.audio._compose import SAMPLE_RATE
+
+TIMED_QUESTION = "What sound is this?"
 
 Prefill = Callable[[], Any]
 """Runs a prefill and gives the model's output, with its `cache`."""
+
+
+def timed_prompt(
+    processor: AudioProcessor, seconds: float, device: torch.device | str, rows: int = 1
+) -> dict[str, Any]:
+    """Inputs of `rows` prompts alike, each with noise of that length: what is timed."""
+    rng = np.random.default_rng(0)
+    noise = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
+    clip = Waveform(noise, SAMPLE_RATE, "noise")
+    return prompt_batch(processor, [([clip], TIMED_QUESTION)] * rows, device)
 
 
 def prefill(model: AudioLanguageModel, inputs: Mapping[str, Any], route: Route) -> Prefill:

@@ -41,10 +41,13 @@ from palscope._statistics import (
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Filler, Knockout, Reroute, Sound, Text
 from palscope.interventions._cells import with_encoded
-from palscope.measures._choices import choice_logprobs, choices_table
+from palscope.measures._choices import best_choices, choice_logprobs, choices_table
 
 Way = Literal["knockout", "reroute"]
 WAYS: tuple[Way, ...] = ("knockout", "reroute")
+
+MASKING = ("masked", "way")
+"""The columns that name one."""
 
 NOTHING = "nothing"
 """What is masked in the run that others are compared with; it stands under either way."""
@@ -114,40 +117,7 @@ def pathway_masking(
     """
     if answer not in choices:
         raise PalscopeError(f"the answer {answer!r} must be one of several choices, got {choices}.")
-    return best_choices(masked_choices(model, inputs, choices, ways=ways), answer)
-
-
-def best_choices(table: pd.DataFrame, answer: str) -> pd.DataFrame:
-    """The best choice under each masking, of one prompt's `masked_choices`.
-
-    Returns:
-        As `pathway_masking`.
-
-    Raises:
-        PalscopeError: the answer is the only choice.
-    """
-    whole: Any = table
-    rows: list[dict[str, Any]] = []
-    for (way, name), group in whole.groupby(["way", "masked"], sort=False):
-        choices, logprobs = group["choice"].tolist(), group["logprob"].to_numpy()
-        if len(choices) < 2:
-            raise PalscopeError(
-                f"the answer {answer!r} must be one of several choices, got {choices}."
-            )
-        right = choices.index(answer)
-        best = choices[int(np.argmax(logprobs))]
-        rows.append(
-            {
-                "masked": name,
-                "way": way,
-                "best": best,
-                "correct": best == answer,
-                "logprob": logprobs[right],
-                "margin": logprobs[right] - np.delete(logprobs, right).max(),
-                "chance": 1 / len(choices),
-            }
-        )
-    return pd.DataFrame(rows)
+    return best_choices(masked_choices(model, inputs, choices, ways=ways), answer, MASKING)
 
 
 def masked_choices(

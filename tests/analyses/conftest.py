@@ -100,4 +100,4 @@ def call(script: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> in
     monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, *words])
     if hasattr(script, "ANALYSIS"):
         return main(script.ANALYSIS, words=words)
-    return script.main()
+    return script.COMMAND.main(words=words)

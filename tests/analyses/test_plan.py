@@ -43,8 +43,8 @@ def test_a_checkpoint_is_planned_at_given_rates(
     ("given", "message"),
     [
         (("--flops-per-second", 1e12), "go together"),
-        (("--measure-rates", "--bytes-per-second", 1), "not both"),
-        (("--integration", "lal", "--route", "frames:P16"), "--integration or --route"),
+        (("--measure-rates", "--bytes-per-second", 1), "only goes without --measure-rates"),
+        (("--integration", "lal", "--route", "frames:P16"), "--integration only goes"),
         (("--bits", 4, "--train", "connector and decoder"), "4 bits can neither"),
         (("--seconds", 0), "expected sound"),
     ],

@@ -81,10 +81,10 @@ def test_figures_of_masking_and_of_placements_are_shown(
     figures_of_it: set[str],
     table: str,
 ) -> None:
-    clips: Any = bundled_clips().iloc[:2]
+    clips: Any = bundled_clips().iloc[:3]
     manifest = tmp_path / "clips.csv"
     clips.to_csv(manifest, index=False)
-    given = ["--model", checkpoint, "--manifest", manifest, "--out", tmp_path / "runs" / script]
+    given = ["--model", checkpoint, "--audio", manifest, "--out", tmp_path / "runs" / script]
     if script != "pathway_masking":
         given += ["--seconds", "1", "--repeats", "1"]
     run_script(f"analyses/{script}.py", *given).check_returncode()

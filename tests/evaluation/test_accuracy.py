@@ -43,10 +43,10 @@ def test_a_row_a_question_in_order() -> None:
             item("c", "sound", "dog", ("dog",), [-1.0]),
         ]
     )
-    assert table["item"].to_list() == ["a", "b", "c"]
+    assert table["clip"].to_list() == ["a", "b", "c"]
     assert table["best"].to_list() == ["cat", "two", "dog"]
     assert table["correct"].to_list() == [True, False, True]
-    assert table["choices"].to_list() == [2, 3, 1]
+    assert table["chance"].to_list() == [1 / 2, 1 / 3, 1]
     np.testing.assert_allclose(table["margin"], [2.5, -1.0, np.nan])
 
 
@@ -60,7 +60,7 @@ def test_accuracy_is_kept_apart_by_domain_and_model() -> None:
         answers_of([right, right, right, wrong, other]).assign(placement="x"),
         answers_of([wrong, other, other]).assign(placement="y"),
     ]
-    answers = pd.concat(tables).assign(item=[f"{n}:clip {n}" for n in range(8)])
+    answers = pd.concat(tables).assign(clip=[f"clip {n}" for n in range(8)])
     scores = accuracy(answers, ["placement"]).set_index(["placement", "domain"])
     assert scores["correct"].to_dict() == {
         ("x", "sound"): 3,
@@ -72,7 +72,7 @@ def test_accuracy_is_kept_apart_by_domain_and_model() -> None:
     first = scores.loc[("x", "sound")]
     assert (first["low"], first["high"]) == wilson(3, 4)
     # three questions about one clip are no three clips
-    alike = accuracy(pd.concat(tables).assign(item="0:clip"), ["placement"])
+    alike = accuracy(pd.concat(tables).assign(clip="clip"), ["placement"])
     assert alike["low"].isna().tolist() == [True, False, False, True]  # but for one question
     assert first["chance"] == 0.5 and scores["chance"][("x", "speech")] == 0.25
     assert first["margin"] == pytest.approx((3 * 3 - 3) / 4)

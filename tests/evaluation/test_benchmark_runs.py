@@ -95,7 +95,7 @@ def test_missing_and_broken_audio_is_listed_and_strictly_wrong(
     assert (scores["accuracy"], scores["n"]) == (1.0, 4)
     assert (scores["strict"]["accuracy"], scores["strict"]["n"]) == (pytest.approx(4 / 6), 6)
     assert scores["unanswered"] == ["q0", "q1"]
-    with pytest.raises(BenchmarkError, match=r"none of 6 audio files is in .*--audio"):
+    with pytest.raises(BenchmarkError, match=r"none of 6 audio files is in .*--folder"):
         asked(questions, tmp_path / "no", Hearing(), audio=tmp_path / "nowhere")
 
 
@@ -114,14 +114,14 @@ def test_a_killed_run_goes_on_where_it_stopped(questions: Path, tmp_path: Path) 
         asked(questions, out, rest)
     assert asked(questions, out, rest, resume=True) == whole
     assert len(rest.asked) == 4
-    with pytest.raises(PalscopeError, match=r"config\.limit: None, now 2"):
-        asked(questions, out, rest, resume=True, limit=2)
+    with pytest.raises(PalscopeError, match=r"config\.n: None, now 2"):
+        asked(questions, out, rest, resume=True, n=2)
 
 
 def test_a_limit_is_spread_over_categories_of_the_same_version(
     questions: Path, tmp_path: Path
 ) -> None:
-    few = asked(questions, tmp_path / "few", Hearing(), limit=2)
+    few = asked(questions, tmp_path / "few", Hearing(), n=2)
     assert few["n"] == few["strict"]["n"] == 2
     assert set(few["by_category"]["task"]) == {"sound", "music"}
     assert few["version"] == asked(questions, tmp_path / "all", Hearing())["version"]

@@ -44,14 +44,14 @@ def test_scores_are_written_and_printed(
 ) -> None:
     manifest = make_manifest([("sound", "dog"), ("sound", "rain"), ("speech", "one")])
     out = tmp_path / "out"
-    assert command("--model", checkpoint, "--manifest", manifest, "--out", out) == 0
+    assert command("--model", checkpoint, "--audio", manifest, "--out", out) == 0
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert (scores["accuracy"], scores["n"]) == (1.0, 3)
     assert scores["by_domain"]["sound"]["n"] == 2
     printed = capsys.readouterr().out
     assert "all" in printed and "speech" in printed and "100.0 %" in printed
 
-    given = ("--model", checkpoint, "--manifest", manifest, "--out", out)
+    given = ("--model", checkpoint, "--audio", manifest, "--out", out)
     assert command(*given) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert command(*given, "--resume") == 0
@@ -65,7 +65,7 @@ def test_scores_are_written_and_printed(
     assert "config.model: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["--model", "--manifest"])
+@pytest.mark.parametrize("wrong", ["--model", "--audio"])
 def test_wrong_input_ends_in_one_line(
     command: Any,
     checkpoint: Path,
@@ -75,7 +75,7 @@ def test_wrong_input_ends_in_one_line(
     wrong: str,
 ) -> None:
     manifest = make_manifest([("sound", "dog")])
-    given = {"--model": checkpoint, "--manifest": manifest, "--out": tmp_path / "out"}
+    given = {"--model": checkpoint, "--audio": manifest, "--out": tmp_path / "out"}
     given[wrong] = tmp_path / "nowhere"
     assert command(*[each for pair in given.items() for each in pair]) == 2
     message = capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_wrong_input_ends_in_one_line(
 
 def test_a_limit_below_one_is_refused(command: Any, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        command("--model", checkpoint, "--manifest", "m.csv", "--out", tmp_path, "--limit", 0)
+        command("--model", checkpoint, "--audio", "m.csv", "--out", tmp_path, "--n", 0)
 
 
 def test_stored_predictions_are_scored_without_a_model(
@@ -109,10 +109,14 @@ def test_stored_predictions_are_scored_without_a_model(
         (("--benchmark", "mmau"), "needs --questions: a JSON list"),
         (("--benchmark", "mmau", "--questions", "q.json"), "give a checkpoint by --model"),
         (("--benchmark", "mmau", "--predictions", "gone.json"), "gone.json: no such file"),
-        (("--benchmark", "mmau", "--predictions", "p", "--model", "m"), "--model does not go with"),
-        (("--benchmark", "mmau", "--temporal"), "--temporal does not go with --benchmark"),
-        (("--manifest", "m.csv", "--embedder", "e"), "--embedder does not go with --manifest"),
-        (("--manifest", "m.csv", "--audio", "folder"), "with --manifest give own or swapped"),
+        (
+            ("--benchmark", "mmau", "--predictions", "p", "--model", "m"),
+            "--model only goes without --predictions",
+        ),
+        (("--benchmark", "mmau", "--temporal"), "--temporal only goes without --benchmark"),
+        (("--audio", "m.csv", "--embedder", "e"), "--embedder only goes with --benchmark"),
+        (("--benchmark", "mmau", "--audio", "m.csv"), "--audio only goes without --benchmark"),
+        (("--benchmark", "nothing", "--questions", "q"), "mmau"),
     ],
 )
 def test_options_that_do_not_fit_end_in_one_line(
@@ -136,8 +140,8 @@ def test_manifest_runs_can_be_compared(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = make_manifest([("sound", "dog"), ("sound", "rain"), ("sound", "rain")])
-    for name, audio in (("a", "own"), ("b", "swapped")):
-        given = ("--model", checkpoint, "--manifest", manifest, "--audio", audio)
+    for name, audio in (("a", ()), ("b", ("--swapped",))):
+        given = ("--model", checkpoint, "--audio", manifest, *audio)
         assert command(*given, "--out", tmp_path / name) == 0
     compare = open_script("compare_scores")
     capsys.readouterr()

@@ -69,8 +69,8 @@ def test_split_and_limit_choose_rows(make_manifest: Any, hearing: Any, tmp_path:
         hearing, manifest, tmp_path / "out", split="validation", progress=False
     )
     assert (scores["n"], list(scores["by_domain"])) == (2, ["sound", "music"])
-    scores = evaluate_manifest(hearing, manifest, tmp_path / "three", limit=3, progress=False)
-    assert scores["n"] == 3
+    scores = evaluate_manifest(hearing, manifest, tmp_path / "few", n=1, progress=False)
+    assert [each["n"] for each in scores["by_domain"].values()] == [1, 1]
     with pytest.raises(ManifestError, match=r"no row has split 'test'.*train, validation"):
         evaluate_manifest(hearing, manifest, tmp_path / "no", split="test", progress=False)
 
@@ -111,12 +111,12 @@ def test_time_questions_are_scored_by_kind(
 ) -> None:
     manifest = make_manifest([(d, label) for d, labels in LABELS.items() for label in labels])
     scores = evaluate_manifest(
-        hearing, manifest, tmp_path / "out", temporal=True, limit=30, progress=False
+        hearing, manifest, tmp_path / "out", temporal=True, n=30, progress=False
     )
     temporal = scores["temporal"]
     assert {"digit_first", "digit_last", "digit_count", "sound_first"} <= set(temporal)
     assert temporal["sound_first"]["chance"] == 0.5
     assert temporal["sound_first"]["present"] == 1.0
     assert sum(score["n"] for score in temporal.values()) == 3 * 30
-    assert scores["n"] == 30
+    assert scores["n"] == sum(map(len, LABELS.values()))
     assert (tmp_path / "out" / "temporal" / "predictions.jsonl").is_file()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from palscope._connectors import Connector
 from palscope._routing import Route
 from palscope.audio import TimeGrid
 from palscope.encoders._base import EncoderTokens
@@ -20,10 +21,10 @@ from palscope.evaluation._reproduce import (
     folder_name,
     scale_of,
 )
-from palscope.training._demo import ENCODER_WIDTH, LAYERS, WIDTH
-from palscope.training._matched import connector_parameters
 from palscope.training._trainer import connector_for
 
+LAYERS, WIDTH = 30, 576  # of SmolLM2-135M
+ENCODER_WIDTH = 768  # two layers of Whisper tiny.en side by side
 PAPER_LAYERS = 16  # of Llama-3.2-1B
 SCALES = [(name, scale) for name in experiment_names() for scale in read_experiment(name).scales]
 
@@ -65,8 +66,10 @@ def test_connectors_of_an_experiment_are_alike_in_size(name: str) -> None:
     for system in systems_of(read_experiment(name).scales["here"]):
         route: Route = system.recipe.route_for(LAYERS)
         connector = connector_for(system.recipe.connector, route, Decoder())
-        heard = [EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))]
-        counts.append(connector_parameters(connector, route, heard, WIDTH))
+        tokens = [EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))]
+        with torch.device("meta"):
+            made = Connector(connector, tokens, WIDTH, route.streams)
+        counts.append(sum(weight.numel() for weight in made.parameters()))
     assert max(counts) < 1.005 * min(counts)
 
 

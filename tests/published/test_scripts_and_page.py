@@ -49,7 +49,7 @@ def test_scripts_measure_a_published_model(
     assert len(sums) == 2 * 3 * 4
     np.testing.assert_allclose(sums, 1, atol=1e-5)
     leakage = open_script("leakage")
-    clips = ("--manifest", manifest, "--clips", 1, "--windows", 1)
+    clips = ("--audio", manifest, "--n", 1, "--windows", 1)
     assert call(leakage, monkeypatch, *given, leaks, *clips) == 0
     moved = pd.read_parquet(leaks / "leakage.parquet")
     assert {"mel", "encoder_block", "resid_post"} <= set(moved["site"])

@@ -15,8 +15,6 @@ from palscope._routing.depths import (
     Placement,
     rerouted_depths,
     rerouted_queries,
-    trained_depths,
-    trained_queries,
 )
 from palscope.errors import RouteError
 from tests import tiny
@@ -46,7 +44,7 @@ def texts(placements: list[Placement]) -> dict[str, str]:
 def test_a_name_stands_for_one_route_and_a_route_for_one_name(
     make: Callable[[int], Route], n: int
 ) -> None:
-    for placements in (rerouted_depths(make(n)), trained_depths(n), trained_queries(n)):
+    for placements in (rerouted_depths(make(n)), rerouted_queries(make(n))):
         pairs = {(each.name, each.route) for each in placements}
         assert len(pairs) == len({name for name, _ in pairs}) == len({route for _, route in pairs})
         assert len({(each.family, each.name) for each in placements}) == len(placements)
@@ -116,26 +114,6 @@ def test_queries_are_compared_at_three_levels_on_the_stream_that_is_carried() ->
             expected = make(30).mute(stream).with_cell(stream, layers, cell)
             assert each.route == expected and each.layers == len(layers)
         assert {each.layers for each in placements[:-1]} == {30, 10}
-
-
-def test_the_depths_to_train_are_those_of_the_paper_and_around_it() -> None:
-    assert texts(trained_depths(30)) == {
-        "LAL 0-7": "frames:P8.22",
-        "LAL 0-9": "frames:P10.20",
-        "LAL 0-14": "frames:P15.15",
-        "LAL 0-29": "frames:P30",
-        "LAL 4-29": "frames:.4P26",
-        "PAL 0-7": "frames:P8.22,summary/3:F30",
-        "PAL 0-9": "frames:P10.20,summary/3:F30",
-        "PAL 0-14": "frames:P15.15,summary/3:F30",
-        "PAL 0-21": "frames:P22.8,summary/3:F30",
-    }
-    assert texts(trained_queries(30)) == {
-        "LAL 0-29": "frames:P30",
-        "LAL 0-9": "frames:P10.20",
-        "queries 0-29": "frames:a30",
-        "queries 0-9": "frames:a10.20",
-    }
 
 
 @pytest.mark.parametrize("integration", TRIO)

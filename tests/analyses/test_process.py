@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from palscope._sweeps import commands
+from palscope.analyses._process import call, check_out
 from palscope.errors import PalscopeError
 
 
@@ -18,8 +17,7 @@ def test_a_file_in_the_results_place_is_told_before_anything_is_done(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    given = Namespace(out=tmp_path / place)
-    assert commands.call(lambda given: pytest.fail("was begun"), given) == 2
+    assert call(lambda: pytest.fail("was begun"), tmp_path / place) == 2
     told = capsys.readouterr().err
     assert f"{tmp_path / 'file'} is a file; give a folder" in told and told.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
@@ -28,10 +26,10 @@ def test_a_file_in_the_results_place_is_told_before_anything_is_done(
 def test_a_disk_that_fills_up_under_a_script_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(given: Namespace) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(given.out / "table.csv"))
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "table.csv"))
 
-    assert commands.call(full, Namespace(out=tmp_path)) == 2
+    assert call(full, tmp_path) == 2
     told = capsys.readouterr().err
     assert "table.csv: no space is left" in told and "--resume" in told and told.count("\n") == 1
 
@@ -41,5 +39,5 @@ def test_a_folder_that_may_not_be_written_to(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda place, how: Path(place) != tmp_path)  # root may all
     with pytest.raises(PalscopeError, match="may not be written to; give another folder"):
-        commands.check_out(tmp_path / "new" / "run")
-    commands.check_out(None)
+        check_out(tmp_path / "new" / "run")
+    check_out(None)
