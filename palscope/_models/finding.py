@@ -87,10 +87,10 @@ def find_checkpoint(
         CheckpointError: there is none of that name, its weights are pickles, or it has no
             revisions.
     """
+    name = with_revision(asked, revision)
     if isinstance(asked, Checkpoint):
         check(asked)
         return asked
-    name = with_revision(asked, revision)
     folder = _local_folder(name) or _in_cache(name, folders)
     found = _settings_from_hub(name) if folder is None else Checkpoint(name, folder)
     check(found)
@@ -156,17 +156,19 @@ def _local_folder(name: str) -> Path | None:
     return None
 
 
-def with_revision(name_or_path: str | os.PathLike[str], revision: str | None) -> str:
+def with_revision(asked: CheckpointLike, revision: str | None) -> str:
     """The name of a checkpoint that says its revision, as `find_checkpoint` takes it.
 
     Raises:
-        CheckpointError: a revision of what has none: a folder, or a name that says another one.
+        CheckpointError: a revision of what has none: a folder, a name that says another one, or
+            what was found already.
     """
-    name = os.fspath(name_or_path)
+    known = isinstance(asked, Checkpoint)
+    name = asked.name if known else os.fspath(asked)
     if revision is None:
         return name
     place = hub_name(name)
-    if _local_folder(name) is not None or place is None or place.revision is not None:
+    if known or _local_folder(name) or place is None or place.revision is not None:
         raise CheckpointError(
             f"revision={revision!r} of {name!r}: only a repository of the hub has revisions, one "
             "at a time: load('owner/name', revision=…), or load('owner/name@revision')."

@@ -161,7 +161,7 @@ class PalscopeProcessor(ProcessorMixin):
             CheckpointError: there is none, or it cannot be read.
         """
         given, revision = pretrained_model_name_or_path, kwargs.pop("revision", None)
-        name = given.name if isinstance(given, Checkpoint) else with_revision(given, revision)
+        name = with_revision(given, revision)
         folder = given.folder if isinstance(given, Checkpoint) else checkpoint_here(name)
         if folder is not None:
             check_folder(folder)

@@ -16,7 +16,7 @@ import palscope
 from palscope import _hub as client
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor, finding
 from palscope._models.chat_format import PROMPT_DATE
-from palscope._models.finding import with_revision
+from palscope._models.finding import Checkpoint, with_revision
 from palscope._published import adapters
 from palscope._published.loading import find_model, fingerprint, open_checkpoint
 from palscope._routing import Route
@@ -117,7 +117,8 @@ def test_a_revision_that_is_not_there_is_told(serve: Served, qwen2: Path, tmp_pa
     serve({QWEN2: {"main": qwen2}})
     with pytest.raises(CheckpointError, match="RevisionNotFound"):
         palscope.load(QWEN2, revision="v9")
-    for name in (str(tmp_path), f"{QWEN2}@v2", "demo/pal", "nothing"):
+    found = Checkpoint(QWEN2, tmp_path)
+    for name in (str(tmp_path), f"{QWEN2}@v2", "demo/pal", "nothing", found):
         with pytest.raises(CheckpointError, match="only a repository of the hub has revisions"):
             with_revision(name, "v1")
 
