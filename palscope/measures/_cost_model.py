@@ -31,7 +31,9 @@ import torch
 
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._routing import TokenLayout
-from palscope.measures._counted import Counted, Row
+from palscope.measures._memory import PassMemory
+from palscope.measures._products import Products, Row
+from palscope.measures._shapes import BatchShapes
 
 
 def prompt_layout(
@@ -105,8 +107,8 @@ def forward_costs(
     Returns:
         The table of the module's docstring.
     """
-    counted = Counted(model, layout, known=clips_known)
-    return _table(counted.forward(logits * layout.stream.shape[0]))
+    products = Products(model, layout, known=clips_known)
+    return _table(products.forward(logits * layout.stream.shape[0]))
 
 
 def training_costs(
@@ -128,8 +130,8 @@ def training_costs(
     Raises:
         ValueError: anything else is trained, or no gradient reaches the connector.
     """
-    counted = Counted(model, layout, trained=True)
-    return _table(counted.forward(targets), counted.backward(targets))
+    products = Products(model, layout, trained=True)
+    return _table(products.forward(targets), products.backward(targets))
 
 
 def decoding_costs(
@@ -145,8 +147,8 @@ def decoding_costs(
     Returns:
         The table of the module's docstring.
     """
-    counted = Counted(model, layout, known=True)
-    return _table(counted.decoding(written))
+    products = Products(model, layout, known=True)
+    return _table(products.decoding(written))
 
 
 def cache_bytes(model: PalscopeForConditionalGeneration, layout: TokenLayout) -> pd.DataFrame:
@@ -156,11 +158,11 @@ def cache_bytes(model: PalscopeForConditionalGeneration, layout: TokenLayout) ->
         One row a layer: `layer`, `audio_bytes` (tokens that are only read), `running_bytes` (tokens
         of the layer's sequence, text and audio), `bytes`.
     """
-    counted = Counted(model, layout)
-    token = 2 * counted.kv_width * counted.itemsize
+    shapes = BatchShapes(model, layout)
+    token = 2 * shapes.kv_width * shapes.itemsize
     rows: list[dict[str, int]] = []
     for layer in range(model.route.n_layers):
-        columns = counted.columns[layer]
+        columns = shapes.columns[layer]
         audio, running = columns.memory.numel() * token, columns.running.numel() * token
         rows.append(
             {
@@ -194,13 +196,13 @@ def training_bytes(
         ValueError: as `training_costs`; or the connector has a Q-Former or LFST, for which this is
             not counted.
     """
-    counted = Counted(model, layout, trained=True)
-    if counted.frames_trained:
+    memory = PassMemory(model, layout, trained=True)
+    if memory.frames_trained:
         raise ValueError(
             "what a trained resampler keeps for its backward pass is not counted; its operations "
             "are (training_costs)."
         )
-    rows = [row for row in counted.kept(targets) if row[2]]
+    rows = [row for row in memory.kept(targets) if row[2]]
     return pd.DataFrame(rows, columns=["part", "layer", "bytes"])
 
 

@@ -35,7 +35,7 @@ from palscope.measures._cost_model import (
     prompt_layout,
     training_costs,
 )
-from palscope.measures._counted import Counted
+from palscope.measures._memory import PassMemory
 
 Bits = Literal[4, 8]
 Trained = Literal["connector", "connector and decoder"]
@@ -135,20 +135,20 @@ def plan_for(
 
     caches: list[Any] = [cache_bytes(model, layout) for layout in (prompt, whole)]
     first, last = (int(cache["bytes"].sum()) for cache in caches)
-    prefill = max(held for _, _, held in Counted(model, prompt).held(load.rows))
+    prefill = max(held for _, _, held in PassMemory(model, prompt).held(load.rows))
     memory = [
         *(("inference", part, size) for part, size in weights.items()),
         ("inference", "cache of the prompt", first),
         ("inference", "cache of the answer", last - first),
         ("inference", "states of the prefill", max(prefill - last, 0)),
     ]
-    counted = Counted(model, whole, trained=True)
-    if not counted.frames_trained:
+    passes = PassMemory(model, whole, trained=True)
+    if not passes.frames_trained:
         weight_bytes = sum(weight.numel() * weight.itemsize for weight in _trained(model))
         memory += [
             *(("training", part, size) for part, size in weights.items()),
             ("training", "AdamW's moments", 2 * weight_bytes),
-            ("training", "gradients and kept states", _training_peak(counted, targets)),
+            ("training", "gradients and kept states", _training_peak(passes, targets)),
         ]
     encoder = _encoder_flops(model, load)
     # The prefill gives the first word; the middle step stands for each of the others.
@@ -225,36 +225,36 @@ def _trained(model: PalscopeForConditionalGeneration) -> Iterator[nn.Parameter]:
     return (weight for weight in model.parameters() if weight.requires_grad)
 
 
-def _training_peak(counted: Counted, targets: int) -> int:
+def _training_peak(passes: PassMemory, targets: int) -> int:
     """The most bytes of kept states and gradients at once.
 
     The backward pass frees a layer's states and makes its gradients, from the top downwards.
     """
     kept = Counter[int]()
-    for _, layer, size in counted.kept(targets):
+    for _, layer, size in passes.kept(targets):
         kept[layer] += size
-    made = _gradients_by_layer(counted)
+    made = _gradients_by_layer(passes)
     standing = sum(kept.values())
     # The loss: logits in the model's type beside those in float32, and both gradients.
-    peak = standing + 2 * targets * counted.config.vocab_size * 4
-    standing += made[counted.route.n_layers]
-    for layer in reversed(range(counted.route.n_layers)):
+    peak = standing + 2 * targets * passes.config.vocab_size * 4
+    standing += made[passes.route.n_layers]
+    for layer in reversed(range(passes.route.n_layers)):
         standing += made[layer]
-        peak = max(peak, standing + counted.backward_states(layer))
+        peak = max(peak, standing + passes.backward_states(layer))
         standing -= kept[layer]
     return max(peak, sum(made.values()))
 
 
-def _gradients_by_layer(counted: Counted) -> Counter[int]:
+def _gradients_by_layer(passes: PassMemory) -> Counter[int]:
     """Bytes of gradients by decoder layer; -1 below them, and their number above."""
     made = Counter[int]()
-    for name, weight in counted.model.named_parameters():
+    for name, weight in passes.model.named_parameters():
         if weight.requires_grad:
             # language_model.model.layers.7.…, connector.layer_projectors.frames.layer_7.…
             number = re.search(r"\.(?:layers\.|layer_)(\d+)\.", name)
             layer = int(number[1]) if number else -1
             if ".lm_head." in name:
-                layer = counted.route.n_layers
+                layer = passes.route.n_layers
             made[layer] += weight.numel() * weight.itemsize
     return made
 

@@ -15,7 +15,7 @@ from palscope.encoders import EncoderOutput
 from palscope.errors import PalscopeError
 from palscope.measures._cost import peak_bytes
 from palscope.measures._cost_model import prompt_layout
-from palscope.measures._counted import Counted
+from palscope.measures._memory import PassMemory
 from palscope.measures._planner import (
     Load,
     Rates,
@@ -156,7 +156,7 @@ def test_gradients_are_made_from_the_unembedding_downwards() -> None:
     model.freeze_bases()
     model.language_model.requires_grad_(True)
     layout = prompt_layout(model, frames=FRAMES, text=TEXT)
-    sizes = _gradients_by_layer(Counted(model, layout, trained=True))
+    sizes = _gradients_by_layer(PassMemory(model, layout, trained=True))
 
     def held(*modules: Any) -> int:
         return sum(weight.nbytes for module in modules for weight in module.parameters())
