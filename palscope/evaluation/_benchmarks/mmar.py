@@ -15,20 +15,20 @@ from palscope.evaluation._benchmarks.files import write_json_lines
 from palscope.evaluation._benchmarks.sheet import Question
 
 FIELD = "answer_prediction"
-GROUPS = ("modality", "category", "sub-category")
+ROWS = multiple_choice.json_rows("audio_path", ("modality", "category", "sub-category"), FIELD)
 
 
 def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
     """Store answers as MMAR's script takes them."""
-    write_json_lines(path, multiple_choice.predicted_rows(FIELD, pairs))
+    write_json_lines(path, ROWS.predicted(pairs))
 
 
 MMAR = Benchmark(
     name="mmar",
     questions_are="JSON lines, e.g. MMAR-meta.jsonl",
     predictions_are=f"its rows with the answer in {FIELD}",
-    read_questions=multiple_choice.questions_reader("audio_path", GROUPS),
-    read_predictions=multiple_choice.predictions_reader(FIELD, "audio_path", GROUPS),
+    read_questions=ROWS.questions,
+    read_predictions=ROWS.predictions,
     write_predictions=write,
     prompt=multiple_choice.prompt,
     options=multiple_choice.options,

@@ -15,7 +15,9 @@ from palscope.evaluation._benchmarks.files import write_json_list
 from palscope.evaluation._benchmarks.sheet import Question
 
 FIELD = "model_output"
-GROUPS = ("task", "difficulty", "category", "sub-category")
+ROWS = multiple_choice.json_rows(
+    "audio_id", ("task", "difficulty", "category", "sub-category"), FIELD
+)
 
 VERSIONS = {
     # before the revision
@@ -41,15 +43,15 @@ the questions changed in May 2025."""
 
 def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
     """Store answers as MMAU's script takes them."""
-    write_json_list(path, multiple_choice.predicted_rows(FIELD, pairs))
+    write_json_list(path, ROWS.predicted(pairs))
 
 
 MMAU = Benchmark(
     name="mmau",
     questions_are="a JSON list, e.g. mmau-test-mini.json",
     predictions_are=f"its rows with the answer in {FIELD}",
-    read_questions=multiple_choice.questions_reader("audio_id", GROUPS),
-    read_predictions=multiple_choice.predictions_reader(FIELD, "audio_id", GROUPS),
+    read_questions=ROWS.questions,
+    read_predictions=ROWS.predictions,
     write_predictions=write,
     prompt=multiple_choice.prompt,
     options=multiple_choice.options,

@@ -12,22 +12,14 @@ from typing import Any
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Benchmark, Rules
-from palscope.evaluation._benchmarks.files import (
-    Row,
-    answer_field,
-    are_withheld,
-    category,
-    read_json_rows,
-    text_field,
-    write_json_lines,
-)
+from palscope.evaluation._benchmarks.files import Row, write_json_lines
+from palscope.evaluation._benchmarks.json_rows import JsonRows
 from palscope.evaluation._benchmarks.rules import in_order, strict
-from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, WITHHELD, Given, Question, Sheet
+from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, Question, Sheet
 from palscope.evaluation._nearest import Embedder
 
 FIELD = "response"
 LETTERS = "ABCD"
-GROUPS = ("category", "sub-category")
 
 SAYS = "the answer's letter is the response's first character, else its second-last"
 
@@ -107,65 +99,33 @@ def option_of(question: Question) -> str:
     return LETTERS[places[0]] if places else ""
 
 
-def read_questions(path: Path) -> list[Question]:
-    """The rows of a question file."""
-    rows = read_json_rows(path)
-    withheld = are_withheld(rows, "answer_gt")
-    return [_question(path, number, row, withheld) for number, row in enumerate(rows, 1)]
-
-
-def read_predictions(path: Path, questions: Sequence[Question] | None) -> list[Given]:
-    """The rows with their `response`. With the questions at hand `id` and `response` are enough."""
-    rows = list(enumerate(read_json_rows(path), 1))
-    if not any(FIELD in row for _, row in rows):
-        raise BenchmarkError(
-            f"{path}: no row has the field {FIELD}, in which MMSU's predictions stand; row 1 has "
-            f"{', '.join(map(str, rows[0][1]))}."
-        )
-    withheld = are_withheld((row for _, row in rows), "answer_gt")
-    if withheld and questions is None and "choice_a" in rows[0][1]:
-        raise BenchmarkError(f"{path}: {WITHHELD}")
-    given: list[Given] = []
-    for number, row in rows:
-        whole = questions is None or (not withheld and "answer_gt" in row)
-        question = _question(path, number, row, False) if whole else None
-        given.append(Given(_id(path, number, row), row.get(FIELD, NOT_GIVEN), question))
-    return given
-
-
-def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
-    """Store answers as MMSU's script takes them."""
-    write_json_lines(path, ({**question.extra, FIELD: answer} for question, answer in pairs))
-
-
-def _id(path: Path, number: int, row: Row) -> str:
-    return text_field(path, number, row, "id" if "id" in row else "audio_path")
-
-
-def _question(path: Path, number: int, row: Row, withheld: bool) -> Question:
+def choices_of(path: Path, number: int, row: Row) -> tuple[str, ...]:
+    """Those of a row's four fields; "" where it has fewer. Raises `BenchmarkError` for no text."""
     choices = [row.get(f"choice_{name.lower()}") for name in LETTERS]
     for name, choice in zip(LETTERS, choices, strict=True):
         if not isinstance(choice, str | None):
             raise BenchmarkError(
                 f"{path}, row {number}: field choice_{name.lower()} is {choice!r}; expected text."
             )
-    return Question(
-        id=_id(path, number, row),
-        audio=(text_field(path, number, row, "audio_path"),),
-        text=text_field(path, number, row, "question"),
-        choices=tuple(choice or "" for choice in choices),
-        truth=answer_field(path, number, row, "answer_gt", withheld=withheld),
-        groups={field: category(row, field) for field in GROUPS},
-        extra=row,
-    )
+    return tuple(choice or "" for choice in choices)
+
+
+ROWS = JsonRows(
+    "audio_path", "answer_gt", ("category", "sub-category"), "choice_a", choices_of, FIELD
+)
+
+
+def write(path: Path, pairs: Sequence[tuple[Question, str]]) -> None:
+    """Store answers as MMSU's script takes them."""
+    write_json_lines(path, ROWS.predicted(pairs))
 
 
 MMSU = Benchmark(
     name="mmsu",
     questions_are="JSON lines (or a JSON list) with choice_a … choice_d and answer_gt",
     predictions_are=f"its rows with the answer in {FIELD}",
-    read_questions=read_questions,
-    read_predictions=read_predictions,
+    read_questions=ROWS.questions,
+    read_predictions=ROWS.predictions,
     write_predictions=write,
     prompt=prompt,
     options=options,

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Rules
-from palscope.evaluation._benchmarks.files import (
-    Row,
-    answer_field,
-    are_withheld,
-    category,
-    read_json_rows,
-    text_field,
-)
+from palscope.evaluation._benchmarks.files import Row
+from palscope.evaluation._benchmarks.json_rows import JsonRows
 from palscope.evaluation._benchmarks.rules import in_order, strict
-from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, WITHHELD, Given, Question, Sheet
+from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, Question, Sheet
 from palscope.evaluation._nearest import Embedder
 
 _WORDS = re.compile(r"\w+")
@@ -49,56 +43,6 @@ def string_match(prediction: str, answer: str, choices: Sequence[str]) -> bool:
 def prompt(question: Question) -> str:
     """The question with its choices. The wording is ours: the benchmarks prescribe none."""
     return f"{question.text.strip()} Choose from: {', '.join(question.choices)}."
-
-
-def questions_reader(audio: str, groups: Sequence[str]) -> Callable[[Path], list[Question]]:
-    """A reader of rows with `id, question, choices, answer`.
-
-    Args:
-        audio: the field that names the clip.
-        groups: fields that are categories, the coarsest first.
-    """
-
-    def read(path: Path) -> list[Question]:
-        rows = _rows(path)
-        withheld = are_withheld((row for _, row in rows), "answer")
-        return [_question(path, n, row, audio, groups, withheld) for n, row in rows]
-
-    return read
-
-
-def predictions_reader(
-    field: str, audio: str, groups: Sequence[str]
-) -> Callable[[Path, Sequence[Question] | None], list[Given]]:
-    """A reader of predictions: the question file's rows with the answer in `field`.
-
-    With the questions at hand, rows need no more than `id` and `field`.
-    """
-
-    def read(path: Path, questions: Sequence[Question] | None) -> list[Given]:
-        rows = _rows(path)
-        if not any(field in row for _, row in rows):
-            found = ", ".join(str(name) for name in rows[0][1])
-            raise BenchmarkError(
-                f"{path}: no row has the field {field}, in which this benchmark's predictions "
-                f"stand; row 1 has {found}."
-            )
-        withheld = are_withheld((row for _, row in rows), "answer")
-        if withheld and questions is None and "choices" in rows[0][1]:
-            raise BenchmarkError(f"{path}: {WITHHELD}")
-        given: list[Given] = []
-        for number, row in rows:
-            whole = questions is None or (not withheld and "answer" in row)
-            question = _question(path, number, row, audio, groups, False) if whole else None
-            given.append(Given(_id(path, number, row, audio), row.get(field, NOT_GIVEN), question))
-        return given
-
-    return read
-
-
-def predicted_rows(field: str, pairs: Sequence[tuple[Question, str]]) -> list[Row]:
-    """The question file's rows with the answers in `field`."""
-    return [{**question.extra, field: answer} for question, answer in pairs]
 
 
 def rules(sheet: Sheet, embedder: Embedder | None = None) -> Rules:
@@ -136,17 +80,8 @@ def options(question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys(question.choices))
 
 
-def _rows(path: Path) -> list[tuple[int, Row]]:
-    return list(enumerate(read_json_rows(path), 1))
-
-
-def _id(path: Path, number: int, row: Row, audio: str) -> str:
-    return text_field(path, number, row, "id" if "id" in row else audio)
-
-
-def _question(
-    path: Path, number: int, row: Row, audio: str, groups: Sequence[str], withheld: bool
-) -> Question:
+def listed_choices(path: Path, number: int, row: Row) -> tuple[str, ...]:
+    """The list in a row's field `choices`. Raises `BenchmarkError` where it is no list of texts."""
     choices = row.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BenchmarkError(
@@ -155,13 +90,9 @@ def _question(
     listed = cast("list[Any]", choices)
     if not all(isinstance(choice, str) for choice in listed):
         raise BenchmarkError(f"{path}, row {number}: field choices has entries that are no text.")
-    clip = text_field(path, number, row, audio)
-    return Question(
-        id=_id(path, number, row, audio),
-        audio=(clip,),
-        text=text_field(path, number, row, "question"),
-        choices=tuple(cast("list[str]", listed)),
-        truth=answer_field(path, number, row, "answer", withheld=withheld),
-        groups={field: category(row, field) for field in groups},
-        extra=row,
-    )
+    return tuple(cast("list[str]", listed))
+
+
+def json_rows(audio: str, groups: Sequence[str], given: str) -> JsonRows:
+    """Rows with `id, question, choices, answer`, clips named in `audio`, predictions in `given`."""
+    return JsonRows(audio, "answer", groups, "choices", listed_choices, given)
