@@ -14,6 +14,7 @@ import streamlit as st
 from _models import OpenModel
 from _pairs import ChosenPair
 
+from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
 from palscope.analyses import Analysis, Results, Work
 from palscope.analyses._items import sides
@@ -55,7 +56,7 @@ class Asked:
     @property
     def command(self) -> str:
         """The command that gives the same tables."""
-        script = ["python", f"analyses/{self.analysis.name}.py"]
+        script = words_for(self.analysis.name)
         return shlex.join([*script, *words(self.options), "--out", f"runs/{self.analysis.name}"])
 
     def results(self) -> Results[Any, Any]:

@@ -19,6 +19,7 @@ from _presets import presets
 from _route_table import allowed_symbols, route_table
 from _setup import Setup, choose_setup
 
+from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
 from palscope.audio import TimeGrid
 from palscope.errors import RouteError
@@ -554,7 +555,7 @@ def show_command(ask: Ask, offset: int) -> None:
     """The command line that gives the first side's numbers."""
     with st.expander("The same from a script"):
         audio = ask.sound.path or "CLIP.wav"
-        words = ["python", "analyses/attention_mass.py", "--model", ask.opened.name]
+        words = [*words_for("attention_mass"), "--model", ask.opened.name]
         words += ["--audio", audio, "--question", ask.question]
         if ask.route != ask.opened.route:
             words += ["--route", route_to_text(ask.route)]

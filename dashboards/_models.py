@@ -11,12 +11,10 @@ import streamlit as st
 import torch
 
 from palscope._hooks import HookedAudioModel, load
-from palscope._models.finding import Checkpoint
+from palscope._models.finding import DEMO, Checkpoint
 from palscope._published.loading import find_model
 from palscope._routing import Route
 from palscope.errors import RouteError
-
-DEMO = ("demo/pal", "demo/lal", "demo/plits")
 
 
 @dataclass(frozen=True)

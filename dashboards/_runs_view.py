@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 import streamlit as st
 from _means import show_means
 
+from palscope._beside import words_for
 from palscope._files import LARGEST_TEXT, read_object
 from palscope.errors import PalscopeError
 from palscope.measures import by_pathway
@@ -52,7 +53,7 @@ def choose_run() -> Path | None:
     if folder is None:
         st.info(
             "No run is stored below `runs/`. A script makes one: "
-            "`python analyses/attention_mass.py --help`."
+            f"`{' '.join(words_for('attention_mass'))} --help`."
         )
         return None
     if not runs_of(folder):

@@ -63,10 +63,11 @@ def choose_setup() -> Setup | None:
 
 def choose_model(key: str, label: str, at: int = 0) -> str | None:
     """The name, hub id or folder of a checkpoint; None while none is given."""
+    models = [*demo_models(), OTHER]
     chosen: Any = st.selectbox(
         label,
-        [*demo_models(), OTHER],
-        index=at,
+        models,
+        index=min(at, len(models) - 1),  # an installed package has no demo models
         key=key,
         bind="query-params",
         persist_state="session",

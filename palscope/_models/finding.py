@@ -15,6 +15,9 @@ from palscope._models.config import PalscopeConfig
 from palscope._stored import lacking
 from palscope.errors import CheckpointError
 
+DEMO = ("demo/pal", "demo/lal", "demo/plits")
+"""Checkpoints of the repository."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -153,6 +156,11 @@ def _local_folder(name: str) -> Path | None:
     for folder in (Path(name), Path(__file__).resolve().parents[2] / name):
         if folder.is_dir():
             return folder
+    if name in DEMO:
+        raise CheckpointError(
+            f"{name} comes with a clone of palscope, and is not here: work in the clone's folder, "
+            "or give the folder or hub id of another checkpoint."
+        )
     return None
 
 

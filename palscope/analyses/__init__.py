@@ -6,8 +6,7 @@ with palscope are the modules of this package: `palscope.analyses.leakage.ANALYS
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from palscope._beside import folder, in_clone
 from palscope.analyses._analysis import Analysis, Results, Table, Work, each
 from palscope.analyses._command import Command, main, run
 from palscope.analyses._items import (
@@ -40,6 +39,5 @@ __all__ = [
 ]
 
 # In a clone the analyses stand beside the package; a wheel has them in this folder.
-_CLONE = Path(__file__).resolve().parents[2]
-if (_CLONE / "pyproject.toml").is_file() and (_CLONE / "analyses").is_dir():
-    __path__.append(str(_CLONE / "analyses"))
+if in_clone():
+    __path__.append(str(folder("analyses")))

@@ -10,16 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from palscope._beside import analysis_files
 from palscope.analyses._analysis import Analysis
 from palscope.errors import PalscopeError
 
 
 def names() -> list[str]:
     """Every analysis and command, by the name of its file."""
-    import palscope.analyses as package
-
-    files = (file for folder in package.__path__ for file in Path(folder).glob("*.py"))
-    return sorted(file.stem for file in files if not file.stem.startswith("_"))
+    return list(analysis_files())
 
 
 @cache

@@ -11,17 +11,10 @@ from palscope.plots._attention import (
     mass_over_time,
     time_over_spectrogram,
 )
-from palscope.plots._cells import Heat, Spectrogram, frequency_axis
-from palscope.plots._comparison import differences, mass_by_depth
-from palscope.plots._depth import accuracy_against
-from palscope.plots._experiment import score_against_cost, scores_by_system
+from palscope.plots._cells import Heat, Spectrogram
 from palscope.plots._figure import Caption, Figure, Panel, shared_scale
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
-from palscope.plots._leakage import leakage_over_time, leaked_by_depth
-from palscope.plots._lens import readable_by_depth
-from palscope.plots._looks import Look, looks
-from palscope.plots._profile import profiles
-from palscope.plots._tokens import token_strip
+from palscope.plots._looks import Look
 
 __all__ = [
     "Axis",
@@ -38,22 +31,10 @@ __all__ = [
     "Spectrogram",
     "Spread",
     "Steps",
-    "accuracy_against",
-    "differences",
-    "frequency_axis",
     "head_thumbnails",
     "layer_head_map",
-    "leakage_over_time",
-    "leaked_by_depth",
-    "looks",
-    "mass_by_depth",
     "mass_by_layer",
     "mass_over_time",
-    "profiles",
-    "readable_by_depth",
-    "score_against_cost",
-    "scores_by_system",
     "shared_scale",
     "time_over_spectrogram",
-    "token_strip",
 ]

@@ -18,7 +18,8 @@ from palscope.measures._profile import (
     listening_profile,
     profile_bands,
 )
-from palscope.plots import Caption, profiles
+from palscope.plots import Caption
+from palscope.plots._profile import profiles
 from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, plant
 from tests.plots.reading import agree, named

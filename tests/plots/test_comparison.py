@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from palscope._statistics import Values
-from palscope.plots import Caption, Points, differences, mass_by_depth
+from palscope.plots import Caption, Points
+from palscope.plots._comparison import differences, mass_by_depth
 from tests.plots.reading import agree, named
 
 CAPTION = Caption("lal and pal", "which label?", 4)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from palscope._routing.depths import NO_AUDIO
-from palscope.plots import Caption, Figure, Line, Points, accuracy_against
+from palscope.plots import Caption, Figure, Line, Points
+from palscope.plots._depth import accuracy_against
 from tests.plots.reading import agree, named
 
 

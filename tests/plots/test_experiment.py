@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from palscope._statistics import Values
-from palscope.plots import Caption, score_against_cost, scores_by_system
+from palscope.plots import Caption
+from palscope.plots._experiment import score_against_cost, scores_by_system
 from tests.plots.reading import agree, named
 
 CAPTION = Caption("an experiment", "all sets", 40)

@@ -29,11 +29,10 @@ from palscope.plots import (
     Spectrogram,
     Spread,
     Steps,
-    frequency_axis,
-    looks,
     shared_scale,
 )
-from palscope.plots._looks import DARK_GROUNDS, LIGHT_GROUNDS, ramp
+from palscope.plots._cells import frequency_axis
+from palscope.plots._looks import DARK_GROUNDS, LIGHT_GROUNDS, looks, ramp
 from palscope.plots._spectrogram import mel_image
 from tests.plots.reading import agree
 

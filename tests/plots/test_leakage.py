@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import Caption, Span, leakage_over_time, leaked_by_depth
+from palscope.plots import Caption, Span
+from palscope.plots._leakage import leakage_over_time, leaked_by_depth
 from tests.plots.reading import agree, named
 
 CAPTION = Caption("pal", "a window of 0.2 s silenced", 4)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope.plots import Caption, readable_by_depth
+from palscope.plots import Caption
+from palscope.plots._lens import readable_by_depth
 from tests.plots.reading import agree, named
 
 
