@@ -88,14 +88,29 @@ class Panel:
     def heats(self) -> list[Heat]:
         return [mark for mark in self.marks if isinstance(mark, Heat)]
 
-    def bars(self) -> list[tuple[Bars, np.ndarray, float]]:
-        """Each set of bars, their middles and their width: beside each other in 0.8 of 1."""
+    def beside(self, bars: Bars) -> tuple[np.ndarray, float]:
+        """The middles and the width of bars: several sets stand beside each other in 0.8 of 1."""
         sets = [mark for mark in self.marks if isinstance(mark, Bars)]
-        width = 0.8 / max(1, len(sets))
-        return [
-            (each, self.x.places(each.x) + (at - (len(sets) - 1) / 2) * width, width)
-            for at, each in enumerate(sets)
-        ]
+        width = 0.8 / len(sets)
+        at = next(at for at, each in enumerate(sets) if each is bars)
+        return self.x.places(bars.x) + (at - (len(sets) - 1) / 2) * width, width
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The colours of all heats of one label.
+
+    Attributes:
+        low: the number at the lower end.
+        high: the number at the upper end.
+        signed: the scale lies about 0.
+        panels: where they are drawn.
+    """
+
+    low: float
+    high: float
+    signed: bool
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,17 +191,32 @@ class Figure:
                     tight |= any(mark.tight[which] for mark in panel.marks)
         return _ends(np.concatenate(numbers), axis.limits, 0.0 if tight else 0.04)
 
-    def colours(self) -> dict[str, Scale]:
-        """The ends of the colours of each label of heats."""
-        found: dict[str, Scale] = {}
-        for label, heats in self._heats().items():
+    def shown(self, panel: Panel) -> tuple[bool, bool]:
+        """Whether x and y are named at a panel: not where its neighbour has the same."""
+        at = {(each.row, each.column): each for each in self.panels}
+        below = at.get((panel.row + 1, panel.column))
+        beside = at.get((panel.row, panel.column - 1))
+        return below is None or below.x != panel.x, beside is None or beside.y != panel.y
+
+    def ends(self, panel: Panel, rule: Rule) -> tuple[list[float], list[float]]:
+        """The x and the y of a line to compare with."""
+        along = panel.x if rule.along == "x" else panel.y
+        ends, level = list(rule.ends or self.scale(along)), [rule.at, rule.at]
+        return (ends, level) if rule.along == "x" else (level, ends)
+
+    def colours(self) -> dict[str, Colours]:
+        """The colours of each label of heats."""
+        found: dict[str, Colours] = {}
+        for label in dict.fromkeys(heat.label for panel in self.panels for heat in panel.heats):
+            panels = [p for p in self.panels if any(heat.label == label for heat in p.heats)]
+            heats = [heat for panel in panels for heat in panel.heats if heat.label == label]
             values = np.concatenate([heat.values.reshape(-1) for heat in heats])
-            most = np.nanmax(values, initial=0.0)
+            least, most = np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.0)
             if heats[0].signed:
-                most = max(most, -np.nanmin(values, initial=0.0))
-            most = float(most) or 1.0
-            least = -most if heats[0].signed else min(0.0, float(np.nanmin(values, initial=0.0)))
-            found[label] = self.scales.get(label, (least, most))
+                most = max(most, -least)
+                least = -most
+            low, high = self.scales.get(label, (float(least), float(most) or 1.0))
+            found[label] = Colours(low, high, heats[0].signed, tuple(panels))
         return found
 
     def legend(self) -> dict[str, tuple[type[Mark], Look]]:
@@ -219,14 +249,14 @@ class Figure:
         width = min(_LONGEST, round(_SMALL_PER_INCH * (sum(self.widths()) + 0.9)))
         return [line for text in texts for line in _wrapped(text, width)]
 
-    def upright(self, panel: Panel) -> str:
+    def y_label(self, panel: Panel) -> str:
         """The label of a panel's y axis, in lines that are no longer than the panel is tall."""
         return _in_lines(panel.y.label, self.heights()[panel.row])
 
-    def beside(self, label: str) -> str:
+    def colour_label(self, label: str) -> str:
         """The label of colours, in lines that are no longer than their panels are tall."""
-        heats = {p.row for p in self.panels if any(heat.label == label for heat in p.heats)}
-        return _in_lines(label, sum(self.heights()[row] for row in heats))
+        rows = {panel.row for panel in self.colours()[label].panels}
+        return _in_lines(label, sum(self.heights()[row] for row in rows))
 
     def widths(self) -> list[float]:
         """The width of each column of panels, in inches for print."""
@@ -244,13 +274,6 @@ class Figure:
             for row in range(self.grid[0])
         ]
 
-    def _heats(self) -> dict[str, list[Heat]]:
-        found: dict[str, list[Heat]] = {}
-        for panel in self.panels:
-            for heat in panel.heats:
-                found.setdefault(heat.label, []).append(heat)
-        return found
-
 
 def shared_scale(figures: Sequence[Figure]) -> list[Figure]:
     """The figures with one scale for each axis and each kind of colours that several of them have.
@@ -260,7 +283,8 @@ def shared_scale(figures: Sequence[Figure]) -> list[Figure]:
     scales: dict[Axis | str, Scale] = {}
     for figure in figures:
         axes = {axis: figure.scale(axis) for panel in figure.panels for axis in (panel.x, panel.y)}
-        for key, (low, high) in {**axes, **figure.colours()}.items():
+        colours = {label: (of.low, of.high) for label, of in figure.colours().items()}
+        for key, (low, high) in {**axes, **colours}.items():
             before = scales.get(key, (low, high))
             scales[key] = min(low, before[0]), max(high, before[1])
     return [replace(figure, scales=scales) for figure in figures]

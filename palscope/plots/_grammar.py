@@ -110,6 +110,10 @@ class Spread:
         """Where there is an interval."""
         return ~(np.isnan(self.low) | np.isnan(self.high))
 
+    def sides(self, middle: np.ndarray) -> np.ndarray:
+        """How far it reaches below and above each number; NaN where there is none."""
+        return np.clip([middle - self.low, self.high - middle], 0, None)
+
     def each(self, places: Any) -> Reach:
         """The place of each clip's value, and the values."""
         flat = [(p, v) for p, of in zip(places, self.values, strict=True) for v in of]
@@ -230,6 +234,10 @@ class Line(_Series):
         """The points that are joined, in order; None where the line breaks."""
         order = [each for piece in self.pieces for each in (*range(piece.start, piece.stop), None)]
         return order[:-1]
+
+    def along(self, of: Any, blank: Any = np.nan) -> list[Any]:
+        """What belongs to the points that are joined, in order, `blank` where the line breaks."""
+        return [blank if i is None else of[i] for i in self.order]
 
     @property
     def bands(self) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any, cast
 
 import numpy as np
@@ -68,28 +69,21 @@ def _panel(axes: Any, figure: Figure, panel: Panel) -> None:
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.set_axisbelow(True)
     for order, mark in enumerate(panel.marks):
-        _mark(axes, figure, panel, mark, 2 + order / 100)
+        _mark(mark, axes, figure, panel, 2 + order / 100)
     if not panel.marks:
         axes.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=axes.transAxes)
     title = figure.title(panel)
     if title:
         axes.set_title(_text(title), fontsize="small")
-    below = _neighbour(figure, panel, 1, 0)
-    beside = _neighbour(figure, panel, 0, -1)
-    shown = (below is None or below.x != panel.x, beside is None or beside.y != panel.y)
+    shown = figure.shown(panel)
     _ticks(axes.xaxis, panel.x, figure.scale(panel.x), turn=True)
     _ticks(axes.yaxis, panel.y, figure.scale(panel.y))
     axes.tick_params(labelsize="small", labelbottom=shown[0], labelleft=shown[1])
     axes.set_xlabel(_text(panel.x.label) if shown[0] else "", fontsize="small")
-    axes.set_ylabel(_text(figure.upright(panel)) if shown[1] else "", fontsize="small")
+    axes.set_ylabel(_text(figure.y_label(panel)) if shown[1] else "", fontsize="small")
     if panel.heats:
         axes.set_facecolor(BLANK_GROUND[0])
         axes.grid(visible=False)
-
-
-def _neighbour(figure: Figure, panel: Panel, down: int, right: int) -> Panel | None:
-    at = (panel.row + down, panel.column + right)
-    return next((each for each in figure.panels if (each.row, each.column) == at), None)
 
 
 def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, turn: bool = False) -> None:
@@ -105,30 +99,13 @@ def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, turn: bool = Fals
 # -- marks ----------------------------------------------------------------------------------------
 
 
-def _mark(axes: Any, figure: Figure, panel: Panel, mark: Mark, order: float) -> None:
-    match mark:
-        case Line():
-            _line(axes, panel, mark, order)
-        case Points():
-            _points(axes, panel, mark, order)
-        case Bars():
-            _bars(axes, panel, mark, order)
-        case Steps():
-            look = _stroke(mark.look)
-            axes.plot(*mark.corners[:2], color=mark.look.colour(), zorder=order, **look)
-        case Heat():
-            low, high = figure.colours()[mark.label]
-            scale = SIGNED if mark.signed else AMOUNT
-            _cells(axes, panel, mark, mark.values, cmap=scale, vmin=low, vmax=high)
-        case Spectrogram():
-            _cells(axes, panel, mark, mark.image.values, cmap=AMOUNT)
-        case Rule():
-            _rule(axes, figure, panel, mark)
-        case Span():
-            axes.axvspan(mark.start, mark.end, color="#888888", alpha=0.18, linewidth=0, zorder=0)
+@singledispatch
+def _mark(mark: Span, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    axes.axvspan(mark.start, mark.end, color="#888888", alpha=0.18, linewidth=0, zorder=0)
 
 
-def _line(axes: Any, panel: Panel, line: Line, order: float) -> None:
+@_mark.register
+def _line(line: Line, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
     x, colour = panel.x.places(line.x), line.look.colour()
     for band in line.bands:
         sure = cast(Spread, line.spread)
@@ -137,26 +114,26 @@ def _line(axes: Any, panel: Panel, line: Line, order: float) -> None:
             color=colour, alpha=0.2, linewidth=0, zorder=order - 0.5,
         )  # fmt: skip
     if line.alone:
-        sides = _sides(line.spread, line.y)[:, line.alone]
+        sides = cast(Spread, line.spread).sides(line.y)[:, line.alone]
         _error_bars(axes, x[line.alone], line.y[line.alone], colour, order, yerr=sides)
     _values(axes, line.spread, x, colour)
-    places, values = ([np.nan if i is None else of[i] for i in line.order] for of in (x, line.y))
-    axes.plot(
-        places, values, color=colour, zorder=order, **_stroke(line.look), **_marker(line.look)
-    )
+    look = {"color": colour, "zorder": order, **_stroke(line.look), **_marker(line.look)}
+    axes.plot(line.along(x), line.along(line.y), **look)
 
 
-def _points(axes: Any, panel: Panel, points: Points, order: float) -> None:
+@_mark.register
+def _points(points: Points, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
     x, y, colour = panel.x.places(points.x), panel.y.places(points.y), points.look.colour()
-    sides = {"xerr": _sides(points.x_spread, x), "yerr": _sides(points.spread, points.y)}
+    sides = {"xerr": _sides(points.x_spread, x), "yerr": _sides(points.spread, y)}
     _error_bars(axes, x, y, colour, order, **sides)
     axes.plot(x, y, linestyle="none", color=colour, zorder=order, **_marker(points.look, 1.4))
     _values(axes, points.spread, x, colour)
     _values(axes, points.x_spread, y, colour, across=True)
 
 
-def _bars(axes: Any, panel: Panel, bars: Bars, order: float) -> None:
-    middles, width = next((m, w) for each, m, w in panel.bars() if each is bars)
+@_mark.register
+def _bars(bars: Bars, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    middles, width = panel.beside(bars)
     axes.bar(
         middles, bars.y, width,
         yerr=_sides(bars.spread, bars.y),
@@ -164,6 +141,32 @@ def _bars(axes: Any, panel: Panel, bars: Bars, order: float) -> None:
         error_kw={"elinewidth": 0.8, "capsize": 1.5}, zorder=order,
     )  # fmt: skip
     _values(axes, bars.spread, middles, Look("ink").colour())
+
+
+@_mark.register
+def _steps(steps: Steps, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    x, y, _ = steps.corners
+    axes.plot(x, y, color=steps.look.colour(), zorder=order, **_stroke(steps.look))
+
+
+@_mark.register
+def _heat(heat: Heat, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    of = figure.colours()[heat.label]
+    scale = {"cmap": SIGNED if of.signed else AMOUNT, "vmin": of.low, "vmax": of.high}
+    masked = np.ma.masked_invalid(heat.values)
+    axes.pcolormesh(*heat.edges(panel.x, panel.y), masked, rasterized=True, **scale)
+
+
+@_mark.register
+def _sound(sound: Spectrogram, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    edges = sound.edges(panel.x, panel.y)
+    axes.pcolormesh(*edges, sound.image.values, rasterized=True, cmap=AMOUNT)
+
+
+@_mark.register
+def _rule(rule: Rule, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    x, y = figure.ends(panel, rule)
+    axes.plot(x, y, color=rule.look.colour(), zorder=1, **_stroke(rule.look))
 
 
 def _values(
@@ -182,22 +185,7 @@ def _error_bars(axes: Any, x: Any, y: Any, colour: str, order: float, **sides: A
 
 
 def _sides(spread: Spread | None, middle: np.ndarray) -> Any:
-    """Lengths below and above; NaN, of which matplotlib draws none, without an interval."""
-    if spread is None:
-        return None
-    return np.clip([middle - spread.low, spread.high - middle], 0, None)
-
-
-def _cells(axes: Any, panel: Panel, of: Heat | Spectrogram, values: Any, **scale: Any) -> None:
-    masked = np.ma.masked_invalid(values)
-    axes.pcolormesh(*of.edges(panel.x, panel.y), masked, rasterized=True, **scale)
-
-
-def _rule(axes: Any, figure: Figure, panel: Panel, rule: Rule) -> None:
-    along = panel.x if rule.along == "x" else panel.y
-    ends, at = list(rule.ends or figure.scale(along)), [rule.at, rule.at]
-    x, y = (ends, at) if rule.along == "x" else (at, ends)
-    axes.plot(x, y, color=rule.look.colour(), zorder=1, **_stroke(rule.look))
+    return None if spread is None else spread.sides(middle)
 
 
 def _stroke(look: Look) -> dict[str, Any]:
@@ -226,13 +214,10 @@ def _handle(kind: type[Mark], look: Look) -> Any:
 
 
 def _colour_bars(paper: Paper, grid: Any, figure: Figure) -> None:
-    for label, (low, high) in figure.colours().items():
-        panels = [p for p in figure.panels if any(heat.label == label for heat in p.heats)]
-        signed = next(heat.signed for heat in panels[0].heats if heat.label == label)
-        shown: Any = ScalarMappable(Normalize(low, high), cmap=SIGNED if signed else AMOUNT)
-        beside = [grid[panel.row, panel.column] for panel in panels]
-        bar = paper.colorbar(shown, ax=beside)
-        bar.set_label(_text(figure.beside(label)), fontsize="small")
+    for label, of in figure.colours().items():
+        shown: Any = ScalarMappable(Normalize(of.low, of.high), SIGNED if of.signed else AMOUNT)
+        bar = paper.colorbar(shown, ax=[grid[panel.row, panel.column] for panel in of.panels])
+        bar.set_label(_text(figure.colour_label(label)), fontsize="small")
         bar.ax.tick_params(labelsize="small")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatchmethod
 from html import escape
 from typing import Any
 
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from palscope.plots._cells import Heat, Spectrogram
-from palscope.plots._figure import Figure, Mark, Panel, named_ticks
+from palscope.plots._figure import Figure, Panel, named_ticks
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
 from palscope.plots._looks import (
     AMOUNT,
@@ -83,15 +84,9 @@ class _Screen:
                 xref="x domain", yref="y domain", **at,
             )  # fmt: skip
         for mark in panel.marks:
-            self._mark(panel, mark, at)
-        below = self._neighbour(panel, 1, 0)
-        beside = self._neighbour(panel, 0, -1)
-        self._axis("x", panel, below is None or below.x != panel.x, at)
-        self._axis("y", panel, beside is None or beside.y != panel.y, at)
-
-    def _neighbour(self, panel: Panel, down: int, right: int) -> Panel | None:
-        at = (panel.row + down, panel.column + right)
-        return next((p for p in self.figure.panels if (p.row, p.column) == at), None)
+            self._mark(mark, panel, at)
+        for which, shown in zip("xy", self.figure.shown(panel), strict=True):
+            self._axis(which, panel, shown, at)
 
     def _axis(self, which: str, panel: Panel, shown: bool, at: dict[str, int]) -> None:
         axis: Axis = getattr(panel, which)
@@ -101,7 +96,7 @@ class _Screen:
             "showgrid": not panel.heats, "automargin": True,
         }  # fmt: skip
         if shown:
-            label = self.figure.upright(panel) if which == "y" else axis.label
+            label = self.figure.y_label(panel) if which == "y" else axis.label
             settings["title"] = {"text": _text(label), "font": {"size": 13}, "standoff": 6}
         placed = named_ticks(axis, scale)
         if placed is not None:
@@ -115,33 +110,15 @@ class _Screen:
 
     # -- marks ------------------------------------------------------------------------------------
 
-    def _mark(self, panel: Panel, mark: Mark, at: dict[str, int]) -> None:
-        match mark:
-            case Line():
-                self._line(panel, mark, at)
-            case Points():
-                self._points(panel, mark, at)
-            case Bars():
-                self._bars(panel, mark, at)
-            case Steps():
-                self._steps(mark, at)
-            case Heat():
-                self._heat(panel, mark, at)
-            case Spectrogram():
-                x, y = mark.edges(panel.x, panel.y)
-                self.drawn.add_heatmap(
-                    x=x, y=y, z=mark.image.values, colorscale=AMOUNT, showscale=False,
-                    hovertemplate="%{x:.2f} s<extra></extra>", **at,
-                )  # fmt: skip
-            case Rule():
-                self._rule(panel, mark, at)
-            case Span():
-                self.drawn.add_vrect(
-                    x0=mark.start, x1=mark.end, fillcolor="#888888", opacity=0.18,
-                    line_width=0, layer="below", **at,
-                )  # fmt: skip
+    @singledispatchmethod
+    def _mark(self, mark: Span, panel: Panel, at: dict[str, int]) -> None:
+        self.drawn.add_vrect(
+            x0=mark.start, x1=mark.end, fillcolor="#888888", opacity=0.18,
+            line_width=0, layer="below", **at,
+        )  # fmt: skip
 
-    def _line(self, panel: Panel, line: Line, at: dict[str, int]) -> None:
+    @_mark.register
+    def _line(self, line: Line, panel: Panel, at: dict[str, int]) -> None:
         x, colour = panel.x.places(line.x), line.look.colour(self.dark)
         for band in line.bands:
             low, high = line.spread.low[band], line.spread.high[band]  # pyright: ignore[reportOptionalMemberAccess]
@@ -152,18 +129,17 @@ class _Screen:
                 hoverinfo="skip", showlegend=False, legendgroup=line.name, **at,
             )  # fmt: skip
         self._values(line.spread, x, colour, line.name, at)
-        order = line.order
+        hover = [_hover(panel, line, i) for i in range(len(x))]
         self.drawn.add_scatter(
-            x=[np.nan if i is None else x[i] for i in order],
-            y=[np.nan if i is None else line.y[i] for i in order],
+            x=line.along(x), y=line.along(line.y), text=line.along(hover, ""),
             mode="lines+markers", connectgaps=False,
             line=self._stroke(line.look), marker=self._marker(line.look, 5),
             error_y=_alone(line, colour),
-            text=["" if i is None else _hover(panel, line, i) for i in order],
             hovertemplate="%{text}", **self._named(line.name), **at,
         )  # fmt: skip
 
-    def _points(self, panel: Panel, points: Points, at: dict[str, int]) -> None:
+    @_mark.register
+    def _points(self, points: Points, panel: Panel, at: dict[str, int]) -> None:
         x, y = panel.x.places(points.x), panel.y.places(points.y)
         colour = points.look.colour(self.dark)
         self._values(points.spread, x, colour, points.name, at)
@@ -175,8 +151,9 @@ class _Screen:
             hovertemplate="%{text}", **self._named(points.name), **at,
         )  # fmt: skip
 
-    def _bars(self, panel: Panel, bars: Bars, at: dict[str, int]) -> None:
-        middles, width = next((m, w) for each, m, w in panel.bars() if each is bars)
+    @_mark.register
+    def _bars(self, bars: Bars, panel: Panel, at: dict[str, int]) -> None:
+        middles, width = panel.beside(bars)
         ink = Look("ink").colour(self.dark)
         self.drawn.add_bar(
             x=middles, y=bars.y, width=width,
@@ -190,14 +167,16 @@ class _Screen:
         )  # fmt: skip
         self._values(bars.spread, middles, ink, bars.name, at)
 
-    def _steps(self, steps: Steps, at: dict[str, int]) -> None:
+    @_mark.register
+    def _steps(self, steps: Steps, panel: Panel, at: dict[str, int]) -> None:
         x, y, spans = steps.corners
         self.drawn.add_scatter(
             x=x, y=y, mode="lines", line=self._stroke(steps.look), connectgaps=False,
             text=spans, hovertemplate="%{text}: %{y:.4f}", **self._named(steps.name), **at,
         )  # fmt: skip
 
-    def _heat(self, panel: Panel, heat: Heat, at: dict[str, int]) -> None:
+    @_mark.register
+    def _heat(self, heat: Heat, panel: Panel, at: dict[str, int]) -> None:
         x, y = heat.edges(panel.x, panel.y)
         self.drawn.add_heatmap(
             x=(x[:-1] + x[1:]) / 2 if heat.even else x,
@@ -208,10 +187,17 @@ class _Screen:
             hovertemplate="%{text}: %{z:.4g}%{customdata}<extra></extra>", **at,
         )  # fmt: skip
 
-    def _rule(self, panel: Panel, rule: Rule, at: dict[str, int]) -> None:
-        along = panel.x if rule.along == "x" else panel.y
-        ends, level = list(rule.ends or self.figure.scale(along)), [rule.at, rule.at]
-        x, y = (ends, level) if rule.along == "x" else (level, ends)
+    @_mark.register
+    def _sound(self, sound: Spectrogram, panel: Panel, at: dict[str, int]) -> None:
+        x, y = sound.edges(panel.x, panel.y)
+        self.drawn.add_heatmap(
+            x=x, y=y, z=sound.image.values, colorscale=AMOUNT, showscale=False,
+            hovertemplate="%{x:.2f} s<extra></extra>", **at,
+        )  # fmt: skip
+
+    @_mark.register
+    def _rule(self, rule: Rule, panel: Panel, at: dict[str, int]) -> None:
+        x, y = self.figure.ends(panel, rule)
         self.drawn.add_scatter(
             x=x, y=y, mode="lines", line=self._stroke(rule.look),
             hovertemplate=f"{_text(rule.name)} {rule.at:.3g}<extra></extra>" if rule.name else None,
@@ -254,30 +240,14 @@ class _Screen:
     # -- beside the panels ------------------------------------------------------------------------
 
     def _colour_bars(self) -> None:
-        for label, (low, high) in self.figure.colours().items():
-            panels = [p for p in self.figure.panels if any(h.label == label for h in p.heats)]
-            signed = next(heat.signed for heat in panels[0].heats if heat.label == label)
-            domains = [self._domain(panel) for panel in panels]
+        for label, of in self.figure.colours().items():
+            domains = [self._domain(panel) for panel in of.panels]
             bottom, top = min(d[0] for d in domains), max(d[1] for d in domains)
-            self.drawn.update_layout(
-                {
-                    self.coloraxes[label]: {
-                        "colorscale": SIGNED if signed else AMOUNT,
-                        "cmin": low,
-                        "cmax": high,
-                        "colorbar": {
-                            "title": {
-                                "text": _text(self.figure.beside(label)),
-                                "side": "right",
-                                "font": {"size": 12},
-                            },
-                            "thickness": 14,
-                            "y": (bottom + top) / 2,
-                            "len": top - bottom,
-                        },
-                    }
-                }
-            )
+            said = {"text": _text(self.figure.colour_label(label)), "side": "right"}
+            bar = {"title": said | {"font": {"size": 12}}, "thickness": 14}
+            bar |= {"y": (bottom + top) / 2, "len": top - bottom}
+            scale = {"colorscale": SIGNED if of.signed else AMOUNT, "cmin": of.low, "cmax": of.high}
+            self.drawn.update_layout({self.coloraxes[label]: {**scale, "colorbar": bar}})
 
     def _domain(self, panel: Panel) -> tuple[float, float]:
         plot: Any = self.drawn.get_subplot(panel.row + 1, panel.column + 1)
@@ -346,21 +316,20 @@ def _n_of_cells(heat: Heat) -> Any:
     return [[f", n {n:.0f}" if said else "" for n in row] for row in heat.n]
 
 
-def _alone(line: Line, colour: str) -> dict[str, Any] | None:
+def _alone(line: Line, colour: str) -> dict[str, Any]:
     """Bars of the points that have no band."""
     sides = _sides(line.spread, line.y, colour)
-    shown = [(i if i in line.alone else None) for i in line.order]
-    return sides and {
-        name: [np.nan if i is None else of[i] for i in shown] if name.startswith("array") else of
-        for name, of in sides.items()
-    }
+    for side in ("array", "arrayminus") if sides else ():
+        bars = [of if i in line.alone else np.nan for i, of in enumerate(sides[side])]
+        sides[side] = line.along(bars)
+    return sides
 
 
-def _sides(spread: Spread | None, middle: Any, colour: str) -> dict[str, Any] | None:
+def _sides(spread: Spread | None, middle: Any, colour: str) -> dict[str, Any]:
     """Plotly's bars from `low` to `high`; none where there is no interval."""
     if spread is None:
-        return None
-    below, above = np.clip([middle - spread.low, spread.high - middle], 0, None)
+        return {}
+    below, above = spread.sides(middle)
     return {
         "type": "data", "symmetric": False, "array": above, "arrayminus": below,
         "thickness": 1, "width": 2, "color": colour,

@@ -39,6 +39,11 @@ def named(figure: Figure, panel: int = 0) -> dict[str, Any]:
     return {mark.name: mark for mark in marks if getattr(mark, "name", "")}
 
 
+def colour_ends(figure: Figure) -> dict[str, tuple[float, float]]:
+    """The ends of each scale of colours."""
+    return {label: (of.low, of.high) for label, of in figure.colours().items()}
+
+
 def drawn(figure: Figure) -> Any:
     """The figure on paper, all its parts in place."""
     paper: Any = figure.print()

@@ -18,7 +18,7 @@ from palscope.plots import (
     mass_over_time,
     time_over_spectrogram,
 )
-from tests.plots.reading import agree, named
+from tests.plots.reading import agree, colour_ends, named
 
 CAPTION = Caption("pal", "what is heard?", 2)
 
@@ -79,7 +79,7 @@ def test_difference_of_two_maps_is_in_points_where_both_see_the_pathway(table: A
     figure = layer_head_map(table, "frames", minus=other, caption=CAPTION)
     expected = [[20, 20], [np.nan, np.nan], [np.nan, np.nan]]
     np.testing.assert_allclose(agree(figure)[0]["heats"][0], expected)
-    assert figure.colours() == {"percentage points of attention to frames": (-20, 20)}
+    assert colour_ends(figure) == {"percentage points of attention to frames": (-20, 20)}
 
 
 def test_time_stands_above_the_spectrogram_on_one_axis(table: Any, waveform: Any) -> None:

@@ -12,8 +12,7 @@ from palscope._statistics import Values
 from palscope.audio import Waveform
 from palscope.plots import Caption, Figure, Spectrogram
 from palscope.plots import _attribution as figures
-
-from .reading import agree
+from tests.plots.reading import agree, colour_ends
 
 CAPTION = Caption("pal", "pair a", 1, "pairs")
 
@@ -67,7 +66,7 @@ def test_attributions_stand_under_the_spectrogram(attributions: Any, waveform: W
     both = np.concatenate([of_frames.values.ravel(), of_summary.values.ravel()])
     for heat, shown in ((bins, bins.values), (of_frames, both), (of_summary, both)):
         most = np.nanmax(np.abs(shown))
-        assert figure.colours()[heat.label] == pytest.approx((-most, most))
+        assert colour_ends(figure)[heat.label] == pytest.approx((-most, most))
     assert [panel.y.label for panel in figure.panels] == ["frequency (kHz)"] * 2 + ["layer"] * 2
     assert summary.x.label == "time (s)" and figure.scale(summary.x) == (0, 0.6)
     agree(figure)

@@ -34,7 +34,7 @@ from palscope.plots import (
 from palscope.plots._cells import frequency_axis
 from palscope.plots._looks import DARK_GROUNDS, LIGHT_GROUNDS, looks, ramp
 from palscope.plots._spectrogram import mel_image
-from tests.plots.reading import agree
+from tests.plots.reading import agree, colour_ends
 
 CAPTION = Caption("pal", "what is heard? $5 <b>", 20)
 LAYER = Axis("layer", integer=True)
@@ -173,11 +173,11 @@ def test_maps_side_by_side_share_a_scale() -> None:
         return Panel([Heat([[value, 0.1]], [0, 1], [0], label)], LAYER, LAYER)
 
     both = described(map_of(0.5), Panel(map_of(2.0).marks, LAYER, LAYER, column=1))
-    assert both.colours() == {"share": (0.0, 2.0)}
+    assert colour_ends(both) == {"share": (0.0, 2.0)}
     assert {t.coloraxis for t in both.screen().data} == {"coloraxis"}
     assert both.screen().layout.coloraxis.cmax == 2
     apart = [described(map_of(0.5)), described(map_of(2.0)), described(map_of(9.0, "nats"))]
-    assert [f.colours() for f in shared_scale(apart)] == [
+    assert [colour_ends(f) for f in shared_scale(apart)] == [
         {"share": (0.0, 2.0)}, {"share": (0.0, 2.0)}, {"nats": (0.0, 9.0)},
     ]  # fmt: skip
     low, high = shared_scale(

@@ -10,8 +10,7 @@ import pytest
 
 from palscope.plots import Caption, Line, Panel, Rule
 from palscope.plots import _knockout as figures
-
-from .reading import agree
+from tests.plots.reading import agree, colour_ends
 
 CAPTION = Caption("pal", "2 questions", 8)
 WINDOWS = ((0, 1), (2, 3), (0, 3))
@@ -131,5 +130,5 @@ def test_stretches_stand_downwards_in_their_order_and_windows_rightwards(segment
     np.testing.assert_array_equal(shown["heats"][0], [[0, 3, 4], [-1, -2, -6]])
     assert panel.y.categories == ("first", "second")  # upwards
     assert panel.x.categories == ("0 to 1", "2 to 3", "0 to 3")
-    assert figure.colours() == {"change of the answer's log-probability (nats)": (-6, 6)}
+    assert colour_ends(figure) == {"change of the answer's log-probability (nats)": (-6, 6)}
     assert panel.x.title == "layers that are cut" and panel.counts == {4}

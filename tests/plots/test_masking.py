@@ -7,8 +7,7 @@ import pytest
 
 from palscope.plots import Caption
 from palscope.plots import _masking as figures
-
-from .reading import agree
+from tests.plots.reading import agree, named
 
 CAPTION = Caption("pal", "2 questions", 24)
 
@@ -37,10 +36,11 @@ def test_bars_are_accuracies_with_their_intervals(scores: pd.DataFrame) -> None:
     figure = figures.accuracy_by_domain(scores, caption=CAPTION)
     knocked, rerouted = figure.panels
     assert "knockout" in knocked.title and "reroute" in rerouted.title
-    bars = {bar.name: bar for bar, _, _ in knocked.bars()}
+    bars = named(figure)
+    assert bars.pop("chance").ends == pytest.approx((1.55, 2.45))  # of the last domain
     assert list(bars) == ["nothing masked", "frames masked", "summary masked"]
     assert list(bars["frames masked"].y) == pytest.approx([60] * 3)
-    assert list(rerouted.bars()[1][0].y) == pytest.approx([50] * 3)
+    assert list(named(figure, 1)["frames masked"].y) == pytest.approx([50] * 3)
     sure = bars["frames masked"].spread
     assert sure is not None and (sure.low[0], sure.high[0]) == pytest.approx((5, 95))
     assert knocked.y.label == "accuracy (%)"

@@ -11,8 +11,7 @@ import pytest
 from palscope._statistics import Values
 from palscope.plots import Caption
 from palscope.plots import _patching as figures
-
-from .reading import agree
+from tests.plots.reading import agree, colour_ends
 
 CAPTION = Caption("pal", "pairs: first_digit", 9, "pairs")
 PLACES = ("first digit", "silence")
@@ -70,14 +69,14 @@ def test_maps_leave_blank_where_nothing_stands(by_layer: Any) -> None:
     np.testing.assert_allclose(shown["heats"][0], expected)
     assert panel.x.categories == PLACES and panel.y.categories == ("0–2", "3–5", "6–8")
     assert panel.y.title == "layers, patched together"
-    assert figure.colours() == {"share of the difference restored": (-0.5, 0.5)}
+    assert colour_ends(figure) == {"share of the difference restored": (-0.5, 0.5)}
     assert panel.counts == {9}
 
 
 def test_what_is_next_to_nothing_looks_so(by_layer: Any) -> None:
     nothing = by_layer.assign(effect=1e-6)
     figure = figures.effect_map(nothing, "place", caption=CAPTION)
-    assert figure.colours() == {figures.EFFECT: (-0.05, 0.05)}
+    assert colour_ends(figure) == {figures.EFFECT: (-0.05, 0.05)}
 
 
 def test_heads_are_a_map_of_layers_and_heads() -> None:
