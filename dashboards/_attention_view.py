@@ -409,10 +409,10 @@ def pathway_shares(pathways: Any) -> pd.Series:
 
 
 def selected_mass(side: Side, selection: tuple[float, float]) -> Any:
-    """Mass of the selected seconds by head; 0 everywhere where this side sees no sound there."""
+    """Mass of the selected seconds by head; NaN everywhere where this side sees no sound there."""
     if sees_sound(side, selection):
         return by_seconds(side.mass, *selection)
-    return side.mass[HEAD].drop_duplicates().assign(mass=0.0)
+    return side.mass[HEAD].drop_duplicates().assign(mass=float("nan"))
 
 
 def sees_sound(side: Side, selection: tuple[float, float]) -> bool:
