@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from palscope.audio import Waveform
+from palscope.plots._axes import LAYER
 from palscope.plots._cells import Heat, Spectrogram, frequency_axis
 from palscope.plots._figure import Caption, Figure, Mark, Panel
 from palscope.plots._grammar import Axis, Line, Points
@@ -20,7 +21,6 @@ _OF_TOKEN = "attribution, a token and layer (nats)"
 _EFFECT = Axis("effect of exact patching", "nats")
 _CORRELATION = Axis("rank correlation with exact patching", limits=(-1.05, 1.05))
 _SIZE = Axis("mean effect", "nats", limits=(0, None))
-_LAYER = Axis("layer", integer=True)
 _LOGPROB = Axis("log-probability of the answer", "nats")
 _LOW = 0.4
 """Height of a map of layers, beside one whose cells are counted: it stands under others."""
@@ -53,11 +53,11 @@ def heat_map(table: pd.DataFrame, waveform: Waveform, *, caption: Caption) -> Fi
     states = whole[whole["site"] == "audio_state"]
     for stream, tokens in states.groupby("stream", sort=False):
         heat = _tokens(tokens, of=states)
-        heats.append((heat, _LAYER, f"attribution to {stream} by layer (nats)"))
+        heats.append((heat, LAYER, f"attribution to {stream} by layer (nats)"))
     time = Axis("time", "s", limits=(0, image.seconds))
     panels = [Panel([Spectrogram(image)], time, frequency_axis(image), "log-mel spectrogram")]
     panels += [
-        Panel([heat], time, y, title, row=row, height=_LOW if y is _LAYER else 1)
+        Panel([heat], time, y, title, row=row, height=_LOW if y is LAYER else 1)
         for row, (heat, y, title) in enumerate(heats, start=1)
     ]
     return Figure(panels, caption, table)
@@ -158,8 +158,8 @@ def by_layer(depth: pd.DataFrame, *, caption: Caption) -> Figure:
         for stream, mine in exact.groupby("stream")
     ]
     panels = [
-        Panel(correlations, _LAYER, _CORRELATION),
-        Panel(sizes, _LAYER, _SIZE, row=1, height=0.5),
+        Panel(correlations, LAYER, _CORRELATION),
+        Panel(sizes, LAYER, _SIZE, row=1, height=0.5),
     ]
     return Figure(panels, caption, depth)
 
