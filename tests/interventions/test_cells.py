@@ -18,6 +18,7 @@ from palscope.interventions import (
     Sound,
     Text,
     Zero,
+    _cells,
     capture,
     intervene,
 )
@@ -52,6 +53,21 @@ def test_cells_are_blocks(pal: Any, batch_size: int) -> None:
             wanted = pal(dict(inputs))[0, -1]
         assert (row - wanted).abs().max() < 1e-4, cell
     assert len({tuple(row.tolist()) for row in found}) == len(cells)
+
+
+def test_cells_on_another_route_alone_run_whole(pal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, patch = prompt(pal), Patch(Address("mlp_out", Text(-1), (2,)), Zero())
+    whole, ran = _cells._run_whole, list[int]()
+
+    def counted(model: Any, inputs: Any, encoded: Any, asked: Any, *rest: Any) -> Any:
+        ran.append(len(asked))
+        return whole(model, inputs, encoded, asked, *rest)
+
+    monkeypatch.setattr(_cells, "_run_whole", counted)
+    other = Reroute(Route.pal(tiny.LAYERS, [2]))
+    found = run_cells(pal, inputs, [[Reroute(pal.current_route), patch], [patch], [other, patch]])
+    assert ran == [1] and torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
 
 
 def test_values_captured_once_serve_every_cell(pal: Any) -> None:
