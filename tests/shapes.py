@@ -2,7 +2,8 @@
 
 `Float[Tensor, "clips tokens width"]` is held against what is given and returned, and against the
 fields of dataclasses and named tuples; the name of a dimension means one number within one call.
-Shapes alone: pyright checks every other type, and tests give doubles that no annotation names.
+Shapes alone: pyright checks every other type, and tests give doubles that no annotation names. An
+argument that palscope refuses by an error of its own may have any shape.
 
 Jaxtyping's own import hook wraps every function, with a shape or without: 1.7 times the processor's
 time where this takes 1.1. It also takes an annotation that it cannot read for `Any`, and while it
@@ -14,7 +15,9 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -23,6 +26,8 @@ from typing import Any, ForwardRef, get_args, get_origin
 
 import jaxtyping
 import typeguard
+
+_checks = ContextVar("checks", default=True)
 
 # Annotations with names that only type checkers import, each with its module.
 unread: list[tuple[str, str]] = []
@@ -33,45 +38,67 @@ def check_shapes_of(package: str) -> None:
     sys.meta_path.insert(0, _Finder(package))
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """For what a test gives wrongly on purpose, and palscope takes."""
+    token = _checks.set(False)
+    try:
+        yield
+    finally:
+        _checks.reset(token)
+
+
 def checked(definition: Any) -> Any:
     """A function, dataclass or named tuple that holds its shapes; the same where it has none."""
     if not inspect.isclass(definition):
-        return _holding(definition, _kinds(definition))
+        return _holding(definition, _kinds(definition), definition)
     own = vars(definition)
     made_by = "__init__" if "__dataclass_fields__" in own else "__new__" if "_fields" in own else ""
     if made_by in own:
         kinds: dict[str, Any] = {}
         for each in reversed(definition.__mro__):
             kinds |= _kinds(each)
-        setattr(definition, made_by, _holding(getattr(definition, made_by), kinds))
+        setattr(definition, made_by, _holding(getattr(definition, made_by), kinds, definition))
     return definition
 
 
-def _holding(function: Callable[..., Any], kinds: dict[str, Any]) -> Callable[..., Any]:
+def _holding(function: Callable[..., Any], kinds: dict[str, Any], named: Any) -> Callable[..., Any]:
     shapes = {name: kind for name, kind in kinds.items() if _has_shape(kind)}
     if not shapes:
         return function
     signature = inspect.signature(function)
     returned = shapes.pop("return", None)
-    where = f"{function.__module__}.{function.__qualname__}"
+    where = f"{named.__module__}.{named.__qualname__}"
 
     @wraps(function)
     def held(*args: Any, **kwargs: Any) -> Any:
+        if not _checks.get():
+            return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs).arguments
         with jaxtyping.jaxtyped("context"):  # where the names of dimensions have their numbers
-            for name in shapes.keys() & given.keys():
-                _hold(f"{where}({name})", given[name], shapes[name])
-            result = function(*args, **kwargs)
-            if returned is not None:
-                _hold(f"what {where} returns", result, returned)
+            wrong = [
+                fault
+                for name, kind in shapes.items()
+                if name in given and (fault := _fault(f"{where}({name})", given[name], kind))
+            ]
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                if wrong and not _is_refusal(error):
+                    raise wrong[0] from error
+                raise
+            if returned is not None and not wrong:
+                wrong = [_fault(f"what {where} returns", result, returned)]
+        if wrong and wrong[0]:
+            raise wrong[0]
         return result
 
     return held
 
 
-def _hold(what: str, value: Any, kind: Any) -> None:
+def _fault(what: str, value: Any, kind: Any) -> jaxtyping.TypeCheckError | None:
     if isinstance(kind, type) and isinstance(value, kind):
-        return
+        return None
     try:
         typeguard.check_type(
             value,
@@ -80,19 +107,27 @@ def _hold(what: str, value: Any, kind: Any) -> None:
             collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
         )
     except typeguard.TypeCheckError as error:
-        raise jaxtyping.TypeCheckError(
+        return jaxtyping.TypeCheckError(
             f"{what} is annotated {kind}, with the numbers that its names have in this call, and "
             f"is {_shape(value)}: mend the annotation, or what is given. {error}"
-        ) from error
+        )
+    return None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether palscope itself said what is wrong with what it was given."""
+    from palscope.errors import PalscopeError
+
+    return isinstance(error, PalscopeError)
 
 
 def _shape(value: Any) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype}{list(value.shape)}"
+        return f"{value.dtype}{list(value.shape)}".removeprefix("torch.")
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__} of {', '.join(map(_shape, value))}"
+        return f"{type(value).__name__} of {', '.join(map(_shape, value[:4]))}"
     if isinstance(value, dict):
-        return f"{type(value).__name__} of {', '.join(map(_shape, value.values()))}"
+        return f"{type(value).__name__} of {', '.join(map(_shape, [*value.values()][:4]))}"
     return type(value).__name__
 
 

@@ -25,7 +25,7 @@ from palscope._models.families import family_of
 from palscope._models.gathering import spread
 from palscope._models.generation import AudioGeneration
 from palscope._models.parts import AudioTaps
-from palscope._models.prompts import Prompts
+from palscope._models.prompts import Mask, Prompts
 from palscope._models.stamps import stamp_identity
 from palscope._models.turns import Turns, in_turn
 from palscope._routing import Level, Route, TokenLayout
@@ -114,7 +114,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
     def forward(
         self,
         input_ids: Int[Tensor, "batch columns"] | None = None,
-        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
+        attention_mask: Mask | None = None,
         input_features: Float[Tensor, "clips bins frames"] | None = None,
         feature_lengths: Int[Tensor, "clips"] | None = None,
         audio: AudioClips | None = None,

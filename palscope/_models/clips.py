@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palscope._models.families import KeysValues
 from palscope._models.stamps import Stamp
 from palscope._queued import queued
 from palscope._routing import TokenLayout
@@ -38,8 +37,8 @@ class AudioClips:
     frames: tuple[int, ...]
     seconds: tuple[float, ...]
     order: tuple[int, ...]
-    keys_values: dict[tuple[str, int], tuple[Stamp, KeysValues]] = field(
-        default_factory=dict[tuple[str, int], tuple[Stamp, KeysValues]]
+    keys_values: dict[tuple[str, int], tuple[Stamp, tuple[Tensor, Tensor]]] = field(
+        default_factory=dict[tuple[str, int], tuple[Stamp, tuple[Tensor, Tensor]]]
     )
     reused: bool = True
     goes_on: bool = False

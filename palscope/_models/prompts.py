@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._models.cache import AudioCache
@@ -20,6 +20,9 @@ from palscope.errors import PromptError
 
 _NO_ID = -1
 """Of no token."""
+
+Mask = Int[Tensor, "batch all_columns"] | Bool[Tensor, "batch all_columns"]
+"""1 or True for real tokens, 0 or False for padding."""
 
 
 class Prompts(Rerouting, Encoding):
@@ -62,7 +65,7 @@ class Prompts(Rerouting, Encoding):
     def layout(
         self,
         input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch all_columns"] | None = None,
+        attention_mask: Mask | None = None,
         audio: AudioClips | None = None,
         feature_lengths: Int[Tensor, "clips"] | None = None,
         cache: AudioCache | None = None,
@@ -80,7 +83,7 @@ class Prompts(Rerouting, Encoding):
     def read_prompt(
         self,
         input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch all_columns"] | None,
+        attention_mask: Mask | None,
         input_features: Float[Tensor, "clips bins frames"] | None,
         feature_lengths: Int[Tensor, "clips"] | None,
         audio: AudioClips | None,

@@ -69,7 +69,7 @@ def choice_logprobs(
     processor: AudioProcessor,
     examples: Sequence[tuple[Sequence[Any], str, Sequence[str]]],
     batch_size: int = 8,
-) -> list[Float[np.ndarray, "choices"]]:
+) -> list[Float[np.ndarray, " _choices"]]:
     """Log-probability of each choice as the whole answer, its end included.
 
     Counting the end makes 'sea' and 'sea waves' comparable: each is one complete answer. Prompts

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from palscope._models.clips import AudioClips
@@ -93,7 +93,7 @@ class AudioStream:
 
     def hear(
         self,
-        samples: Float[np.ndarray, " samples"] | Waveform,
+        samples: Shaped[np.ndarray, "samples *channels"] | Waveform,
         sampling_rate: int | None = None,
     ) -> None:
         """Take in what comes next, a chunk of any length.

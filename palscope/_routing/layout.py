@@ -72,7 +72,7 @@ class TokenLayout(OnHost):
     def build(
         cls,
         input_ids: Int[Tensor, "batch columns"],
-        attention_mask: Int[Tensor, "batch columns"] | None,
+        attention_mask: Int[Tensor, "batch columns"] | Bool[Tensor, "batch columns"] | None,
         *,
         audio_token_id: int,
         streams: Sequence[Stream],

@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from palscope._statistics.intervals import FEWEST, NO_INTERVAL, Interval, mean_interval
 
-Points = tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]
-"""Two numbers of each cell of one clip."""
+Points = tuple[Float[np.ndarray, " _cells"], Float[np.ndarray, " _cells"]]
+"""Two numbers of each cell of one clip; clips may have other numbers of cells."""
 
 
 def correlation_interval(
@@ -42,7 +42,9 @@ def correlation_interval(
     return Interval(float(np.tanh(low)), float(np.tanh(high)))
 
 
-def joined(clips: Sequence[Points]) -> Points:
+def joined(
+    clips: Sequence[Points],
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
     """The cells of all clips."""
     return np.concatenate([x for x, _ in clips]), np.concatenate([y for _, y in clips])
 

@@ -25,7 +25,7 @@ Inputs = Mapping[str, Tensor]
 
 
 def prompt(
-    got: Int[Tensor, "*rows columns"], wanted: Int[Tensor, "*rows columns"], place: int
+    got: Int[Tensor, "*its_rows its_columns"], wanted: Int[Tensor, "*rows columns"], place: int
 ) -> Result:
     """Whether a prompt's ids are those of the class's own processor.
 

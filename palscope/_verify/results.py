@@ -52,7 +52,7 @@ def attempted(name: str, check: Callable[[], Result]) -> Result:
 
 def compared(
     name: str,
-    got: Float[Tensor, "columns vocabulary"],
+    got: Float[Tensor, "its_columns its_vocabulary"],
     wanted: Float[Tensor, "columns vocabulary"],
     limits: Float[Tensor, "columns"] | float,
     beside: str,

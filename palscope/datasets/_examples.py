@@ -32,7 +32,7 @@ class Example:
     seconds.
     """
 
-    waveforms: list[Float[np.ndarray, " samples"]]
+    waveforms: list[Float[np.ndarray, " _samples"]]
     question: str
     answer: str
     kind: str

@@ -174,7 +174,7 @@ class WhisperEncoder(WindowedEncoder[WhisperEncoderConfig]):
 
     def _silence_to_window(
         self, features: Float[Tensor, "clips mel frames"], lengths: Int[Tensor, " clips"]
-    ) -> Float[Tensor, "clips mel frames"]:
+    ) -> Float[Tensor, "clips mel window"]:
         """`features` filled up with what the extractor gives for silence after the clip.
 
         Exact when a clip ends in 25 ms of silence; else the two frames after its end, which

@@ -23,7 +23,7 @@ from palscope.audio._compose import SAMPLE_RATE
 class Asked(NamedTuple):
     """What a model is asked: clips (mono float32, 16 kHz), a question and its possible answers."""
 
-    waveforms: list[Float[np.ndarray, " samples"]]
+    waveforms: list[Float[np.ndarray, " _samples"]]
     question: str
     choices: list[str]
 

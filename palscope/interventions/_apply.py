@@ -18,9 +18,8 @@ from palscope.errors import HookError, PalscopeError
 from palscope.interventions._address import Address
 from palscope.interventions._changes import Change
 from palscope.interventions._knockout import EdgeCuts, Knockout
-from palscope.interventions._parts import OF_CLIPS, Part, Resolved
 from palscope.interventions._places import Places
-from palscope.interventions._resolve import resolve
+from palscope.interventions._resolve import OF_CLIPS, Part, Resolved, resolve
 
 
 @dataclass(frozen=True)

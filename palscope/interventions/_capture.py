@@ -16,9 +16,8 @@ from palscope._queued import queued
 from palscope._routing import TokenLayout
 from palscope.errors import PalscopeError
 from palscope.interventions._address import Address
-from palscope.interventions._parts import Part
 from palscope.interventions._places import Places
-from palscope.interventions._resolve import resolve
+from palscope.interventions._resolve import Part, resolve
 
 Key = tuple[str, int]
 """A hook point, and the row there: `Part.row`."""

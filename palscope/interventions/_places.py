@@ -12,8 +12,7 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._queued import queued
 from palscope.errors import HookError
-from palscope.interventions._encoder_parts import encoder_grid
-from palscope.interventions._parts import OF_CLIPS, Part
+from palscope.interventions._resolve import OF_CLIPS, Part, encoder_grid
 
 
 @dataclass(frozen=True)

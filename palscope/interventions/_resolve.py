@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._routing import TokenLayout
-from palscope.errors import PalscopeError
-from palscope.interventions._address import SITES, Address, Text
-from palscope.interventions._encoder_parts import before_the_decoder, connector_output
-from palscope.interventions._parts import Axis, Part, Resolved, checked, covered_by, used
-from palscope.interventions._tokens import token_columns
+from palscope._routing.layout import FILLER, TEXT
+from palscope._routing.row_columns import named_columns, text_columns
+from palscope.audio._timegrid import TOUCH_S, TimeGrid, overlaps
+from palscope.errors import PalscopeError, PromptError
+from palscope.interventions._address import SITES, Address, Filler, Sound, Text, Tokens
+
+Axis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
+"""How a hook point's tensor is laid out; `Places` knows each."""
+
+OF_CLIPS = ("passing", "mel", "clip_tokens")
+"""Layouts before the decoder, where a part's row is a clip of the batch."""
+
+_LATE_S = 0.1
+"""A stretch may end so much behind its clip: features and tokens round a clip's length."""
 
 _BLOCK = {
     "resid_pre": "hook_resid_pre",
@@ -26,6 +37,84 @@ _BLOCK = {
     "head_output": "attn.hook_z",
     "pattern": "attn.hook_pattern",
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """The tokens of one row of the batch at one hook point.
+
+    Attributes:
+        hook: name of the hook point.
+        axis: how its tensor is laid out.
+        row: row of the batch; for sites before the decoder, the clip of the batch.
+        columns: columns of the layout inside the decoder, tokens of the clip before it; in order.
+        onwards: the columns that decoding adds belong to it too.
+        layer: None at a site without layers.
+        heads: places on the tensor's head axis, None for all.
+        queries: at `pattern`, the columns that read; `columns` are the keys.
+        encoder: before the decoder, which of the encoder's parts.
+        order: inside an encoder's layer, places of its tokens among a clip's; None where token `i`
+            of what passes has place `i`.
+        clip: before the decoder, the row of the batch that has the clip, and its number there.
+    """
+
+    hook: str
+    axis: Axis
+    row: int
+    columns: Int[Tensor, "tokens"]
+    onwards: bool = False
+    layer: int | None = None
+    heads: tuple[int, ...] | None = None
+    queries: Int[Tensor, "queries"] | None = None
+    queries_onwards: bool = False
+    encoder: int = 0
+    order: Int[Tensor, "window_tokens"] | None = None
+    clip: tuple[int, int] | None = None
+
+    @property
+    def prompt(self) -> tuple[int, int]:
+        """The row of the batch that it is in, and before the decoder the clip's number there."""
+        return (self.row, 0) if self.clip is None else self.clip
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An address, exactly: its parts, in every row of the batch."""
+
+    address: Address
+    parts: tuple[Part, ...]
+    _cover: Callable[[], pd.DataFrame] = field(repr=False, compare=False)
+
+    @cached_property
+    def covered(self) -> pd.DataFrame:
+        """What it covers, one row a stream and row of the batch.
+
+        `row, stream, tokens, first, last, start_s, end_s`: how many tokens, from which to which
+        (columns for text, numbers in the stream for sound), and the seconds that they stand for.
+        """
+        return self._cover()
+
+    def __str__(self) -> str:
+        tokens = self.address.key_tokens
+        asked = "everything"
+        if isinstance(tokens, Sound):
+            end = "the end" if tokens.end is None else f"{tokens.end:.2f} s"
+            asked = f"{tokens.start:.2f} s to {end} of clip {tokens.clip}"
+        elif isinstance(tokens, Text):
+            asked = "all text" if tokens.what is None else f"text {tokens.what!r}"
+            asked = "all fillers" if isinstance(tokens, Filler) else asked
+        lines: list[str] = []
+        for each in self.covered.to_dict("records"):
+            span = f"{each['stream']} {each['first']} to {each['last']}"
+            seconds = (
+                f" = {each['start_s']:.2f} to {each['end_s']:.2f} s"
+                if each["start_s"] == each["start_s"]
+                else ""
+            )
+            lines.append(f"row {each['row']}: {each['tokens']} tokens, {span}{seconds}")
+        layers = sorted({part.layer for part in self.parts if part.layer is not None})
+        where = f", layers {layers}" if layers else ""
+        return f"{self.address.site}{where}; asked {asked}; got " + "; ".join(lines)
 
 
 def resolve(
@@ -58,18 +147,21 @@ def resolve(
             "input_features."
         )
     if SITES[address.site].tokens == "sound":
-        return before_the_decoder(model, inputs, address, layout)
+        return _before_the_decoder(model, inputs, address, layout)
     if address.site == "connector_output":
-        return connector_output(model, address, layout)
+        return _connector_output(model, address, layout)
     return _in_the_decoder(model, address, layout)
+
+
+# -- inside the decoder ---------------------------------------------------------------------------
 
 
 def _in_the_decoder(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:
     route = model.current_route
-    layers = checked("layer", address.layers, route.n_layers)
+    layers = _checked("layer", address.layers, route.n_layers)
     heads = address.heads
     if heads is not None:
-        checked("head", heads, model.cfg.n_heads)
+        _checked("head", heads, model.cfg.n_heads)
     rows = layout.stream.shape[0]
     chosen = [token_columns(model, address.key_tokens, layout, row) for row in range(rows)]
     readers = (
@@ -97,7 +189,7 @@ def _in_the_decoder(model: HookedAudioModel, address: Address, layout: TokenLayo
             f"{address.site}: the addressed tokens stand there in no layer under this route:\n"
             f"{route}"
         )
-    return Resolved(address, tuple(parts), lambda: covered_by(layout, used(parts)))
+    return Resolved(address, tuple(parts), lambda: _covered(layout, _used(parts)))
 
 
 def _layer_parts(
@@ -156,6 +248,90 @@ def _read_by(
     return replace(part, queries=queries, queries_onwards=address.queries == Text())
 
 
+def token_columns(
+    model: HookedAudioModel,
+    tokens: Tokens | None,
+    layout: TokenLayout,
+    row: int,
+) -> Int[Tensor, "tokens"]:
+    """The columns of `tokens` in one row of the layout, in order.
+
+    Raises `PalscopeError` or `PromptError` when there are none, or they cannot be told.
+    """
+    stream = layout.stream[row]
+    if tokens is None:
+        return layout.real[row].nonzero()[:, 0]
+    if isinstance(tokens, Sound):
+        return _sound_columns(tokens, layout, row)
+    if isinstance(tokens, Filler):
+        return (stream == FILLER).nonzero()[:, 0]
+    if tokens.what is None:
+        return torch.tensor(text_columns(layout, row), dtype=torch.long)
+    if isinstance(tokens.what, str):
+        return _string_columns(model, layout, row, tokens.what)
+    given = (tokens.what,) if isinstance(tokens.what, int) else tokens.what
+    columns = sorted(named_columns(layout, row, given))
+    for column in columns:
+        if (held := int(stream[column])) != TEXT:
+            filler = "a filler; address all of them by Filler()"
+            kind = filler if held == FILLER else "sound; address it by Sound(start, end)"
+            raise PromptError(f"column {column} of row {row} is no text: it holds {kind}.")
+    return torch.tensor(columns)
+
+
+def _sound_columns(sound: Sound, layout: TokenLayout, row: int) -> Int[Tensor, "tokens"]:
+    owned = [clip for clip, owner in enumerate(layout.clip_row) if owner == row]
+    if sound.clip >= len(owned):
+        raise PalscopeError(
+            f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
+        )
+    mine = layout.clip[row] == owned[sound.clip]
+    if sound.stream is not None:
+        names = [stream.name for stream in layout.streams]
+        if sound.stream not in names:
+            raise PalscopeError(f"no stream {sound.stream!r}; there are: {', '.join(names)}.")
+        mine &= layout.stream[row] == names.index(sound.stream)
+    starts, ends = layout.seconds[row].unbind(-1)
+    stretch = _stretch(sound, float(ends[mine].max()))
+    return (mine & overlaps(starts, ends, *stretch)).nonzero()[:, 0]
+
+
+def _stretch(sound: Sound, length: float) -> tuple[float, float]:
+    """First and last second of `sound` in a clip of so many seconds.
+
+    Raises `PalscopeError` when it lies outside; a clip's end may be given a little late.
+    """
+    end = length if sound.end is None else sound.end
+    if sound.start >= length - TOUCH_S or end > length + _LATE_S:
+        raise PalscopeError(
+            f"{sound.start:.2f} to {end:.2f} s lies outside of clip {sound.clip}, which is "
+            f"{length:.2f} s long."
+        )
+    return sound.start, end
+
+
+def _string_columns(
+    model: HookedAudioModel, layout: TokenLayout, row: int, wanted: str
+) -> Int[Tensor, "tokens"]:
+    """The text tokens that a string of the prompt covers; a token that it cuts counts whole."""
+    tokenizer: Any = model.tokenizer
+    places: list[int] = []
+    text = ""
+    for column in text_columns(layout, row):
+        piece = tokenizer.decode([int(layout.ids[row, column])])
+        text += piece
+        places += [column] * len(piece)
+    first = text.find(wanted)
+    if first < 0:
+        raise PromptError(f"{wanted!r} is not in the prompt's text: {text!r}.")
+    if text.find(wanted, first + 1) >= 0:
+        raise PromptError(
+            f"{wanted!r} is more than once in the prompt's text; give columns of input_ids, or "
+            "more of the text around it."
+        )
+    return torch.tensor(sorted(set(places[first : first + len(wanted)])))
+
+
 def _kv_heads(model: HookedAudioModel, address: Address) -> tuple[int, ...] | None:
     """Places on the key-value axis of whole groups of query heads."""
     if address.heads is None:
@@ -173,6 +349,158 @@ def _kv_heads(model: HookedAudioModel, address: Address) -> tuple[int, ...] | No
     return tuple(places)
 
 
+# -- before the decoder ---------------------------------------------------------------------------
+
+
+def _before_the_decoder(
+    model: HookedAudioModel, inputs: Mapping[str, Any], address: Address, layout: TokenLayout
+) -> Resolved:
+    places = _encoder_places(model, address)
+    parts: list[Part] = []
+    covered: list[dict[str, Any]] = []
+    sound = address.key_tokens
+    assert isinstance(sound, Sound)
+    if sound.stream is not None:
+        raise PalscopeError(f"{address.site} lies before the streams part; leave stream out.")
+    frames = [int(n) for n in inputs["feature_lengths"]]
+    for row in range(layout.stream.shape[0]):
+        owned = [clip for clip, owner in enumerate(layout.clip_row) if owner == row]
+        if sound.clip >= len(owned):
+            raise PalscopeError(
+                f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
+            )
+        clip = owned[sound.clip]
+        length = model.model.seconds_heard(frames[clip])
+        start, end = _stretch(sound, length)
+        told: set[tuple[int, TimeGrid]] = set()
+        for part, grid in places:
+            count = _tokens_of(model, grid, frames[clip])
+            tokens = grid.tokens_between(start, end, count)
+            stands = torch.tensor(list(tokens))
+            parts.append(replace(part, row=clip, columns=stands, clip=(row, sound.clip)))
+            if (part.encoder, grid) in told:
+                continue  # another layer of the same encoder
+            told.add((part.encoder, grid))
+            spans = grid.spans(tokens[-1] + 1, length)
+            covered.append(
+                {
+                    "row": row,
+                    "stream": "mel frames" if address.site == "mel" else "encoder tokens",
+                    "tokens": len(tokens),
+                    "first": tokens[0],
+                    "last": tokens[-1],
+                    "start_s": float(spans[tokens[0], 0]),
+                    "end_s": float(spans[-1, 1]),
+                }
+            )
+    return Resolved(address, tuple(parts), lambda: pd.DataFrame(covered))
+
+
+def _tokens_of(model: HookedAudioModel, grid: TimeGrid, frames: int) -> int:
+    """How many tokens of a grid come of a clip of `frames`."""
+    if grid == model.model.frame_grid:
+        return model.model.frame_tokens(frames)  # some classes leave a clip's very end without
+    return grid.tokens(model.model.seconds_encoded(frames))
+
+
+def encoder_grid(model: HookedAudioModel, part: Part) -> TimeGrid:
+    """The time grid of a part before the decoder, whose columns are tokens of the clip."""
+    if part.axis == "mel":
+        return TimeGrid(model.model.seconds_per_frame)
+    encoder = model.model.encoder.parts[part.encoder]
+    return encoder.grid if part.layer is None else encoder.blocks[part.layer].grid
+
+
+def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Part, TimeGrid]]:
+    """Hook points of the address in each of the encoders, still without row and columns."""
+    encoder = model.model.encoder
+    none = torch.empty(0, dtype=torch.long)
+    if address.site == "encoder_output":
+        axis: Axis = "passing" if encoder.a_call_a_clip else "clip_tokens"
+        parts = [
+            Part(f"audio_{name}.hook_in", axis, 0, none, encoder=number)
+            for number, name in enumerate(model.model.encoder_entries)
+        ]
+    elif address.site == "mel":
+        for each in encoder.parts:
+            if each.mel_hook is None:
+                raise PalscopeError(
+                    f"the encoder {each.kind} hears a short clip several times over, or is "
+                    "not hooked where its features enter, so they cannot be addressed: edit the "
+                    "sound itself (edit_waveform)."
+                )
+        parts = [
+            Part(f"audio_{prefix}{each.mel_hook}", "mel", 0, none, encoder=number)
+            for number, (prefix, each) in enumerate(
+                zip(encoder.prefixes, encoder.parts, strict=True)
+            )
+        ]
+    else:
+        parts = _encoder_blocks(model, address)
+    return [(part, encoder_grid(model, part)) for part in parts]
+
+
+def _encoder_blocks(model: HookedAudioModel, address: Address) -> list[Part]:
+    """The layers of every encoder; a number names that layer of each encoder that has it."""
+    encoder = model.model.encoder
+    deepest = max(len(each.blocks) for each in encoder.parts)
+    if not deepest:
+        raise PalscopeError(f"the encoder {encoder.kind} names no layers of its own.")
+    wanted = _checked("encoder layer", address.layers, deepest)
+    none = torch.empty(0, dtype=torch.long)
+    parts: list[Part] = []
+    for number, (prefix, each) in enumerate(zip(encoder.prefixes, encoder.parts, strict=True)):
+        for layer, block in enumerate(each.blocks):
+            hook = f"audio_{prefix}{block.name}.hook_out"
+            # The layers above the last that the connector reads do not run.
+            if layer in wanted and (address.layers or model.can_fire(hook)):
+                parts.append(
+                    Part(hook, "passing", 0, none, layer=layer, encoder=number, order=block.order)
+                )
+    return parts
+
+
+def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:
+    route = model.current_route
+    sound = address.key_tokens
+    assert isinstance(sound, Sound)
+    parts: list[Part] = []
+    used: set[tuple[int, int]] = set()
+    for row in range(layout.stream.shape[0]):
+        columns = _sound_columns(sound, layout, row)
+        for index, stream in enumerate(layout.streams):
+            mine = columns[layout.stream[row][columns] == index]
+            hooks = [
+                f"audio_projector_{stream.name}_{layer}.hook_in"
+                for layer, cell in enumerate(route.cells(stream.name))
+                if cell.symbol == "P"
+            ]
+            if any(cell.symbol in "kaF" for cell in route.cells(stream.name)):
+                hooks.append(f"audio_input_{stream.name}.hook_in")
+            if not len(mine) or not hooks:
+                continue
+            tokens = layout.token[row][mine]
+            clip = int(layout.clip[row][mine[0]])
+            parts += [
+                Part(hook, "clip_tokens", clip, tokens, clip=(row, sound.clip)) for hook in hooks
+            ]
+            used |= {(row, int(column)) for column in mine}
+    if not parts:
+        raise PalscopeError(f"connector_output: this route reads no such stream:\n{route}")
+    return Resolved(address, tuple(parts), lambda: _covered(layout, used))
+
+
+# -- shared ---------------------------------------------------------------------------------------
+
+
+def _checked(kind: str, given: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+    if given is None:
+        return tuple(range(count))
+    if given[-1] >= count:
+        raise PalscopeError(f"{kind} {given[-1]} does not exist; the last is {count - 1}.")
+    return given
+
+
 def _among(chosen: Int[Tensor, "tokens"], columns: Int[Tensor, "places"]) -> Tensor:
     return chosen[torch.isin(chosen, columns)]
 
@@ -180,3 +508,33 @@ def _among(chosen: Int[Tensor, "tokens"], columns: Int[Tensor, "places"]) -> Ten
 def _levels(model: HookedAudioModel, layer: int) -> str:
     route = model.current_route
     return ", ".join(f"{s.name} {route.cell(s.name, layer).level.value}" for s in route.streams)
+
+
+def _used(parts: Sequence[Part]) -> set[tuple[int, int]]:
+    return {(part.row, int(column)) for part in parts for column in part.columns}
+
+
+def _covered(layout: TokenLayout, used: set[tuple[int, int]]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    names = {kind: name for name, kind in layout.pathways.items()}
+    for row in sorted({row for row, _ in used}):
+        columns = torch.tensor(sorted(column for r, column in used if r == row))
+        stream = layout.stream[row][columns]
+        for index, name in names.items():
+            mine = columns[stream == index]
+            if not len(mine):
+                continue
+            numbers = mine if index < 0 else layout.token[row][mine]
+            seconds = layout.seconds[row][mine]
+            rows.append(
+                {
+                    "row": row,
+                    "stream": name,
+                    "tokens": len(mine),
+                    "first": int(numbers[0]),
+                    "last": int(numbers[-1]),
+                    "start_s": float(seconds[0, 0]),
+                    "end_s": float(seconds[-1, 1]),
+                }
+            )
+    return pd.DataFrame(rows)

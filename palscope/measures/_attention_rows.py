@@ -83,7 +83,7 @@ def read_rows(
         key = id(columns), row  # one object for all layers in which the same tokens meet
         if key not in known:
             found, queries = running_places(columns, row, asked[row])
-            where = queued(torch.tensor(found), columns.running.device)
+            where = queued(torch.tensor(found, dtype=torch.long), columns.running.device)
             known[key] = where, queries
         return known[key]
 

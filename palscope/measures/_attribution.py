@@ -30,8 +30,7 @@ from palscope.interventions._address import SITES
 from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._capture import Captured
 from palscope.interventions._cells import copies_of
-from palscope.interventions._encoder_parts import encoder_grid
-from palscope.interventions._parts import Part, Resolved
+from palscope.interventions._resolve import Part, Resolved, encoder_grid
 from palscope.measures._columns import NO_SOUND
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction, source_and_target

@@ -105,7 +105,7 @@ class _Spans:
 
 def _patterns(
     model: HookedAudioModel, inputs: Mapping[str, Any], layers: int
-) -> list[Float[Tensor, "windows heads latents places"]]:
+) -> list[Float[Tensor, "windows heads latents _places"]]:
     """Each cross-attention's pattern; a window is one of one clip."""
     if not layers:
         raise PalscopeError(

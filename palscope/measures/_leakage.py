@@ -24,8 +24,7 @@ from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, edit_waveform, resolve
 from palscope.interventions._address import SiteName
 from palscope.interventions._capture import capture_parts
-from palscope.interventions._encoder_parts import encoder_grid
-from palscope.interventions._parts import Part
+from palscope.interventions._resolve import Part, encoder_grid
 
 How = Literal["noise", "silence"]
 

@@ -177,7 +177,7 @@ def _pair(
 
 def _padded(
     samples: _Samples, lengths: Sequence[int], side: str, path: Path, changes: list[str]
-) -> _Samples:
+) -> Float[np.ndarray, " longest"]:
     short = max(lengths) - len(samples)
     if short == 0:
         return samples

@@ -21,10 +21,10 @@ from palscope.plots._looks import Look
 Mark = Drawn | Heat | Spectrogram
 Scale = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
+_WRAP = 84
+"""Letters of a line of the caption."""
 _PER_INCH = 14
-"""Letters of a label that stand in an inch."""
-_SMALL_PER_INCH, _LONGEST = 17, 110
-"""Letters of the caption that stand in an inch, and in a line at most."""
+"""Letters that stand in an inch."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ class Figure:
             said += f" ({_counted(counts)} at a point)"
         blank = any(np.isnan(heat.values).any() for p in self.panels for heat in p.heats)
         texts = [said, self.note, BLANK if blank else ""]
-        width = min(_LONGEST, round(_SMALL_PER_INCH * (sum(self.widths()) + 0.9)))
-        return [line for text in texts for line in _wrapped(text, width)]
+        return [line for text in texts for line in textwrap.wrap(text, _WRAP)]
 
     def y_label(self, panel: Panel) -> str:
         """The label of a panel's y axis, in lines that are no longer than the panel is tall."""
@@ -327,13 +326,9 @@ def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: f
     return (low - room if least is None else low), (high + room if most is None else high)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False)
-
-
 def _in_lines(text: str, inches: float) -> str:
     width = round(_PER_INCH * inches)
-    return "\n".join(part for line in text.split("\n") for part in _wrapped(line, width))
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width))
 
 
 def _counted(counts: set[int]) -> str:

@@ -30,8 +30,7 @@ def draw(figure: Figure) -> Paper:
     widths, heights = figure.widths(), figure.heights()
     bars = 0.9 * bool(figure.colours())
     named, lines = figure.legend(), figure.lines()
-    longest = max(map(len, named), default=0)
-    per_row = max(1, int((sum(widths) + _FURTHER) / (0.55 + 0.067 * longest)))
+    per_row = max(1, round((sum(widths) + _FURTHER) / 1.9))
     size = (
         sum(widths) + _FURTHER + 0.3 * (columns - 1) + bars,
         sum(heights)

@@ -77,7 +77,7 @@ def pattern_of(domain: str, task: str, mix: Mapping[str, float]) -> str | None:
     return next((each for each in mix if fnmatchcase(f"{domain}/{task}", each)), None)
 
 
-def pools(table: pd.DataFrame, mix: Mapping[str, float]) -> dict[str, Int[np.ndarray, "rows"]]:
+def pools(table: pd.DataFrame, mix: Mapping[str, float]) -> dict[str, Int[np.ndarray, " _rows"]]:
     """The places of the rows of each pattern.
 
     Raises:
@@ -102,7 +102,7 @@ def pools(table: pd.DataFrame, mix: Mapping[str, float]) -> dict[str, Int[np.nda
 
 
 def drawn(
-    kinds: list[Int[np.ndarray, "rows"]], shares: list[float], size: int, seed: int
+    kinds: list[Int[np.ndarray, " _rows"]], shares: list[float], size: int, seed: int
 ) -> Int[np.ndarray, "size"]:
     """Which row each of `size` examples is."""
     rng = np.random.default_rng(seed)

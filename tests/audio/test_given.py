@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 from palscope.audio import Waveform, load_audio
 from palscope.audio._given import is_one_clip
 from palscope.errors import AudioError
+from tests.shapes import unchecked
 
 RATE = 16_000
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 400).astype(np.float32)
@@ -37,6 +38,8 @@ class Decoder:
         return SimpleNamespace(data=data, sample_rate=RATE)
 
 
+with unchecked():  # a waveform should be of an array
+    LISTED = Waveform(SAMPLES.tolist(), RATE, "a clip")
 BARE = {
     "array": SAMPLES,
     "float64": SAMPLES.astype(np.float64),
@@ -58,7 +61,7 @@ RATED = {
     "bytearray": bytearray(wav()),
     "file": io.BytesIO(wav()),
     "waveform": Waveform(SAMPLES, RATE, "a clip"),
-    "waveform of a list": Waveform(SAMPLES.tolist(), RATE, "a clip"),
+    "waveform of a list": LISTED,
 }
 
 

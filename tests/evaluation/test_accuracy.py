@@ -27,7 +27,7 @@ class Certain:
 
 
 def item(key: str, domain: str, answer: str, choices: tuple[str, ...], heard: Any) -> Item:
-    return Item(key, domain, "?", answer, choices, (answer,), lambda: [np.array(heard)])
+    return Item(key, domain, "?", answer, choices, (answer,), lambda: [np.array(heard, float)])
 
 
 def answers_of(items: list[Item], answerer: Any = None, batch_size: int = 2) -> Any:

@@ -22,7 +22,7 @@ def layout(device: str) -> TokenLayout:
     ids = torch.tensor([[0, 0, 0, 0, WORD, *[SOUND] * 6, WORD], [WORD, *[SOUND] * 3] + [WORD] * 8])
     return TokenLayout.build(
         ids.to(device),
-        (ids > 0).long().to(device),
+        (ids > 0).to(device),
         audio_token_id=SOUND,
         streams=(FRAMES, SUMMARY),
         frames=(4, 2),
