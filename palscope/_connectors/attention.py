@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from palscope._listened import is_listened_to
+from palscope._hooked import is_hooked
 
 
 def attend(
@@ -26,7 +26,7 @@ def attend(
     """
     some = seen.any(-1, keepdim=True)
     seen = seen | ~some  # kernels differ in what they make of a softmax over nothing
-    if is_listened_to(tap):
+    if is_hooked(tap):
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         scores = scores.float().masked_fill(~seen, -torch.inf)
         pattern = torch.where(some, scores.softmax(-1), 0.0).to(query.dtype)

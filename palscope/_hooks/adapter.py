@@ -14,8 +14,8 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_c
 
 import palscope._hooks.gemma3n  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope._hooks.attention import with_audio
+from palscope._hooks.bypass import bypass_unhooked
 from palscope._hooks.fused import keep_adapters
-from palscope._hooks.quiet import quieten
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.families import family_of
 from palscope.encoders import Component
@@ -50,7 +50,7 @@ def make_adapter(model: AudioLanguageModel, name: str) -> Any:
         adapter.component_mapping[f"audio_{name}"] = _component(model, part)
     for component in adapter.component_mapping.values():
         keep_adapters(component)
-        quieten(component)
+        bypass_unhooked(component)
     return adapter
 
 

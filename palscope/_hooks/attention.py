@@ -33,7 +33,7 @@ class AudioAttention(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Attention of one layer, on the fused path unless someone listens inside."""
-        if self.someone_listens_inside():
+        if self.is_hooked_inside():
             return super().forward(*args, **kwargs)
         component = cast(Any, self)
         if "hidden_states" in kwargs:
@@ -47,7 +47,7 @@ class AudioAttention(nn.Module):
         # TransformerLens looks for the old name alone, and passes over a cache called otherwise.
         return cast(Any, super())._update_kv_cache(k, v, **naming_cache(kwargs, OLD))
 
-    def someone_listens_inside(self) -> bool:
+    def is_hooked_inside(self) -> bool:
         """Whether a hook or a flag asks for what only the slow path computes."""
         if self.only_fused:
             return False

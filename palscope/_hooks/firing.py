@@ -16,7 +16,7 @@ import torch
 from transformer_lens.hook_points import HookPoint, LensHandle
 
 from palscope._hooks.attention import AUDIO_HOOKS
-from palscope._hooks.listening import MustFire, hooks_at, noting, require_fired
+from palscope._hooks.hooked import MustFire, hooks_at, noting, require_fired
 from palscope._hooks.places import AUDIO_PARTS, Place, PlacesBridge, of_audio
 from palscope.errors import HookError
 

@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AltUpBlockBridge
 from transformer_lens.model_bridge.supported_architectures.gemma3n import Gemma3nArchitectureAdapter
 
-from palscope._listened import is_listened_to
+from palscope._hooked import is_hooked
 from palscope._models.gemma3n_decoder import packed, unpacked
 
 
@@ -23,7 +23,7 @@ class StreamsBlock(AltUpBlockBridge):
     """A layer whose residual hook points hold all streams, `[batch, tokens, streams * d_model]`."""
 
     def _patch_active_stream(self, stack: Tensor, hook: HookPoint) -> Tensor:
-        if not is_listened_to(hook):
+        if not is_hooked(hook):
             return stack
         return unpacked(hook(packed(stack)), stack.shape[0])
 

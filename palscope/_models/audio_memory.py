@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from palscope._listened import is_heard_within, is_listened_to
+from palscope._hooked import is_hooked, is_hooked_within
 from palscope._models.angles import Angles
 from palscope._models.clips import AudioClips
 from palscope._models.devices import device_of
@@ -70,7 +70,7 @@ class AudioMemory:
         names = self.route.streams_at(index, Level.KEYS)
         taps = cast(AudioTaps, self.model.audio_taps[index])
         carried = carries_keys(self.route, index)
-        if carried or is_listened_to(taps.state):
+        if carried or is_hooked(taps.state):
             state = self._memory_state(index, names, columns, hidden, whole)
             keys, values = self._keys_values(index, taps.state(state))
         else:
@@ -107,7 +107,9 @@ class AudioMemory:
         projector = self.model.connector.layer_projector(name, index)
         # What was kept has no gradient, so a pass that wants one makes its own; and so does one in
         # which somebody listens on the way.
-        keeps = self.clips.reused and not torch.is_grad_enabled() and not is_heard_within(projector)
+        keeps = (
+            self.clips.reused and not torch.is_grad_enabled() and not is_hooked_within(projector)
+        )
         stamp: Stamp = ()
         if keeps:
             layer = self.model.decoder.layers[index]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palscope._finite import squares_finite
 from palscope._hooks import HookedAudioModel
-from palscope._hooks.listening import listening
+from palscope._hooks.hooked import hooked
 from palscope._routing import Route, TokenLayout
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions._address import Address
@@ -207,7 +207,7 @@ def in_force(
             stack.enter_context(model.model.expecting(made_for))
         if cuts:
             stack.enter_context(model.model.cutting(cut))
-        stack.enter_context(listening(model, {name: editor(e) for name, e in edits.items()}))
+        stack.enter_context(hooked(model, {name: editor(e) for name, e in edits.items()}))
         yield cut
     each_edit = [edit for found in edits.values() for edit in found]
     missed = [e.part for e in each_edit if id(e) not in done or not bool(done[id(e)].all())]

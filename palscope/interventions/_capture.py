@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
-from palscope._hooks.listening import listening
+from palscope._hooks.hooked import hooked
 from palscope._queued import queued
 from palscope._routing import TokenLayout
 from palscope.errors import PalscopeError
@@ -166,7 +166,7 @@ def capture_parts(
         return listen
 
     hooks = {name: listener(numbers) for name, numbers in by_hook.items()}
-    with torch.no_grad(), listening(model, hooks):
+    with torch.no_grad(), hooked(model, hooks):
         model(dict(inputs), logits_to_keep=1)
     for part, found in zip(parts, pieces, strict=True):
         tokens = -1 if part.queries is not None else 0

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from palscope._hooked import has_hooks_of_others, is_hooked
 from palscope._hooks import HookedAudioModel
-from palscope._listened import has_hooks_of_others, is_listened_to
 from palscope._models.resumed import PlainRun, resume, run_plainly
 from palscope._routing import TokenLayout
 from palscope._routing.layout import TEXT
@@ -172,5 +172,5 @@ def _first_rows(starts: Sequence[Start]) -> dict[int, int]:
 
 def _is_hooked(module: nn.Module) -> bool:
     if isinstance(module, HookPoint):
-        return is_listened_to(module)
+        return is_hooked(module)
     return has_hooks_of_others(module)

@@ -115,7 +115,7 @@ def read_rows(
 
     layers = range(model.current_route.n_layers)
     blocks: Any = model.blocks
-    slow = [layer for layer in layers if blocks[layer].attn.someone_listens_inside()]
+    slow = [layer for layer in layers if blocks[layer].attn.is_hooked_inside()]
     hooks = [(f"blocks.{layer}.attn.hook_pattern", reader(layer)) for layer in slow]
     with torch.no_grad(), ExitStack() as stack:
         if len(slow) < len(layers):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from palscope._connectors import Reads, Resampler
 from palscope._hooks import HookedAudioModel
-from palscope._hooks.listening import listening
+from palscope._hooks.hooked import hooked
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.families import raw
 from palscope.audio._timegrid import TimeGrid
@@ -122,7 +122,7 @@ def _patterns(
 
     with (
         torch.no_grad(),
-        listening(model, {f"audio_attn_{i}.hook_pattern": keep(i) for i in range(layers)}),
+        hooked(model, {f"audio_attn_{i}.hook_pattern": keep(i) for i in range(layers)}),
     ):
         model.model.encode_audio(inputs["input_features"], inputs["feature_lengths"])
     return [found[number] for number in range(layers)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from palscope._hooks.listening import listening
+from palscope._hooks.hooked import hooked
 from palscope._models import PalscopeProcessor
 from palscope._routing import Route
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, intervene
@@ -88,7 +88,7 @@ def test_hooks_fire_while_sound_arrives(hearing: Any) -> None:
         tokens.append(tensor.shape[1])
 
     names = ("blocks.2.attn.hook_audio_k", "audio_blocks.1.hook_out", "blocks.1.hook_resid_post")
-    with hearing.listen() as stream, listening(hearing, {name: note for name in names}):
+    with hearing.listen() as stream, hooked(hearing, {name: note for name in names}):
         stream.hear(SAMPLES[:16_000])
     # A window: 50 tokens of the encoder, of which 45 are whole summaries: 9 frames, 3 summaries.
     assert tokens == [50, 3, 9]

@@ -138,7 +138,7 @@ def test_flags_that_need_the_slow_path_are_met(make: Any, flag: str) -> None:
     free = pathway_mass(model, inputs)
     getattr(model, f"set_{flag}")(True)
     try:
-        assert all(block.attn.someone_listens_inside() for block in model.blocks)
+        assert all(block.attn.is_hooked_inside() for block in model.blocks)
         pd.testing.assert_frame_equal(pathway_mass(model, inputs), free, atol=1e-5, rtol=0)
     finally:
         getattr(model, f"set_{flag}")(False)

@@ -1,4 +1,4 @@
-"""Whether someone listens to a module: what only a listener needs is not computed for nobody."""
+"""Whether a module is hooked: what only a hook needs is not computed for nobody."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Where a module keeps its hooks, by kind."""
 
 
-def is_listened_to(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
     """Whether anything but the class's own forward runs when `module` is called."""
     parts = vars(module)
     # nnsight sets no hook: it puts its own forward there.
@@ -28,6 +28,6 @@ def has_hooks_of_others(module: nn.Module) -> bool:
     return any(not str(getattr(hook, "__module__", "")).startswith(own) for hook in hooks)
 
 
-def is_heard_within(module: nn.Module) -> bool:
-    """Whether somebody listens to a module or to one within."""
+def is_hooked_within(module: nn.Module) -> bool:
+    """Whether a module, or one within it, is hooked."""
     return any(has_hooks_of_others(part) or "forward" in vars(part) for part in module.modules())

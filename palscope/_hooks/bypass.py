@@ -1,4 +1,4 @@
-"""Components that nobody listens to are passed by: they call the module behind them, and no more.
+"""Components that nobody hooked are bypassed: they call the module behind them, and no more.
 
 A TransformerLens component works for its hook points on every call, whether or not a hook is set:
 a norm, for one, is computed twice, for `hook_scale` and `hook_normalized`. What it returns is what
@@ -16,27 +16,27 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-from palscope._listened import HOOKS, is_listened_to
+from palscope._hooked import HOOKS, is_hooked
 
 
-class Quiet(nn.Module):
+class BypassedComponent(nn.Module):
     """Mixed into a TransformerLens component that wraps one module."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The component, or the module behind it where nobody listens."""
-        if not self._unheard():
+        """The component, or the module behind it where nobody hooked it."""
+        if not self._unhooked():
             return super().__call__(*args, **kwargs)
-        if is_listened_to(self):
+        if is_hooked(self):
             return nn.Module.__call__(self, *args, **kwargs)
         return cast(Any, self._modules["_original_component"])(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As `__call__`, less the hooks on the component as a module."""
-        if self._unheard():
+        if self._unhooked():
             return cast(Any, self._modules["_original_component"])(*args, **kwargs)
         return super().forward(*args, **kwargs)
 
-    def _unheard(self) -> bool:
+    def _unhooked(self) -> bool:
         # A component around this one may have fired its hook_in for it, and says so by a flag.
         if self.__dict__.get("_suppress_next_hook_in"):
             return False
@@ -52,7 +52,7 @@ class Quiet(nn.Module):
         return tuple(parts[kind] for parts in self._parts for kind in HOOKS)
 
 
-class QuietBlock(nn.Module):
+class BypassedBlock(nn.Module):
     """Mixed into the component of a whole layer."""
 
     def _filter_kwargs_for_forward(
@@ -62,15 +62,15 @@ class QuietBlock(nn.Module):
         return kwargs
 
 
-def quieten(component: Any) -> None:
-    """Turn a component, and all below it, into their quiet kinds, in place.
+def bypass_unhooked(component: Any) -> None:
+    """Turn a component, and all below it, into their bypassed kinds, in place.
 
     Attention is left as it is: it decides for itself (`palscope._hooks.attention`).
     """
     kind: Any = type(component)
     if isinstance(component, BlockBridge):
-        component.__class__ = type(f"Quiet{kind.__name__}", (QuietBlock, kind), {})
+        component.__class__ = type(f"Bypassed{kind.__name__}", (BypassedBlock, kind), {})
     elif not isinstance(component, AttentionBridge) and not component.is_list_item:
-        component.__class__ = type(f"Quiet{kind.__name__}", (Quiet, kind), {})
+        component.__class__ = type(f"Bypassed{kind.__name__}", (BypassedComponent, kind), {})
     for part in cast("dict[str, GeneralizedComponent]", component.submodules).values():
-        quieten(part)
+        bypass_unhooked(part)
