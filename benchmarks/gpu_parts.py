@@ -19,7 +19,7 @@ from benchmarks.gpu_subjects import QUESTION, Sizes, Subject, qwen2_audio
 from benchmarks.hooks import residual
 from benchmarks.integrations import SHAPES, Case
 from benchmarks.long_audio import fit, streamed
-from palscope._models.watching import Attending
+from palscope._models.recording import LayerAttention
 from palscope.interventions import Patch, Resample, capture
 from palscope.interventions._cells import run_cells, run_cells_plainly
 from palscope.measures import attention_mass, pathway_mass
@@ -51,10 +51,10 @@ def kernels_of(case: Case) -> dict[str, Any]:
     """Attention's kernels in one prefill and one training step, and which layers get a mask."""
     masks: list[Any] = []
 
-    def look(attending: Attending) -> None:
-        masks.append(attending.mask)
+    def look(attention: LayerAttention) -> None:
+        masks.append(attention.mask)
 
-    with case.model.watching(look):
+    with case.model.recording_attention(look):
         case.prefill()
     dense = [each for each in masks if isinstance(each, Tensor)]
     return {

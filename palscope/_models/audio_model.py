@@ -177,7 +177,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             checkpointing=self._checkpoints(),
             inputs=[] if output_hidden_states else None,
             cuts=self.current_cuts,
-            watches=self.turns.values("watched attention"),
+            recordings=self.turns.values("recorded attention"),
         )
         with self.running(run):
             hidden, columns = run(input_ids)

@@ -29,7 +29,7 @@ from palscope._models.feeding import feeding
 from palscope._models.gathering import counted_behind, gathered, scattered, spread
 from palscope._models.masks import EdgeCut, LayerMasks
 from palscope._models.parts import Parts
-from palscope._models.watching import Watch, watched
+from palscope._models.recording import Recording, recorded
 from palscope._routing import LayerColumns, Level, Route, Source, TokenLayout
 from palscope._routing.on_host import on_both
 from palscope.errors import RouteError
@@ -49,7 +49,7 @@ class DecoderRun:
             after a cached prefix.
         clips: the clips of the new columns; None when there is no audio, or a cache holds it.
         cuts: attention edges that are taken away (attention knockout).
-        watches: who is shown each layer's queries and keys.
+        recordings: who is shown each layer's queries and keys.
         inputs: takes each layer's sequence and, where a stream is carried, all columns' states.
         shared_keys: keys and values that layers take from layers below, by kind (Gemma 3n).
 
@@ -67,7 +67,7 @@ class DecoderRun:
     piece: TokenLayout | None = None
     checkpointing: bool = False
     cuts: tuple[EdgeCut, ...] = ()
-    watches: tuple[Watch, ...] = ()
+    recordings: tuple[Recording, ...] = ()
     inputs: list[tuple[Tensor, Tensor | None]] | None = None
     shared_keys: Any = field(default_factory=lambda: _KEYS_SHARED(), init=False)
     _columns: dict[Any, LayerColumns] = field(default_factory=dict[Any, LayerColumns], init=False)
@@ -276,7 +276,7 @@ class DecoderRun:
         columns = self.columns_of(index)
         with (
             feeding(layer.mlp, columns),
-            watched(layer.self_attn, index, columns, running, self.watches),
+            recorded(layer.self_attn, index, columns, running, self.recordings),
         ):
             return self.family.run_layer(
                 layer,

@@ -13,8 +13,8 @@ from torch import nn
 
 from palscope._models.decoder import check_keys_are_there
 from palscope._models.masks import EdgeCut
+from palscope._models.recording import AttentionRecorder, Recording
 from palscope._models.turns import Turns
-from palscope._models.watching import Listener, Watch
 from palscope._routing import Route, TokenLayout
 from palscope._whole import whole_numbers
 from palscope.errors import HookError, RouteError
@@ -91,31 +91,31 @@ class Rerouting(nn.Module):
     @property
     def is_watched(self) -> bool:
         """Whether someone is being shown what attention is computed from."""
-        return bool(self.turns.values("watched attention"))
+        return bool(self.turns.values("recorded attention"))
 
     @contextmanager
-    def watching(
-        self, listener: Listener, layers: Collection[int] | None = None
+    def recording_attention(
+        self, recorder: AttentionRecorder, layers: Collection[int] | None = None
     ) -> Generator[None, None, None]:
-        """Within the block, `listener` is shown what each layer's attention was computed from.
+        """Within the block, `recorder` is shown what each layer's attention was computed from.
 
         Attention runs as it does unwatched, fused where it is fused, so no result changes.
 
         Args:
-            layers: those to watch; all by default.
+            layers: those to record; all by default.
 
         Raises:
             HookError: nothing was called within the block, or attention of a layer is computed by
                 TransformerLens, because a hook listens inside it.
         """
         wanted = range(len(self.audio_taps)) if layers is None else whole_numbers(layers, "layers")
-        watch = Watch(listener, wanted)
-        with self.turns.block("watched attention", watch):
+        recording = Recording(recorder, wanted)
+        with self.turns.block("recorded attention", recording):
             yield
-        if not watch.heard:
+        if not recording.fired:
             raise HookError(
-                "the listener heard no layer: was the model called within the block, and is there "
-                f"a layer among {list(watch.layers)}?"
+                "the recorder saw no layer: was the model called within the block, and is there "
+                f"a layer among {list(recording.layers)}?"
             )
 
     def _check_expected(self, layout: TokenLayout) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.watching import Attending
+from palscope._models.recording import LayerAttention
 from palscope._queued import queued
 from palscope._routing import LayerColumns, TokenLayout
 from palscope.errors import PalscopeError
@@ -97,9 +97,9 @@ def read_rows(
                 part = slice(first, first + size)
                 take(Rows(layer, row, queries[part], columns, weights(row, where[part])))
 
-    def see(attending: Attending) -> None:
-        heads = attending.query.shape[1]
-        hand_on(attending.layer, attending.columns, heads, attending.weights)
+    def see(attention: LayerAttention) -> None:
+        heads = attention.query.shape[1]
+        hand_on(attention.layer, attention.columns, heads, attention.weights)
 
     def reader(layer: int) -> Any:
         def hook(pattern: Float[Tensor, "batch heads queries keys"], hook: Any) -> None:
@@ -120,7 +120,7 @@ def read_rows(
     with torch.no_grad(), ExitStack() as stack:
         if len(slow) < len(layers):
             fused = [layer for layer in layers if layer not in slow]
-            stack.enter_context(model.model.watching(see, fused))
+            stack.enter_context(model.model.recording_attention(see, fused))
         model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=1)
 
 

@@ -262,7 +262,7 @@ def test_cells_run_whole_where_someone_else_listens(
         assert not engine.Engine.serves(pal, pal.layout(inputs))
         listened = run_cells(pal, inputs, cell)
     assert seen and torch.equal(listened, plain)
-    with pal.model.watching(lambda each: seen.append(each.layer)):
+    with pal.model.recording_attention(lambda each: seen.append(each.layer)):
         assert not engine.Engine.serves(pal, pal.layout(inputs))
         assert torch.equal(run_cells(pal, inputs, cell), plain)
     cut = Knockout(Address("pattern", Sound(0.2, 0.5), layers=(0, 1)))

@@ -153,7 +153,7 @@ def test_a_hook_that_comes_while_the_model_runs_is_no_silent_gap(pal: Any) -> No
     try:
         with (
             pal.hooks(fwd_hooks=[("blocks.0.hook_resid_post", listen_above)]),
-            pytest.raises(HookError, match="layer 2 is watched, but"),
+            pytest.raises(HookError, match="layer 2 is recorded, but"),
         ):
             pathway_mass(pal, inputs)
     finally:

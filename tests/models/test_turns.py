@@ -55,7 +55,7 @@ BLOCKS: dict[str, Any] = {
     "a route": lambda made: made.routed(ROUTES[1]),
     "audio queries": lambda made: made.routed(ATTENDING),
     "cut edges": lambda made: made.cutting(cut_all),
-    "a watch": lambda made: made.watching(lambda seen: None),
+    "a recording": lambda made: made.recording_attention(lambda seen: None),
     "none": lambda made: ExitStack(),
 }
 
@@ -65,7 +65,7 @@ def test_another_thread_computes_as_if_alone(made: Any, batch: Any, name: str) -
     plain, route = logits(made, batch), made.route
     with BLOCKS[name](made):
         changed = logits(made, batch)
-    assert torch.equal(plain, changed) is (name in ("a watch", "none"))
+    assert torch.equal(plain, changed) is (name in ("a recording", "none"))
     together = threading.Barrier(2)
 
     def within() -> list[bool]:

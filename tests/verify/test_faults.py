@@ -12,7 +12,7 @@ from torch import nn
 
 from palscope._hooks import HookedAudioModel, listening
 from palscope._models.cache import AudioCache
-from palscope._models.watching import Attending
+from palscope._models.recording import LayerAttention
 from palscope._published import PublishedAudioModel, PublishedProcessor
 from palscope._verify import Result, checks
 from palscope._verify.plain import Recorded, record, weights_of
@@ -186,12 +186,14 @@ def test_an_edit_of_nothing_that_changes_bits(check: Check, qwen2: HookedAudioMo
 
 
 def test_masses_of_another_softmax(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = Attending.weights
+    weights = LayerAttention.weights
     monkeypatch.setattr(
-        Attending, "weights", lambda self, *a: weights(dataclasses.replace(self, scaling=0.3), *a)
+        LayerAttention,
+        "weights",
+        lambda self, *a: weights(dataclasses.replace(self, scaling=0.3), *a),
     )
     assert "of its own attention" in fails(check, "masses")
-    monkeypatch.setattr(Attending, "weights", lambda self, *a: 1.0001 * weights(self, *a))
+    monkeypatch.setattr(LayerAttention, "weights", lambda self, *a: 1.0001 * weights(self, *a))
     assert "expected" in fails(check, "masses")
 
 

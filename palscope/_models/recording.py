@@ -1,7 +1,7 @@
-"""Watching attention: each layer's queries and keys as its kernel got them.
+"""Recording attention: each layer's queries and keys as its kernel got them.
 
 A fused kernel gives no attention pattern. What it is given is enough to compute the few rows of the
-pattern that one asks for, so the kernel runs as ever and is watched. For the length of one layer's
+pattern that one asks for, so the kernel runs as ever and is recorded. For the length of one layer's
 call, that layer's config names another attention function: one that calls the model's own, and then
 hands on what that was given.
 """
@@ -24,11 +24,11 @@ from palscope._models.families import raw
 from palscope._routing import LayerColumns
 from palscope.errors import HookError
 
-_WATCHED = "palscope_watched"
+_RECORDED = "palscope_recorded"
 
 
 @dataclass(frozen=True)
-class Attending:
+class LayerAttention:
     """What one layer's attention was computed from in one call.
 
     The tensors are the kernel's own, positions turned in: they must not be changed.
@@ -95,33 +95,33 @@ class Attending:
         return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, float("-inf"))
 
 
-Listener = Callable[[Attending], None]
+AttentionRecorder = Callable[[LayerAttention], None]
 
 
 @dataclass
-class Watch:
-    """A listener, the layers that it watches, and whether it has heard any."""
+class Recording:
+    """A recorder, the layers that it records, and whether any of them ran."""
 
-    listener: Listener
+    recorder: AttentionRecorder
     layers: Collection[int]
-    heard: bool = field(default=False, init=False)
+    fired: bool = field(default=False, init=False)
 
 
 @contextmanager
-def watched(
+def recorded(
     attention: Any,
     layer: int,
     columns: LayerColumns,
     running: Int[Tensor, "batch queries"],
-    watches: Sequence[Watch],
+    recordings: Sequence[Recording],
 ) -> Generator[None, None, None]:
-    """Within the block, one call of a layer, those of `watches` that watch the layer see it.
+    """Within the block, one call of a layer, those of `recordings` that ask for the layer see it.
 
     Raises:
         HookError: the layer ran, but not through its own attention function.
     """
-    watching = [watch for watch in watches if layer in watch.layers]
-    if not watching:
+    shown = [recording for recording in recordings if layer in recording.layers]
+    if not shown:
         yield
         return
     module = raw(attention)
@@ -133,10 +133,10 @@ def watched(
         nonlocal told
         told = True
         by = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
-        seen = Attending(layer, columns, running, query, key, mask, by, softcap)
-        for watch in watching:
-            watch.heard = True
-            watch.listener(seen)
+        seen = LayerAttention(layer, columns, running, query, key, mask, by, softcap)
+        for recording in shown:
+            recording.fired = True
+            recording.recorder(seen)
 
     config = module.config
     module.config = _Redirected(config, tell)
@@ -146,14 +146,14 @@ def watched(
         module.config = config
     if not told:
         raise HookError(
-            f"layer {layer} is watched, but did not run through its attention function: a hook on "
+            f"layer {layer} is recorded, but did not run through its attention function: a hook on "
             "scores, pattern or rotated queries and keys makes TransformerLens compute attention "
             "itself. Listen to hook_pattern there, or remove that hook."
         )
 
 
 class _Redirected:
-    """A layer's config which, to the thread that made it, names the watched attention function."""
+    """A layer's config which, to the thread that made it, names the recorded attention function."""
 
     def __init__(self, config: Any, tell: Callable[..., None]) -> None:
         self.own = config
@@ -163,13 +163,13 @@ class _Redirected:
     @property
     def _attn_implementation(self) -> str:
         mine = threading.get_ident() == self._thread
-        return _WATCHED if mine else self.own._attn_implementation
+        return _RECORDED if mine else self.own._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
 
 
-def _watched_attention(
+def _recorded_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> Any:
     """The module's own attention function, whose input is handed on once it has run."""
@@ -184,4 +184,4 @@ def _watched_attention(
     return out
 
 
-AttentionInterface.register(_WATCHED, _watched_attention)
+AttentionInterface.register(_RECORDED, _recorded_attention)

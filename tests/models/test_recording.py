@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palscope._models.families import FAMILIES
-from palscope._models.watching import Attending
+from palscope._models.recording import LayerAttention
 from palscope._routing import Route
 from palscope.errors import HookError
 from tests import flex, tiny
@@ -30,10 +30,10 @@ def model(family: str = "llama", implementation: str | None = None) -> Any:
     return made
 
 
-def run(made: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[Attending]]:
+def run(made: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[LayerAttention]]:
     """Logits, and what each layer's attention was computed from."""
-    seen: list[Attending] = []
-    with torch.no_grad(), made.watching(seen.append):
+    seen: list[LayerAttention] = []
+    with torch.no_grad(), made.recording_attention(seen.append):
         logits = made(**batch).logits
     assert [each.layer for each in seen] == list(range(tiny.LAYERS))
     return logits, seen
@@ -54,7 +54,7 @@ def own_patterns(made: Any, batch: dict[str, torch.Tensor]) -> list[torch.Tensor
     return found
 
 
-def agree(seen: list[Attending], patterns: list[torch.Tensor]) -> None:
+def agree(seen: list[LayerAttention], patterns: list[torch.Tensor]) -> None:
     for each, pattern in zip(seen, patterns, strict=True):
         for row in range(len(pattern)):
             places = (each.running[row] >= 0).nonzero()[:, 0]
@@ -135,10 +135,10 @@ def test_half_precision() -> None:
 
 def test_decoding_steps_are_seen_too() -> None:
     made, batch = model(), tiny.batch([[52]])
-    seen: list[Attending] = []
+    seen: list[LayerAttention] = []
     with torch.no_grad():
         cache = made(**batch, use_cache=True).past_key_values
-        with made.watching(seen.append, layers=[3]):
+        with made.recording_attention(seen.append, layers=[3]):
             made(input_ids=torch.tensor([[7]]), past_key_values=cache)
     assert [each.layer for each in seen] == [3]
     assert seen[0].running.tolist() == [[batch["input_ids"].shape[1]]]
@@ -153,9 +153,9 @@ def unchanged(made: Any) -> bool:
 
 def test_a_listener_that_hears_nothing_is_an_error() -> None:
     made = model()
-    with pytest.raises(HookError, match="heard no layer"), made.watching(print):
+    with pytest.raises(HookError, match="saw no layer"), made.recording_attention(print):
         pass
-    with pytest.raises(HookError, match=r"among \[\]"), made.watching(print, layers=[]):
+    with pytest.raises(HookError, match=r"among \[\]"), made.recording_attention(print, layers=[]):
         made(**tiny.batch(CLIPS))
     assert unchanged(made)
 
@@ -163,10 +163,10 @@ def test_a_listener_that_hears_nothing_is_an_error() -> None:
 def test_the_model_is_as_before_when_the_listener_fails() -> None:
     made, batch = model(), tiny.batch(CLIPS)
 
-    def fail(attending: Attending) -> None:
+    def fail(attention: LayerAttention) -> None:
         raise ValueError("enough")
 
-    with pytest.raises(ValueError, match="enough"), made.watching(fail):
+    with pytest.raises(ValueError, match="enough"), made.recording_attention(fail):
         made(**batch)
     assert unchanged(made)
     assert len(run(made, batch)[1]) == 4
@@ -176,8 +176,8 @@ def test_nested_blocks_each_hear_theirs() -> None:
     made, batch = model(), tiny.batch(CLIPS)
     outer: list[int] = []
     inner: list[int] = []
-    with torch.no_grad(), made.watching(lambda seen: outer.append(seen.layer)):
-        with made.watching(lambda seen: inner.append(seen.layer), layers=[1, 3]):
+    with torch.no_grad(), made.recording_attention(lambda seen: outer.append(seen.layer)):
+        with made.recording_attention(lambda seen: inner.append(seen.layer), layers=[1, 3]):
             made(**batch)
         made(**batch)
     assert outer == [0, 1, 2, 3] * 2 and inner == [1, 3]
@@ -188,8 +188,8 @@ def test_blocks_may_end_in_any_order() -> None:
     made, batch = model(), tiny.batch(CLIPS)
     heard: list[str] = []
     first, second = ExitStack(), ExitStack()
-    first.enter_context(made.watching(lambda seen: heard.append("first"), layers=[0]))
-    second.enter_context(made.watching(lambda seen: heard.append("second"), layers=[0]))
+    first.enter_context(made.recording_attention(lambda seen: heard.append("first"), layers=[0]))
+    second.enter_context(made.recording_attention(lambda seen: heard.append("second"), layers=[0]))
     with torch.no_grad():
         made(**batch)
         first.close()
@@ -206,15 +206,15 @@ def test_other_threads_find_the_layer_as_it_is() -> None:
     def look() -> None:
         found.append(attention.config._attn_implementation)
 
-    def listen(attending: Attending) -> None:
+    def listen(attention: LayerAttention) -> None:
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
         look()
 
-    with torch.no_grad(), made.watching(listen, layers=[0]):
+    with torch.no_grad(), made.recording_attention(listen, layers=[0]):
         made(**tiny.batch(CLIPS))
-    assert found == ["sdpa", "palscope_watched"]
+    assert found == ["sdpa", "palscope_recorded"]
 
 
 def test_threads_do_not_disturb_one_another() -> None:
@@ -226,7 +226,10 @@ def test_threads_do_not_disturb_one_another() -> None:
     def work() -> None:
         for _ in range(5):
             heard: list[int] = []
-            with torch.no_grad(), made.watching(lambda seen, heard=heard: heard.append(seen.layer)):
+            with (
+                torch.no_grad(),
+                made.recording_attention(lambda seen, heard=heard: heard.append(seen.layer)),
+            ):
                 found.append(torch.equal(made(**batch).logits, wanted))
             found.append({*range(4)} <= {*heard})
 
