@@ -47,7 +47,7 @@ def require_fired(missing: Collection[str]) -> None:
 
 
 @contextmanager
-def listening(
+def hooked(
     model: HookedAudioModel, hooks: Mapping[str, Callable[..., Any]]
 ) -> Generator[None, None, None]:
     """Within the block, `hooks` (by name of the hook point) are set; others stay as they are.
