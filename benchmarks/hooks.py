@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from nnsight import NNsight, save
-from palscope.training._demo import BASES, LAYERS
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -37,12 +36,13 @@ from palscope._routing import Route
 from palscope.encoders import WhisperEncoderConfig, build_encoder
 
 QUESTION = "What sound is this?"
+LAYERS = 30  # of the demo's decoder
 
 
 def tiny() -> tuple[Any, PalscopeProcessor]:
     """PLITS in a random decoder of 30 layers, 64 wide, with the demo's tokenizer."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(find_base(BASES.text))
+    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
     route = Route.plits(LAYERS)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
