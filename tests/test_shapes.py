@@ -23,7 +23,7 @@ from palscope.errors import PalscopeError
 from tests import shapes
 
 if TYPE_CHECKING:
-    from nowhere import Unknown
+    from nowhere import Unknown  # pyright: ignore[reportMissingImports]
 
 TWO_BY_THREE, THREE = torch.zeros(2, 3), torch.zeros(3)
 
