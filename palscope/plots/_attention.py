@@ -58,12 +58,12 @@ def layer_head_map(
     """
     if minus is None:
         means, value = layer_head_means(table, pathway), "mean"
-        label = f"{SHARE.title} to {pathway}"
+        label = SHARE.title
     else:
         means, value = layer_head_difference(table, minus, pathway), "difference"
-        label = f"percentage points of attention to {pathway}"
+        label = "percentage points of attention"
     heat = Heat.of(means, "head", "layer", value, label, signed=minus is not None)
-    return Figure([Panel([heat], HEAD, LAYER)], caption, means)
+    return Figure([Panel([heat], HEAD, LAYER, f"to {pathway}")], caption, means)
 
 
 def head_thumbnails(table: pd.DataFrame, pathway: str, *, caption: Caption) -> Figure:
@@ -85,11 +85,11 @@ def head_thumbnails(table: pd.DataFrame, pathway: str, *, caption: Caption) -> F
         values.reshape(layers, -1),
         np.arange(heads * width + 1) / width - 0.5,
         np.arange(layers),
-        f"{SHARE.title} a slice of {pathway}",
+        f"{SHARE.title} a slice",
         hover=np.array(hover),
     )
     along = replace(HEAD, title="head; within each, time from left")
-    return Figure([Panel([strips], along, LAYER)], caption, table)
+    return Figure([Panel([strips], along, LAYER, f"to {pathway}")], caption, table)
 
 
 def time_over_spectrogram(

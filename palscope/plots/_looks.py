@@ -17,8 +17,8 @@ from palscope._palette import FREE, PALETTE, SERIES, STREAMS
 
 LIGHT_GROUNDS = ("#FFFFFF", "#F0F2F6")
 """Paper and the page; the page's panels."""
-DARK_GROUNDS = ("#0E1117", "#171614")
-"""The page; a darker notebook."""
+DARK_GROUNDS = ("#171614", "#0E1117")
+"""The page; other dark pages."""
 
 MARKERS = {
     "circle": "o",

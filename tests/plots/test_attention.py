@@ -16,6 +16,7 @@ from palscope.plots import (
     layer_head_map,
     mass_by_layer,
     mass_over_time,
+    shared_scale,
     time_over_spectrogram,
 )
 from tests.plots.reading import agree, colour_ends, named
@@ -65,7 +66,10 @@ def test_layer_head_map(table: Any) -> None:
     expected = np.array([[0.4, 0.4], [np.nan, np.nan], [0.4, 1]])  # layer 1 sees no frames
     (shown,) = agree(layer_head_map(table, "frames", caption=CAPTION))
     np.testing.assert_allclose(shown["heats"][0], expected)
-    assert (shown["x"], shown["y"]) == ("head", "layer")
+    assert (shown["x"], shown["y"], shown["title"]) == ("head", "layer", "to frames")
+    maps = [layer_head_map(table, name, caption=CAPTION) for name in ("frames", "summary")]
+    for each in shared_scale(maps):
+        assert colour_ends(each) == {"share of attention": (0, 1)}
     figure = layer_head_map(bands(table, ["layer", "head", "pathway"]), "frames", caption=CAPTION)
     np.testing.assert_allclose(figure.panels[0].heats[0].values, 0.9 * expected)
     assert figure.panels[0].heats[0].counts == {2}
@@ -79,7 +83,7 @@ def test_difference_of_two_maps_is_in_points_where_both_see_the_pathway(table: A
     figure = layer_head_map(table, "frames", minus=other, caption=CAPTION)
     expected = [[20, 20], [np.nan, np.nan], [np.nan, np.nan]]
     np.testing.assert_allclose(agree(figure)[0]["heats"][0], expected)
-    assert colour_ends(figure) == {"percentage points of attention to frames": (-20, 20)}
+    assert colour_ends(figure) == {"percentage points of attention": (-20, 20)}
 
 
 def test_time_stands_above_the_spectrogram_on_one_axis(table: Any, waveform: Any) -> None:
