@@ -109,7 +109,8 @@ def test_pairs_that_are_not_answered_right_are_left_out(
 def test_pairs_of_one_s_own(
     analyse: Callable[..., Path], refused: Callable[..., str], own_pairs: Path
 ) -> None:
-    table = own_pairs.read_text(encoding="utf-8").replace(",two,three", ",two,")
+    table = own_pairs.read_text(encoding="utf-8")
+    table = table.replace(",one,two", ",one,").replace(",two,three", ",two,")
     own_pairs.with_name("unknown.csv").write_text(table, encoding="utf-8")
     given = ("--pairs", own_pairs.with_name("unknown.csv"), "--all-pairs")
     assert "logprob" in refused("activation_patching", *given)  # no corrupt answer, no difference
