@@ -149,7 +149,7 @@ def streamed(given: argparse.Namespace) -> list[dict[str, Any]]:
             upto = round((60 * minutes + BEHIND) * RATE)
             while heard < upto:
                 chunk = sound.between(heard, min(heard + step, upto))
-                hearing += timed(lambda chunk=chunk: stream.hear(chunk))[1]
+                hearing += timed(lambda chunk=chunk: stream.feed(chunk))[1]
                 heard += len(chunk)
             spent = dict(clock.seconds)
             asked = [ask(model, stream) for _ in range(3)]

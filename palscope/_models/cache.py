@@ -125,7 +125,7 @@ class PassingMemory:
         return torch.cat([self._keys, key_states], 2), torch.cat([self._values, value_states], 2)
 
 
-class PromisedMemory:
+class DeferredMemory:
     """Makes a layer's audio keys and values when its attention asks for them, not before.
 
     Under FSDP a layer's weights are whole only while the layer itself runs.

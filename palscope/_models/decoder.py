@@ -21,7 +21,7 @@ from transformers import cache_utils
 
 from palscope._models.angles import Angles
 from palscope._models.audio_memory import AudioMemory, carries_keys
-from palscope._models.cache import AudioCache, PassingMemory, PromisedMemory
+from palscope._models.cache import AudioCache, DeferredMemory, PassingMemory
 from palscope._models.cache_names import INSTALLED
 from palscope._models.clips import AudioClips
 from palscope._models.families import Family, family_of, key_layer
@@ -264,7 +264,7 @@ class DecoderRun:
         layer: Any = self.decoder.layers[index]
         past: Any = self.cache
         if isinstance(cast(object, layer), FSDPModule):
-            past = PromisedMemory(lambda: self.memory(index, hidden, whole), self.cache)
+            past = DeferredMemory(lambda: self.memory(index, hidden, whole), self.cache)
         elif (memory := self.memory(index, hidden, whole)) is not None:
             if self.cache is not None:
                 self.cache.update(*memory, index)

@@ -21,7 +21,7 @@ from palscope.audio import Waveform
 from palscope.audio._given import is_one_clip
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
 from palscope.encoders._config import Clip, ClipFeatures
-from palscope.encoders._front_end import hear
+from palscope.encoders._front_end import extract
 from palscope.errors import CheckpointError, PromptError, short
 
 AUDIO_TOKEN = "<|audio|>"
@@ -245,7 +245,8 @@ class PalscopeProcessor(ProcessorMixin):
         texts, clips = as_texts(text), as_clips(audio)
         check_prompts(texts, len(clips), AUDIO_TOKEN)
         features = [
-            hear(self.feature_extractor, Clip(clip, sampling_rate, max_seconds)) for clip in clips
+            extract(self.feature_extractor, Clip(clip, sampling_rate, max_seconds))
+            for clip in clips
         ]
         written = [AUDIO_TOKEN * self.audio_tokens(frames) for _, frames in features]
         expanded = with_tokens(texts, AUDIO_TOKEN, written)

@@ -29,7 +29,7 @@ from palscope.audio import Waveform, load_audio
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import EncoderOutput
 from palscope.encoders._config import Clip
-from palscope.encoders._front_end import hear
+from palscope.encoders._front_end import extract
 from palscope.errors import AudioError, PalscopeError, PromptError
 
 
@@ -91,7 +91,7 @@ class AudioStream:
 
     # -- hearing ----------------------------------------------------------------------------------
 
-    def hear(
+    def feed(
         self,
         samples: Shaped[np.ndarray, "samples *channels"] | Waveform,
         sampling_rate: int | None = None,
@@ -194,7 +194,7 @@ class AudioStream:
                     "others, but that text has been run already; use a format that does not."
                 )
             if self.seconds == 0:
-                raise PromptError("nothing was heard yet; hear() some sound, then ask.")
+                raise PromptError("nothing was fed yet; feed() some sound, then ask.")
             mark, self._asking = cache.mark(), True
             try:
                 # No gradients: they would keep what was asked, and copy what is held.
@@ -261,7 +261,7 @@ class AudioStream:
         self, samples: Float[np.ndarray, " samples"]
     ) -> tuple[Float[Tensor, "1 tokens width"], float]:
         """The encoder's states of what was left over and of `samples`, and their seconds."""
-        values, frames = hear(
+        values, frames = extract(
             self._processor.feature_extractor, Clip(Waveform(samples, self._rate, "the stream"))
         )
         features = values[None].to(self._model.device)
@@ -314,7 +314,7 @@ class AudioStream:
             raise PalscopeError("the stream is closed; start another with listen().")
         if self._asking:
             raise PalscopeError(
-                "a question is being asked; leave its block before you hear or ask more."
+                "a question is being asked; leave its block before you feed or ask more."
             )
         return self._cache
 

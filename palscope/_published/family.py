@@ -101,7 +101,7 @@ class PublishedFamily(ABC):
         return frames
 
     @abstractmethod
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Features of one clip.
 
         Args:
@@ -202,7 +202,7 @@ class PublishedFamily(ABC):
         """
         del model, folder
 
-    def hearing_part(self, model: Any) -> Any:
+    def audio_part(self, model: Any) -> Any:
         """Of a loaded model, the class that hears: all of it, nearly always."""
         return model
 

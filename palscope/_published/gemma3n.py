@@ -82,7 +82,7 @@ class Gemma3n(PublishedFamily):
         """Of the longest clip with so many frames, at most 18 ms longer than the shortest."""
         return (frames * _HOP + _WINDOW - 1) / self.sample_rate
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features of the clip, filled to a multiple of 128 samples as in the class."""
         filled = math.ceil(len(samples) / _MULTIPLE) * _MULTIPLE
         if filled < _WINDOW:

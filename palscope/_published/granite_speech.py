@@ -58,7 +58,7 @@ class GraniteSpeech(PublishedFamily):
         """Those of whole windows; the last may hear a single frame."""
         return self.grid.per_step * math.ceil(frames / self.config.window_size)
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel columns, two on top of each other; none of a clip too short to be mirrored."""
         if len(samples) <= extractor.melspec_kwargs["n_fft"] // 2:
             return ClipFeatures(torch.zeros(self.config.encoder_config.input_dim, 0), 0)

@@ -48,7 +48,7 @@ def wrap_published(
             that serves it.
     """
     family = published_family(model.config)
-    model = family.hearing_part(model)
+    model = family.audio_part(model)
     family.check_adapters(model)
     check_finite(model.name_or_path or type(model).__name__, model)
     if isinstance(processor, PublishedProcessor):

@@ -70,7 +70,7 @@ class Phi4Multimodal(PublishedFamily):
         heard = (frames - 1) * self.seconds_per_frame + _WINDOW
         return min(heard, self.grid.span(self.tokens(frames) - 1)[1])
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features; none of a clip that is shorter than the window of a frame."""
         if len(samples) < extractor.win_length:
             return ClipFeatures(torch.zeros(extractor.feature_size, 0), 0)

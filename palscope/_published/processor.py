@@ -162,14 +162,14 @@ class PublishedProcessor:
         texts, clips = as_texts(text), as_clips(audio)
         place = self.audio_token
         check_prompts(texts, len(clips), place)
-        heard = [self._hear(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
+        heard = [self._extract(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
         counts = [self.family.tokens(frames) for _, frames in heard]
         written = [self.family.written(count) for count in counts]
         made = tokenised(self.tokenizer, with_tokens(texts, place, written))
         made["input_ids"] = self.family.read(made["input_ids"], counts)
         return BatchFeature({**made, **padded_features(heard)})
 
-    def _hear(self, clip: Clip) -> Any:
+    def _extract(self, clip: Clip) -> Any:
         samples = clip.samples(self.sample_rate)
         seconds, longest = len(samples) / self.sample_rate, self.family.longest
         if seconds > longest:
@@ -178,7 +178,7 @@ class PublishedProcessor:
                 "at most and would drop the rest. Cut it, or ask about its parts."
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-            heard = checked(self.family.hear(self.feature_extractor, samples))
+            heard = checked(self.family.extract(self.feature_extractor, samples))
         if self.family.tokens(heard.frames) < 1:
             raise AudioError(
                 f"a clip lasts {seconds * 1000:.0f} ms, of which {self.family.architecture} makes "

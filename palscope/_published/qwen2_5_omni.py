@@ -30,7 +30,7 @@ class OmniThinkerFamily(PublishedFamily):
     def __init__(self, config: Any) -> None:
         super().__init__(getattr(config, "thinker_config", config))
 
-    def hearing_part(self, model: Any) -> Any:
+    def audio_part(self, model: Any) -> Any:
         """The thinker."""
         return getattr(model, "thinker", model)
 
@@ -83,7 +83,7 @@ class Qwen25Omni(OmniThinkerFamily):
         """Pairs of whole pairs."""
         return math.ceil(frames / 2) // 2
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features of the clip and the silence behind it, cut to the clip.
 
         The published processor fills 300 s with silence. Three frames of it are enough: those

@@ -45,7 +45,7 @@ class Qwen3Omni(OmniThinkerFamily):
         chunks, rest = divmod(frames, _CHUNK)
         return chunks * _TOKENS + -(-rest // _STRIDE)
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features as of a clip alone: its end is mirrored, and a cut frame dropped."""
         if len(samples) <= extractor.n_fft // 2:
             # Too short to be mirrored; the class's own processor breaks here.

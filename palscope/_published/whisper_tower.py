@@ -36,7 +36,7 @@ class WhisperTowerFamily(PublishedFamily):
         """Whole windows."""
         return windows(frames) * WINDOW
 
-    def hear(self, extractor: Any, samples: Samples) -> ClipFeatures:
+    def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features, filled with silence up to whole windows before they are computed."""
         window = WINDOW * extractor.hop_length
         length = window if self.windows_alone else len(samples)

@@ -72,7 +72,7 @@ class EncoderConfig(ABC):
         Raises `AudioError` for samples that are empty, not mono or not finite.
         """
 
-    def hear(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: Clip) -> ClipFeatures:
         """The features of a clip. Raises `AudioError` when it cannot be used."""
         return self.features(clip.samples(self.sample_rate))
 

@@ -37,7 +37,7 @@ class EncoderFeatureExtractor(FeatureExtractionMixin):
         return self.encoder_config.sample_rate
 
 
-def hear(extractor: Any, clip: Clip) -> ClipFeatures:
+def extract(extractor: Any, clip: Clip) -> ClipFeatures:
     """Features of one clip, by a feature extractor of ours or by Whisper's of `transformers`.
 
     Args:
@@ -51,7 +51,7 @@ def hear(extractor: Any, clip: Clip) -> ClipFeatures:
             rate: Any = extractor.sampling_rate
             mel = log_mel(clip.samples(rate), extractor)
             return checked(ClipFeatures(mel, mel.shape[1]))
-        return checked(extractor.encoder_config.hear(clip))
+        return checked(extractor.encoder_config.extract(clip))
 
 
 def checked(features: ClipFeatures) -> ClipFeatures:

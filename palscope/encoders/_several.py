@@ -50,16 +50,16 @@ class SeveralConfig(EncoderConfig):
         return max(config.sample_rate for config in self.configs)
 
     def features(self, samples: Samples) -> ClipFeatures:
-        """Refused: the parts may hear at different rates; `hear` gives each its own."""
-        raise NotImplementedError("ask hear() for the features of several encoders")
+        """Refused: the parts may hear at different rates; `extract` gives each its own."""
+        raise NotImplementedError("ask extract() for the features of several encoders")
 
-    def hear(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: Clip) -> ClipFeatures:
         """The parts' features stacked on one another, each of the clip at its own rate.
 
         Resampled, a clip may be a frame longer for one part than for another: the frames are those
         that all have.
         """
-        made = [config.hear(clip) for config in self.configs]
+        made = [config.extract(clip) for config in self.configs]
         widest = max(values.shape[1] for values, _ in made)
         filled = [nn.functional.pad(values, (0, widest - values.shape[1])) for values, _ in made]
         return ClipFeatures(torch.cat(filled), min(frames for _, frames in made))

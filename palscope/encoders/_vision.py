@@ -84,7 +84,7 @@ class VisionConfig(EncoderConfig):
     def scaled(self, image: Image.Image) -> Image.Image:
         """The image at `image_size` × `image_size` pixels, as the published front end scales it."""
 
-    def hear(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: Clip) -> ClipFeatures:
         """Pixels of an image: a file, its bytes, or an array `[height, width, 3]` of bytes.
 
         `[3 * height, width]`: red, green and blue above one another.

@@ -180,7 +180,7 @@ def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
     for chunk in (5_000, 20_000, 52_800):
         with hooked.listen() as stream:
             for first in range(0, len(samples), chunk):
-                stream.hear(samples[first : first + chunk])
+                stream.feed(samples[first : first + chunk])
             with stream.asking(QUESTION) as asked:
                 table = hooked.layout(asked).table(0)
                 got = hooked(asked)[:, -1]

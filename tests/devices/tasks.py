@@ -317,8 +317,8 @@ def a_stream(model: HookedAudioModel) -> Any:
     found: list[Any] = []
     for offload in (False, True):
         with model.listen(offload=offload) as stream:
-            stream.hear(samples[:9_000])
-            stream.hear(samples[9_000:])
+            stream.feed(samples[:9_000])
+            stream.feed(samples[9_000:])
             with stream.asking(QUESTION) as asked:
                 found += [attention_mass(model, asked)]
             found += [stream.ask(QUESTION, 3)]

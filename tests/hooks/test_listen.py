@@ -42,8 +42,8 @@ def test_patterns_of_a_question_fit_the_streams_columns(hearing: Any) -> None:
     logits, whole = hearing.run_with_cache(inputs)
     layout = hearing.layout(inputs)
     with hearing.listen() as stream:
-        stream.hear(SAMPLES[:20_000])
-        stream.hear(SAMPLES[20_000:])
+        stream.feed(SAMPLES[:20_000])
+        stream.feed(SAMPLES[20_000:])
         with stream.asking(QUESTION) as asked:
             assert hearing.layout(asked).width == layout.width
             got, cache = hearing.run_with_cache(
@@ -66,7 +66,7 @@ def test_attention_mass_of_a_question_is_that_of_the_whole_prompt(hearing: Any) 
     wanted: Any = attention_mass(hearing, hearing.inputs(QUESTION, SAMPLES))
     sums: Any = pathway_mass(hearing, hearing.inputs(QUESTION, SAMPLES))
     with hearing.listen() as stream:
-        stream.hear(SAMPLES)
+        stream.feed(SAMPLES)
         with stream.asking(QUESTION) as asked:
             got: Any = attention_mass(hearing, asked)
         with stream.asking(QUESTION) as asked:
@@ -89,7 +89,7 @@ def test_hooks_fire_while_sound_arrives(hearing: Any) -> None:
 
     names = ("blocks.2.attn.hook_audio_k", "audio_blocks.1.hook_out", "blocks.1.hook_resid_post")
     with hearing.listen() as stream, hooked(hearing, {name: note for name in names}):
-        stream.hear(SAMPLES[:16_000])
+        stream.feed(SAMPLES[:16_000])
     # A window: 50 tokens of the encoder, of which 45 are whole summaries: 9 frames, 3 summaries.
     assert tokens == [50, 3, 9]
 
@@ -108,7 +108,7 @@ def test_interventions_hold_in_a_stream(hearing: Any) -> None:
             wanted = answer_logits(hearing)
         with intervene(hearing, inputs, [intervention]), hearing.listen() as stream:
             for first in range(0, len(SAMPLES), 9_000):
-                stream.hear(SAMPLES[first : first + 9_000])
+                stream.feed(SAMPLES[first : first + 9_000])
             with stream.asking(QUESTION) as asked:
                 got = hearing(asked)[:, -1]
         assert (wanted - plain).abs().max() > 1e-3

@@ -103,7 +103,7 @@ def test_any_chunks_under_any_route(
     samples = sound(seconds)
     with made.routed(route), AudioStream(made, processor) as stream:
         for chunk in chunks(samples, cuts):
-            stream.hear(chunk)
+            stream.feed(chunk)
         assert stream.seconds == len(samples) / RATE
         close(asked(made, stream), at_once(made, processor, samples))
 
@@ -119,7 +119,7 @@ def test_questions_are_asked_while_sound_arrives(name: str, window: int) -> None
         before = 0
         for end in ends:
             upto = round(end * RATE)
-            stream.hear(samples[before:upto])
+            stream.feed(samples[before:upto])
             before = upto
             wanted = at_once(made, processor, samples[:upto])
             close(asked(made, stream), wanted)
@@ -133,7 +133,7 @@ def test_kernels(attention: str) -> None:
         made, processor = parts(streams=name, attn_implementation=attention)
         samples = sound(3.3)
         with AudioStream(made, processor) as stream:
-            stream.hear(samples)
+            stream.feed(samples)
             close(asked(made, stream), at_once(made, processor, samples))
 
 
@@ -142,7 +142,7 @@ def test_half_precision() -> None:
         made, processor = parts(streams=name, dtype=torch.bfloat16)
         samples = sound(3.3)
         with AudioStream(made, processor) as stream:
-            stream.hear(samples)
+            stream.feed(samples)
             half_close(asked(made, stream), at_once(made, processor, samples))
 
 
@@ -152,8 +152,8 @@ def test_answers_are_those_of_the_whole_clip_and_leave_no_trace() -> None:
         samples = sound(2.5)
         stream, quiet = AudioStream(made, processor), AudioStream(made, processor)
         for chunk in chunks(samples, [0.3, 0.5, 0.8]):
-            stream.hear(chunk)
-            quiet.hear(chunk)
+            stream.feed(chunk)
+            quiet.feed(chunk)
             size, layout = stream.nbytes, stream.layout
             answer = stream.ask(QUESTION, max_new_tokens=5)
             stream.ask("Something else?", max_new_tokens=12)
@@ -169,7 +169,7 @@ def test_offloaded_keys_and_values_give_the_same() -> None:
     made, processor = parts()
     streams = [AudioStream(made, processor, offload=offload) for offload in (False, True)]
     for stream in streams:
-        stream.hear(sound(2.5))
+        stream.feed(sound(2.5))
     assert torch.equal(asked(made, streams[0]), asked(made, streams[1]))
     kept: Any = streams[1]._cache
     assert {layer.store for layer in kept.layers} == {torch.device("cpu")}
@@ -182,7 +182,7 @@ def test_the_layout_is_the_whole_prompts() -> None:
     whole = made.layout(batch["input_ids"], feature_lengths=batch["feature_lengths"])
     with AudioStream(made, processor) as stream:
         for chunk in chunks(samples, [0.2, 0.7]):
-            stream.hear(chunk)
+            stream.feed(chunk)
         with stream.asking(QUESTION) as inputs:
             layout = made.layout(
                 inputs["input_ids"],
@@ -205,12 +205,12 @@ def test_each_window_is_encoded_once_and_only_the_latest_sound_again() -> None:
     try:
         stream = AudioStream(made, processor)
         for chunk in chunks(sound(7.0), [0.1, 0.5, 0.6]):
-            stream.hear(chunk)
+            stream.feed(chunk)
         assert encoded == [300, 300]
         asked(made, stream)
         asked(made, stream, "And now?")
         assert encoded == [300, 300, 100]
-        stream.hear(sound(0.5))
+        stream.feed(sound(0.5))
         asked(made, stream)
         assert encoded == [300, 300, 100, 150]
     finally:
@@ -222,7 +222,7 @@ def test_memory_is_that_of_keys_and_values_alone() -> None:
     stream: Any = AudioStream(made, processor)
     sizes: list[int] = []
     for _ in range(5):
-        stream.hear(sound(3.0))
+        stream.feed(sound(3.0))
         sizes.append(stream.nbytes)
     # 30 frames of 4 layers, 2 key-value heads of 8, keys and values, four bytes each.
     assert np.diff(sizes).tolist() == [30 * 4 * 2 * 8 * 2 * 4] * 4
@@ -240,7 +240,7 @@ def test_lal_runs_no_token_of_sound() -> None:
     try:
         stream = AudioStream(made, processor)
         ran.clear()
-        stream.hear(sound(9.0))
+        stream.feed(sound(9.0))
         assert ran == []
     finally:
         for handle in handles:
@@ -255,7 +255,7 @@ def test_a_waveform_and_integers_are_heard_too() -> None:
         clip = Waveform(samples, RATE, "a clip")
     for given_ in (samples, samples.astype(np.float32) / 32768, clip):
         with AudioStream(made, processor) as stream:
-            stream.hear(given_)
+            stream.feed(given_)
             got = asked(made, stream)
         assert wanted is None or torch.equal(got, wanted)
         wanted = got
@@ -276,10 +276,10 @@ def test_what_cannot_be_heard_is_refused_and_changes_nothing(
 ) -> None:
     made, processor = parts()
     with AudioStream(made, processor) as stream:
-        stream.hear(sound(1.4))
+        stream.feed(sound(1.4))
         wanted = asked(made, stream)
         with pytest.raises(AudioError, match=message):
-            stream.hear(samples, rate)
+            stream.feed(samples, rate)
         assert stream.seconds == 1.4
         assert torch.equal(asked(made, stream), wanted)
 
@@ -287,25 +287,25 @@ def test_what_cannot_be_heard_is_refused_and_changes_nothing(
 def test_questions_and_sound_at_the_wrong_time_are_refused() -> None:
     made, processor = parts()
     stream = AudioStream(made, processor)
-    with pytest.raises(PromptError, match="nothing was heard yet"):
+    with pytest.raises(PromptError, match="nothing was fed yet"):
         stream.ask(QUESTION)
-    stream.hear(sound(0.5))
+    stream.feed(sound(0.5))
     with pytest.raises(PromptError, match="question is empty"):
         stream.ask(" ")
     with stream.asking(QUESTION):
         with pytest.raises(PalscopeError, match="is being asked"):
-            stream.hear(sound(0.5))
+            stream.feed(sound(0.5))
         with pytest.raises(PalscopeError, match="is being asked"):
             stream.ask(QUESTION)
-    stream.hear(sound(0.6))
+    stream.feed(sound(0.6))
     with made.routed(made.route.mute("frames")):
-        for call in (lambda: stream.hear(sound(0.9)), lambda: stream.ask(QUESTION)):
+        for call in (lambda: stream.feed(sound(0.9)), lambda: stream.ask(QUESTION)):
             with pytest.raises(RouteError, match="another route"):
                 call()
     assert stream.seconds == 1.1
     stream.close()
     assert stream.nbytes == 0 and stream.layout is None
-    for call in (lambda: stream.hear(sound(0.1)), lambda: stream.ask(QUESTION)):
+    for call in (lambda: stream.feed(sound(0.1)), lambda: stream.ask(QUESTION)):
         with pytest.raises(PalscopeError, match="closed"):
             call()
 
@@ -323,12 +323,12 @@ def test_an_error_within_a_window_leaves_the_windows_before() -> None:
     handle = made.audio_taps[2].k.register_forward_hook(fail)
     try:
         with pytest.raises(ZeroDivisionError):
-            stream.hear(samples)
+            stream.feed(samples)
     finally:
         handle.remove()
     assert stream.seconds == 2.0
-    stream.hear(samples[2 * RATE :])
-    wanted.hear(samples)
+    stream.feed(samples[2 * RATE :])
+    wanted.feed(samples)
     assert torch.equal(asked(made, stream), asked(made, wanted))
 
 
@@ -336,14 +336,14 @@ def test_sound_beyond_the_decoders_positions_takes_a_knowing_step() -> None:
     made, processor = parts(max_position_embeddings=64)
     config = made.config.text_config
     with AudioStream(made, processor) as stream:
-        stream.hear(sound(2.0))
+        stream.feed(sound(2.0))
         size = stream.nbytes
         with pytest.raises(PromptError, match=r"2\.0 s were heard.*max_position_embeddings"):
-            stream.hear(sound(3.0))
+            stream.feed(sound(3.0))
         assert stream.seconds == 2.0 and stream.nbytes == size
         config.max_position_embeddings = 128
         try:
-            stream.hear(sound(3.0))
+            stream.feed(sound(3.0))
             both = np.concatenate([sound(2.0), sound(3.0)])
             close(asked(made, stream), at_once(made, processor, both))
         finally:
@@ -370,15 +370,15 @@ def test_chat_formats_that_start_with_the_clip() -> None:
         for seconds in (0.6, 2.2):
             with AudioStream(made, processor) as stream:
                 assert stream.layout is None
-                stream.hear(sound(seconds))
+                stream.feed(sound(seconds))
                 close(asked(made, stream), at_once(made, processor, sound(seconds)))
-                stream.hear(sound(1.2))
+                stream.feed(sound(1.2))
                 assert stream.ask(QUESTION, max_new_tokens=2) is not None
         processor.tokenizer.chat_template = (
             "{{ messages[0]['content'] | length }}{{ messages[0]['content'] }}"
         )
         with AudioStream(made, processor) as stream:
-            stream.hear(sound(0.5))
+            stream.feed(sound(0.5))
             with pytest.raises(PromptError, match="other text before the sound"):
                 stream.ask(QUESTION)
     finally:
@@ -392,12 +392,12 @@ def test_one_thread_hears_while_another_asks() -> None:
     with AudioStream(made, processor) as alone:
         wanted: list[Tensor] = []
         for piece in pieces:
-            alone.hear(piece)
+            alone.feed(piece)
             wanted.append(asked(made, alone))
     found: list[Tensor] = []
     with AudioStream(made, processor) as stream, ThreadPoolExecutor(1) as other:
-        stream.hear(pieces[0])
-        hearing = other.submit(lambda: [stream.hear(piece) for piece in pieces[1:]])
+        stream.feed(pieces[0])
+        hearing = other.submit(lambda: [stream.feed(piece) for piece in pieces[1:]])
         while not hearing.done():
             found.append(asked(made, stream))
         hearing.result()
