@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-SIDES = ("#009E73", "#E69F00")
-"""Okabe and Ito's, for the two sides of a comparison; the streams have others of theirs."""
+from palscope._palette import PALETTE
+
+SIDES = (PALETTE["green"][0], PALETTE["orange"][0])
+"""Of the two sides of a comparison, on light and dark; the streams have others of theirs."""
 
 
 def bars(sides: Mapping[str, pd.Series], title: str) -> go.Figure:

@@ -25,8 +25,8 @@ PALETTE = {
 }
 """Each slot's colour on a light and on a dark ground."""
 
-FREE = ("green", "pink", "orange", "sky", "wine", "olive", "ink")
-"""Slots of streams that have no colour of their own."""
+FREE = ("green", "pink", "orange", "sky", "olive")
+"""Slots of streams without a colour of their own; the first of each suits both grounds."""
 
 SERIES = ("blue", "vermilion", "green", "pink", "orange", "sky", "ink", "wine", "olive")
 """Slots of what is no stream."""

@@ -92,7 +92,7 @@ def looks(names: Iterable[Any]) -> dict[Any, Look]:
     """
     wanted = list(dict.fromkeys(names))
     own = [name for name in wanted if name in STREAMS]
-    free = FREE if own else SERIES
+    free = (*FREE, "wine", "ink") if own else SERIES
     markers = [name for name in MARKERS if name != "line-ns"]
     found = {name: Look(name, {"summary": "diamond"}.get(name, "circle")) for name in own}
     rest = [name for name in wanted if name not in found]

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from palscope._palette import PALETTE
+from palscope._routing.display import colours
 from palscope._statistics import Values
 from palscope.audio import Waveform
 from palscope.plots import (
@@ -199,6 +200,13 @@ def test_every_series_stands_out_from_every_ground(dark: bool) -> None:
         for ground in DARK_GROUNDS if dark else LIGHT_GROUNDS:
             one, other = sorted([luminance(look.colour(dark)), luminance(ground)])
             assert (other + 0.05) / (one + 0.05) >= 3, (look, ground)
+
+
+def test_what_has_one_colour_for_both_grounds_stands_out_from_both() -> None:
+    for colour in colours(["a", "b", "c", "d", "e"]).values():  # of layouts and of the player
+        for ground in (*DARK_GROUNDS, *LIGHT_GROUNDS):
+            one, other = sorted([luminance(colour), luminance(ground)])
+            assert (other + 0.05) / (one + 0.05) >= 3, (colour, ground)
 
 
 def test_streams_keep_their_looks_and_no_two_look_alike() -> None:
