@@ -25,7 +25,7 @@ def waveform() -> Waveform:
 
 @pytest.fixture(scope="module")
 def attributions() -> pd.DataFrame:
-    """60 mel frames of 4 bins; 6 frames in layers 0 and 2, 2 summaries in layers 0 to 3."""
+    """60 mel frames of 4 bins; 6 frames in layers 1 and 3, 2 summaries in layers 0 to 3."""
     rng = np.random.default_rng(1)
     mel = [
         {"site": "mel", "layer": None, "stream": "mel frames", "token": frame, "bin": number}
@@ -36,7 +36,7 @@ def attributions() -> pd.DataFrame:
     tokens = [
         {"site": "audio_state", "layer": layer, "stream": stream, "token": token}
         | {"start_s": token * step, "end_s": (token + 1) * step}
-        for stream, step, layers in (("frames", 0.1, (0, 2)), ("summary", 0.3, range(4)))
+        for stream, step, layers in (("frames", 0.1, (1, 3)), ("summary", 0.3, range(4)))
         for layer in layers
         for token in range(round(0.6 / step))
     ]
@@ -59,7 +59,7 @@ def test_attributions_stand_under_the_spectrogram(attributions: Any, waveform: W
     assert (bins.x[0], bins.x[-1]) == pytest.approx((-0.005, 0.595))
     # A layer that does not see the stream is left blank.
     own = attributions[attributions["stream"] == "frames"]["attribution"].to_numpy().reshape(2, 6)
-    np.testing.assert_allclose(of_frames.values, [own[0], [np.nan] * 6, own[1], [np.nan] * 6])
+    np.testing.assert_allclose(of_frames.values, [[np.nan] * 6, own[0], [np.nan] * 6, own[1]])
     assert list(of_frames.x) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     assert of_summary.values.shape == (4, 2) and list(of_summary.x) == pytest.approx([0, 0.3, 0.6])
     # Streams share a scale; a bin of the spectrogram is worth something else.
@@ -82,6 +82,8 @@ def test_only_cells_of_one_path_have_a_sum(attributions: Any, waveform: Waveform
     sums = [np.nansum(panel.heats[0].values) for panel in figure.panels[1:]]
     said = [f"{name}: {total:.2f} of 7.00 in all" for name, total in zip(plain, sums, strict=True)]
     assert titles(figure) == said
+    untold = path.assign(difference=np.nan)
+    assert titles(figures.heat_map(untold, waveform, caption=CAPTION)) == plain
     # A path a layer: no more one difference than of single cells.
     layers = path.assign(path=path["layer"].fillna(9))
     assert titles(figures.heat_map(layers, waveform, caption=CAPTION))[1:] == plain[1:]
