@@ -153,12 +153,9 @@ def of_clips(results: PlacementResults, panels: Callable[[Any], pd.DataFrame]) -
 def left_out(find: Find, results: PlacementResults) -> list[str]:
     """How many routes the checkpoint has no weights for."""
     table: Any = results.of_item("choices", results.items[0].name)
-    notes = ["A star is the model's own route."] if len(results.items) <= 2 else []
     own = table.loc[table["own"], "route"].unique()
     if not len(own):
-        return notes
+        return []
     asked = find(route_from_text(own[0]))
     left = len(asked) - len(table[list(PLACE)].drop_duplicates())
-    if left:
-        notes.append(f"{left} route(s) left out: {results.model} has no weights for them.")
-    return notes
+    return [f"{left} route(s) left out: {results.model} has no weights for them."] if left else []
