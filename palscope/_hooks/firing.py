@@ -17,14 +17,14 @@ from transformer_lens.hook_points import HookPoint, LensHandle
 
 from palscope._hooks.attention import AUDIO_HOOKS
 from palscope._hooks.hooked import MustFire, hooks_at, noting, require_fired
-from palscope._hooks.places import AUDIO_PARTS, Place, PlacesBridge, of_audio
+from palscope._hooks.places import AUDIO_PARTS, HookName, HookPointsBridge, of_audio
 from palscope.errors import HookError
 
 Hook = Callable[..., Any]
 Direction = Literal["fwd", "bwd"]
 
 
-class FiringBridge(PlacesBridge):
+class FiringBridge(HookPointsBridge):
     """TransformerLens's bridge, in which every hook must fire."""
 
     # -- TransformerLens's entrances --------------------------------------------------------------
@@ -32,8 +32,8 @@ class FiringBridge(PlacesBridge):
     def run_with_hooks(
         self,
         input: Any,
-        fwd_hooks: Iterable[tuple[Place, Hook]] = (),
-        bwd_hooks: Iterable[tuple[Place, Hook]] = (),
+        fwd_hooks: Iterable[tuple[HookName, Hook]] = (),
+        bwd_hooks: Iterable[tuple[HookName, Hook]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
         return_type: str | None = "logits",
@@ -60,8 +60,8 @@ class FiringBridge(PlacesBridge):
 
     def hooks(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-        fwd_hooks: Iterable[tuple[Place, Hook]] = (),
-        bwd_hooks: Iterable[tuple[Place, Hook]] = (),
+        fwd_hooks: Iterable[tuple[HookName, Hook]] = (),
+        bwd_hooks: Iterable[tuple[HookName, Hook]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> AbstractContextManager[Any]:
@@ -84,7 +84,7 @@ class FiringBridge(PlacesBridge):
 
     def add_hook(
         self,
-        name: Place,
+        name: HookName,
         hook_fn: Hook,
         dir: Direction = "fwd",
         is_permanent: bool = False,
@@ -105,7 +105,7 @@ class FiringBridge(PlacesBridge):
         input: Any,
         return_cache_object: bool = True,
         remove_batch_dim: bool = False,
-        names_filter: Place | Collection[str] | None = None,
+        names_filter: HookName | Collection[str] | None = None,
         stop_at_layer: int | None = None,
         start_at_layer: int | None = None,
         pos_slice: Any = None,
@@ -180,7 +180,7 @@ class FiringBridge(PlacesBridge):
     # -- firing -----------------------------------------------------------------------------------
 
     def _placed(
-        self, hooks: Iterable[tuple[Place, Hook]], stop_at_layer: int | None = None
+        self, hooks: Iterable[tuple[HookName, Hook]], stop_at_layer: int | None = None
     ) -> list[tuple[str, Hook]]:
         """Hooks by name, in which functions have become the places that they stand for."""
         known = self.hook_dict
@@ -191,7 +191,7 @@ class FiringBridge(PlacesBridge):
     @contextmanager
     def _each_fires(
         self,
-        hooks: Iterable[tuple[Place, Hook]],
+        hooks: Iterable[tuple[HookName, Hook]],
         stop_at_layer: int | None = None,
         *,
         required: bool = True,

@@ -70,7 +70,7 @@ class Prompt:
             return []
         return [int(i) for i in (own == row[:width]).all(1).nonzero()[:, 0]]
 
-    def clips_of(self, row: int) -> tuple[Clip, ...]:
+    def clips_of(self, row: int) -> tuple[PromptClip, ...]:
         """The clips of one row."""
         return tuple((self, clip) for clip, at in enumerate(self.layout.clip_row) if at == row)
 
@@ -113,7 +113,7 @@ def found_clips(
     return given | _gathered(clips) | {"attention_mask": mask}
 
 
-Clip = tuple[Prompt, int]
+PromptClip = tuple[Prompt, int]
 """A clip of a prompt, by its number there."""
 
 
@@ -129,7 +129,7 @@ def _named(ids: Tensor, prompts: Sequence[Prompt], first_sound_id: int) -> list[
     """Rows whose audio places name their clips."""
     rows: list[_Row] = []
     for row in ids:
-        clips: list[Clip] = []
+        clips: list[PromptClip] = []
         numbers: list[int] = cast(
             Any, torch.unique_consecutive(row[row >= first_sound_id])
         ).tolist()
@@ -198,7 +198,7 @@ def _check_unpadded(mask: Tensor) -> None:
         )
 
 
-def _gathered(clips: Sequence[Clip]) -> dict[str, Any]:
+def _gathered(clips: Sequence[PromptClip]) -> dict[str, Any]:
     """What a call takes to hear these clips, in this order."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in clips))
     if not prompts:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 AUDIO_PARTS = ("audio_",)
 """Prefix of the hook points of the encoder and the connector."""
 
-Place = str | Callable[[str], bool]
+HookName = str | Callable[[str], bool]
 """The name of a hook point, or a function that says of each name whether it is meant."""
 
 
-class PlacesBridge(BridgeInTurns):
+class HookPointsBridge(BridgeInTurns):
     """A bridge that knows which of its hook points a call reaches."""
 
     model: AudioLanguageModel
@@ -56,7 +56,7 @@ class PlacesBridge(BridgeInTurns):
 
     def places(
         self,
-        place: Place,
+        place: HookName,
         known: Mapping[str, HookPoint] | None = None,
         stop_at_layer: int | None = None,
     ) -> list[str]:
@@ -101,7 +101,7 @@ class PlacesBridge(BridgeInTurns):
         if names is None or callable(names):
             matched = [name for name in known if names is None or names(name)]
             if names is not None:
-                self.places(cast(Place, names), known, stop_at_layer)
+                self.places(cast(HookName, names), known, stop_at_layer)
             found = [
                 name
                 for name in matched

@@ -20,7 +20,7 @@ from palscope._stored import check_folder, reading
 from palscope.audio import Waveform
 from palscope.audio._given import is_one_clip
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
-from palscope.encoders._config import Clip, ClipFeatures
+from palscope.encoders._config import ClipFeatures, GivenClip
 from palscope.encoders._front_end import extract
 from palscope.errors import CheckpointError, PromptError, short
 
@@ -245,7 +245,7 @@ class PalscopeProcessor(ProcessorMixin):
         texts, clips = as_texts(text), as_clips(audio)
         check_prompts(texts, len(clips), AUDIO_TOKEN)
         features = [
-            extract(self.feature_extractor, Clip(clip, sampling_rate, max_seconds))
+            extract(self.feature_extractor, GivenClip(clip, sampling_rate, max_seconds))
             for clip in clips
         ]
         written = [AUDIO_TOKEN * self.audio_tokens(frames) for _, frames in features]

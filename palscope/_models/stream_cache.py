@@ -45,7 +45,7 @@ class StreamLayer(GrowingLayer):
         return after // 4
 
 
-class Mark(NamedTuple):
+class Savepoint(NamedTuple):
     """How far a cache was filled, to go back to."""
 
     lengths: tuple[int, ...]
@@ -65,11 +65,11 @@ class StreamCache(AudioCache):
         make: Any = functools.partial(StreamLayer, store)
         self.layer_class_to_replicate = make
 
-    def mark(self) -> Mark:
+    def mark(self) -> Savepoint:
         """The present state. It costs nothing, and stands until the cache goes back further."""
-        return Mark(self._lengths(), self.layout, self.columns)
+        return Savepoint(self._lengths(), self.layout, self.columns)
 
-    def back_to(self, mark: Mark) -> None:
+    def back_to(self, mark: Savepoint) -> None:
         """Take off what was added since `mark`."""
         layers: Any = self.layers
         held = (*mark.lengths, *[0] * len(layers))  # a layer may have had no token then

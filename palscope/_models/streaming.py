@@ -28,7 +28,7 @@ from palscope._routing import TokenLayout
 from palscope.audio import Waveform, load_audio
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import EncoderOutput
-from palscope.encoders._config import Clip
+from palscope.encoders._config import GivenClip
 from palscope.encoders._front_end import extract
 from palscope.errors import AudioError, PalscopeError, PromptError
 
@@ -262,7 +262,8 @@ class AudioStream:
     ) -> tuple[Float[Tensor, "1 tokens width"], float]:
         """The encoder's states of what was left over and of `samples`, and their seconds."""
         values, frames = extract(
-            self._processor.feature_extractor, Clip(Waveform(samples, self._rate, "the stream"))
+            self._processor.feature_extractor,
+            GivenClip(Waveform(samples, self._rate, "the stream")),
         )
         features = values[None].to(self._model.device)
         lengths = torch.tensor([frames], device=features.device)

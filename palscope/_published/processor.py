@@ -21,7 +21,7 @@ from palscope._models.processor import (
     with_tokens,
 )
 from palscope._published.family import PublishedFamily
-from palscope.encoders._config import Clip
+from palscope.encoders._config import GivenClip
 from palscope.encoders._front_end import checked
 from palscope.errors import AudioError, CheckpointError
 
@@ -162,14 +162,14 @@ class PublishedProcessor:
         texts, clips = as_texts(text), as_clips(audio)
         place = self.audio_token
         check_prompts(texts, len(clips), place)
-        heard = [self._extract(Clip(clip, sampling_rate, max_seconds)) for clip in clips]
+        heard = [self._extract(GivenClip(clip, sampling_rate, max_seconds)) for clip in clips]
         counts = [self.family.tokens(frames) for _, frames in heard]
         written = [self.family.written(count) for count in counts]
         made = tokenised(self.tokenizer, with_tokens(texts, place, written))
         made["input_ids"] = self.family.read(made["input_ids"], counts)
         return BatchFeature({**made, **padded_features(heard)})
 
-    def _extract(self, clip: Clip) -> Any:
+    def _extract(self, clip: GivenClip) -> Any:
         samples = clip.samples(self.sample_rate)
         seconds, longest = len(samples) / self.sample_rate, self.family.longest
         if seconds > longest:

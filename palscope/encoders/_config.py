@@ -29,7 +29,7 @@ class ClipFeatures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class GivenClip:
     """A clip as it was given, before it is known at which rate it is heard.
 
     Attributes:
@@ -72,7 +72,7 @@ class EncoderConfig(ABC):
         Raises `AudioError` for samples that are empty, not mono or not finite.
         """
 
-    def extract(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: GivenClip) -> ClipFeatures:
         """The features of a clip. Raises `AudioError` when it cannot be used."""
         return self.features(clip.samples(self.sample_rate))
 

@@ -10,7 +10,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from palscope._finite import all_finite
 from palscope.audio._mel import log_mel
-from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig
+from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip
 from palscope.encoders._registry import encoder_config
 from palscope.errors import AudioError
 
@@ -37,7 +37,7 @@ class EncoderFeatureExtractor(FeatureExtractionMixin):
         return self.encoder_config.sample_rate
 
 
-def extract(extractor: Any, clip: Clip) -> ClipFeatures:
+def extract(extractor: Any, clip: GivenClip) -> ClipFeatures:
     """Features of one clip, by a feature extractor of ours or by Whisper's of `transformers`.
 
     Args:

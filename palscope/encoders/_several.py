@@ -17,7 +17,7 @@ from palscope.encoders._base import (
     EncoderTokens,
     build_encoder,
 )
-from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip, Samples
 from palscope.encoders._registry import encoder_config
 from palscope.encoders._tower import Component
 from palscope.errors import AudioError, CheckpointError
@@ -53,7 +53,7 @@ class SeveralConfig(EncoderConfig):
         """Refused: the parts may hear at different rates; `extract` gives each its own."""
         raise NotImplementedError("ask extract() for the features of several encoders")
 
-    def extract(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: GivenClip) -> ClipFeatures:
         """The parts' features stacked on one another, each of the clip at its own rate.
 
         Resampled, a clip may be a frame longer for one part than for another: the frames are those

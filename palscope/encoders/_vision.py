@@ -31,7 +31,7 @@ from palscope.encoders._base import (
     check_layers,
     hidden_states,
 )
-from palscope.encoders._config import Clip, ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip, Samples
 from palscope.encoders._tower import Block, Component
 from palscope.errors import PalscopeError
 
@@ -84,7 +84,7 @@ class VisionConfig(EncoderConfig):
     def scaled(self, image: Image.Image) -> Image.Image:
         """The image at `image_size` × `image_size` pixels, as the published front end scales it."""
 
-    def extract(self, clip: Clip) -> ClipFeatures:
+    def extract(self, clip: GivenClip) -> ClipFeatures:
         """Pixels of an image: a file, its bytes, or an array `[height, width, 3]` of bytes.
 
         `[3 * height, width]`: red, green and blue above one another.

@@ -9,11 +9,15 @@ import pandas as pd
 
 from palscope._statistics import score_of
 from palscope.evaluation._items import Item, clip_of
-from palscope.evaluation._ranking import Answerer, Asked, rank
+from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rank
 
 
 def ranked_answers(
-    answerer: Answerer, items: Sequence[Item], asked: Sequence[Asked], *, batch_size: int = 8
+    answerer: Answerer,
+    items: Sequence[Item],
+    asked: Sequence[ChoiceQuestion],
+    *,
+    batch_size: int = 8,
 ) -> pd.DataFrame:
     """Rank each item's choices.
 

@@ -39,7 +39,7 @@ class SystemPlan(Strict):
     under: dict[str, str] = Field(default_factory=dict[str, str])
 
 
-class Scale(Strict):
+class ExperimentScale(Strict):
     """The systems at one size.
 
     Attributes:
@@ -60,7 +60,7 @@ class Scale(Strict):
     needs: str = ""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Scale:
+    def _consistent(self) -> ExperimentScale:
         if self.baseline not in self.systems:
             raise ValueError(
                 f"baseline {self.baseline!r} is none of the systems {', '.join(self.systems)}"
@@ -79,7 +79,7 @@ class Experiment(Strict):
 
     title: str
     claim: str
-    scales: dict[str, Scale] = Field(min_length=1)
+    scales: dict[str, ExperimentScale] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def read_experiment(name: str) -> Experiment:
         raise RecipeError(f"experiment {file}: {'; '.join(found)}.") from error
 
 
-def systems_of(scale: Scale) -> list[System]:
+def systems_of(scale: ExperimentScale) -> list[System]:
     """The systems with their recipes read.
 
     Raises:

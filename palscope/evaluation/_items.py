@@ -12,7 +12,7 @@ from palscope.datasets import _questions as questions
 from palscope.datasets._examples import Example, named_rng
 from palscope.datasets._manifest import Clip, ManifestError, Waveforms
 from palscope.datasets._questions import Wordings
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Item:
     heard: tuple[str, ...]
     audio: Callable[[], list[np.ndarray]]
 
-    def asked(self) -> Asked:
+    def asked(self) -> ChoiceQuestion:
         """Load the audio. AudioError when it cannot be read."""
-        return Asked(self.audio(), self.question, list(self.choices))
+        return ChoiceQuestion(self.audio(), self.question, list(self.choices))
 
 
 def clip_of(key: str) -> str:

@@ -20,7 +20,7 @@ from palscope._files import (
 from palscope._sweeps.store import check_same, taken
 from palscope.errors import AudioError, PalscopeError
 from palscope.evaluation._items import Item
-from palscope.evaluation._ranking import Answerer, Asked, rank
+from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rank
 
 Prediction = dict[str, Any]
 """One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
@@ -67,7 +67,7 @@ def predict(
 def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
     predictions: list[Prediction] = []
     readable: list[Prediction] = []
-    asked: list[Asked] = []
+    asked: list[ChoiceQuestion] = []
     for item in items:
         prediction: Prediction = {
             "key": item.key,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from palscope.datasets._manifest import Clip, DecodedOnDemand
 from palscope.evaluation._items import Item, candidates, manifest_items, take_of_each
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Questions:
     """What every model is asked. `digest` is of the questions and their samples."""
 
     items: tuple[Item, ...]
-    asked: tuple[Asked, ...]
+    asked: tuple[ChoiceQuestion, ...]
     digest: str
 
     @classmethod

@@ -20,7 +20,7 @@ from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE
 
 
-class Asked(NamedTuple):
+class ChoiceQuestion(NamedTuple):
     """What a model is asked: clips (mono float32, 16 kHz), a question and its possible answers."""
 
     waveforms: list[Float[np.ndarray, " _samples"]]
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 class Answerer(Protocol):
     """A model as the evaluation sees it."""
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         """Log-probability of every choice of every question, in nats.
 
         It is the sum over the answer's tokens and the end token, so that "sea" gains nothing by
@@ -44,7 +44,7 @@ class Answerer(Protocol):
         """
         ...
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         """The greedy answer to every question."""
         ...
 
@@ -58,13 +58,13 @@ class ModelAnswerer:
     max_new_tokens: int = 12
     """Room for the longest list of digits, and for a stutter to show."""
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         """See `Answerer`."""
         questions = [(each.clips, each.question, each.choices) for each in asked]
         rows = scoring.choice_logprobs(self.model, self.processor, questions)
         return [[float(value) for value in row] for row in rows]
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         """See `Answerer`."""
         questions = [(each.clips, each.question) for each in asked]
         return scoring.answer(
@@ -105,7 +105,7 @@ class Ranking:
         return self.choices[int(np.argmax(self.logprobs))]
 
 
-def rank(answerer: Answerer, asked: Sequence[Asked]) -> list[Ranking]:
+def rank(answerer: Answerer, asked: Sequence[ChoiceQuestion]) -> list[Ranking]:
     """Rank the choices of every question.
 
     Raises:

@@ -27,7 +27,7 @@ from palscope.errors import RecipeError
 from palscope.evaluation._accuracy import ranked_answers
 from palscope.evaluation._benchmark_runs import evaluate_benchmark
 from palscope.evaluation._benchmarks.registry import find_benchmark
-from palscope.evaluation._experiment import OWN, Experiment, Scale, System
+from palscope.evaluation._experiment import OWN, Experiment, ExperimentScale, System
 from palscope.evaluation._questions import Questions
 from palscope.evaluation._ranking import ModelAnswerer, open_answerer
 from palscope.evaluation._rows import ROWS
@@ -244,7 +244,7 @@ def scale_of(
     name: str,
     seeds: Sequence[int] | None = None,
     systems: Sequence[str] | None = None,
-) -> Scale:
+) -> ExperimentScale:
     """An experiment at a scale, or a part of it.
 
     Args:
@@ -269,7 +269,7 @@ def scale_of(
     return scale.model_copy(update={"systems": chosen, "seeds": tuple(seeds or scale.seeds)})
 
 
-def check_answerable(scale: Scale, files: Mapping[str, BenchmarkFiles]) -> None:
+def check_answerable(scale: ExperimentScale, files: Mapping[str, BenchmarkFiles]) -> None:
     """Raise `RecipeError` where a benchmark of the scale has no question file, before training."""
     for name in scale.benchmarks:
         find_benchmark(name)

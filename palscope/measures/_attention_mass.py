@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from palscope._hooks import HookedAudioModel
 from palscope.errors import PalscopeError
 from palscope.measures._attention_rows import (
-    Rows,
+    AttentionRows,
     asked_columns,
     check_sums,
     read_rows,
@@ -57,7 +57,7 @@ def attention_mass(
     asked = asked_columns(model, layout, queries)
     found: dict[tuple[int, int], list[_Part]] = {}
 
-    def keep(rows: Rows) -> None:
+    def keep(rows: AttentionRows) -> None:
         keys = rows.columns.on_host.keys[rows.row].numpy()
         part = _Part(rows.queries, keys, rows.weights.cpu().numpy())
         found.setdefault((rows.row, rows.layer), []).append(part)

@@ -30,7 +30,7 @@ _BLOCK = 2**21
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttentionRows:
     """What some queries of one row of the batch give to the keys of one layer.
 
     Attributes:
@@ -65,7 +65,7 @@ def read_rows(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     asked: Sequence[Sequence[int]],
-    take: Callable[[Rows], None],
+    take: Callable[[AttentionRows], None],
 ) -> None:
     """Run the model once, and give `take` the attention of the queries that were asked for.
 
@@ -95,7 +95,7 @@ def read_rows(
             where, queries = places(columns, row)
             for first in range(0, len(queries), size):
                 part = slice(first, first + size)
-                take(Rows(layer, row, queries[part], columns, weights(row, where[part])))
+                take(AttentionRows(layer, row, queries[part], columns, weights(row, where[part])))
 
     def see(attention: LayerAttention) -> None:
         heads = attention.query.shape[1]

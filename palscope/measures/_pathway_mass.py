@@ -22,7 +22,7 @@ from palscope._whole import whole_number
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError
 from palscope.measures._attention_rows import (
-    Rows,
+    AttentionRows,
     asked_columns,
     check_sums,
     read_rows,
@@ -134,7 +134,7 @@ def _set_mass(
     known: dict[tuple[int, int, torch.device], Float[Tensor, "sets keys"]] = {}
     found: list[_Sums] = []
 
-    def add(rows: Rows) -> None:
+    def add(rows: AttentionRows) -> None:
         # One object of columns for all layers in which the same tokens meet, on whatever device.
         key = id(rows.columns), rows.row, rows.weights.device
         if key not in known:

@@ -20,7 +20,7 @@ from palscope._routing.depths import NO_AUDIO, rerouted_depths
 from palscope.analyses._items import sides
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
-from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rank
 from palscope.interventions._apply import in_force
 from palscope.measures import _choices as choices
 from palscope.pairs import bundled_pairs
@@ -136,7 +136,7 @@ def test_masking_shows_the_candidates_of_both_clips(
             ("frames + summary", route.mute("frames").mute("summary")),
         ):
             with model.model.routed(left):
-                asked = Asked([clip.samples], PAIR.question, list(digits))
+                asked = ChoiceQuestion([clip.samples], PAIR.question, list(digits))
                 (wanted,) = rank(ModelAnswerer(model.model, model.processor), [asked])
             found = logprobs(shown, clip=f"{PAIR.name} {side}", masked=masked, way="reroute")
             assert list(found.index) == list(digits)

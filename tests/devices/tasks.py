@@ -13,7 +13,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import answer, choice_logprobs, prompt_batch
 from palscope._routing import Level
 from palscope.audio import Waveform
-from palscope.evaluation._ranking import Asked, ModelAnswerer, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rank
 from palscope.interventions import (
     Add,
     Address,
@@ -377,5 +377,5 @@ def costs(model: HookedAudioModel) -> Any:
 @task
 def evaluation(model: HookedAudioModel) -> Any:
     answerer = ModelAnswerer(model.model, model.processor, max_new_tokens=2)
-    asked = [Asked([noise(0.4, seed)], QUESTION, ["A", "B"]) for seed in range(2)]
+    asked = [ChoiceQuestion([noise(0.4, seed)], QUESTION, ["A", "B"]) for seed in range(2)]
     return [each.logprobs for each in rank(answerer, asked)], answerer.answer(asked)

@@ -16,7 +16,7 @@ from palscope.audio._bundled import bundled_clips
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.audio._waveform import load_audio
 from palscope.encoders import ClipFeatures, Encoder, encoder_config
-from palscope.encoders._config import Clip
+from palscope.encoders._config import GivenClip
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import (
     Address,
@@ -74,7 +74,7 @@ def test_a_batch_gives_each_clip_what_it_gets_alone(name: str) -> None:
     window = made.window * SECONDS_PER_FEATURE
     lengths = (0.02, 0.7, min(1.3 * window, 12.0))  # the last longer than most windows
     features = [
-        made.config.extract(Clip(sound(seconds, seed))) for seed, seconds in enumerate(lengths)
+        made.config.extract(GivenClip(sound(seconds, seed))) for seed, seconds in enumerate(lengths)
     ]
     batch, frames = batch_of(made, features)
     states, tokens = made(batch, frames)
@@ -210,7 +210,7 @@ def test_features_are_addressed_in_seconds_or_refused(name: str) -> None:
 @every
 def test_it_can_be_trained_or_frozen(name: str) -> None:
     made = small.encoder(name)
-    features = made.config.extract(Clip(clip(name, 0.5)))
+    features = made.config.extract(GivenClip(clip(name, 0.5)))
     made(features.values[None], torch.tensor([features.frames])).states.square().sum().backward()
     silent = [key for key, weight in made.named_parameters() if weight.grad is None]
     # Fixed; for sound over 10 s, which CLAP gets in windows; for CLIP's pooled CLS token.
@@ -287,7 +287,7 @@ def test_a_later_windows_tokens_are_addressed(name: str) -> None:
 @torch.inference_mode()
 def test_half_precision(name: str) -> None:
     made = small.encoder(name)
-    features = made.config.extract(Clip(clip(name, 0.5)))
+    features = made.config.extract(GivenClip(clip(name, 0.5)))
     given = features.values[None], torch.tensor([features.frames])
     exact = made(*given).states
     half = made.to(torch.bfloat16)(*given).states

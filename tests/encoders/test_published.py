@@ -21,7 +21,7 @@ from palscope.audio._bundled import bundled_clips
 from palscope.audio._waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
 from palscope.encoders._base import filled
-from palscope.encoders._config import Clip
+from palscope.encoders._config import GivenClip
 from palscope.encoders._convert import convert
 from palscope.errors import PalscopeError
 from tests.encoders import small
@@ -225,7 +225,7 @@ def test_vision_encoders_are_transformers(name: str, image: np.ndarray) -> None:
         processor = SiglipImageProcessorPil(size={"height": size, "width": size})
     pixels = processor(image, return_tensors="pt")["pixel_values"]
     found = made.model(pixels, output_hidden_states=True)
-    features = config.extract(Clip(image))
+    features = config.extract(GivenClip(image))
     ours = features.values.unflatten(0, (3, size))
     torch.testing.assert_close(ours, pixels[0], atol=1e-5, rtol=1e-5)
     states = made(features.values[None], torch.tensor([features.frames])).states[0]
@@ -244,7 +244,7 @@ def test_the_patches_of_an_image_stand_where_they_are_said_to() -> None:
     dark = np.zeros((32, 32, 3), np.uint8)
     spot = dark.copy()
     spot[17:22, 26:30] = 255  # third row of patches, fourth column
-    features = [made.config.extract(Clip(image)) for image in (dark, spot)]
+    features = [made.config.extract(GivenClip(image)) for image in (dark, spot)]
     states = [made(each.values[None], torch.tensor([32])).states[0] for each in features]
     moved = (states[1] - states[0])[:, :16].norm(dim=-1)  # what enters the first layer
     token = int(moved.argmax())
@@ -257,9 +257,12 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     file.write_bytes(b"nothing")
     for given in (np.zeros(1600, np.float32), np.zeros((4, 4, 4), np.uint8), b"nothing", file, 3):
         with pytest.raises(PalscopeError, match="no image"):
-            config.extract(Clip(given))
+            config.extract(GivenClip(given))
     Image.fromarray(IMAGES[0]).save(file)
-    assert torch.equal(config.extract(Clip(file)).values, config.extract(Clip(IMAGES[0])).values)
     assert torch.equal(
-        config.extract(Clip(file.read_bytes())).values, config.extract(Clip(IMAGES[0])).values
+        config.extract(GivenClip(file)).values, config.extract(GivenClip(IMAGES[0])).values
+    )
+    assert torch.equal(
+        config.extract(GivenClip(file.read_bytes())).values,
+        config.extract(GivenClip(IMAGES[0])).values,
     )

@@ -11,7 +11,7 @@ import torch
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope.audio import Waveform
 from palscope.encoders import Several, SeveralConfig, build_encoder, encoder_config
-from palscope.encoders._config import Clip
+from palscope.encoders._config import GivenClip
 from palscope.errors import AudioError, CheckpointError, PalscopeError
 from palscope.interventions import Address, Patch, Scale, Sound, intervene, resolve
 from tests.encoders import small
@@ -27,7 +27,7 @@ def together(*names: str) -> Any:
 def test_each_part_gives_what_it_gives_alone(names: tuple[str, ...]) -> None:
     made = together(*names)
     clips = [sound(0.61, 1), sound(3.3, 2)]
-    heard = [made.config.extract(Clip(clip)) for clip in clips]
+    heard = [made.config.extract(GivenClip(clip)) for clip in clips]
     width = max(each.values.shape[1] for each in heard)
     batch = torch.stack(
         [torch.nn.functional.pad(h.values, (0, width - h.values.shape[1])) for h in heard]
@@ -41,7 +41,7 @@ def test_each_part_gives_what_it_gives_alone(names: tuple[str, ...]) -> None:
     for seed, (name, out) in enumerate(zip(names, outputs, strict=True)):
         alone = small.encoder(name, seed)
         for row, clip in enumerate(clips):
-            features = alone.config.extract(Clip(clip))
+            features = alone.config.extract(GivenClip(clip))
             states = alone(features.values[None], torch.tensor([features.frames])).states[0]
             assert out.lengths[row] == len(states)
             torch.testing.assert_close(out.states[row, : len(states)], states, atol=2e-5, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_each_part_gives_what_it_gives_alone(names: tuple[str, ...]) -> None:
 def test_frames_are_those_that_all_parts_have() -> None:
     made = together("clap", "sslam")
     for samples in (7001, 7056, 7057, 44_099):  # at 44.1 kHz, which the parts resample
-        clip = Clip(Waveform(np.ones(samples, np.float32), 44_100, "ones"))
+        clip = GivenClip(Waveform(np.ones(samples, np.float32), 44_100, "ones"))
         own = [part.config.extract(clip).frames for part in made.parts]
         assert made.config.extract(clip).frames == min(own) >= max(own) - 1
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 
 RATE = 16_000
 
@@ -25,15 +25,15 @@ def pitch(label: str) -> int:
 class Hearing:
     """Gives the choice nearest to the clip's pitch the highest log-probability."""
 
-    asked: list[Asked] = field(default_factory=list[Asked])
+    asked: list[ChoiceQuestion] = field(default_factory=list[ChoiceQuestion])
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         self.asked += asked
         return [
             [-abs(self.hertz(each) - pitch(choice)) for choice in each.choices] for each in asked
         ]
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         rows = [
             [-abs(self.hertz(each) - pitch(choice)) for choice in each.choices] for each in asked
         ]
@@ -42,7 +42,7 @@ class Hearing:
         ]
 
     @staticmethod
-    def hertz(each: Asked) -> float:
+    def hertz(each: ChoiceQuestion) -> float:
         samples = each.waveforms[0]
         spectrum = np.abs(np.fft.rfft(samples))
         return float(np.argmax(spectrum) * RATE / len(samples))

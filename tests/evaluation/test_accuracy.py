@@ -12,17 +12,17 @@ from palscope._routing.depths import rerouted_depths
 from palscope._statistics import wilson
 from palscope.evaluation._accuracy import accuracy, ranked_answers
 from palscope.evaluation._items import Item
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 from tests.planted import LAYERS, Planted, plant
 
 
 class Certain:
     """Gives choices the log-probabilities that the clip's samples hold."""
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         return [each.waveforms[0].tolist() for each in asked]
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         raise AssertionError("nothing is written")
 
 
@@ -84,7 +84,7 @@ class PlantedAnswerer:
     def __init__(self, planted: Planted) -> None:
         self.planted = planted
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         rows: list[list[float]] = []
         for each in asked:
             is_a, at_token = (int(value) for value in each.waveforms[0])
@@ -94,7 +94,7 @@ class PlantedAnswerer:
             rows.append([float(logp[token]) for token in self.planted.answers])
         return rows
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         raise AssertionError("nothing is written")
 
 

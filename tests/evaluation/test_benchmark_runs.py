@@ -15,7 +15,7 @@ import soundfile as sf
 from palscope.errors import BenchmarkError, PalscopeError
 from palscope.evaluation._benchmark_runs import evaluate_benchmark, score_predictions
 from palscope.evaluation._benchmarks.registry import BENCHMARKS
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 from palscope.evaluation._rows import compare_runs
 from tests.analyses.conftest import open_script
 from tests.evaluation.benchmarks.samples import json_file, json_lines, mmau, mmsu
@@ -31,13 +31,13 @@ class Hearing:
         self.left = stops_after
 
     @staticmethod
-    def heard(each: Asked) -> int:
+    def heard(each: ChoiceQuestion) -> int:
         return round(10 * float(np.abs(each.waveforms[0]).max())) - 1
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         return [[-float(n != self.heard(each)) for n in range(len(each.choices))] for each in asked]
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         if self.left is not None:
             if self.left == 0:
                 raise KeyboardInterrupt
@@ -130,7 +130,7 @@ def test_a_limit_is_spread_over_categories_of_the_same_version(
 def test_two_models_are_compared_question_by_question(questions: Path, tmp_path: Path) -> None:
     class Deaf(Hearing):
         @staticmethod
-        def heard(each: Asked) -> int:
+        def heard(each: ChoiceQuestion) -> int:
             return 0
 
     asked(questions, tmp_path / "a", Hearing())

@@ -12,7 +12,7 @@ import pytest
 from palscope.errors import AudioError, PalscopeError
 from palscope.evaluation._items import Item
 from palscope.evaluation._predictions import predict
-from palscope.evaluation._ranking import Asked
+from palscope.evaluation._ranking import ChoiceQuestion
 
 
 class Counting:
@@ -22,14 +22,14 @@ class Counting:
         self.left = batches
         self.questions: list[str] = []
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
         self.questions += [each.question for each in asked]
         return [[-1.0, -2.0] for _ in asked]
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         return [" rain " for _ in asked]
 
 

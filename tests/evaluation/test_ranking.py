@@ -6,21 +6,21 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from palscope.evaluation._ranking import Asked, ModelAnswerer, Ranking, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, Ranking, rank
 
 
 class Fixed:
     def __init__(self, rows: list[list[float]]) -> None:
         self.rows = rows
 
-    def choice_logprobs(self, asked: list[Asked]) -> list[list[float]]:
+    def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         return self.rows
 
-    def answer(self, asked: list[Asked]) -> list[str]:
+    def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         return [""] * len(asked)
 
 
-ASKED = [Asked([np.zeros(10, np.float32)], "What?", ["dog", "rain"])]
+ASKED = [ChoiceQuestion([np.zeros(10, np.float32)], "What?", ["dog", "rain"])]
 
 
 def test_the_likeliest_choice_is_best() -> None:
@@ -38,7 +38,7 @@ def test_rows_that_do_not_fit_are_refused(row: list[float]) -> None:
 def test_a_clip_goes_to_the_encoder_with_its_rate() -> None:
     # An encoder that hears at 48 kHz would take a bare array of 16 kHz for a third of its length.
     samples = np.zeros(8000, np.float32)
-    (clip,) = Asked([samples], "what?", ["a"]).clips
+    (clip,) = ChoiceQuestion([samples], "what?", ["a"]).clips
     assert (clip.seconds, clip.sample_rate) == (0.5, 16_000)
     assert clip.samples is samples
 
@@ -57,5 +57,5 @@ def test_a_clip_goes_to_the_encoder_with_its_rate() -> None:
     answerer: Any = ModelAnswerer(cast(Any, SimpleNamespace(device="cpu")), cast(Any, Processor()))
     for call in (answerer.choice_logprobs, answerer.answer):
         with pytest.raises(LookupError):
-            call([Asked([samples], "what?", ["a"])])
+            call([ChoiceQuestion([samples], "what?", ["a"])])
     assert [clip.seconds for clip in given] == [0.5, 0.5]

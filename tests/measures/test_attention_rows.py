@@ -17,7 +17,7 @@ from palscope.audio._bundled import bundled_clips
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions import Address, Knockout, Patch, Sound, Text, Zero, intervene
 from palscope.measures import _attention_rows as attention_rows
-from palscope.measures._attention_rows import Rows
+from palscope.measures._attention_rows import AttentionRows
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.measures.conftest import PAL, padded_batch
@@ -191,7 +191,7 @@ def test_blocks_of_queries_make_the_same_table(pal: Any, monkeypatch: Any) -> No
     sizes: list[int] = []
     monkeypatch.setattr(attention_rows, "_BLOCK", 1000)
 
-    def take(rows: Rows) -> None:
+    def take(rows: AttentionRows) -> None:
         sizes.append(rows.weights.numel())
 
     asked = attention_rows.asked_columns(pal, pal.layout(inputs), "text")
