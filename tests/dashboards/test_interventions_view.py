@@ -71,7 +71,7 @@ def go(page: AppTest) -> AppTest:
 def test_every_analysis_runs_when_asked_and_not_before(
     open_page: Callable[..., AppTest], analysis: str, drawn: int
 ) -> None:
-    page = open_page(analysis=experiment)
+    page = open_page(analysis=analysis)
     quiet(page)
     assert len(figures(page)) == 2 and not page.dataframe  # the two clips alone
     go(page)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from palscope._hooks import HookedAudioModel, listening
+from palscope._hooks import HookedAudioModel
+from palscope._hooks import hooked as blocks
 from palscope._models.cache import AudioCache
 from palscope._models.recording import LayerAttention
 from palscope._published import PublishedAudioModel, PublishedProcessor
@@ -153,7 +154,7 @@ def test_a_hook_that_never_fires(
     monkeypatch.setitem(qwen2.blocks[1].attn._modules, "hook_rot_q", nn.Identity())
     with pytest.raises(HookError, match="hook_rot_q"):  # the model notices it itself
         check("hooks")
-    monkeypatch.setattr(listening, "require_fired", lambda missing: None)  # and if it did not
+    monkeypatch.setattr(blocks, "require_fired", lambda missing: None)  # and if it did not
     assert "1 of 219 are silent: blocks.1.attn.hook_rot_q" in fails(check, "hooks")
 
 
