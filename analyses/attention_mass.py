@@ -36,6 +36,7 @@ from palscope.analyses import (
     main,
     option,
 )
+from palscope.analyses._analysis import together
 from palscope.measures import attention_mass, by_pathway, mean_band, over_time
 from palscope.measures._depth import depth_of_mass
 from palscope.measures._seconds import mass_per_second
@@ -123,9 +124,7 @@ def drawn(results: MassResults) -> dict[str, Any]:
 def compared(every: Sequence[MassResults]) -> dict[str, Any]:
     """Mass by depth, a panel a domain and a line a model."""
     bands = pd.concat([depth_bands(results) for results in every], ignore_index=True)
-    caption = every[0].caption()
-    caption = replace(caption, model=", ".join(results.caption().model for results in every))
-    return {"mass_by_depth": comparison.mass_by_depth(bands, caption=caption)}
+    return {"mass_by_depth": comparison.mass_by_depth(bands, caption=together(every))}
 
 
 def over_seconds(times: Sequence[pd.DataFrame]) -> pd.DataFrame:

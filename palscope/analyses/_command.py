@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from palscope._beside import words_for
 from palscope._hooks import HookedAudioModel
 from palscope._routing import route_to_text
 from palscope._sweeps import processes
@@ -46,7 +47,7 @@ def main(
 def parser_of(analysis: Analysis[Any, Any], doc: str | None = None) -> ArgumentParser:
     """The analysis's flags, and `--out` and `--resume`."""
     parser = ArgumentParser(
-        prog=f"{analysis.name}.py",
+        prog=" ".join(words_for(analysis.name)),
         description=doc or analysis.about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -169,7 +170,7 @@ class Command(Generic[AnyOptionsT]):
     def main(self, doc: str | None = None, words: Sequence[str] | None = None) -> int:
         """Run it; the exit code of its process."""
         parser = ArgumentParser(
-            prog=f"{self.name}.py",
+            prog=" ".join(words_for(self.name)),
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
