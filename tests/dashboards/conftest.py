@@ -46,6 +46,7 @@ def plits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def as_streamlit_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DASHBOARDS))
+    monkeypatch.setattr("sys.argv", ["attention.py"])  # not pytest's own words
 
 
 def new_page() -> AppTest:

@@ -95,6 +95,7 @@ def test_the_page_answers_and_patches_with_a_published_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(DASHBOARDS))
+    monkeypatch.setattr("sys.argv", ["attention.py"])
     page = opened(new_page(), folder)
     quiet(page)
     shares = metrics(page)

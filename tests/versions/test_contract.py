@@ -19,6 +19,7 @@ from nnsight import NNsight
 from streamlit.testing.v1 import AppTest
 
 import palscope
+from palscope._models.finding import find_checkpoint
 from palscope._routing import Route
 from palscope._verify import Sides, verify
 from palscope._verify.plain import open_plain
@@ -124,7 +125,7 @@ def test_training_lowers_the_loss_with_adapters_and_opens_again(tmp_path: Path) 
 
 def test_the_demo_passes_what_palscope_verify_checks(demo: Any) -> None:
     def plain(row: Any) -> Any:
-        return open_plain(Path("demo/pal"), None, torch.device("cpu"), row)
+        return open_plain(find_checkpoint("demo/pal"), None, torch.device("cpu"), row)
 
     report = verify(Sides("demo/pal", plain, lambda: demo), Waveform(noise(0.6), 16_000, "noise"))
     assert len(report.results) == 15 and not report.failed
