@@ -55,7 +55,9 @@ def test_the_page_is_streamlit_s_with_the_files_of_one_s_own(
 
 def test_what_is_shown_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _beside.words_for("leakage") == ["python", "analyses/leakage.py"]
+    assert _beside.words_for("mine") == ["python", "mine.py"]
     monkeypatch.setattr(_beside, "in_clone", lambda: False)
+    monkeypatch.setattr(_beside, "analysis_files", lambda: {"leakage": Path("leakage.py")})
     assert _beside.words_for("leakage") == ["palscope", "leakage"]
 
 
