@@ -39,7 +39,7 @@ BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 # Sets of versions and Pythons, SET:PYTHON, of constraints/SET.txt.
 VERSIONS ?= oldest:3.10 pinned:3.10 pinned:3.12 pinned:3.13 newest:3.13
 
-.PHONY: help setup demo test test-versions contract test-kernels docs mutants lint format clean
+.PHONY: help setup demo test test-versions contract test-kernels docs mutants lint ruff format clean
 
 help:
 	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
@@ -87,9 +87,11 @@ demo: setup
 	exec $(VENV)/bin/streamlit run dashboards/attention.py --server.port $(PORT) \
 		--server.headless true --browser.gatherUsageStats false
 
-lint: setup
-	@echo "== ruff"; $(VENV)/bin/ruff check .; $(VENV)/bin/ruff format --check .
+lint: ruff
 	@echo "== pyright"; $(VENV)/bin/pyright --pythonpath $(PY)
+
+ruff: setup
+	@echo "== ruff"; $(VENV)/bin/ruff check .; $(VENV)/bin/ruff format --check .
 
 # Apart from set-up, so that the page does not wait for what only documentation needs.
 $(VENV)/.docs: $(VENV)/.packages
@@ -99,9 +101,13 @@ $(VENV)/.docs: $(VENV)/.packages
 docs: setup $(VENV)/.docs
 	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-# The documentation is built by a test of it.
-test: lint $(VENV)/.docs
-	@echo "== pytest"; $(PY) -m pytest $(PYTEST_ARGS)
+# The documentation is built by a test of it. Types are checked beside the tests, on whichever core is
+# free, and told of after them.
+test: ruff $(VENV)/.docs
+	@types=$$(mktemp); $(VENV)/bin/pyright --pythonpath $(PY) > $$types 2>&1 & pyright=$$!; \
+	echo "== pytest, and pyright beside it"; failed=; $(PY) -m pytest $(PYTEST_ARGS) || failed+=" pytest"; \
+	wait $$pyright || failed+=" pyright"; echo "== pyright"; cat $$types; rm -f $$types; \
+	[ -z "$$failed" ] || { echo "== failed:$$failed"; exit 1; }
 
 # Hours; resumed where it stopped. Not part of what is checked of every change.
 mutants: setup
