@@ -84,17 +84,14 @@ def still_windows(results: Results[LeakageOptions, AskedClip]) -> list[list[pd.D
     return [windows for windows in clips if windows]
 
 
-def fields(results: Results[LeakageOptions, AskedClip]) -> list[pd.DataFrame]:
-    """The receptive fields of each clip."""
-    return [
-        pd.concat([receptive_field(window) for window in windows])
-        for windows in still_windows(results)
-    ]
+def fields(clips: list[list[pd.DataFrame]]) -> list[pd.DataFrame]:
+    """The receptive fields of each clip, from its windows."""
+    return [pd.concat([receptive_field(window) for window in windows]) for windows in clips]
 
 
 def widths(results: Results[LeakageOptions, AskedClip]) -> dict[str, pd.DataFrame]:
     """The receptive field's widths at every depth, mean over clips."""
-    if not (every := fields(results)):
+    if not (every := fields(still_windows(results))):
         return {}
     columns = ("within50_s", "within90_s", "half_maximum_s", "reach_s")
     bands = [
@@ -106,15 +103,14 @@ def widths(results: Results[LeakageOptions, AskedClip]) -> dict[str, pd.DataFram
 
 def drawn(results: Results[LeakageOptions, AskedClip]) -> dict[str, Any]:
     """Both figures."""
-    if not (every := fields(results)):
+    if not (clips := still_windows(results)):
         return {}
     profiles = [
-        pd.concat([leakage_profile(window, STEP_S) for window in windows])
-        for windows in still_windows(results)
+        pd.concat([leakage_profile(window, STEP_S) for window in windows]) for windows in clips
     ]
     bands = mean_band(profiles, [*DEPTH, "offset_s"], value="relative", limits=(0, None))
-    leaked = mean_band(every, DEPTH, value="leaked")
-    caption = results.caption(len(every))
+    leaked = mean_band(fields(clips), DEPTH, value="leaked")
+    caption = results.caption(len(clips))
     window_s = results.options.window_s
     return {
         "leakage_over_time": figures.leakage_over_time(bands, window_s, caption=caption),

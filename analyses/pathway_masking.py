@@ -66,10 +66,7 @@ class MaskingOptions(ClipOptions):
 @each
 def ranked(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
     """Every candidate's log-probability under each masking."""
-    if clip.answer is None or len(clip.choices) < 2:
-        raise PalscopeError(
-            f"{clip.name} has no answer among candidates; give a manifest with labels, or pairs."
-        )
+    clip.require_choices()
     if list(maskings(work.model.current_route)) == [NOTHING]:
         raise PalscopeError("no layer of this route has sound, so there is nothing to mask.")
     inputs = work.model.inputs(clip.question, clip.clip)

@@ -22,6 +22,7 @@ from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.datasets import _questions as questions
 from palscope.datasets._examples import named_rng
 from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_manifest
+from palscope.errors import PalscopeError
 from palscope.evaluation._items import candidates, clean_label, take_evenly
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids
@@ -79,6 +80,14 @@ class AskedClip:
         else:
             digest.update((file_hash(self.sound) or str(self.sound)).encode())
         return digest.hexdigest()
+
+    def require_choices(self) -> None:
+        """Raise `PalscopeError` where there is no right answer among several to rank."""
+        if self.answer is None or len(self.choices) < 2:
+            raise PalscopeError(
+                f"{self.name} has no answer among candidates; give a manifest with labels, or "
+                "pairs."
+            )
 
     def places(self, step: float | None = None) -> Mapping[str, Sound]:
         """Its named stretches, or equal ones of `step` seconds (by default a quarter of it)."""

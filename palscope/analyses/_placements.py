@@ -78,10 +78,7 @@ def _served(find: Find, work: PlacementWork) -> list[Placement]:
 
 
 def _ranked(find: Find, work: PlacementWork, clip: AskedClip) -> pd.DataFrame:
-    if clip.answer is None or len(clip.choices) < 2:
-        raise PalscopeError(
-            f"{clip.name} has no answer among candidates; give a manifest with labels, or pairs."
-        )
+    clip.require_choices()
     placements = _served(find, work)
     inputs = work.model.inputs(clip.question, clip.clip)
     table: Any = placed_choices(work.model, inputs, clip.choices, placements)
