@@ -41,6 +41,12 @@ def halves(
     return {"a": (torch.zeros(3).long(), "x"), "b": (torch.zeros(3 if kind else 2).long(), "y")}
 
 
+def mostly(
+    rows: list[Float[Tensor, "n"]] | Float[Tensor, "n"], lies: bool
+) -> tuple[Int[Tensor, "n"] | None, str]:
+    return torch.zeros(len(rows[0]) + lies).long(), "x"
+
+
 def refuses(samples: Float[Tensor, "samples"]) -> None:
     if samples.ndim == 2:
         raise PalscopeError("no sound of two channels")
@@ -91,6 +97,25 @@ def test_what_is_so_passes() -> None:
     assert calls(product)(torch.zeros(2, 2), torch.zeros(2)).shape == (2,)
     assert shapes.checked(Sized)(TWO_BY_THREE, torch.zeros(2).long()).states is TWO_BY_THREE
     assert shapes.checked(Pair)("a", TWO_BY_THREE)._replace(name="b").name == "b"
+
+
+def test_what_was_right_before_is_held_again_when_it_differs() -> None:
+    """In a shape, a type, a member of a list, a dimension of what is returned, or a kind."""
+    call = calls(mostly)
+    for _ in range(2):
+        call([THREE, THREE], lies=False)
+    for given, lies in (
+        ([THREE, TWO_BY_THREE], False),
+        ([THREE, torch.zeros(2)], False),
+        ([THREE, THREE.long()], False),
+        ([THREE, "three"], False),
+        ([THREE, THREE], True),
+    ):
+        for _ in range(2):
+            with pytest.raises(TypeCheckError):
+                call(given, lies=lies)
+    call([THREE, THREE], lies=False)
+    call(rows=[torch.zeros(4)], lies=False)
 
 
 def test_what_palscope_refuses_may_have_any_shape() -> None:
