@@ -28,14 +28,23 @@ def scattered(
     new: Float[Tensor, "batch chosen width"],
 ) -> Float[Tensor, "rows columns width"]:
     """`values` with `new` at `columns` of the first `batch` rows; what stands at -1 is dropped."""
-    width = values.shape[1]
-    spare = torch.cat([values, values.new_zeros(values.shape[0], 1, values.shape[2])], dim=1)
-    at = torch.where(columns < 0, width, columns).to(values.device)[..., None].expand_as(new)
-    return spare.scatter(1, at, new.to(values))[:, :width]
+    spare = values.new_zeros(values.shape[0], 1, values.shape[2])
+    return _written(torch.cat([values, spare], dim=1), columns, new.to(values))
 
 
 def spread(
     values: Float[Tensor, "batch chosen width"], columns: Int[Tensor, "batch chosen"], width: int
 ) -> Float[Tensor, "batch columns width"]:
     """`values` at `columns` of `width`, zeros where none of it stands; -1 and below are dropped."""
-    return scattered(values.new_zeros(values.shape[0], width, values.shape[2]), columns, values)
+    return _written(values.new_zeros(values.shape[0], width + 1, values.shape[2]), columns, values)
+
+
+def _written(into: Tensor, columns: Tensor, new: Tensor) -> Tensor:
+    """`into` but for its last column, which takes what is dropped.
+
+    Written where it stands, and whole columns at once: logits are as wide as the vocabulary.
+    """
+    at = torch.where(columns < 0, into.shape[1] - 1, columns).to(into.device)
+    rows = torch.arange(len(at), device=into.device)[:, None]
+    into[rows, at] = new
+    return into[:, :-1]
