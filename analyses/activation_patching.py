@@ -53,7 +53,7 @@ from palscope.interventions import Sound
 from palscope.measures import _grids as grids
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import (
-    Cell,
+    GridCell,
     activation_patching,
     answers_moved,
     check_controls,
@@ -151,7 +151,7 @@ def answered(work: Work[PatchingOptions], pair: Pair) -> pd.DataFrame:
     return greedy_answers(model, clean, corrupt, pair.clean_answer, pair.corrupt_answer)
 
 
-def cells_of(work: Work[PatchingOptions], pair: Pair, inputs: dict[str, Any]) -> list[Cell]:
+def cells_of(work: Work[PatchingOptions], pair: Pair, inputs: dict[str, Any]) -> list[GridCell]:
     """The grid for one pair."""
     options = work.options
     route: Route = work.model.current_route

@@ -36,7 +36,7 @@ from palscope.analyses import (
     main,
     option,
 )
-from palscope.analyses._analysis import together
+from palscope.analyses._analysis import caption_of_models
 from palscope.measures import attention_mass, by_pathway, mean_band, over_time
 from palscope.measures._depth import depth_of_mass
 from palscope.measures._seconds import mass_per_second
@@ -124,7 +124,7 @@ def drawn(results: MassResults) -> dict[str, Any]:
 def compared(every: Sequence[MassResults]) -> dict[str, Any]:
     """Mass by depth, a panel a domain and a line a model."""
     bands = pd.concat([depth_bands(results) for results in every], ignore_index=True)
-    return {"mass_by_depth": comparison.mass_by_depth(bands, caption=together(every))}
+    return {"mass_by_depth": comparison.mass_by_depth(bands, caption=caption_of_models(every))}
 
 
 def over_seconds(times: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -63,7 +63,7 @@ from palscope.measures._faithfulness import (
     equal_windows,
 )
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Cell, activation_patching, solved
+from palscope.measures._patching import GridCell, activation_patching, solved_pairs
 from palscope.pairs import Pair, control
 from palscope.plots import _attribution as figures
 
@@ -155,8 +155,8 @@ def patched(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     attributions = work.rows("attributions", pair.name)
     route = model.current_route
     layers = [(layer,) for layer in chosen_layers(work)]
-    by_layer: list[Cell] = []
-    in_all: list[Cell] = []
+    by_layer: list[GridCell] = []
+    in_all: list[GridCell] = []
     for stream in route.streams:
         places: Any = grids.steps(pair.seconds, step, stream.name)
         by_layer += grids.layers_by_places(route, places, layers)
@@ -169,7 +169,7 @@ def patched(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     runs, told = setting(model, pair)
     cells = [*by_layer, *mel, *connector, *in_all]
     table = activation_patching(model, **runs, cells=cells, **told)
-    right = pair.name in solved(table.assign(pair=pair.name))
+    right = pair.name in solved_pairs(table.assign(pair=pair.name))
     # Layers of a stream that runs add up along the path of all, not in attribution patching.
     shown = {
         PATCHING: [*by_layer, *mel, *connector],
@@ -231,7 +231,7 @@ def checks(results: AttributionResults) -> dict[str, pd.DataFrame]:
     return found
 
 
-def by_layer(cells: Any) -> pd.DataFrame:
+def agreement_by_layer(cells: Any) -> pd.DataFrame:
     """Agreement with exact patching in every layer."""
     return agreement(cells[cells["layer"].notna()], ["method", "stream", "layer"])
 
@@ -250,7 +250,7 @@ def drawn(results: AttributionResults) -> dict[str, Any]:
     if "cells" in results.stored:
         cells = results.rows("cells")
         found["scatter"] = figures.scatter(cells, caption=caption)
-        found["agreement_by_layer"] = figures.by_layer(by_layer(cells), caption=caption)
+        found["agreement_by_layer"] = figures.by_layer(agreement_by_layer(cells), caption=caption)
     if "curves" in results.stored:
         bands = curve_bands(results.rows("curves"))
         found["deletion_insertion"] = figures.curves(bands, caption=caption)

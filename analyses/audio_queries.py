@@ -35,7 +35,7 @@ def drawn(results: PlacementResults) -> dict[str, Any]:
 
 def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
     """The same of several models, a row of panels each."""
-    return placements.accuracy_against(
+    return placements.accuracy_figures(
         placements.of_models(every),
         {"layers": "layers", "time": "prefill_ratio", "cache": "cache_ratio"},
         every,

@@ -34,8 +34,8 @@ from palscope.analyses import (
     main,
     option,
 )
-from palscope.analyses._analysis import together
-from palscope.measures._profile import listening_profile, profile_bands
+from palscope.analyses._analysis import caption_of_models
+from palscope.measures._profile import attention_profile, profile_bands
 from palscope.plots import _profile as figures
 
 
@@ -54,7 +54,7 @@ def measured(work: Work[ProfileOptions], clip: AskedClip) -> pd.DataFrame:
     """One clip's profile."""
     inputs = work.model.inputs(clip.question, clip.clip)
     length = clip.clip.seconds
-    return listening_profile(work.model, inputs, seconds=length, step=work.options.step)
+    return attention_profile(work.model, inputs, seconds=length, step=work.options.step)
 
 
 def compared(every: Sequence[ProfileResults]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def compared(every: Sequence[ProfileResults]) -> dict[str, Any]:
         for results in every
     ]
     table = pd.concat(bands, ignore_index=True)
-    return {"profiles": figures.profiles(table, caption=together(every))}
+    return {"profiles": figures.profiles(table, caption=caption_of_models(every))}
 
 
 ANALYSIS = Analysis(

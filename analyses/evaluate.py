@@ -99,7 +99,7 @@ def evaluated(given: EvaluateOptions) -> None:
 
 def on_clips(given: EvaluateOptions) -> None:
     """Labelled clips, asked of a model."""
-    answerer, name = open_model(given)
+    answerer, name = answerer_of(given)
     scores = evaluate_manifest(
         answerer,
         given.audio,
@@ -125,7 +125,7 @@ def on_benchmark(given: EvaluateOptions) -> None:
         raise OptionError(
             f"--benchmark {benchmark.name} needs --questions: {benchmark.questions_are}."
         )
-    answerer, name = open_model(given, max_new_tokens=benchmark.max_new_tokens)
+    answerer, name = answerer_of(given, max_new_tokens=benchmark.max_new_tokens)
     if given.embedder is None:
         embedder = decoder_embedder(answerer.model, answerer.processor)
     else:
@@ -162,7 +162,7 @@ def stored(given: EvaluateOptions) -> None:
     report(given, scores)
 
 
-def open_model(given: EvaluateOptions, **options: Any) -> tuple[ModelAnswerer, str]:
+def answerer_of(given: EvaluateOptions, **options: Any) -> tuple[ModelAnswerer, str]:
     """The model of `--model` as an answerer, and the name of its weights and its prompts."""
     if given.model is None:
         raise OptionError("give a checkpoint by --model, or stored answers by --predictions.")

@@ -34,7 +34,7 @@ from palscope.plots._depth import LABELS
 def drawn(results: PlacementResults) -> dict[str, Any]:
     """Accuracy against layers, place of a window, and cost; of a clip or pair its candidates."""
     if len(results.items) <= 2:
-        return placements.of_clips(results, by_depth)
+        return placements.of_clips(results, by_sweep)
     return compared([results])
 
 
@@ -43,7 +43,7 @@ def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
     table: Any = placements.of_models(every)
     sliding = table["family"].str.contains("window")
     silent = (table["family"] == NO_AUDIO) & table["model"].isin(table.loc[sliding, "model"])
-    draw = partial(placements.accuracy_against, every=every)
+    draw = partial(placements.accuracy_figures, every=every)
     return (
         draw(table[~sliding], {"layers": "layers"})
         | draw(table[sliding | silent], {"window": "first_layer"})
@@ -51,7 +51,7 @@ def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
     )
 
 
-def by_depth(table: Any) -> pd.DataFrame:
+def by_sweep(table: Any) -> pd.DataFrame:
     """A panel a sweep. Windows are as wide as each other: they differ in where they begin."""
     windows = table["family"].str.contains("window")
     return table.assign(

@@ -32,7 +32,7 @@ from palscope.evaluation._experiment import experiment_names, read_experiment, s
 from palscope.evaluation._questions import Questions
 from palscope.plots import Caption
 from palscope.plots import _experiment as plots
-from palscope.training._curriculum import Place
+from palscope.training._curriculum import TrainingPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ def reproduced(given: ReproduceOptions) -> None:
     reproduce.check_answerable(scale, files)
     print(f"{experiment.title}. The paper: {experiment.claim}")
     trained = given.checkpoints or given.out / "checkpoints"
-    place = Place(given.data, trained, given.cache, given.folder, given.workers)
-    variants = reproduce.train_systems(systems_of(scale), scale.seeds, place)
+    paths = TrainingPaths(given.data, trained, given.cache, given.folder, given.workers)
+    variants = reproduce.train_systems(systems_of(scale), scale.seeds, paths)
     if given.train_only:
         return
     weights = {f"{v.name} {v.seed}": base_fingerprint(v.folder) for v in variants}

@@ -19,7 +19,7 @@ import torch
 
 from palscope._sweeps import processes
 from palscope.analyses import Command, option
-from palscope.training._curriculum import Place, train_recipe
+from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe_files import read_recipe
 
 
@@ -44,12 +44,12 @@ class TrainOptions:
 
 def trained(given: TrainOptions) -> None:
     """Train the recipe's stages."""
-    logging.basicConfig(level=logging.INFO if processes.place()[0] == 0 else logging.ERROR)
+    logging.basicConfig(level=logging.INFO if processes.rank() == 0 else logging.ERROR)
     if given.threads:
         torch.set_num_threads(given.threads)
-    place = Place(given.data, given.out, given.cache, given.folder, given.workers)
-    folders = train_recipe(read_recipe(given.recipe), place, only=given.stage, seed=given.seed)
-    if processes.place()[0] == 0:
+    paths = TrainingPaths(given.data, given.out, given.cache, given.folder, given.workers)
+    folders = train_recipe(read_recipe(given.recipe), paths, only=given.stage, seed=given.seed)
+    if processes.rank() == 0:
         print(f"trained: {folders[-1]}")
 
 

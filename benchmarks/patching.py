@@ -106,7 +106,7 @@ class Sweep:
             corrupted[:, at] = clean[:, at]
             return corrupted
 
-        with self.model.hearing(self.corrupt):
+        with self.model.attach_clips(self.corrupt):
             if name is None:
                 patching.generic_activation_patch(
                     self.model,

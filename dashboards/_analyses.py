@@ -18,12 +18,12 @@ from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
 from palscope.analyses import Analysis, Results, Work
 from palscope.analyses._items import sides
-from palscope.analyses._options import Setting, options_of, settings_of, words
+from palscope.analyses._options import Setting, command_words, options_of, settings_of
 from palscope.errors import PalscopeError
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnalysisRequest:
     """A pair, a model on a route, and an analysis with its options."""
 
     analysis: Analysis[Any, Any]
@@ -57,7 +57,9 @@ class Asked:
     def command(self) -> str:
         """The command that gives the same tables."""
         script = words_for(self.analysis.name)
-        return shlex.join([*script, *words(self.options), "--out", f"runs/{self.analysis.name}"])
+        return shlex.join(
+            [*script, *command_words(self.options), "--out", f"runs/{self.analysis.name}"]
+        )
 
     def results(self) -> Results[Any, Any]:
         """The tables, measured once for all visitors."""

@@ -10,10 +10,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _address import address_route, address_selection, remember_route, remember_selection
+from _answers import (
+    Ask,
+    Attended,
+    GeneratedAnswer,
+    attended,
+    generated_answer,
+    queries,
+    ranked,
+    token_grid,
+    visible,
+)
 from _downloads import offer, on_ground, show
 from _figures import bars, clickable, steps_table
-from _listening import Ask, Attended, Heard, attended, listen, queries, ranked, token_grid, visible
-from _models import OpenModel, open_model
+from _models import OpenModel, cached_model
 from _player import player
 from _presets import presets
 from _route_table import allowed_symbols, route_table
@@ -47,7 +57,7 @@ class Side:
 
     name: str
     ask: Ask
-    heard: Heard
+    answer: GeneratedAnswer
     attended: Attended
 
     @property
@@ -67,14 +77,14 @@ def view() -> None:
     if setup is None:
         return
     intro, top, answers = st.container(), st.container(), st.container()
-    opened = open_model(setup.model)
+    opened = cached_model(setup.model)
     route = choose_route(opened)
     asks = the_sides(setup, opened, route)
     with answers:
-        heard = show_answers(asks, setup)
+        given = show_answers(asks, setup)
     offset = choose_query(asks)
     sides = [
-        Side(name, ask, heard[name], attended(ask, min(offset, len(heard[name].tokens))))
+        Side(name, ask, given[name], attended(ask, min(offset, len(given[name].tokens))))
         for name, ask in asks.items()
     ]
     shares, layers, maps = st.container(), st.container(), st.container()
@@ -141,7 +151,7 @@ def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
     """What is asked, by the name of its side: one, or two that differ in one thing."""
     ask = Ask(opened, setup.sound, setup.question, opened.route)
     if setup.other_model is not None:
-        other = open_model(setup.other_model)
+        other = cached_model(setup.other_model)
         return {
             opened.name: replace(ask, route=route),
             other.name: Ask(other, setup.sound, setup.question, other.route),
@@ -160,39 +170,39 @@ def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
 # -- the answer ---------------------------------------------------------------------------------
 
 
-def show_answers(asks: dict[str, Ask], setup: Setup) -> dict[str, Heard]:
+def show_answers(asks: dict[str, Ask], setup: Setup) -> dict[str, GeneratedAnswer]:
     """The answers as they are generated, the tokens of each step, ranked candidates."""
-    heard: dict[str, Heard] = {}
+    answers: dict[str, GeneratedAnswer] = {}
     columns = st.columns(2, gap="large")
     for column, (name, ask) in zip(columns, asks.items(), strict=False):
         with column:
-            heard[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
+            answers[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
     if len(asks) == 1:
         with columns[1]:
             show_candidates(asks, setup)
-        return heard
+        return answers
     left, right = st.columns(2, gap="large")
     with left:
-        show_first_tokens(asks, heard)
+        show_first_tokens(asks, answers)
     with right:
         show_candidates(asks, setup)
-    return heard
+    return answers
 
 
-def show_answer(caption: str, ask: Ask) -> Heard:
+def show_answer(caption: str, ask: Ask) -> GeneratedAnswer:
     """One answer, growing while it is generated."""
     st.caption(
         caption, help=f"Greedy decoding: the likeliest token each time, after “{ask.question}”"
     )
     place = st.empty()
-    heard = listen(ask, lambda text: place.markdown(headline(text)))
-    place.markdown(headline(heard.text))
+    answer = generated_answer(ask, lambda text: place.markdown(headline(text)))
+    place.markdown(headline(answer.text))
     if ask.sound.answer and ask.question == ask.sound.question:
         st.caption(f"Known to be: **{plain(ask.sound.answer)}**")
     st.caption("Likeliest tokens at each step; bold is taken")
-    st.html(steps_table(heard.steps))
-    st.caption(cost(heard), help=COST_HELP)
-    return heard
+    st.html(steps_table(answer.steps))
+    st.caption(cost(answer), help=COST_HELP)
+    return answer
 
 
 COST_HELP = (
@@ -202,16 +212,17 @@ COST_HELP = (
 )
 
 
-def cost(heard: Heard) -> str:
-    token = "" if heard.token_s != heard.token_s else f", {1000 * heard.token_s:.0f} ms a token"
-    return (
-        f"prefill {1000 * heard.prefill_s:.0f} ms{token}, cache {heard.cache_bytes / 2**20:.2f} MiB"
-    )
+def cost(answer: GeneratedAnswer) -> str:
+    token = "" if answer.token_s != answer.token_s else f", {1000 * answer.token_s:.0f} ms a token"
+    size = f"{answer.cache_bytes / 2**20:.2f} MiB"
+    return f"prefill {1000 * answer.prefill_s:.0f} ms{token}, cache {size}"
 
 
-def show_first_tokens(asks: dict[str, Ask], heard: dict[str, Heard], count: int = 5) -> None:
+def show_first_tokens(
+    asks: dict[str, Ask], answers: dict[str, GeneratedAnswer], count: int = 5
+) -> None:
     """Probabilities of the answer's first token on both sides; models may differ in vocabulary."""
-    one, other = heard.values()
+    one, other = answers.values()
     tokenizer: Any = next(iter(asks.values())).opened.model.tokenizer
     if len(one.first) != len(other.first):
         st.info("The two models have different vocabularies; their tokens are not compared.")
@@ -219,7 +230,7 @@ def show_first_tokens(asks: dict[str, Ask], heard: dict[str, Heard], count: int 
     likely = {int(t) for h in (one, other) for t in h.first.argsort()[-count:]}
     order = sorted(likely, key=lambda token: -one.first[token])
     labels = [visible(tokenizer.decode([token])) for token in order]
-    shares = {name: pd.Series(h.first[order], index=labels) for name, h in heard.items()}
+    shares = {name: pd.Series(h.first[order], index=labels) for name, h in answers.items()}
     st.plotly_chart(bars(shares, "probability of the answer's first token (%)"), key="first bars")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 from _address import address_route
+from _answers import Ask, attended, generated_answer, known
 from _downloads import on_ground
-from _listening import Ask, attended, known, listen
 from _means import show_means
-from _models import open_model
+from _models import cached_model
 from _setup import choose_model
 from _sounds import bundled_names, bundled_sound
 
@@ -41,7 +41,7 @@ def view() -> None:
         ).strip()
     if name is None:
         return
-    opened = open_model(name)
+    opened = cached_model(name)
     route = address_route(opened)
     asks = [
         Ask(opened, sound, question or sound.question, route)
@@ -111,7 +111,7 @@ def show_multiples(asks: list[Ask]) -> None:
         row = zip(st.columns(3), asks[start:], figures[start:], strict=False)
         for column, ask, figure in row:
             with column:
-                answer = listen(ask).text
+                answer = generated_answer(ask).text
                 right = "" if not ask.sound.answer else f" (known: {ask.sound.answer})"
                 st.caption(f"{ask.sound.name}: “{answer}”{right}")
                 page = on_ground(figure)

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from palscope._statistics import plain
+from palscope._statistics import storable
 from palscope.plots import Figure
 
 
@@ -28,7 +28,7 @@ def offer(name: str, figure: Figure) -> None:
         "csv": ("text/csv", lambda: data.to_csv(index=False).encode()),
         "parquet": (
             "application/vnd.apache.parquet",
-            lambda: plain(figure.data).to_parquet(index=False),
+            lambda: storable(figure.data).to_parquet(index=False),
         ),
     }
     with st.popover("Download", icon=":material/download:", help="Figure and table as files"):

@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 from _address import address_route
-from _analyses import Asked, widgets
+from _analyses import AnalysisRequest, widgets
 from _downloads import show
-from _models import OpenModel, open_model
+from _models import OpenModel, cached_model
 from _pairs import ChosenPair, choose_pair
 from _setup import choose_model
 from plotly import graph_objects as go
@@ -30,14 +30,14 @@ def view() -> None:
         chosen = choose_pair()
     if name is None or chosen is None:
         return
-    opened = open_model(name)
+    opened = cached_model(name)
     route = address_route(opened)
     if route != opened.route:
         st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
     show_pair(chosen, opened, route)
     analysis = choose_analysis()
     st.markdown(analysis.about)
-    asked = Asked(analysis, opened, route, chosen, widgets(analysis))
+    asked = AnalysisRequest(analysis, opened, route, chosen, widgets(analysis))
     if st.button(f"Run: {analysis.cost}", type="primary"):
         st.session_state["analysis-run"] = asked.key
     if st.session_state.get("analysis-run") == asked.key:
@@ -125,7 +125,7 @@ def choose_analysis() -> Analysis[Any, Any]:
     return known[title]
 
 
-def show_results(asked: Asked) -> None:
+def show_results(asked: AnalysisRequest) -> None:
     """Figures, downloads, tables, and the command that gives the same."""
     analysis, results = asked.analysis, asked.results()
     for note in analysis.notes(results):

@@ -33,7 +33,7 @@ def demo_models() -> list[str]:
     return [name for name in DEMO if list((root / name).glob("*.safetensors"))]
 
 
-def open_model(name: str) -> OpenModel:
+def cached_model(name: str) -> OpenModel:
     """The hooked model of a checkpoint, loaded once for each version of its files.
 
     Raises `CheckpointError` when there is none.

@@ -26,7 +26,7 @@ from palscope.plots._axes import SHARE_PER_TOKEN, TIME
 from palscope.plots._looks import AMOUNT
 from palscope.plots._spectrogram import MelImage, mel_image
 
-Span = tuple[float, float]
+Stretch = tuple[float, float]
 
 ENVELOPE_COLUMNS = 1000
 DECIBELS_PER_UNIT = 40
@@ -43,8 +43,8 @@ def player(
     key: str,
     tokens: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
-    selection: Span | None = None,
-) -> Span | None:
+    selection: Stretch | None = None,
+) -> Stretch | None:
     """Show a clip that can be played, looked at and selected from.
 
     Args:
@@ -66,7 +66,7 @@ def player(
     sound = _sound(hashlib.sha256(waveform.samples.tobytes()).hexdigest(), waveform)
     report = state_of(key, "selection")
     if report is not None:
-        report = report[0], within(report[1], waveform.seconds)
+        report = report[0], span_within(report[1], waveform.seconds)
     given = None if selection is None else (float(selection[0]), float(selection[1]))
     shown = remembered(key, sound["id"], given, report, leftover=None)
     data = {
@@ -76,7 +76,7 @@ def player(
         "curves": curve_steps(curves),
         "curvesTitle": SHARE_PER_TOKEN.label,
         "timeTitle": TIME.label,
-        "selection": within(shown.first, waveform.seconds),
+        "selection": span_within(shown.first, waveform.seconds),
         "revision": shown.revision,
     }
     _show(key=key, data=data, on_selection_change=lambda: None)
@@ -181,7 +181,7 @@ def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
     ]
 
 
-def within(span: Any, seconds: float) -> Span | None:
+def span_within(span: Any, seconds: float) -> Stretch | None:
     """`span` cut to the clip; None where it is no span, or nothing of it lies in the clip."""
     try:
         start, end = (float(edge) for edge in span)

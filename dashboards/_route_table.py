@@ -23,7 +23,7 @@ WORDS = {
 }
 """Name and meaning of each cell, by its symbol."""
 
-Rows = tuple[tuple[str, str], ...]
+SymbolRows = tuple[tuple[str, str], ...]
 """Each stream's name and its cells' symbols."""
 
 _show = component("route_table")
@@ -93,20 +93,22 @@ def allowed_symbols(model: HookedAudioModel) -> dict[str, list[str]]:
     }
 
 
-def rows_of(route: Route, streams: Mapping[str, Stream]) -> Rows:
+def rows_of(route: Route, streams: Mapping[str, Stream]) -> SymbolRows:
     """The cells of `streams` as symbols; absent where the route lacks one."""
     have = {stream.name: cells for stream, cells in route.rows}
     absent = (ABSENT,) * route.n_layers
     return tuple((name, "".join(c.symbol for c in have.get(name, absent))) for name in streams)
 
 
-def with_rows(route: Route, streams: Mapping[str, Stream], rows: Rows) -> Route:
+def with_rows(route: Route, streams: Mapping[str, Stream], rows: SymbolRows) -> Route:
     """`route` with these rows instead."""
     cells = tuple((streams[name], tuple(CELLS[s] for s in symbols)) for name, symbols in rows)
     return replace(route, rows=cells)
 
 
-def checked_rows(sent: Any, given: Rows, allowed: Mapping[str, Sequence[str]]) -> Rows | None:
+def checked_rows(
+    sent: Any, given: SymbolRows, allowed: Mapping[str, Sequence[str]]
+) -> SymbolRows | None:
     """What the browser sent, as rows like `given`; None where it is no such thing.
 
     A cell with a symbol that it may not have is only taken where `given` has the same.

@@ -11,7 +11,7 @@ import streamlit as st
 from _means import show_means
 
 from palscope._beside import words_for
-from palscope._files import LARGEST_TEXT, read_object
+from palscope._sweeps.store import read_record
 from palscope.errors import PalscopeError
 from palscope.measures import by_pathway
 from palscope.plots import Caption
@@ -84,11 +84,6 @@ def runs_of(folder: Path) -> list[Path]:
     return [folder] if (folder / "run.json").is_file() else inside
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What the script recorded about its run. Raises `PalscopeError` where it cannot be read."""
-    return read_object(folder / "run.json", "a run's record", PalscopeError, largest=LARGEST_TEXT)
-
-
 @st.cache_data(max_entries=4, show_spinner="Reading the run …")
 def masses_by_clip(path: str, changed: int) -> list[pd.DataFrame]:
     """Mass by pathway of each clip, read a clip at a time: a run may hold millions of rows.
@@ -113,10 +108,10 @@ def show_attention(path: Path) -> None:
     """Mean mass by layer and by head over the run's clips."""
     masses = masses_by_clip(str(path), path.stat().st_mtime_ns)
     st.subheader(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
-    show_means(masses, "run", recorded(path.parent, len(masses)))
+    show_means(masses, "run", caption_of(path.parent, len(masses)))
 
 
-def recorded(folder: Path, clips: int) -> Caption:
+def caption_of(folder: Path, clips: int) -> Caption:
     """What the record says of a run's figures."""
     config = read_record(folder).get("config", {})
     model = " ".join(str(config[name]) for name in ("model", "route") if config.get(name))

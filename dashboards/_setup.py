@@ -11,7 +11,7 @@ from _sounds import (
     ENDINGS,
     MAX_MEGABYTES,
     MAX_SECONDS,
-    Sound,
+    ChosenSound,
     bundled_names,
     bundled_sound,
     example_questions,
@@ -28,11 +28,11 @@ class Setup:
     """What the visitor asks; `other_model` and `other_sound` are None unless compared with."""
 
     model: str
-    sound: Sound
+    sound: ChosenSound
     question: str
     choices: tuple[str, ...]
     other_model: str | None = None
-    other_sound: Sound | None = None
+    other_sound: ChosenSound | None = None
 
 
 def choose_setup() -> Setup | None:
@@ -89,7 +89,7 @@ def choose_model(key: str, label: str, at: int = 0) -> str | None:
     return typed
 
 
-def choose_sound(key: str, label: str, at: int = 0) -> Sound | None:
+def choose_sound(key: str, label: str, at: int = 0) -> ChosenSound | None:
     """A bundled sound, an upload or a recording; None while none is given."""
     names = bundled_names()
     bundled = [name for domain in names.values() for name in domain]
@@ -120,7 +120,7 @@ def choose_sound(key: str, label: str, at: int = 0) -> Sound | None:
     return given_sound(file.getvalue(), file.name)
 
 
-def choose_question(sound: Sound | None) -> str:
+def choose_question(sound: ChosenSound | None) -> str:
     """The question: the sound's own until another is typed or taken."""
 
     def take_example() -> None:
@@ -150,7 +150,7 @@ def choose_question(sound: Sound | None) -> str:
     return asked or suggested
 
 
-def choose_candidates(sound: Sound | None, question: str) -> tuple[str, ...]:
+def choose_candidates(sound: ChosenSound | None, question: str) -> tuple[str, ...]:
     """Answers to rank: typed ones, else the sound's own where its own question is asked."""
     typed = st.text_input(
         "Candidate answers",

@@ -28,7 +28,7 @@ QUESTION_OF_DOMAIN = {
 
 
 @dataclass(frozen=True)
-class Sound:
+class ChosenSound:
     """A clip to ask about.
 
     `digest` stands for its samples wherever results are remembered; `path` is its file, where it
@@ -55,13 +55,13 @@ def bundled_names() -> dict[str, list[str]]:
 
 
 @st.cache_data(show_spinner="Reading the sound …")
-def bundled_sound(name: str) -> Sound:
+def bundled_sound(name: str) -> ChosenSound:
     """A bundled clip or scene by its name."""
     if name in _scenes():
         return _of_scene(_scenes()[name])
     row = _clip_rows()[name]
     data = Path(row["path"]).read_bytes()
-    return Sound(
+    return ChosenSound(
         name,
         read(data, name),
         hashlib.sha256(data).hexdigest(),
@@ -74,9 +74,9 @@ def bundled_sound(name: str) -> Sound:
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the sound …")
-def given_sound(data: bytes, name: str) -> Sound:
+def given_sound(data: bytes, name: str) -> ChosenSound:
     """An uploaded or recorded sound. Raises `AudioError`, naming the file."""
-    return Sound(name, read(data, name), hashlib.sha256(data).hexdigest())
+    return ChosenSound(name, read(data, name), hashlib.sha256(data).hexdigest())
 
 
 def read(data: bytes, name: str) -> Waveform:
@@ -106,9 +106,9 @@ def _scenes() -> dict[str, BundledScene]:
     return {scene.name: scene for scene in bundled_scenes()}
 
 
-def _of_scene(scene: BundledScene) -> Sound:
+def _of_scene(scene: BundledScene) -> ChosenSound:
     heard = ", ".join(f"{span.label} at {span.start:.2f} s" for span in scene.spans)
-    return Sound(
+    return ChosenSound(
         scene.name,
         scene.waveform,
         hashlib.sha256(scene.waveform.samples.tobytes()).hexdigest(),

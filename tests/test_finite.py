@@ -16,7 +16,7 @@ from palscope._finite import all_finite, squares_finite
 from palscope._hooks import HookedAudioModel
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._models.base_weights import find_base
-from palscope._models.scoring import choice_logprobs
+from palscope._models.scoring import batched_choice_logprobs
 from palscope._routing import Route
 from palscope.audio import Waveform, load_audio
 from palscope.audio._compose import active_part, at_level, level
@@ -215,7 +215,7 @@ def test_what_a_hook_of_one_s_own_makes_is_told_at_the_logits(
     plits.add_hook(*hooks[0])
     for call in (
         lambda: plits.ask("what?", noise(0.3)),
-        lambda: choice_logprobs(
+        lambda: batched_choice_logprobs(
             plits.model, plits.processor, [([noise(0.3)], "what?", ["yes", "no"])]
         ),
     ):

@@ -1,4 +1,4 @@
-"""Cross-attention inside connectors, whose pattern is made only where someone listens to it."""
+"""Cross-attention inside connectors, whose pattern is made only where it is hooked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attend(
     """Attention of each query to the places it sees, zero where it sees none.
 
     Args:
-        tap: gets the pattern `[rows, heads, queries, places]` where someone listens to it, and what
+        tap: gets the pattern `[rows, heads, queries, places]` where it is hooked, and what
             it returns is used. Else attention is fused; the two differ by rounding alone.
     """
     some = seen.any(-1, keepdim=True)

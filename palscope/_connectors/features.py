@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from palscope.encoders._base import length_mask
 
 
 class Standard(nn.Module):
@@ -34,7 +36,7 @@ class Standard(nn.Module):
         """What `forward` returns here, and what a `Resampler` begins with."""
         standard = (states - self.mean) / self.deviation
         # where, not a product: padding may hold anything, NaN too.
-        return torch.where(within(lengths, states.shape[1])[..., None], standard, 0.0)
+        return torch.where(length_mask(lengths, states.shape[1])[..., None], standard, 0.0)
 
     @torch.no_grad()
     def set_statistics(
@@ -43,8 +45,3 @@ class Standard(nn.Module):
         """Set mean and deviation; of a dimension that never changes, it may be 0."""
         self.mean.copy_(mean)
         self.deviation.copy_(deviation.clamp(min=1e-5))
-
-
-def within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
-    """Tell, for each clip, the places up to its length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]

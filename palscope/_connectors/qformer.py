@@ -150,7 +150,7 @@ class QFormer(Resampler):
 
 
 class _CrossAttention(Blip2QFormerMultiHeadAttention):
-    """Transformers' own, whatever attention it is set to, with a pattern for who listens."""
+    """Transformers' own, whatever attention it is set to, with a pattern where it is hooked."""
 
     pattern: nn.Module
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from palscope._connectors.features import Standard, within
+from palscope._connectors.features import Standard
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders._base import EncoderOutput, EncoderTokens
+from palscope.encoders._base import EncoderOutput, EncoderTokens, length_mask
 from palscope.errors import PalscopeError
 
 
@@ -107,7 +107,7 @@ class Resampler(Standard, ABC):
         if self.group is None:
             return lengths.new_ones(len(lengths), self.per_step, dtype=torch.bool)
         own = (lengths + self.group - 1) // self.group * self.per_step
-        return within(own, steps * self.per_step)
+        return length_mask(own, steps * self.per_step)
 
 
 def grid_of_steps(encoder: EncoderTokens, seconds: float, per_step: int, what: str) -> TimeGrid:

@@ -34,7 +34,7 @@ def make_adapter(model: AudioLanguageModel, name: str) -> Any:
     """The adapter: TransformerLens's for the decoder's family, with audio's hook points.
 
     Attention keeps the model's implementation: TransformerLens would force eager attention, which
-    the hooked model needs only where someone listens.
+    the hooked model needs only where there is a hook.
     """
     text_config = model.text_config
     config = build_bridge_config_from_hf(

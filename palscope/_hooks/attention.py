@@ -1,4 +1,4 @@
-"""Attention in the hooked model: patterns where someone listens, and audio's hook points."""
+"""Attention in the hooked model: patterns where they are hooked, and audio's hook points."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AudioAttention(nn.Module):
     """Mixed into a TransformerLens attention component.
 
     The component alone computes scores and patterns on every call. Here Hugging Face's own
-    attention runs, fused where the model's is, unless a hook listens to something that only the
+    attention runs, fused where the model's is, unless something is hooked that only the
     slow path computes: scores, pattern, rotated queries and keys.
     """
 
@@ -32,7 +32,7 @@ class AudioAttention(nn.Module):
     """TransformerLens has no slow path for it, so what only that computes fires no hook."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Attention of one layer, on the fused path unless someone listens inside."""
+        """Attention of one layer, on the fused path unless something inside is hooked."""
         if self.is_hooked_inside():
             return super().forward(*args, **kwargs)
         component = cast(Any, self)

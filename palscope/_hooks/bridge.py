@@ -27,7 +27,7 @@ from palscope._models.finding import Checkpoint, CheckpointLike
 from palscope._models.memory import check_fits
 from palscope._models.parts import AudioTaps
 from palscope._models.processor import AudioProcessor
-from palscope._models.scoring import answer, prompt_batch
+from palscope._models.scoring import generate_answers, prompt_batch
 from palscope._published import unread_prefixes
 from palscope._published.loading import find_model, open_checkpoint, wrap_published
 from palscope._routing import Route
@@ -39,7 +39,7 @@ class HookedAudioModel(CallsBridge):
 
     What of `TransformerBridge` and of its tools works on it, and equals what, or is refused for
     which reason, is a table in docs/hooks.md. `inputs` makes what it is called with; where a tool
-    passes tokens alone, call the tool inside `hearing`.
+    passes tokens alone, call the tool inside `attach_clips`.
 
     `hook_embed` is what enters the first layer, `[batch, running, d_model]`: words, and the sound
     that runs there.
@@ -50,7 +50,7 @@ class HookedAudioModel(CallsBridge):
     Whisper `audio_conv1`, `audio_conv2`, `audio_blocks.L.…`, `audio_ln_final`; in the connector
     `audio_pool`, `audio_summary`, `audio_input_STREAM`, `audio_projector_STREAM_LAYER`, each with
     `.hook_in` and `.hook_out`; of a Q-Former or LFST also `audio_attn_I`, with `.hook_pattern`,
-    which is computed only when someone listens.
+    which is computed only when hooked.
     `layout(inputs)` says what stands in the columns of any of them.
 
     Gemma 3n's state is four streams: `hook_resid_pre`, `hook_resid_post` and `hook_audio_state`
@@ -88,7 +88,7 @@ class HookedAudioModel(CallsBridge):
             if part.pattern:
                 reading: Any = getattr(self, f"audio_{name}")
                 reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
-        self._silent = self._find_silent(self.inputs("?", self.model.encoder.blank()))
+        self._unreached = self._find_unreached(self.inputs("?", self.model.encoder.blank()))
 
     @property
     def model(self) -> AudioLanguageModel:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -115,7 +115,7 @@ class HookedAudioModel(CallsBridge):
                 single tokens know nothing of.
         """
         with self._added_fire():
-            (said,) = answer(
+            (said,) = generate_answers(
                 self.model,
                 self.processor,
                 [(clips, question)],
@@ -124,8 +124,8 @@ class HookedAudioModel(CallsBridge):
             )
             return said
 
-    def listen(self, *, offload: bool = False) -> AudioStream:
-        """A clip that goes on: sound is heard in chunks, and asked about meanwhile.
+    def audio_stream(self, *, offload: bool = False) -> AudioStream:
+        """A clip that goes on: sound comes in chunks, and asked about meanwhile.
 
         Args:
             offload: keep audio's keys and values in the CPU's memory, layer by layer brought to the
@@ -139,7 +139,7 @@ class HookedAudioModel(CallsBridge):
             self.processor, PalscopeProcessor
         ):
             raise PalscopeError(
-                "a published model cannot listen to a stream: its tower hears a clip as a whole."
+                "a published model takes no stream of sound: its tower hears a clip as a whole."
             )
         return AudioStream(self.model, self.processor, offload=offload)
 

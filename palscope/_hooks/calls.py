@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from palscope._hooks.hearing import Prompt, found_clips
+from palscope._hooks.attached_clips import AttachedPrompt, found_clips
 from palscope._hooks.tokens import TokensBridge
 from palscope._models.cache_names import OLD, cache_in, naming_cache
 from palscope._routing import TokenLayout
@@ -21,32 +21,32 @@ CLIPS = ("input_features", "feature_lengths", "audio")
 
 
 class CallsBridge(TokensBridge):
-    """A bridge whose calls hear, also where a tool passes tokens alone."""
+    """A bridge whose calls have clips, also where a tool passes tokens alone."""
 
     _numbers: Iterator[int]
 
     @contextmanager
-    def hearing(self, *inputs: Mapping[str, Any]) -> Generator[Any, None, None]:
-        """Within, calls with tokens alone hear the clips of `inputs`: for tools that pass no more.
+    def attach_clips(self, *inputs: Mapping[str, Any]) -> Generator[Any, None, None]:
+        """Within, calls with tokens alone have the clips of `inputs`: for tools that pass no more.
 
         Gives the tokens of each of `inputs` (one tensor, or as many as there are inputs), with ids
         at audio places that name their clips: so a tool can be given two sounds in the same words,
         clean and corrupt. `input_ids` themselves will do where words tell the prompts apart. Tokens
-        that go on behind a prompt, as in generation, hear its clips; so do, of one prompt, other
+        that go on behind a prompt, as in generation, have its clips; so do, of one prompt, other
         words with as many audio places. Rows are padded as their prompt is.
 
         Raises:
             PromptError: within, by calls whose tokens fit several of the prompts, or none.
         """
-        prompts: list[Prompt] = []
+        prompts: list[AttachedPrompt] = []
         for given in inputs:
             layout = self.layout(given)
             first = self._first_sound_id + next(self._numbers)
             for _ in range(len(layout.clip_row)):
                 next(self._numbers)
-            prompts.append(Prompt.of(given, layout, first))
+            prompts.append(AttachedPrompt.of(given, layout, first))
         tokens = [prompt.tokens for prompt in prompts]
-        with self.turns.block("hearing", tuple(prompts)):
+        with self.turns.block("attach_clips", tuple(prompts)):
             yield tokens[0] if len(tokens) == 1 else tuple(tokens)
 
     def layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
@@ -77,7 +77,7 @@ class CallsBridge(TokensBridge):
         last layer). Per token it is `[batch, columns - 1]`, 0 where there is no target. Targets are
         `labels`, or the words themselves.
 
-        With gradients on, activations that someone listens to have them, whether or not weights do.
+        With gradients on, activations with a hook have them, whether or not weights do.
 
         Raises:
             HookError: a hook of `add_hook` did not fire; encoder or connector hooks are set, but
@@ -101,10 +101,10 @@ class CallsBridge(TokensBridge):
         layout = self.layout(kwargs | {"input_ids": ids}) if scores else None
         if kwargs.get("audio") is not None:
             self._refuse_encoder_hooks()
-        heard = any(kwargs.get(name) is not None for name in CLIPS)
+        given = any(kwargs.get(name) is not None for name in CLIPS)
         held = cache is not None and cache.get_seq_length() > 0
-        with self._added_fire(stop, no_clip=held and not heard) as listened, ExitStack() as stack:
-            if listened and torch.is_grad_enabled() and not self.training:
+        with self._added_fire(stop, no_clip=held and not given) as hooked, ExitStack() as stack:
+            if hooked and torch.is_grad_enabled() and not self.training:
                 stack.enter_context(self._differentiable(kwargs))
             if layout is None:
                 if labels is not None:
@@ -121,9 +121,9 @@ class CallsBridge(TokensBridge):
         attention_mask: Tensor | None = None,
         per_token: bool = False,
     ) -> Tensor:
-        """The loss of `logits` over text, as `forward` gives it; within `hearing` for clips.
+        """The loss of `logits` over text, as `forward` gives it; within `attach_clips` for clips.
 
-        Raises `PromptError` for tokens of clips that are not heard.
+        Raises `PromptError` for tokens of clips that are not attached.
         """
         call = self._call(tokens, None, None, {"attention_mask": attention_mask})
         return self._text_loss(logits, call["input_ids"], self.layout(call), per_token)
@@ -173,14 +173,14 @@ class CallsBridge(TokensBridge):
                 "from input_ids, so embeddings cannot stand in their place."
             )
         input = input[None] if input.ndim == 1 else input
-        return kwargs | self._heard(input, kwargs)
+        return kwargs | self._with_clips(input, kwargs)
 
-    def _heard(self, ids: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """`input_ids`, and the clips that they hear where none are given."""
+    def _with_clips(self, ids: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """`input_ids`, and the attached clips that they are about where none are given."""
         named = bool((ids >= self._first_sound_id).any())
         if any(kwargs.get(name) is not None for name in CLIPS):
             return {"input_ids": self.plain_tokens(ids) if named else ids}
-        prompts = self.turns.values("hearing")[::-1]
+        prompts = self.turns.values("attach_clips")[::-1]
         if not named and (not prompts or cache_in(kwargs) is not None):
             return {"input_ids": ids}
         place, mask = self.model.audio_token_id, kwargs.get("attention_mask")
@@ -247,13 +247,13 @@ class CallsBridge(TokensBridge):
         with ExitStack() as stack:
             if isinstance(input, Mapping):
                 given = cast(Mapping[str, Any], input)
-                stack.enter_context(self.hearing(given))
+                stack.enter_context(self.attach_clips(given))
                 input = given["input_ids"]
                 if kwargs.get("attention_mask") is None:
                     kwargs["attention_mask"] = given.get("attention_mask")
             if isinstance(input, Tensor) and not input.is_floating_point():
                 input = input[None] if input.ndim == 1 else input
-                call = self._heard(input, kwargs)
+                call = self._with_clips(input, kwargs)
                 kwargs = kwargs | {n: v for n, v in call.items() if n == "attention_mask"}
                 penal = kwargs.get("freq_penalty", 0.0), kwargs.get("repetition_penalty", 1.0)
                 if len(call) > 1 and penal != (0.0, 1.0):

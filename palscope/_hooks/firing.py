@@ -1,8 +1,8 @@
 """A bridge on which a hook that does not fire is an error.
 
 One rule holds for every entrance: a place that is named must be able to fire
-(`palscope._hooks.places`), and what is set at it must have fired when the call is over; of what a
-function stands for, one place at least.
+(`palscope._hooks.hook_points`), and what is set at it must have fired when the call is over; of
+what a function stands for, one place at least.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from transformer_lens.hook_points import HookPoint, LensHandle
 
 from palscope._hooks.attention import AUDIO_HOOKS
+from palscope._hooks.hook_points import AUDIO_PARTS, HookName, HookPointsBridge, of_audio
 from palscope._hooks.hooked import MustFire, hooks_at, noting, require_fired
-from palscope._hooks.places import AUDIO_PARTS, HookName, HookPointsBridge, of_audio
 from palscope.errors import HookError
 
 Hook = Callable[..., Any]
-Direction = Literal["fwd", "bwd"]
+HookDirection = Literal["fwd", "bwd"]
 
 
 class FiringBridge(HookPointsBridge):
@@ -86,7 +86,7 @@ class FiringBridge(HookPointsBridge):
         self,
         name: HookName,
         hook_fn: Hook,
-        dir: Direction = "fwd",
+        dir: HookDirection = "fwd",
         is_permanent: bool = False,
     ) -> None:
         """TransformerLens's `add_hook`: the hook must fire in every call until it is removed.
@@ -97,7 +97,7 @@ class FiringBridge(HookPointsBridge):
             HookError: no such place can fire under the current route.
         """
         one = noting(hook_fn, _nothing)
-        for place in self.places(name):
+        for place in self.hook_names(name):
             super().add_hook(place, one, dir, is_permanent)
 
     def run_with_cache(
@@ -123,12 +123,12 @@ class FiringBridge(HookPointsBridge):
                 that a function matches did; `pos_slice` is asked of audio's places.
         """
         known = self.hook_dict
-        places = self.wanted(names_filter, known, stop_at_layer, sliced=pos_slice is not None)
-        given: Any = places
+        names = self.wanted(names_filter, known, stop_at_layer, sliced=pos_slice is not None)
+        given: Any = names
         if names_filter is None and pos_slice is None:
             given = None
         elif names_filter is None or callable(names_filter):
-            given = set(places).__contains__  # keys as matched; of a list they are doubled
+            given = set(names).__contains__  # keys as matched; of a list they are doubled
         out = super().run_with_cache(
             input,
             return_cache_object,
@@ -140,8 +140,8 @@ class FiringBridge(HookPointsBridge):
             **kwargs,
         )
         if names_filter is not None:
-            missing = {name for name in places if name not in out[1]}
-            if not callable(names_filter) or len(missing) == len(places):
+            missing = {name for name in names if name not in out[1]}
+            if not callable(names_filter) or len(missing) == len(names):
                 require_fired(missing)
         return out
 
@@ -174,7 +174,7 @@ class FiringBridge(HookPointsBridge):
             for name, hook in hooks:
                 one = noting(hook, _nothing)
                 setattr(one, _ENTRY, one if named else together)
-                super().add_hook(name, one, cast(Direction, direction))
+                super().add_hook(name, one, cast(HookDirection, direction))
         return cache
 
     # -- firing -----------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class FiringBridge(HookPointsBridge):
         """Hooks by name, in which functions have become the places that they stand for."""
         known = self.hook_dict
         return [
-            (n, hook) for place, hook in hooks for n in self.places(place, known, stop_at_layer)
+            (n, hook) for place, hook in hooks for n in self.hook_names(place, known, stop_at_layer)
         ]
 
     @contextmanager
@@ -204,7 +204,7 @@ class FiringBridge(HookPointsBridge):
             told = firing.at(place if isinstance(place, str) else "those of a function", number)
             placed += [
                 (name, noting(self._within_columns(name, hook), told))
-                for name in self.places(place, known, stop_at_layer)
+                for name in self.hook_names(place, known, stop_at_layer)
             ]
         yield placed
         if required:
@@ -240,18 +240,18 @@ class FiringBridge(HookPointsBridge):
         """
         with self.turns.passing():
             entries: dict[int, list[tuple[str, HookPoint]]] = {}
-            listened = False
+            hooked = False
             for name, point in self._distinct_points:
                 if not (point.fwd_hooks or point.bwd_hooks):
                     continue
-                listened = True
+                hooked = True
                 for handle in (*point.fwd_hooks, *point.bwd_hooks):
                     if handle.context_level is None and not (no_clip and of_audio(name)):
                         entries.setdefault(_entry(handle), []).append((name, point))
             firing = MustFire()
             notes: list[Any] = []
-            for entry, places in entries.items():
-                reasons = {name: self._why_silent(name, stop_at_layer) for name, _ in places}
+            for entry, points in entries.items():
+                reasons = {name: self._why_unreached(name, stop_at_layer) for name, _ in points}
                 if all(reasons.values()):
                     name, reason = next(iter(reasons.items()))
                     raise HookError(
@@ -261,10 +261,10 @@ class FiringBridge(HookPointsBridge):
                 # Before the hooks themselves: one that ends the call early has fired.
                 notes += [
                     point.register_forward_hook(firing.at(name, entry), prepend=True)
-                    for name, point in places
+                    for name, point in points
                 ]
             try:
-                yield listened
+                yield hooked
             finally:
                 for note in notes:
                     note.remove()
@@ -280,10 +280,10 @@ class FiringBridge(HookPointsBridge):
     def _encoder_points(self) -> dict[str, HookPoint]:
         return {name: p for name, p in self._distinct_points if name.startswith(AUDIO_PARTS)}
 
-    def _find_silent(self, inputs: Mapping[str, Any]) -> frozenset[str]:
+    def _find_unreached(self, inputs: Mapping[str, Any]) -> frozenset[str]:
         """Names of hook points that a forward pass never reaches, found by one.
 
-        What a route switches is left out; `_why_silent` knows that.
+        What a route switches is left out; `_why_unreached` knows that.
         """
         fired: set[str] = set()
         asked = [

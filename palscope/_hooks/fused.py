@@ -1,6 +1,6 @@
 """Fused projections with low-rank adapters: their parts, where TransformerLens splits them.
 
-Where someone listens inside attention or a gated MLP whose projections are one (Phi-3),
+Where something is hooked inside attention or a gated MLP whose projections are one (Phi-3),
 TransformerLens computes it anew from parts of that one's weight, cut out when the model is wrapped:
 without adapters. Here the parts are those of the projection as it is when it is called.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from palscope._models.adapted import (
     bias_rows,
     effective_weight,
-    has_adapters,
+    is_adapted,
     plain_linear,
     projected_rows,
 )
@@ -62,7 +62,7 @@ def keep_adapters(component: Any) -> None:
 def _split(given: Callable[[Any], tuple[Any, ...]], name: str) -> Callable[[Any], tuple[Any, ...]]:
     def split(module: Any) -> tuple[Any, ...]:
         parts, fused = given(module), getattr(module, name)
-        if not has_adapters(fused):
+        if not is_adapted(fused):
             return parts
         made: list[ProjectedRows] = []
         first = 0

@@ -18,12 +18,12 @@ class MustFire:
     """Hooks, each of which must fire at one at least of the places where it is set."""
 
     def __init__(self) -> None:
-        self._places: dict[Hashable, set[str]] = {}
+        self._points: dict[Hashable, set[str]] = {}
         self._fired: set[Hashable] = set()
 
     def at(self, place: str, hook: Hashable) -> Callable[..., None]:
         """Expect `hook` at `place`; what is returned is called, with anything, as it fires."""
-        self._places.setdefault(hook, set()).add(place)
+        self._points.setdefault(hook, set()).add(place)
 
         def fired(*_passed: Any) -> None:
             self._fired.add(hook)
@@ -32,8 +32,8 @@ class MustFire:
 
     def check(self) -> None:
         """Raise `HookError` where a hook has fired nowhere."""
-        silent = self._places.keys() - self._fired
-        require_fired({place for hook in silent for place in self._places[hook]})
+        never = self._points.keys() - self._fired
+        require_fired({place for hook in never for place in self._points[hook]})
 
 
 def require_fired(missing: Collection[str]) -> None:

@@ -62,17 +62,17 @@ class TokensBridge(FiringBridge):
         return [text.removeprefix(mark) for text in texts]
 
     def to_string(self, tokens: Any) -> str | list[str]:
-        """TransformerLens's `to_string`, also of the tokens that `hearing` gives."""
+        """TransformerLens's `to_string`, also of the tokens that `attach_clips` gives."""
         return super().to_string(self.plain_tokens(torch.as_tensor(tokens)))
 
     def to_str_tokens(self, input: Any, *args: Any, **kwargs: Any) -> Any:
-        """TransformerLens's `to_str_tokens`, also of the tokens that `hearing` gives."""
+        """TransformerLens's `to_str_tokens`, also of the tokens that `attach_clips` gives."""
         if isinstance(input, Tensor):
             input = self.plain_tokens(input)
         return super().to_str_tokens(input, *args, **kwargs)
 
     def plain_tokens(self, tokens: Int[Tensor, "*columns"]) -> Int[Tensor, "*columns"]:
-        """`tokens` with the processor's id at audio places, where `hearing` put another."""
+        """`tokens` with the processor's id at audio places, where `attach_clips` put another."""
         return torch.where(tokens >= self._first_sound_id, self.model.audio_token_id, tokens)
 
     @property

@@ -16,7 +16,7 @@ from torch.nn import functional
 from palscope.errors import CheckpointError
 
 
-def has_adapters(projection: Any) -> bool:
+def is_adapted(projection: Any) -> bool:
     """Whether there are adapters in a projection, active or not."""
     return hasattr(projection, "base_layer")
 
@@ -82,7 +82,7 @@ def bias_rows(linear: nn.Linear, rows: slice) -> Float[Tensor, "outputs"] | None
 
 def _active(projection: Any) -> list[str]:
     """Names of the adapters that change what `projection` makes, beside its own weight."""
-    if not has_adapters(projection) or projection.disable_adapters or projection.merged:
+    if not is_adapted(projection) or projection.disable_adapters or projection.merged:
         return []
     kinds = [getattr(projection, kind) for kind in projection.adapter_layer_names]
     return [name for name in projection.active_adapters if any(name in kind for kind in kinds)]

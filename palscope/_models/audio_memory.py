@@ -106,7 +106,7 @@ class AudioMemory:
         """Unrotated keys and values of one stream of every clip; kept with clips used again."""
         projector = self.model.connector.layer_projector(name, index)
         # What was kept has no gradient, so a pass that wants one makes its own; and so does one in
-        # which somebody listens on the way.
+        # which there is a hook on the way.
         keeps = (
             self.clips.reused and not torch.is_grad_enabled() and not is_hooked_within(projector)
         )

@@ -98,7 +98,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @abstractmethod
     def audio_components(self) -> dict[str, Component]:
-        """Parts of encoder and connector where one can listen, by name; paths from this model.
+        """Parts of encoder and connector that can be hooked, by name; paths from this model.
 
         A part stands before what holds it: wrapping a module hides the way to those inside.
         """

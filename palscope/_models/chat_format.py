@@ -146,18 +146,19 @@ def _told(error: BaseException) -> str:
 
 def _try_out(render: Callable[[], str]) -> None:
     """Run a template in a process of its own. Raises `CheckpointError` where it does not end."""
-    heard, says = os.pipe()
+    read_end, write_end = os.pipe()
     with warnings.catch_warnings():
         # The child runs this template alone and leaves: no other thread's lock is asked for.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        _run_and_leave(render, says)
-    os.close(says)
+        _run_and_leave(render, write_end)
+    os.close(write_end)
     try:
-        answer = os.read(heard, 4096) if select.select([heard], [], [], _WALL_SECONDS)[0] else b""
+        ready = select.select([read_end], [], [], _WALL_SECONDS)[0]
+        answer = os.read(read_end, 4096) if ready else b""
     finally:
-        os.close(heard)
+        os.close(read_end)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     if answer != b"ok":

@@ -79,7 +79,7 @@ def load_checkpoint(
                 folder, *args, config=config, output_loading_info=True, **kwargs
             )
         check_loaded(folder, set(info["missing_keys"]), set(info["unexpected_keys"]), info)
-        check_finite(folder, model)
+        check_finite_weights(folder, model)
         model.take_generation(model.generation_config)
         return model
     dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
@@ -109,7 +109,7 @@ def load_checkpoint(
     device = device_of(language_model.get_input_embeddings())
     model.encoder.to(device)
     model.connector.to(device)
-    check_finite(folder, model)
+    check_finite_weights(folder, model)
     return model.eval()
 
 
@@ -179,7 +179,7 @@ def own_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> di
     return {k: v for k, v in state.items() if not k.startswith(BASES)}
 
 
-def check_finite(name: str | os.PathLike[str], model: nn.Module) -> None:
+def check_finite_weights(name: str | os.PathLike[str], model: nn.Module) -> None:
     """Raise `CheckpointError` where weights are NaN or infinite, which makes all answers NaN."""
     if wrong := wrong_weights(model):
         raise CheckpointError(

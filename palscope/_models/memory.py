@@ -29,7 +29,7 @@ def _keeps_its_type(name: str) -> bool:
     return "embed" in name or "lm_head" in name
 
 
-def stored_tensors(found: Checkpoint, unread: Collection[str] = ()) -> list[StoredTensor]:
+def checkpoint_tensors(found: Checkpoint, unread: Collection[str] = ()) -> list[StoredTensor]:
     """The tensors of a checkpoint: of its files, or as the hub knows them before they are fetched.
 
     Args:
@@ -102,7 +102,7 @@ def check_fits(
     if device_map is not None and offload_folder is not None:
         return
     bits = _bits(quantization_config)
-    tensors = stored_tensors(found, unread)
+    tensors = checkpoint_tensors(found, unread)
     needed = weights_bytes(tensors, dtype, bits)
     free: dict[Any, Any] = dict(cast(Any, get_max_memory()))
     if device_map is not None:

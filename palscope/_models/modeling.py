@@ -207,9 +207,9 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
 
     def frame_tokens(self, feature_frames: int) -> int:
         """How many frame tokens come of a clip of so many feature frames of 10 ms."""
-        return self.frame_grid.tokens(self.seconds_heard(feature_frames))
+        return self.frame_grid.tokens(self.seconds_covered(feature_frames))
 
-    def seconds_heard(self, feature_frames: int) -> float:
+    def seconds_covered(self, feature_frames: int) -> float:
         """Seconds of a clip of so many feature frames of 10 ms."""
         return feature_frames * SECONDS_PER_FEATURE
 
@@ -227,5 +227,5 @@ class PalscopeForConditionalGeneration(AudioLanguageModel):
         streams = self.connector(outputs)
         lengths = cast(Any, feature_lengths).tolist()
         frames = tuple(self.frame_tokens(n) for n in lengths)
-        seconds = tuple(self.seconds_heard(n) for n in lengths)
+        seconds = tuple(self.seconds_covered(n) for n in lengths)
         return AudioClips(streams, frames, seconds, tuple(range(len(frames))))

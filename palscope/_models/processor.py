@@ -366,12 +366,12 @@ def tokenised(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def padded_features(heard: Sequence[ClipFeatures]) -> dict[str, torch.Tensor]:
+def padded_features(clips: Sequence[ClipFeatures]) -> dict[str, torch.Tensor]:
     """`input_features` `[clips, bins, columns]`, zeros behind short ones, and `feature_lengths`."""
-    if not heard:
+    if not clips:
         return {}
-    widest = max(values.shape[1] for values, _ in heard)
-    batch = torch.zeros(len(heard), heard[0].values.shape[0], widest)
-    for row, (values, _) in zip(batch, heard, strict=True):
+    widest = max(values.shape[1] for values, _ in clips)
+    batch = torch.zeros(len(clips), clips[0].values.shape[0], widest)
+    for row, (values, _) in zip(batch, clips, strict=True):
         row[:, : values.shape[1]] = values
-    return {"input_features": batch, "feature_lengths": torch.tensor([n for _, n in heard])}
+    return {"input_features": batch, "feature_lengths": torch.tensor([n for _, n in clips])}

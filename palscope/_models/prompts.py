@@ -53,12 +53,12 @@ class Prompts(Rerouting, Encoding):
         """How many frame tokens come of a clip of so many feature frames."""
 
     @abstractmethod
-    def seconds_heard(self, feature_frames: int) -> float:
+    def seconds_covered(self, feature_frames: int) -> float:
         """Seconds of a clip of so many feature frames, as far as frame tokens stand for them."""
 
     def seconds_encoded(self, feature_frames: int) -> float:
         """Seconds of such a clip for which there are features and tokens of the encoder's own."""
-        return self.seconds_heard(feature_frames)
+        return self.seconds_covered(feature_frames)
 
     # -- a call's prompt ---------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Prompts(Rerouting, Encoding):
             if feature_lengths is not None:
                 lengths = cast(Any, feature_lengths).tolist()
             frames = [self.frame_tokens(length) for length in lengths]
-            seconds = [self.seconds_heard(length) for length in lengths]
+            seconds = [self.seconds_covered(length) for length in lengths]
         # A column alone behind a prefix was written by the model, which may write a clip's mark
         # where that is one of its words.
         a_word = self.audio_token_id < self.text_config.vocab_size

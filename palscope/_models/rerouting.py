@@ -1,4 +1,4 @@
-"""What a model is made to do for the length of a block: another route, cut edges, listeners.
+"""What a model is made to do for the length of a block: another route, cut edges, recorders.
 
 Blocks take turns (`palscope._models.turns`): no thread's or task's block changes another's calls.
 """
@@ -106,7 +106,7 @@ class Rerouting(nn.Module):
 
         Raises:
             HookError: nothing was called within the block, or attention of a layer is computed by
-                TransformerLens, because a hook listens inside it.
+                TransformerLens, because something inside it is hooked.
         """
         wanted = range(len(self.audio_taps)) if layers is None else whole_numbers(layers, "layers")
         recording = Recording(recorder, wanted)

@@ -15,12 +15,12 @@ from transformers import GenerationConfig
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.processor import AudioProcessor
 
-Asked = tuple[Sequence[Any], str]
-"""The clips (anything the processor takes, arrays at its sample rate) and the question."""
+UserTurn = tuple[Sequence[Any], str]
+"""The clips (anything the processor takes, arrays at its sample rate) and the question asked."""
 
 
 def prompt_batch(
-    processor: AudioProcessor, asked: Sequence[Asked], device: torch.device | str = "cpu"
+    processor: AudioProcessor, asked: Sequence[UserTurn], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The processor's tensors of questions in its chat format."""
     texts = [processor.chat(question, clips=len(clips)) for clips, question in asked]
@@ -64,7 +64,7 @@ def continued(inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any
 
 
 @torch.no_grad()
-def choice_logprobs(
+def batched_choice_logprobs(
     model: AudioLanguageModel,
     processor: AudioProcessor,
     examples: Sequence[tuple[Sequence[Any], str, Sequence[str]]],
@@ -136,10 +136,10 @@ def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int
 
 
 @torch.no_grad()
-def answer(
+def generate_answers(
     model: AudioLanguageModel,
     processor: AudioProcessor,
-    asked: Sequence[Asked],
+    asked: Sequence[UserTurn],
     max_new_tokens: int = 16,
     batch_size: int = 8,
     *,

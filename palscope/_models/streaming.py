@@ -89,7 +89,7 @@ class AudioStream:
             with torch.no_grad():
                 self._run(self._before, None)
 
-    # -- hearing ----------------------------------------------------------------------------------
+    # -- feeding ----------------------------------------------------------------------------------
 
     def feed(
         self,
@@ -312,7 +312,7 @@ class AudioStream:
 
     def _open(self) -> StreamCache:
         if self._cache is None:
-            raise PalscopeError("the stream is closed; start another with listen().")
+            raise PalscopeError("the stream is closed; start another with audio_stream().")
         if self._asking:
             raise PalscopeError(
                 "a question is being asked; leave its block before you feed or ask more."

@@ -1,7 +1,7 @@
 """Taking turns on one model: blocks that change what it does, and passes through it.
 
 A model is shared by all that hold it, threads among them, and what a block changes for its length
-(the route, cut edges, listeners, hooks) is changed for everybody. So a model is in one hand at a
+(the route, cut edges, recorders, hooks) is changed for everybody. So a model is in one hand at a
 time: while a block is open, passes of others wait for its end, and so do blocks. A hand is a
 context (`contextvars`): a thread, or a task of asyncio. What a block's body starts with a copy of
 its context (`asyncio.to_thread`, `contextvars.copy_context().run`) belongs to it.
@@ -25,7 +25,7 @@ PATIENCE = 10.0
 
 
 @dataclass(eq=False)
-class Block:
+class OpenBlock:
     """An open block: what it is called in messages, what it puts in force, who opened it."""
 
     kind: str
@@ -33,7 +33,7 @@ class Block:
     thread: threading.Thread = field(default_factory=threading.current_thread)
 
 
-_MINE: ContextVar[tuple[Block, ...]] = ContextVar("palscope_blocks", default=())
+_MINE: ContextVar[tuple[OpenBlock, ...]] = ContextVar("palscope_blocks", default=())
 """The blocks of this context, of any model; some may be closed already, from elsewhere."""
 
 
@@ -42,7 +42,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._blocks: tuple[Block, ...] = ()
+        self._blocks: tuple[OpenBlock, ...] = ()
         self._runner: threading.Thread | None = None
         self._depth = 0
         self._active = time.monotonic()
@@ -62,7 +62,7 @@ class Turns:
         Raises:
             HookError: a block of another context is open, and does not end.
         """
-        block = Block(kind, value)
+        block = OpenBlock(kind, value)
         with self._changed:
             self._wait()
             self._blocks = (*self._blocks, block)
@@ -134,7 +134,7 @@ def in_turn(
     return in_turn
 
 
-def _in_use(block: Block, me: threading.Thread) -> HookError:
+def _in_use(block: OpenBlock, me: threading.Thread) -> HookError:
     where = (
         "in another task or context of this thread"
         if block.thread is me

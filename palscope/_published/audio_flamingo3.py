@@ -42,5 +42,5 @@ class AudioFlamingo3(WhisperTowerFamily):
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int
     ) -> Float[Tensor, "tokens d_model"]:
         """By the class's own method."""
-        windows, heard = windowed(features, frames, (self.tokens(frames) - 1) // 750)
-        return model.get_audio_features(windows, heard, return_dict=True).pooler_output
+        windows, mask = windowed(features, frames, (self.tokens(frames) - 1) // 750)
+        return model.get_audio_features(windows, mask, return_dict=True).pooler_output

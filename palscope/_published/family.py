@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TOUCH_S, TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 
 
 class PublishedFamily(ABC):
@@ -92,9 +93,9 @@ class PublishedFamily(ABC):
 
     def seconds(self, frames: int) -> float:
         """Seconds of such a clip; to the end of its last token, if that hears padding alone."""
-        heard = frames * self.seconds_per_frame
+        seconds = frames * self.seconds_per_frame
         start, end = self.grid.span(self.tokens(frames) - 1)
-        return heard if start < heard - TOUCH_S else end
+        return seconds if start < seconds - TOUCH_S else end
 
     def columns(self, frames: int) -> int:
         """Columns of the features that belong to a clip of `frames`: a window's filling, too."""
@@ -123,7 +124,7 @@ class PublishedFamily(ABC):
 
     @abstractmethod
     def components(self) -> dict[str, Component]:
-        """Parts of tower and projector where one can listen, by name; paths from the model."""
+        """Parts of tower and projector that can be hooked, by name; paths from the model."""
 
     def tower_layers(self) -> tuple[Block, ...]:
         """The tower's layers, bottom first, in whose tensors token `i` of a clip is number `i`."""

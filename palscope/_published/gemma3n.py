@@ -22,8 +22,9 @@ import palscope._models.gemma3n_decoder  # pyright: ignore[reportUnusedImport]  
 from palscope._models.families import raw
 from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.errors import PalscopeError
 
 _WINDOW, _HOP, _MULTIPLE = 513, 160, 128
@@ -88,8 +89,8 @@ class Gemma3n(PublishedFamily):
         if filled < _WINDOW:
             return ClipFeatures(torch.zeros(extractor.feature_size, 0), 0)
         made = extractor([samples], sampling_rate=self.sample_rate, return_tensors="pt")
-        heard = made["input_features"][0][made["input_features_mask"][0]]
-        return ClipFeatures(heard.T, len(heard))
+        features = made["input_features"][0][made["input_features_mask"][0]]
+        return ClipFeatures(features.T, len(features))
 
     def encode(
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int
@@ -148,9 +149,12 @@ class Gemma3n(PublishedFamily):
         """Ids above the words are in tables of the towers' own, as in `Gemma3nModel.forward`."""
         whole = model.model
         # Not through the hooks of the projector, which are sound's.
-        see, hear = raw(whole.embed_vision), raw(whole.embed_audio)
+        vision, audio = raw(whole.embed_vision), raw(whole.embed_audio)
         embedded = whole.language_model.embed_tokens(input_ids)
-        for table, end in ((see, hear.vocab_offset), (hear, self.config.text_config.vocab_size)):
+        for table, end in (
+            (vision, audio.vocab_offset),
+            (audio, self.config.text_config.vocab_size),
+        ):
             own = (input_ids >= table.vocab_offset) & (input_ids < end)
             ids = input_ids.masked_fill(~own, table.vocab_offset)
             embedded = torch.where(own[..., None], table(input_ids=ids).to(embedded), embedded)

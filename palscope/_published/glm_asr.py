@@ -13,7 +13,7 @@ from palscope.encoders import Component
 
 
 class GlmAsr(WhisperTowerFamily):
-    """Windows of 30 s, each heard by itself, the silence that fills the last one included."""
+    """Windows of 30 s, each mask by itself, the silence that fills the last one included."""
 
     model_types = ("glmasr",)
     checkpoints = (("zai-org/GLM-ASR-Nano-2512", "1.5 B"),)
@@ -53,5 +53,5 @@ class GlmAsr(WhisperTowerFamily):
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int
     ) -> Float[Tensor, "tokens d_model"]:
         """By the class's own method."""
-        windows, heard = windowed(features, frames, (self.tokens(frames) - 1) // 375)
-        return model.get_audio_features(windows, heard, return_dict=True).pooler_output
+        windows, mask = windowed(features, frames, (self.tokens(frames) - 1) // 375)
+        return model.get_audio_features(windows, mask, return_dict=True).pooler_output

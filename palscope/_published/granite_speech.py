@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from palscope._published.adapters import has_adapters, save_with_adapters, switch_adapters
 from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.errors import CheckpointError
 
 

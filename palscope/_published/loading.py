@@ -15,7 +15,7 @@ from palscope._files import LARGEST_SETTINGS, read_object, read_text
 from palscope._models import PalscopeForConditionalGeneration, PalscopeProcessor
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.base_weights import base_fingerprint
-from palscope._models.checkpoints import check_finite, check_loaded
+from palscope._models.checkpoints import check_finite_weights, check_loaded
 from palscope._models.finding import Checkpoint, CheckpointLike, find_checkpoint
 from palscope._models.processor import AudioProcessor
 from palscope._published.adapters import check_peft
@@ -50,7 +50,7 @@ def wrap_published(
     family = published_family(model.config)
     model = family.audio_part(model)
     family.check_adapters(model)
-    check_finite(model.name_or_path or type(model).__name__, model)
+    check_finite_weights(model.name_or_path or type(model).__name__, model)
     if isinstance(processor, PublishedProcessor):
         return PublishedAudioModel(model, family), processor
     if processor is None:
@@ -209,7 +209,7 @@ def open_published(
             )
     check_loaded(folder, set(info["missing_keys"]), set(), info)
     family.complete(model, folder)
-    check_finite(folder, model)
+    check_finite_weights(folder, model)
     return PublishedAudioModel(model, published_family(model.config)), processor
 
 

@@ -219,14 +219,14 @@ class PublishedAudioModel(AudioLanguageModel):
         """How many audio tokens come of a clip of so many feature frames."""
         return self.family.tokens(feature_frames)
 
-    def seconds_heard(self, feature_frames: int) -> float:
+    def seconds_covered(self, feature_frames: int) -> float:
         """Seconds of such a clip, with the padding that the class gives tokens to."""
         return self.family.seconds(feature_frames)
 
     def seconds_encoded(self, feature_frames: int) -> float:
         """Seconds of such a clip for which there are features and tokens of the tower's own."""
         given = self.family.columns(feature_frames) * self.seconds_per_frame
-        return min(self.seconds_heard(feature_frames), given)
+        return min(self.seconds_covered(feature_frames), given)
 
     def _encode(
         self,
@@ -245,8 +245,8 @@ class PublishedAudioModel(AudioLanguageModel):
             for number, length in enumerate(lengths):
                 self.encoder.passing = Passing((number,), 0.0, tuple(lengths))
                 given = input_features[number : number + 1, :, : self.family.columns(length)]
-                heard = self.features(given.to(device, self.dtype))[0]
-                made.append(self.family.encode(self.published, heard, length))
+                features = self.features(given.to(device, self.dtype))[0]
+                made.append(self.family.encode(self.published, features, length))
         finally:
             self.encoder.passing = None
         counts = tuple(self.frame_tokens(length) for length in lengths)
@@ -256,7 +256,7 @@ class PublishedAudioModel(AudioLanguageModel):
                     f"{self.family.architecture} made {len(tokens)} tokens of a clip of {length} "
                     f"feature frames; its family counts {count}."
                 )
-        seconds = tuple(self.seconds_heard(length) for length in lengths)
+        seconds = tuple(self.seconds_covered(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}
         return AudioClips(streams, counts, seconds, tuple(range(len(counts))))
 

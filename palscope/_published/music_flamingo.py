@@ -45,6 +45,6 @@ class MusicFlamingo(AudioFlamingo3):
                 "dtype=."
             )
         tokens = self.tokens(frames)
-        windows, heard = windowed(features, frames, (tokens - 1) // 750)
+        windows, mask = windowed(features, frames, (tokens - 1) // 750)
         places = torch.full((1, tokens), self.audio_token_id, device=features.device)
-        return model.get_audio_features(windows, heard, places, return_dict=True).pooler_output
+        return model.get_audio_features(windows, mask, places, return_dict=True).pooler_output

@@ -20,8 +20,9 @@ from palscope._published.adapters import (
 )
 from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.errors import CheckpointError
 
 _EMBED = "model.embed_tokens_extend.audio_embed"
@@ -67,8 +68,8 @@ class Phi4Multimodal(PublishedFamily):
 
     def seconds(self, frames: int) -> float:
         """To the end of what the last frame hears, or of the last token."""
-        heard = (frames - 1) * self.seconds_per_frame + _WINDOW
-        return min(heard, self.grid.span(self.tokens(frames) - 1)[1])
+        covered = (frames - 1) * self.seconds_per_frame + _WINDOW
+        return min(covered, self.grid.span(self.tokens(frames) - 1)[1])
 
     def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:
         """Log-mel features; none of a clip that is shorter than the window of a frame."""

@@ -162,12 +162,12 @@ class PublishedProcessor:
         texts, clips = as_texts(text), as_clips(audio)
         place = self.audio_token
         check_prompts(texts, len(clips), place)
-        heard = [self._extract(GivenClip(clip, sampling_rate, max_seconds)) for clip in clips]
-        counts = [self.family.tokens(frames) for _, frames in heard]
+        features = [self._extract(GivenClip(clip, sampling_rate, max_seconds)) for clip in clips]
+        counts = [self.family.tokens(frames) for _, frames in features]
         written = [self.family.written(count) for count in counts]
         made = tokenised(self.tokenizer, with_tokens(texts, place, written))
         made["input_ids"] = self.family.read(made["input_ids"], counts)
-        return BatchFeature({**made, **padded_features(heard)})
+        return BatchFeature({**made, **padded_features(features)})
 
     def _extract(self, clip: GivenClip) -> Any:
         samples = clip.samples(self.sample_rate)
@@ -178,10 +178,10 @@ class PublishedProcessor:
                 "at most and would drop the rest. Cut it, or ask about its parts."
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-            heard = checked(self.family.extract(self.feature_extractor, samples))
-        if self.family.tokens(heard.frames) < 1:
+            features = checked(self.family.extract(self.feature_extractor, samples))
+        if self.family.tokens(features.frames) < 1:
             raise AudioError(
                 f"a clip lasts {seconds * 1000:.0f} ms, of which {self.family.architecture} makes "
                 "no token. Give a longer one."
             )
-        return heard
+        return features

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.encoders._whisper import whisper_components
 
 
@@ -38,8 +39,8 @@ class OmniThinkerFamily(PublishedFamily):
         self, model: Any, features: Float[Tensor, "bins columns"], frames: int
     ) -> Float[Tensor, "tokens d_model"]:
         """The class's own method, of this clip alone."""
-        all_heard = torch.ones(1, frames, dtype=torch.long, device=features.device)
-        return model.get_audio_features(features[None], all_heard).last_hidden_state
+        mask = torch.ones(1, frames, dtype=torch.long, device=features.device)
+        return model.get_audio_features(features[None], mask).last_hidden_state
 
     def tower_layers(self) -> tuple[Block, ...]:
         """All of the tower's."""

@@ -12,7 +12,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from palscope._published.whisper_tower import WhisperTowerFamily
 from palscope.audio._timegrid import TimeGrid
-from palscope.encoders._base import within
+from palscope.encoders._base import length_mask
 
 
 class Qwen2Audio(WhisperTowerFamily):
@@ -43,8 +43,8 @@ class Qwen2Audio(WhisperTowerFamily):
     ) -> Float[Tensor, "tokens d_model"]:
         """As `Qwen2AudioModel.forward` does it, which has no method for it."""
         tower = model.model.audio_tower
-        heard = within(torch.tensor([(frames + 1) // 2]), features.shape[-1] // 2)
-        like = features.new_zeros(1, heard.shape[1], 1)
-        mask = create_bidirectional_mask(tower.config, like, heard.to(features.device))
+        real = length_mask(torch.tensor([(frames + 1) // 2]), features.shape[-1] // 2)
+        like = features.new_zeros(1, real.shape[1], 1)
+        mask = create_bidirectional_mask(tower.config, like, real.to(features.device))
         states = tower(features[None], attention_mask=mask).last_hidden_state
         return model.model.multi_modal_projector(states)[0, : self.tokens(frames)]

@@ -8,8 +8,9 @@ import torch
 
 from palscope._published.qwen2_5_omni import OmniThinkerFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.encoders._whisper import whisper_components
 
 _CHUNK = 100

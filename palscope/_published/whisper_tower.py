@@ -11,8 +11,9 @@ from torch import Tensor
 
 from palscope._published.family import PublishedFamily
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
-from palscope.encoders._config import ClipFeatures, Samples
+from palscope.encoders._config import ClipFeatures
 from palscope.encoders._whisper import WhisperEncoderConfig, whisper_components
 
 WINDOW = 3000
@@ -76,6 +77,6 @@ def windowed(
     features: Float[Tensor, "bins columns"], frames: int, last: int
 ) -> tuple[Float[Tensor, "windows bins 3000"], Int[Tensor, "windows 3000"]]:
     """The windows of a clip of `frames`, up to number `last`, and where in them the clip is."""
-    heard = (torch.arange(features.shape[1], device=features.device) < frames).int()
+    mask = (torch.arange(features.shape[1], device=features.device) < frames).int()
     cut = features.unflatten(1, (-1, WINDOW)).transpose(0, 1)
-    return cut[: last + 1], heard.unflatten(0, (-1, WINDOW))[: last + 1]
+    return cut[: last + 1], mask.unflatten(0, (-1, WINDOW))[: last + 1]

@@ -200,12 +200,12 @@ class TokenLayout(OnHost):
         clip, added, token, seconds = self.clip, more.clip, more.token, more.seconds
         rows = [*self.clip_row, *more.clip_row]
         if goes_on:
-            heard = self._frames_heard(grid)
+            before = self._frames_before(grid)
             del rows[len(self.clip_row)]
             ratio = torch.tensor([s.ratio for s in self.streams], device=token.device)
             first = more.clip == 0
-            token = torch.where(first, token + heard // ratio[more.stream.clamp(min=0)], token)
-            begins = grid.span(heard - 1)[1]
+            token = torch.where(first, token + before // ratio[more.stream.clamp(min=0)], token)
+            begins = grid.span(before - 1)[1]
             later = torch.from_numpy(rounded(seconds.numpy() + begins))
             seconds = torch.where(first[..., None].cpu(), later, seconds)
         base = len(rows) - len(more.clip_row)
@@ -226,7 +226,7 @@ class TokenLayout(OnHost):
             clip_row=tuple(sorted(rows)),
         )
 
-    def _frames_heard(self, grid: TimeGrid) -> int:
+    def _frames_before(self, grid: TimeGrid) -> int:
         """Frame tokens of the last clip of the only row, if it can go on behind them."""
         if self.stream.shape[0] != 1 or not self.clip_row:
             raise PromptError(

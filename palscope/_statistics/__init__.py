@@ -17,8 +17,8 @@ from palscope._statistics.intervals import (
     ratio,
     ratio_interval,
 )
-from palscope._statistics.marks import difference_of_scores, score_of
 from palscope._statistics.peaks import peak_interval
+from palscope._statistics.scores import difference_of_scores, score_of
 from palscope._statistics.shares import change_interval, share_interval, wilson
 from palscope._statistics.significance import false_discovery, least_p, paired_p
 from palscope._statistics.tables import (
@@ -26,8 +26,8 @@ from palscope._statistics.tables import (
     interval_columns,
     mean_band,
     mean_row,
-    plain,
     shown,
+    storable,
 )
 
 __all__ = [
@@ -49,11 +49,11 @@ __all__ = [
     "mean_row",
     "paired_p",
     "peak_interval",
-    "plain",
     "ratio",
     "ratio_interval",
     "score_of",
     "share_interval",
     "shown",
+    "storable",
     "wilson",
 ]

@@ -10,12 +10,15 @@ from jaxtyping import Float
 
 from palscope._statistics.intervals import FEWEST, NO_INTERVAL, Interval, mean_interval
 
-Points = tuple[Float[np.ndarray, " _cells"], Float[np.ndarray, " _cells"]]
+PairedCells = tuple[Float[np.ndarray, " _cells"], Float[np.ndarray, " _cells"]]
 """Two numbers of each cell of one clip; clips may have other numbers of cells."""
 
 
 def correlation_interval(
-    correlate: Callable[[Any, Any], float], clips: Sequence[Points], *, confidence: float = 0.95
+    correlate: Callable[[Any, Any], float],
+    clips: Sequence[PairedCells],
+    *,
+    confidence: float = 0.95,
 ) -> Interval:
     """Interval of a correlation over all cells, clips being what is sampled.
 
@@ -33,8 +36,10 @@ def correlation_interval(
     n = len(clips)
     if n < FEWEST:
         return NO_INTERVAL
-    whole = _fisher(correlate(*joined(clips)))
-    rest = np.array([_fisher(correlate(*joined([*clips[:i], *clips[i + 1 :]]))) for i in range(n)])
+    whole = _fisher(correlate(*all_cells(clips)))
+    rest = np.array(
+        [_fisher(correlate(*all_cells([*clips[:i], *clips[i + 1 :]]))) for i in range(n)]
+    )
     each = n * whole - (n - 1) * rest
     if not np.isfinite(each).all():
         return NO_INTERVAL
@@ -42,8 +47,8 @@ def correlation_interval(
     return Interval(float(np.tanh(low)), float(np.tanh(high)))
 
 
-def joined(
-    clips: Sequence[Points],
+def all_cells(
+    clips: Sequence[PairedCells],
 ) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
     """The cells of all clips."""
     return np.concatenate([x for x, _ in clips]), np.concatenate([y for _, y in clips])

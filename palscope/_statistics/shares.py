@@ -1,4 +1,4 @@
-"""Intervals of shares: of answers that are right, of clips that change, of marks that are got."""
+"""Intervals of shares: of answers that are right, of clips that change, of points that are got."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def share_interval(got: Any, of: Any, *, confidence: float = 0.95) -> Interval:
         Fractions of one; NaN of fewer than `CLUSTERS` clips that have several questions, or parts
         of one right.
     """
-    marks, most = np.asarray(got, dtype=np.float64), np.asarray(of, dtype=np.float64)
+    points, most = np.asarray(got, dtype=np.float64), np.asarray(of, dtype=np.float64)
     total = float(most.sum())
     if not total:
         return Interval(0.0, 1.0)
-    share = float(marks.sum()) / total
-    if (most == 1).all() and np.isin(marks, (0, 1)).all():
-        return wilson(float(marks.sum()), total, confidence=confidence)
+    share = float(points.sum()) / total
+    if (most == 1).all() and np.isin(points, (0, 1)).all():
+        return wilson(float(points.sum()), total, confidence=confidence)
     clips = int((most > 0).sum())
     if clips < CLUSTERS:
         return NO_INTERVAL
-    variance = clips / (clips - 1) * float(((marks - share * most) ** 2).sum()) / total**2
+    variance = clips / (clips - 1) * float(((points - share * most) ** 2).sum()) / total**2
     if variance:
         worth = min(share * (1 - share) / variance, total)
         quantile = (1 + confidence) / 2

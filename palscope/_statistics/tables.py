@@ -36,7 +36,7 @@ class Values:
         return cls(numbers) if not interval.known and 1 < len(numbers) < FEWEST else cls()
 
 
-def plain(table: pd.DataFrame) -> pd.DataFrame:
+def storable(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `Values` as lists of numbers, as Parquet can hold them."""
     held: Any = table
     columns: dict[str, list[Any]] = {str(name): list(held[name]) for name in held}

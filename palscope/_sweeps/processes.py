@@ -10,39 +10,41 @@ if TYPE_CHECKING:
     import torch
 
 
-def together() -> bool:
+def distributed() -> bool:
     """Whether this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def place() -> tuple[int, int]:
-    """This process's number, from 0, and how many there are."""
-    if not together():
-        return 0, 1
-    state = _state()
-    return int(state.process_index), int(state.num_processes)
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(_state().process_index) if distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return int(_state().num_processes) if distributed() else 1
 
 
 def device() -> torch.device | None:
     """The device that this process was given; None where it is alone and may choose."""
-    return _state().device if together() else None
+    return _state().device if distributed() else None
 
 
 def wait() -> None:
     """Return when every process has come here."""
-    if together():
+    if distributed():
         _state().wait_for_everyone()
 
 
-def said_by_first(text: str | None) -> str | None:
-    """What the first process says here; the others' `text` is not heard."""
-    if not together():
+def broadcast(text: str | None) -> str | None:
+    """The first process's `text`; what the others give here does not count."""
+    if not distributed():
         return text
     from accelerate.utils import broadcast_object_list
 
     _state()
-    heard: list[str | None] = [text]
-    return cast(Any, broadcast_object_list)(heard)[0]
+    shared: list[str | None] = [text]
+    return cast(Any, broadcast_object_list)(shared)[0]
 
 
 def _state() -> Any:

@@ -20,7 +20,7 @@ _pa: Any = arrow
 _pq: Any = parquet
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_shards(path: Path) -> pd.DataFrame:
     """A stored table. Raises `PalscopeError` where it is missing or damaged."""
     try:
         return pd.read_parquet(path)
@@ -49,7 +49,7 @@ def named_rows(rows: pd.DataFrame, name: str, item: str, keys: Sequence[str]) ->
     return table
 
 
-def write_rows(rows: pd.DataFrame, target: Path, name: str) -> None:
+def write_shard(rows: pd.DataFrame, target: Path, name: str) -> None:
     """All or nothing. Not synced: what a power cut spoils is found by its checksums, and redone."""
     table = _pa.Table.from_pandas(rows, preserve_index=False)
     # What it is, inside too: a shard that was copied over another one is not taken for it.

@@ -31,7 +31,7 @@ from palscope._files import (
     writing,
 )
 from palscope._sweeps import processes
-from palscope._sweeps.shards import is_stored, merge, named_rows, read_table, write_rows
+from palscope._sweeps.shards import is_stored, merge, named_rows, read_shards, write_shard
 from palscope.errors import PalscopeError, short
 
 T = TypeVar("T")
@@ -53,12 +53,12 @@ class StoredTable:
 
     def read(self) -> pd.DataFrame:
         """The whole table."""
-        return read_table(self.path)
+        return read_shards(self.path)
 
     def __iter__(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Each item and its rows, read one at a time: the whole may not fit in memory."""
         for item, shard in self.shards.items():
-            yield item, read_table(shard)
+            yield item, read_shards(shard)
 
 
 class Run:
@@ -104,7 +104,7 @@ class Run:
     @property
     def main(self) -> bool:
         """Whether this process is the one that writes tables and draws."""
-        return processes.place()[0] == 0
+        return processes.rank() == 0
 
     def over(
         self,
@@ -157,7 +157,7 @@ class Run:
         files = {
             name: shards / f"{_digest(decides, name, contents[name])}.parquet" for name in named
         }
-        number, count = processes.place()
+        number, count = processes.rank(), processes.world_size()
         mine = list(named)[number::count]
         for name in tqdm(mine, desc=table, unit=f" {item}", disable=number > 0):
             if is_stored(files[name], item, name):
@@ -169,7 +169,7 @@ class Run:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 write_json(files[name].with_suffix(".json"), {item: name, "error": str(error)})
             else:
-                write_rows(rows, files[name], name)
+                write_shard(rows, files[name], name)
                 files[name].with_suffix(".json").unlink(missing_ok=True)
         processes.wait()
         stored = self._collect(table, files)
@@ -186,7 +186,7 @@ class Run:
 
     def read(self, table: str) -> pd.DataFrame:
         """A table that `over` has written."""
-        return read_table(self.folder / f"{table}.parquet")
+        return read_shards(self.folder / f"{table}.parquet")
 
     def finish(self, **facts: Any) -> None:
         """Record that the run is finished, how many seconds it took since `open`, and `facts`."""
@@ -275,12 +275,12 @@ def _hold_together(folder: Path) -> BaseFileLock | None:
     So none waits for one that has ended.
     """
     lock = refused = None
-    if processes.place()[0] == 0:
+    if processes.rank() == 0:
         try:
             lock = hold(folder)
         except PalscopeError as error:
             refused = str(error)
-    refused = processes.said_by_first(refused)
+    refused = processes.broadcast(refused)
     if refused is not None:
         raise PalscopeError(refused)
     return lock

@@ -2,6 +2,6 @@
 
 from palscope._verify.report import Report
 from palscope._verify.results import Result
-from palscope._verify.run import Sides, clip_of, sides_of, verify
+from palscope._verify.run import Sides, probe_clip, sides_of, verify
 
-__all__ = ["Report", "Result", "Sides", "clip_of", "sides_of", "verify"]
+__all__ = ["Report", "Result", "Sides", "probe_clip", "sides_of", "verify"]

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.cache_names import cache_of
-from palscope._models.scoring import continued, prompt_batch
+from palscope._models.scoring import UserTurn, continued, prompt_batch
 from palscope._models.stamps import Stamp
-from palscope._verify.own import Row
 from palscope._verify.results import Result, compared, judged, unchecked
 from palscope._verify.tolerance import apart
 
@@ -98,8 +97,8 @@ def answer(
 @torch.no_grad()
 def batched(
     hooked: HookedAudioModel,
-    longer: Row,
-    row: Row,
+    longer: UserTurn,
+    row: UserTurn,
     alone: Float[Tensor, "columns vocabulary"],
     limits: Float[Tensor, "columns"] | float,
 ) -> Result:

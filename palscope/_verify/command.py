@@ -14,7 +14,7 @@ import transformers
 
 from palscope._verify.report import line
 from palscope._verify.results import Result
-from palscope._verify.run import clip_of, sides_of, verify
+from palscope._verify.run import probe_clip, sides_of, verify
 from palscope.errors import PalscopeError, short
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -68,7 +68,7 @@ def main(given: Sequence[str]) -> int:
         if arguments.json is not None and not arguments.json.parent.is_dir():
             raise PalscopeError(f"--json {arguments.json}: there is no such folder; make it first.")
         device = _device(arguments.device)
-        clip = clip_of(arguments.clip)
+        clip = probe_clip(arguments.clip)
         sides = sides_of(arguments.model, device, dtype)
     except PalscopeError as error:
         print(f"palscope: {error}", file=sys.stderr)

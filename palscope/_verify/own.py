@@ -12,12 +12,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoProcessor
 
+from palscope._models.scoring import UserTurn
 from palscope._published import PublishedFamily
 from palscope.audio import load_audio
 from palscope.errors import CheckpointError, short
-
-Row = tuple[Sequence[Any], str]
-"""Clips, and the question about them; to a class's own processor samples at its rate."""
 
 
 class OwnPrompt(NamedTuple):
@@ -32,7 +30,7 @@ class OwnPrompt(NamedTuple):
     end: int | None
 
 
-def own_prompt(processor: Any, family: PublishedFamily, row: Row) -> OwnPrompt:
+def own_prompt(processor: Any, family: PublishedFamily, row: UserTurn) -> OwnPrompt:
     """A row through the class's own processor.
 
     Args:
@@ -42,9 +40,9 @@ def own_prompt(processor: Any, family: PublishedFamily, row: Row) -> OwnPrompt:
         CheckpointError: the processor does not serve: it needs a package that is not installed.
     """
     clips, question = row
-    heard = [load_audio(clip, sample_rate=family.sample_rate).samples for clip in clips]
+    samples = [load_audio(clip, sample_rate=family.sample_rate).samples for clip in clips]
     try:
-        made = own_inputs(processor, family, [(heard, question)])
+        made = own_inputs(processor, family, [(samples, question)])
     except Exception as error:  # whatever it raises, the rest can be checked
         raise _unfit(f"here a {type(processor).__name__}, does not serve", error) from error
     ids = same_places(made["input_ids"], made, family, len(clips))
@@ -70,7 +68,9 @@ def _unfit(what: str, error: Exception) -> CheckpointError:
     )
 
 
-def own_inputs(processor: Any, family: PublishedFamily, rows: Sequence[Row]) -> dict[str, Tensor]:
+def own_inputs(
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn]
+) -> dict[str, Tensor]:
     """The tensors that the class's own processor makes of rows, clips and question.
 
     Args:
@@ -102,7 +102,7 @@ def same_places(ids: Tensor, own: dict[str, Tensor], family: PublishedFamily, cl
     return ids
 
 
-def _asked(row: Row, written: str | None = None) -> list[dict[str, Any]]:
+def _asked(row: UserTurn, written: str | None = None) -> list[dict[str, Any]]:
     """The conversation; templates know a clip's place by different keys, or by its text."""
     clips, question = row
     if written is not None:
@@ -113,7 +113,7 @@ def _asked(row: Row, written: str | None = None) -> list[dict[str, Any]]:
 
 
 def _by_template(
-    processor: Any, family: PublishedFamily, rows: Sequence[Row], **words: Any
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn], **words: Any
 ) -> dict[str, Tensor]:
     """Texts of the chat template, and the clips beside them."""
     written = family.place if family.architecture in _WRITTEN else None
@@ -126,15 +126,15 @@ def _by_template(
         for row in rows
     ]
     clips = [clip for row, _ in rows for clip in row]
-    heard = {"audio": clips, "sampling_rate": family.sample_rate} if clips else {}
+    audio = {"audio": clips, "sampling_rate": family.sample_rate} if clips else {}
     if family.architecture in _NO_RATE:
-        heard.pop("sampling_rate", None)
+        audio.pop("sampling_rate", None)
     words = {"padding": True, **words}
-    return dict(processor(text=texts, return_tensors="pt", text_kwargs=words, **heard))
+    return dict(processor(text=texts, return_tensors="pt", text_kwargs=words, **audio))
 
 
 def _by_conversation(
-    processor: Any, family: PublishedFamily, rows: Sequence[Row]
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn]
 ) -> dict[str, Tensor]:
     """Voxtral's takes clips in conversations alone, as files."""
     with tempfile.TemporaryDirectory() as folder:
@@ -150,13 +150,13 @@ def _by_conversation(
 
 
 def _with_start_in_template(
-    processor: Any, family: PublishedFamily, rows: Sequence[Row]
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn]
 ) -> dict[str, Tensor]:
     """Gemma's chat format has a start mark, which the tokenizer would add once more."""
     return _by_template(processor, family, rows, add_special_tokens=False)
 
 
-_WAYS: dict[str, Callable[[Any, PublishedFamily, Sequence[Row]], dict[str, Tensor]]] = {
+_WAYS: dict[str, Callable[[Any, PublishedFamily, Sequence[UserTurn]], dict[str, Tensor]]] = {
     "VoxtralForConditionalGeneration": _by_conversation,
     "Gemma3nForConditionalGeneration": _with_start_in_template,
 }

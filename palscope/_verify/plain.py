@@ -20,13 +20,13 @@ from transformers import AutoConfig
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.finding import Checkpoint
 from palscope._models.processor import AudioProcessor
-from palscope._models.scoring import end_tokens, prompt_batch
+from palscope._models.scoring import UserTurn, end_tokens, prompt_batch
 from palscope._models.stamps import Stamp, stamp_tensor
 from palscope._published import PublishedFamily, published_family
 from palscope._published.loading import open_checkpoint
 from palscope._published.model import unhooked_state
 from palscope._stored import reading
-from palscope._verify.own import OwnPrompt, Row, open_own, own_prompt
+from palscope._verify.own import OwnPrompt, open_own, own_prompt
 from palscope._verify.tolerance import MARGIN, SHAKES, apart, limits, shaken
 from palscope.encoders import Component
 from palscope.errors import CheckpointError
@@ -53,7 +53,7 @@ class Passes:
         self.count = 0
 
     @contextmanager
-    def counted(self, model: nn.Module) -> Generator[None, None, None]:
+    def counting(self, model: nn.Module) -> Generator[None, None, None]:
         """Within, calls of `model` count."""
 
         def before(_module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -117,7 +117,7 @@ def plain_published(model: Any, family: PublishedFamily, own: OwnPrompt) -> Plai
 
 
 def plain_unhooked(
-    model: AudioLanguageModel, processor: AudioProcessor, row: Row, no_ids: str
+    model: AudioLanguageModel, processor: AudioProcessor, row: UserTurn, no_ids: str
 ) -> Plain:
     """palscope's model, without hooks.
 
@@ -138,7 +138,7 @@ def plain_unhooked(
 
 
 def open_plain(
-    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: Row
+    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: UserTurn
 ) -> Plain:
     """The model of a checkpoint, as it is without palscope's hooks.
 
@@ -168,7 +168,7 @@ def open_plain(
 
 
 def _unhooked(
-    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: Row, no_ids: str
+    found: Checkpoint, dtype: torch.dtype | None, device: torch.device, row: UserTurn, no_ids: str
 ) -> Plain:
     model, processor = open_checkpoint(found, dtype=dtype)
     cast(Any, model).to(device)

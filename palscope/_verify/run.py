@@ -17,13 +17,13 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel, load
 from palscope._models.finding import Checkpoint, CheckpointLike
 from palscope._models.memory import check_fits
+from palscope._models.scoring import UserTurn
 from palscope._published import unread_prefixes
 from palscope._published.loading import find_model
 from palscope._sweeps.record import weights_hashes
 from palscope._verify import checks
 from palscope._verify.clicks import SHARES, clicks, in_time
-from palscope._verify.listening import Heard, edits_of_nothing, hooks_fire, listened
-from palscope._verify.own import Row
+from palscope._verify.hooks import HookedRun, edits_of_nothing, hooked_run, hooks_fire
 from palscope._verify.plain import (
     Passes,
     Plain,
@@ -64,7 +64,7 @@ class Sides:
     """
 
     name: str
-    plain: Callable[[Row], Plain]
+    plain: Callable[[UserTurn], Plain]
     hooked: Callable[[], HookedAudioModel]
     found: Checkpoint | None = None
 
@@ -87,7 +87,7 @@ def sides_of(
     )
 
 
-def clip_of(path: str | os.PathLike[str] | None = None) -> Waveform:
+def probe_clip(path: str | os.PathLike[str] | None = None) -> Waveform:
     """The clip that passes are made with: the file's first three seconds, or a bundled one's.
 
     Raises:
@@ -120,7 +120,7 @@ def verify(sides: Sides, clip: Waveform, tell: Tell = lambda _: None) -> Report:
 
     def plain_side() -> Recorded:
         plain = sides.plain(((clip,), QUESTION))
-        with passes.counted(plain.model):
+        with passes.counting(plain.model):
             return record(plain)
 
     wanted = _or_failed("plain", plain_side, found)
@@ -131,7 +131,7 @@ def verify(sides: Sides, clip: Waveform, tell: Tell = lambda _: None) -> Report:
     if hooked is None:
         return report
     report.describe(hooked)
-    with passes.counted(hooked.model), torch.no_grad():
+    with passes.counting(hooked.model), torch.no_grad():
         for name, check in CheckList(sides, hooked, wanted, clip).checks().items():
             found(attempted(name, check))
     report.passes = passes.count + len(SHARES) + 1  # of these the tower alone
@@ -187,8 +187,8 @@ class CheckList:
             ),
             "answer": self._answer,
             "click": lambda: in_time(clicks(hooked, SECONDS, QUESTION)),
-            "hooks": lambda: hooks_fire(self._heard, self._fused, wanted.limits),
-            "edits": lambda: edits_of_nothing(hooked, self._inputs, self._heard, self._fused),
+            "hooks": lambda: hooks_fire(self._hooked_run, self._fused, wanted.limits),
+            "edits": lambda: edits_of_nothing(hooked, self._inputs, self._hooked_run, self._fused),
             "masses": lambda: masses(
                 hooked, self._inputs, wanted.attention, wanted.attention_limit
             ),
@@ -217,8 +217,8 @@ class CheckList:
         return self._fused[0].cpu()
 
     @functools.cached_property
-    def _heard(self) -> Heard:
-        return listened(self.hooked, self._inputs)
+    def _hooked_run(self) -> HookedRun:
+        return hooked_run(self.hooked, self._inputs)
 
     @functools.cached_property
     def _timed(self) -> tuple[float, int | None]:

@@ -142,7 +142,7 @@ class Results(Generic[OptionsT, ItemT]):
         return Caption(model, asked, len(items) if n is None else n, self.of)
 
 
-def together(every: Sequence[Results[Any, Any]]) -> Caption:
+def caption_of_models(every: Sequence[Results[Any, Any]]) -> Caption:
     """What stands at a figure of several models' results."""
     captions = [results.caption() for results in every]
     return replace(captions[0], model=", ".join(caption.model for caption in captions))

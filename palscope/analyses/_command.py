@@ -15,7 +15,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._routing import route_to_text
 from palscope._sweeps import processes
 from palscope._sweeps.record import run_record, weights_hashes
-from palscope._sweeps.shards import read_table
+from palscope._sweeps.shards import read_shards
 from palscope._sweeps.store import Run
 from palscope.analyses._analysis import TOGETHER, Analysis, Item, Results, Work
 from palscope.analyses._models import models_of
@@ -90,7 +90,7 @@ def run(
         folder = out if len(models) == 1 else out / name
         every.append(_of_model(analysis, name, options, folder, resume))
         free_memory()
-    if len(models) > 1 and analysis.compare is not None and processes.place()[0] == 0:
+    if len(models) > 1 and analysis.compare is not None and processes.rank() == 0:
         save_figures(analysis.compare(every), out)
     return every
 
@@ -124,7 +124,7 @@ def measured(
             keys=table.keys,
             content=lambda item: item.digest,
         )
-        stored[table.name] = {name: partial(read_table, at) for name, at in done.shards.items()}
+        stored[table.name] = {name: partial(read_shards, at) for name, at in done.shards.items()}
         left_out |= done.left_out
         items = [item for item in items if item.name in done.shards]
     if (once := analysis.once) is not None:
@@ -136,7 +136,7 @@ def measured(
             item="run",
             keys=once.keys,
         )
-        stored[once.name] = {name: partial(read_table, at) for name, at in done.shards.items()}
+        stored[once.name] = {name: partial(read_shards, at) for name, at in done.shards.items()}
     own = model.current_route if options.route is not None else None
     route = "" if own is None else route_to_text(own)
     return Results(options, name, route, items, f"{analysis.item}s", stored, left_out)

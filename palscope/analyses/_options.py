@@ -269,7 +269,7 @@ def values_of(options: Any) -> dict[str, Any]:
     return {each.name: getattr(options, each.name) for each in fields(options)}
 
 
-def words(options: Any) -> list[str]:
+def command_words(options: Any) -> list[str]:
     """The command line's words that give these options: those that are no default."""
     found: list[str] = []
     values = values_of(options)

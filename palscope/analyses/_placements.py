@@ -14,7 +14,7 @@ import pandas as pd
 
 from palscope._routing import Route, route_from_text, route_to_text
 from palscope._routing.depths import NO_AUDIO, Placement
-from palscope.analyses._analysis import TOGETHER, Results, Table, Work, each, together
+from palscope.analyses._analysis import TOGETHER, Results, Table, Work, caption_of_models, each
 from palscope.analyses._items import AskedClip, ClipOptions
 from palscope.analyses._options import option
 from palscope.analyses._roles import with_roles
@@ -124,11 +124,11 @@ def of_models(every: Sequence[PlacementResults]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def accuracy_against(
+def accuracy_figures(
     table: pd.DataFrame, against: Mapping[str, depth.Against], every: Sequence[PlacementResults]
 ) -> dict[str, Any]:
     """A figure for each x of which there are rows, by its name."""
-    caption = together(every)
+    caption = caption_of_models(every)
     return {
         f"accuracy_by_{name}": depth.accuracy_against(table, x, caption=caption)
         for name, x in against.items()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from palscope.audio._compose import SAMPLE_RATE, Scene, Span, at_level, join, overlay, trim
+from palscope.audio._compose import SAMPLE_RATE, LabelledSpan, Scene, at_level, join, overlay, trim
 from palscope.audio._waveform import Waveform, load_audio
 
 CLIPS_FOLDER = Path(str(files("palscope") / "assets" / "clips"))
@@ -51,7 +51,7 @@ class BundledScene:
     question: str
     answer: str
     choices: tuple[str, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[LabelledSpan, ...]
 
 
 def bundled_scenes() -> list[BundledScene]:
@@ -70,7 +70,9 @@ def bundled_scenes() -> list[BundledScene]:
     def part(label: str, seconds: float = 2.0) -> Scene:
         samples = trim(load_audio(paths[label]).samples)[: round(seconds * SAMPLE_RATE)]
         # Cut to where it sounds, so all of it is the label's.
-        return Scene(at_level(samples, 0.05), (Span(label, 0.0, len(samples) / SAMPLE_RATE),))
+        return Scene(
+            at_level(samples, 0.05), (LabelledSpan(label, 0.0, len(samples) / SAMPLE_RATE),)
+        )
 
     def row(*names: str) -> Scene:
         return join([part(name) for name in names], [0.3] * (len(names) - 1))

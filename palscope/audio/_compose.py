@@ -18,7 +18,7 @@ SAMPLE_RATE = 16_000
 _FRAME = SAMPLE_RATE // 50  # 20 ms, short enough to find a single bark
 
 
-class Span(NamedTuple):
+class LabelledSpan(NamedTuple):
     """A labelled stretch of a clip, in seconds."""
 
     label: str
@@ -31,7 +31,7 @@ class Scene:
     """Samples at 16 kHz with the times of what they hold."""
 
     samples: Float[np.ndarray, " samples"]
-    spans: tuple[Span, ...]
+    spans: tuple[LabelledSpan, ...]
 
     @property
     def seconds(self) -> float:
@@ -42,7 +42,7 @@ class Scene:
 def scene(label: str, samples: Float[np.ndarray, " samples"]) -> Scene:
     """One clip on its own. Its span is the active part, without silence before and after."""
     start, end = active_part(samples)
-    return Scene(samples, (Span(label, start / SAMPLE_RATE, end / SAMPLE_RATE),))
+    return Scene(samples, (LabelledSpan(label, start / SAMPLE_RATE, end / SAMPLE_RATE),))
 
 
 def frame_energy(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " frames"]:
@@ -109,11 +109,11 @@ def at_level(samples: Float[np.ndarray, " samples"], rms: float) -> Float[np.nda
 def join(parts: Sequence[Scene], gaps: Sequence[float]) -> Scene:
     """The parts one after the other, with digital silence of `gaps` seconds between them."""
     pieces: list[np.ndarray] = []
-    spans: list[Span] = []
+    spans: list[LabelledSpan] = []
     place = 0
     for part, gap in zip(parts, [*gaps, 0.0], strict=True):
         offset = place / SAMPLE_RATE
-        spans += [Span(s.label, s.start + offset, s.end + offset) for s in part.spans]
+        spans += [LabelledSpan(s.label, s.start + offset, s.end + offset) for s in part.spans]
         silence = np.zeros(round(gap * SAMPLE_RATE), dtype=np.float32)
         pieces += [part.samples, silence]
         place += len(part.samples) + len(silence)
@@ -127,11 +127,11 @@ def overlay(front: Scene, back: Scene, *, back_db: float, rng: np.random.Generat
     """
     length = max(len(front.samples), len(back.samples))
     mixed = np.zeros(length, dtype=np.float32)
-    spans: list[Span] = []
+    spans: list[LabelledSpan] = []
     target = level(front.samples) * 10 ** (back_db / 20)
     for part, samples in ((front, front.samples), (back, at_level(back.samples, target))):
         start = int(rng.integers(length - len(samples) + 1))
         mixed[start : start + len(samples)] += samples
         offset = start / SAMPLE_RATE
-        spans += [Span(s.label, s.start + offset, s.end + offset) for s in part.spans]
+        spans += [LabelledSpan(s.label, s.start + offset, s.end + offset) for s in part.spans]
     return Scene(mixed, tuple(spans))

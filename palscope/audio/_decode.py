@@ -145,9 +145,9 @@ class _Run:
         self._codec = track.codec_context.name
         self.stated = self._stated_seconds(container, track)
         self._check_length(self.stated)
-        self._heard = 0
+        self._log_read = 0
         self.faults += [_Fault(message, 0) for message in self._told()]
-        self._heard = len(self.log)
+        self._log_read = len(self.log)
         track.codec_context.thread_count = 1  # a decoder's own threads would not reach this log
         track.codec_context.options = {"err_detect": "crccheck"}
         if self._format == "caf" and self._codec == "alac":
@@ -172,7 +172,7 @@ class _Run:
             except FFmpegError as error:
                 told = self._told() or [_short(error)]
                 self.faults += [_Fault(message, self.decoded) for message in told]
-                self._heard = len(self.log)
+                self._log_read = len(self.log)
                 break
             frames: list[Any] = []
             failure: list[str] = []
@@ -196,7 +196,7 @@ class _Run:
 
     def _packet_faults(self, packet: bytes, failure: list[str]) -> None:
         told = self._told() or failure
-        self._heard = len(self.log)
+        self._log_read = len(self.log)
         if not told or (failure and containers.is_tag(packet)):
             return
         junk = told[0] in _NO_FRAME or not packet.strip(b"\0")
@@ -209,7 +209,7 @@ class _Run:
         return [
             text
             for level, about, text in (
-                (*entry[:2], entry[2].strip()) for entry in self.log[self._heard :]
+                (*entry[:2], entry[2].strip()) for entry in self.log[self._log_read :]
             )
             if (level <= av.logging.ERROR or text.startswith("Packet corrupt"))
             and about not in self._foreign

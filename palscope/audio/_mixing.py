@@ -43,7 +43,7 @@ class Mixer:
         floats = _to_float(block, self._source)
         with np.errstate(invalid="ignore", over="ignore"):  # not finite: refused next
             mono = floats if floats.ndim == 1 else floats.mean(axis=1, dtype=np.float32)
-        check_finite(mono, self._source)
+        check_finite_samples(mono, self._source)
         if np.issubdtype(block.dtype, np.floating) and block.size:
             self._peak = max(self._peak, float(np.abs(floats).max()))
             self._whole_numbers &= bool((floats == np.rint(floats)).all())
@@ -89,7 +89,7 @@ class Mixer:
             )
 
 
-def check_finite(samples: np.ndarray, source: str) -> None:
+def check_finite_samples(samples: np.ndarray, source: str) -> None:
     """Raise `AudioError`, naming `source`, for NaN or infinite samples."""
     if not np.isfinite(samples).all():
         raise AudioError(

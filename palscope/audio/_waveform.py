@@ -14,11 +14,14 @@ from jaxtyping import Float
 
 from palscope.audio._decode import FORMATS, decode
 from palscope.audio._given import check_rate, plain_sound
-from palscope.audio._mixing import Mixer, check_finite
+from palscope.audio._mixing import Mixer, check_finite_samples
 from palscope.errors import AudioError
 
 # Rates outside are no sound rates: a damaged header, or seconds given for hertz.
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+
+Samples = Float[np.ndarray, " samples"]
+"""Mono sound at a known rate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Waveform:
 
     def __post_init__(self) -> None:
         # Whoever makes sound ends here: resampling and mixing can overflow, too.
-        check_finite(np.asarray(self.samples), self.source)
+        check_finite_samples(np.asarray(self.samples), self.source)
 
     @property
     def seconds(self) -> float:
@@ -127,7 +130,7 @@ def check_samples(samples: np.ndarray, source: str) -> Float[np.ndarray, " sampl
         raise AudioError(f"{source}: shape {samples.shape}; expected mono sound, one axis.")
     if len(samples) == 0:
         raise AudioError(f"{source} holds no samples; expected a sound that lasts.")
-    check_finite(samples, source)
+    check_finite_samples(samples, source)
     return samples
 
 

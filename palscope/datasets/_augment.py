@@ -11,11 +11,9 @@ from functools import cache
 
 import numpy as np
 import soxr
-from jaxtyping import Float
 
-from palscope.audio._compose import SAMPLE_RATE, Scene, Span, level
-
-Samples = Float[np.ndarray, " samples"]
+from palscope.audio._compose import SAMPLE_RATE, LabelledSpan, Scene, level
+from palscope.audio._waveform import Samples
 
 # How often each change is made. 8 kHz, the chain of the spoken digits, is as likely as all the
 # other band limits together.
@@ -51,7 +49,7 @@ def augment(scene: Scene, rng: np.random.Generator) -> Scene:
 def change_speed(scene: Scene, factor: float) -> Scene:
     """Play faster by `factor` (pitch rises with it)."""
     samples = soxr.resample(scene.samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
-    spans = tuple(Span(s.label, s.start / factor, s.end / factor) for s in scene.spans)
+    spans = tuple(LabelledSpan(s.label, s.start / factor, s.end / factor) for s in scene.spans)
     return Scene(np.asarray(samples, dtype=np.float32), spans)
 
 
@@ -83,7 +81,9 @@ def pad(scene: Scene, *, before: float, after: float) -> Scene:
     samples = np.zeros(front + len(scene.samples) + round(after * SAMPLE_RATE), dtype=np.float32)
     samples[front : front + len(scene.samples)] = scene.samples
     shift = front / SAMPLE_RATE
-    return Scene(samples, tuple(Span(s.label, s.start + shift, s.end + shift) for s in scene.spans))
+    return Scene(
+        samples, tuple(LabelledSpan(s.label, s.start + shift, s.end + shift) for s in scene.spans)
+    )
 
 
 def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch.utils.data import Dataset
 
-from palscope.audio._compose import Scene, Span, at_level, crop, join, overlay, scene, trim
+from palscope.audio._compose import LabelledSpan, Scene, at_level, crop, join, overlay, scene, trim
 from palscope.datasets import _questions as questions
 from palscope.datasets._augment import augment
 from palscope.datasets._manifest import Clip, Corpus, ManifestError
@@ -37,7 +37,7 @@ class Example:
     answer: str
     kind: str
     choices: list[str]
-    spans: list[Span]
+    spans: list[LabelledSpan]
 
 
 MIX: dict[str, float] = {

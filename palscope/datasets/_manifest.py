@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from palscope._files import Line, read_table
+from palscope._files import CsvRow, read_table
 from palscope.audio import load_audio
 from palscope.audio._compose import SAMPLE_RATE
 from palscope.datasets._decoded import WaveformCache, decode_once
@@ -69,7 +69,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
     return clips
 
 
-def _clip(row: Line, manifest: Path) -> Clip:
+def _clip(row: CsvRow, manifest: Path) -> Clip:
     line = row.number
 
     def cell(column: str) -> str:

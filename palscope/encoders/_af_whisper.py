@@ -14,12 +14,12 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from palscope.audio._mel import mel_bin_hz
 from palscope.audio._timegrid import TimeGrid
-from palscope.audio._waveform import check_samples
+from palscope.audio._waveform import Samples, check_samples
 from palscope.encoders._base import (
     WindowedEncoder,
-    within,
+    length_mask,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._tower import Block, Component
 from palscope.encoders._whisper import whisper_components
 
@@ -128,7 +128,7 @@ class AFWhisperEncoder(WindowedEncoder[AFWhisperConfig]):
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
         hidden = hidden + model.embed_positions.weight
         states = (lengths + _FRAMES_PER_STATE - 1) // _FRAMES_PER_STATE
-        inside = within(states, hidden.shape[1])
+        inside = length_mask(states, hidden.shape[1])
         mask = create_bidirectional_mask(model.config, hidden, inside)
         for layer in model.layers:
             hidden = layer(hidden, mask)

@@ -14,13 +14,14 @@ from transformers import ASTModel
 
 from palscope.audio._fbank import kaldi_hz, windowed_fbank
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders._base import (
     WindowedEncoder,
     check_layers,
     filled,
     hidden_states,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._tower import Block, Component
 
 SIZES = (
@@ -111,7 +112,7 @@ class ASTEncoder(WindowedEncoder[ASTConfig]):
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__(config)
-        self.heard = nn.Identity()
+        self.filled_features = nn.Identity()
         self.model = ASTModel(config.transformers_config())
 
     @property
@@ -142,7 +143,9 @@ class ASTEncoder(WindowedEncoder[ASTConfig]):
         self, features: Float[Tensor, "clips bins frames"], lengths: Int[Tensor, " clips"]
     ) -> Float[Tensor, "clips tokens width"]:
         """At most one window of sound, each clip by itself."""
-        features = self.heard(filled(features, lengths, self.config.max_length, self.config.fill))
+        features = self.filled_features(
+            filled(features, lengths, self.config.max_length, self.config.fill)
+        )
         model = cast(Any, self.model)
         hidden = model.embeddings(features.transpose(1, 2))
         states = hidden_states(hidden, model.layers, self.config.layers, norm=model.layernorm)
@@ -168,7 +171,7 @@ class ASTEncoder(WindowedEncoder[ASTConfig]):
             "mlp_out": Component("mlp.fc2"),
         }
         return {
-            "features": Component("heard"),
+            "features": Component("filled_features"),
             "patches": Component("model.embeddings.patch_embeddings.projection"),
             "blocks": Component("model.layers", each=True, parts=layer),
             "ln_final": Component("model.layernorm"),

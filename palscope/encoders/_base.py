@@ -146,7 +146,7 @@ class Encoder(nn.Module, ABC, Generic[Config]):
         """What stands before the names of each part's components; nothing where it is but one."""
         return ("",)
 
-    # -- places to listen -------------------------------------------------------------------------
+    # -- hook points ------------------------------------------------------------------------------
 
     def components(self) -> dict[str, Component]:
         """Parts that are hooked, by name; under TransformerLens the names get `audio_` before."""
@@ -215,7 +215,7 @@ class WindowedEncoder(Encoder[Config]):
                 encoded = self.encode_window(piece, left)[:, : self.tokens(most)]
                 at = self.tokens(start) if start else 0
                 states[rows, at : at + encoded.shape[1]] = encoded.masked_fill(
-                    ~within(tokens, encoded.shape[1])[:, :, None], 0
+                    ~length_mask(tokens, encoded.shape[1])[:, :, None], 0
                 )
         finally:
             self.passing = None
@@ -250,7 +250,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     return find_encoder_classes(config.kind).encoder_class(config)
 
 
-def within(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
+def length_mask(lengths: Int[Tensor, " clips"], size: int) -> Bool[Tensor, "clips size"]:
     """Tell, for each clip, the places up to its length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
@@ -263,7 +263,7 @@ def filled(
 ) -> Float[Tensor, "clips bins width"]:
     """Features cut or filled up to `width` columns, those past each clip's length with `value`."""
     columns = min(features.shape[-1], width)
-    inside = within(lengths, columns)[:, None]
+    inside = length_mask(lengths, columns)[:, None]
     kept = features[..., :columns].masked_fill(~inside, value)
     return nn.functional.pad(kept, (0, width - columns), value=value)
 

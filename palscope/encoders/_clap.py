@@ -15,11 +15,11 @@ from transformers.audio_utils import hertz_to_mel, mel_filter_bank, mel_to_hertz
 from transformers.audio_utils import window_function as make_window
 
 from palscope.audio._timegrid import TimeGrid
-from palscope.audio._waveform import check_samples
+from palscope.audio._waveform import Samples, check_samples
 from palscope.encoders._base import (
     WindowedEncoder,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._tower import Block, Component
 
 _FFT, _HOP = 1024, 480

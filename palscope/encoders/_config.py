@@ -11,10 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.audio._given import is_samples
-from palscope.audio._waveform import load_audio
+from palscope.audio._waveform import Samples, load_audio
 from palscope.errors import CheckpointError
-
-Samples = Float[np.ndarray, " samples"]
 
 
 class ClipFeatures(NamedTuple):

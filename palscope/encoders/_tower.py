@@ -14,7 +14,7 @@ from palscope.audio._timegrid import TimeGrid
 
 @dataclass(frozen=True)
 class Component:
-    """A part of an encoder where one can listen: it gets a hook point before and one behind.
+    """A part of an encoder that can be hooked: it gets a hook point before and one behind.
 
     Attributes:
         path: of the submodule, from what names it or from the component that holds this one.

@@ -26,12 +26,13 @@ from transformers import CLIPVisionModel, SiglipVisionModel
 from transformers import SiglipVisionConfig as HFSiglipConfig
 
 from palscope.audio._timegrid import SECONDS_PER_FEATURE, TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders._base import (
     WindowedEncoder,
     check_layers,
     hidden_states,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig, GivenClip
 from palscope.encoders._tower import Block, Component
 from palscope.errors import PalscopeError
 

@@ -15,13 +15,14 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as HFWhi
 
 from palscope.audio._mel import log_mel, mel_bin_hz
 from palscope.audio._timegrid import TimeGrid
+from palscope.audio._waveform import Samples
 from palscope.encoders._base import (
     WindowedEncoder,
     check_layers,
     hidden_states,
-    within,
+    length_mask,
 )
-from palscope.encoders._config import ClipFeatures, EncoderConfig, Samples
+from palscope.encoders._config import ClipFeatures, EncoderConfig
 from palscope.encoders._tower import Block, Component
 
 # 10 ms a mel frame, and the second convolution halves their number.
@@ -160,12 +161,12 @@ class WhisperEncoder(WindowedEncoder[WhisperEncoderConfig]):
         model = cast(Any, self.model)
         # A convolution pads a single clip with zeros, so the next clip's end must be zero too,
         # before each of the two.
-        frames = within(lengths, features.shape[-1])
+        frames = length_mask(lengths, features.shape[-1])
         hidden = features.masked_fill(~frames[:, None], 0)
         hidden = nn.functional.gelu(model.conv1(hidden)).masked_fill(~frames[:, None], 0)
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
 
-        tokens = within(self.token_lengths(lengths), hidden.shape[1])
+        tokens = length_mask(self.token_lengths(lengths), hidden.shape[1])
         hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         mask = create_bidirectional_mask(model.config, hidden, tokens)  # None if all are heard
         wanted = self.config.layers
@@ -180,7 +181,7 @@ class WhisperEncoder(WindowedEncoder[WhisperEncoderConfig]):
         Exact when a clip ends in 25 ms of silence; else the two frames after its end, which
         would hear its last samples, are silent here.
         """
-        inside = within(lengths, features.shape[-1])[:, None]
+        inside = length_mask(lengths, features.shape[-1])[:, None]
         loudest = features.masked_fill(~inside, -torch.inf).amax(dim=(1, 2), keepdim=True)
         # (log10 + 4) / 4 of the smallest power, 1e-10, and of 8 decades below the loudest bin.
         silence = (loudest - 2.0).clamp(min=-1.5)

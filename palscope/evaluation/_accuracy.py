@@ -8,13 +8,13 @@ from typing import Any, cast
 import pandas as pd
 
 from palscope._statistics import score_of
-from palscope.evaluation._items import Item, clip_of
-from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rank
+from palscope.evaluation._items import EvaluationItem, clip_of
+from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rankings
 
 
 def ranked_answers(
     answerer: Answerer,
-    items: Sequence[Item],
+    items: Sequence[EvaluationItem],
     asked: Sequence[ChoiceQuestion],
     *,
     batch_size: int = 8,
@@ -24,7 +24,7 @@ def ranked_answers(
     Args:
         answerer: the model, on the route that it should take.
         items: the questions and their truth.
-        asked: the same with their audio (`Item.asked`), loaded once for several models or routes.
+        asked: the same with their audio (`EvaluationItem.asked`), loaded once for several models.
         batch_size: questions asked at once.
 
     Returns:
@@ -35,7 +35,9 @@ def ranked_answers(
     rows: list[dict[str, Any]] = []
     for start in range(0, len(items), batch_size):
         stop = start + batch_size
-        for item, ranking in zip(items[start:stop], rank(answerer, asked[start:stop]), strict=True):
+        for item, ranking in zip(
+            items[start:stop], rankings(answerer, asked[start:stop]), strict=True
+        ):
             logprobs = dict(zip(ranking.choices, ranking.logprobs, strict=True))
             answer = logprobs.pop(item.answer)
             rows.append(
@@ -69,8 +71,8 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     names = [*by, "domain"]
     for key, group in cast(Any, answers).groupby(names, sort=False, observed=True):
         n, correct = len(group), int(group["correct"].sum())
-        marks = {"clip": group["clip"], "got": group["correct"].astype(float)}
-        interval = score_of(pd.DataFrame(marks).assign(of=1.0)).interval
+        points = {"clip": group["clip"], "got": group["correct"].astype(float)}
+        interval = score_of(pd.DataFrame(points).assign(of=1.0)).interval
         rows.append(
             {
                 **dict(zip(names, key, strict=True)),

@@ -15,9 +15,9 @@ from palscope.audio import load_audio
 from palscope.audio._compose import SAMPLE_RATE
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Benchmark
-from palscope.evaluation._benchmarks.rules import Mark, Rule, Unknown
+from palscope.evaluation._benchmarks.rules import AnswerScore, ScoringRule, Unknown
 from palscope.evaluation._benchmarks.sheet import WITHHELD, Question, Sheet, content_digest
-from palscope.evaluation._items import Item, take_evenly
+from palscope.evaluation._items import EvaluationItem, take_evenly
 from palscope.evaluation._nearest import Embedder
 from palscope.evaluation._predictions import Prediction, goes_on, predict
 from palscope.evaluation._ranking import Answerer
@@ -202,15 +202,15 @@ def find_audio(folder: Path, question: Question) -> Path | None:
     return None
 
 
-def _item(benchmark: Benchmark, question: Question, file: Path) -> Item:
+def _item(benchmark: Benchmark, question: Question, file: Path) -> EvaluationItem:
     right = benchmark.option_of(question)
-    return Item(
+    return EvaluationItem(
         key=question.id,
         domain=question.domain,
         question=benchmark.prompt(question),
         answer=right,
         choices=benchmark.options(question),
-        heard=(right,),
+        in_audio=(right,),
         audio=_loader(file),
     )
 
@@ -221,15 +221,15 @@ def _loader(file: Path) -> Callable[[], list[np.ndarray]]:
 
 def _ranking(
     benchmark: Benchmark, answered: Sequence[Question], predictions: Mapping[str, Prediction]
-) -> Rule | None:
+) -> ScoringRule | None:
     ranked = [question for question in answered if "best" in predictions[question.id]]
     if not ranked:
         return None
-    marks = (
-        Mark(each.id, each, float(predictions[each.id]["best"] == benchmark.option_of(each)))
+    scores = (
+        AnswerScore(each.id, each, float(predictions[each.id]["best"] == benchmark.option_of(each)))
         for each in ranked
     )
-    return Rule(RANKING_SAYS, "accuracy", tuple(marks))
+    return ScoringRule(RANKING_SAYS, "accuracy", tuple(scores))
 
 
 def _write(
@@ -237,11 +237,11 @@ def _write(
     benchmark: Benchmark,
     file: Sequence[Question],
     sheet: Sheet,
-    rules: Mapping[str, Rule | Unknown],
+    rules: Mapping[str, ScoringRule | Unknown],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     digest = content_digest(file)
-    tables = {name: rule.table() for name, rule in rules.items() if isinstance(rule, Rule)}
+    tables = {name: rule.table() for name, rule in rules.items() if isinstance(rule, ScoringRule)}
     blocks = {name: _block(rule, tables.get(name)) for name, rule in rules.items()}
     reported = next(iter(blocks))
     scores: dict[str, Any] = {
@@ -265,7 +265,7 @@ def _write(
     return scores
 
 
-def _block(rule: Rule | Unknown, table: Any) -> dict[str, Any]:
+def _block(rule: ScoringRule | Unknown, table: Any) -> dict[str, Any]:
     if isinstance(rule, Unknown):
         return {"measure": rule.measure, rule.measure: "unknown", "n": 0, "reason": rule.reason}
     return {

@@ -16,10 +16,10 @@ from palscope.evaluation._ranking import ChoiceQuestion
 
 
 @dataclass(frozen=True)
-class Item:
+class EvaluationItem:
     """One question with its truth. The audio is read only when the question is asked.
 
-    `key` names the item within its run. `heard` is what the audio holds: the answer itself, but
+    `key` names the item within its run. `in_audio` is what the audio holds: the answer itself, but
     another label where the audio was swapped, and every label in a composed clip.
     """
 
@@ -28,7 +28,7 @@ class Item:
     question: str
     answer: str
     choices: tuple[str, ...]
-    heard: tuple[str, ...]
+    in_audio: tuple[str, ...]
     audio: Callable[[], list[np.ndarray]]
 
     def asked(self) -> ChoiceQuestion:
@@ -64,7 +64,7 @@ def manifest_items(
     wordings: Wordings = "train",
     swapped: bool = False,
     seed: int = 0,
-) -> list[Item]:
+) -> list[EvaluationItem]:
     """One item a clip, with its domain's `choices` (see `candidates`).
 
     The wording depends on the clip's name and the seed alone.
@@ -75,13 +75,13 @@ def manifest_items(
     Raises:
         ManifestError: `swapped`, and a domain has clips of one label only.
     """
-    hearing = swap_audio(clips, seed) if swapped else list(clips)
-    items: list[Item] = []
-    for row, (clip, heard) in enumerate(zip(clips, hearing, strict=True)):
+    given = swap_audio(clips, seed) if swapped else list(clips)
+    items: list[EvaluationItem] = []
+    for row, (clip, other) in enumerate(zip(clips, given, strict=True)):
         task = questions.TASK_OF_DOMAIN.get(clip.domain, clip.domain)
         options = tuple(choices[clip.domain])
         items.append(
-            Item(
+            EvaluationItem(
                 key=f"{row}:{clip.name}",
                 domain=clip.domain,
                 question=questions.ask(
@@ -89,23 +89,23 @@ def manifest_items(
                 ),
                 answer=clean_label(clip.label),
                 choices=options,
-                heard=(clean_label(heard.label),),
-                audio=lambda heard=heard: [waveforms[heard]],
+                in_audio=(clean_label(other.label),),
+                audio=lambda other=other: [waveforms[other]],
             )
         )
     return items
 
 
-def example_items(family: str, examples: Sequence[Example]) -> list[Item]:
+def example_items(family: str, examples: Sequence[Example]) -> list[EvaluationItem]:
     """Items of composed clips (time questions, mixed domains); the domain is the example's kind."""
     return [
-        Item(
+        EvaluationItem(
             key=f"{family}/{number}",
             domain=example.kind,
             question=example.question,
             answer=example.answer,
             choices=tuple(example.choices),
-            heard=tuple(span.label for span in example.spans),
+            in_audio=tuple(span.label for span in example.spans),
             audio=lambda example=example: example.waveforms,
         )
         for number, example in enumerate(examples)
@@ -122,7 +122,7 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
         ManifestError: a domain has clips of one label only.
     """
     rng = np.random.default_rng(seed)
-    heard = list(clips)
+    given = list(clips)
     for domain in dict.fromkeys(clip.domain for clip in clips):
         rows = [row for row, clip in enumerate(clips) if clip.domain == domain]
         labels = [clean_label(clips[row].label) for row in rows]
@@ -149,8 +149,8 @@ def swap_audio(clips: Sequence[Clip], seed: int) -> list[Clip]:
                 others = [other for other, theirs in enumerate(labels) if theirs != label]
                 order[place] = others[int(rng.integers(len(others)))]
         for place, row in enumerate(rows):
-            heard[row] = clips[rows[order[place]]]
-    return heard
+            given[row] = clips[rows[order[place]]]
+    return given
 
 
 def take_of_each(clips: Sequence[Clip], n: int) -> list[Clip]:

@@ -19,8 +19,8 @@ from palscope._files import (
 )
 from palscope._sweeps.store import check_same, taken
 from palscope.errors import AudioError, PalscopeError
-from palscope.evaluation._items import Item
-from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rank
+from palscope.evaluation._items import EvaluationItem
+from palscope.evaluation._ranking import Answerer, ChoiceQuestion, rankings
 
 Prediction = dict[str, Any]
 """One line of `predictions.jsonl`: the item's `key`, `domain`, `question`, `answer` and `heard`,
@@ -29,7 +29,7 @@ then `best` (the likeliest choice) and `logprobs` (nats, by choice) where there 
 
 
 def predict(
-    items: Sequence[Item],
+    items: Sequence[EvaluationItem],
     answerer: Answerer,
     folder: str | Path,
     *,
@@ -64,7 +64,7 @@ def predict(
     return [store.done[item.key] for item in items]
 
 
-def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
+def _answer(items: Sequence[EvaluationItem], answerer: Answerer) -> list[Prediction]:
     predictions: list[Prediction] = []
     readable: list[Prediction] = []
     asked: list[ChoiceQuestion] = []
@@ -74,7 +74,7 @@ def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
             "domain": item.domain,
             "question": item.question,
             "answer": item.answer,
-            "heard": list(item.heard),
+            "heard": list(item.in_audio),
         }
         predictions.append(prediction)
         try:
@@ -85,7 +85,9 @@ def _answer(items: Sequence[Item], answerer: Answerer) -> list[Prediction]:
     if asked:
         closed = [n for n, each in enumerate(asked) if each.choices]
         if closed:
-            for n, ranking in zip(closed, rank(answerer, [asked[n] for n in closed]), strict=True):
+            for n, ranking in zip(
+                closed, rankings(answerer, [asked[n] for n in closed]), strict=True
+            ):
                 readable[n]["best"] = ranking.best
                 readable[n]["logprobs"] = dict(zip(ranking.choices, ranking.logprobs, strict=True))
         for prediction, text in zip(readable, answerer.answer(asked), strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palscope.datasets._manifest import Clip, DecodedOnDemand
-from palscope.evaluation._items import Item, candidates, manifest_items, take_of_each
+from palscope.evaluation._items import EvaluationItem, candidates, manifest_items, take_of_each
 from palscope.evaluation._ranking import ChoiceQuestion
 
 
@@ -15,7 +15,7 @@ from palscope.evaluation._ranking import ChoiceQuestion
 class Questions:
     """What every model is asked. `digest` is of the questions and their samples."""
 
-    items: tuple[Item, ...]
+    items: tuple[EvaluationItem, ...]
     asked: tuple[ChoiceQuestion, ...]
     digest: str
 

@@ -61,13 +61,13 @@ class ModelAnswerer:
     def choice_logprobs(self, asked: list[ChoiceQuestion]) -> list[list[float]]:
         """See `Answerer`."""
         questions = [(each.clips, each.question, each.choices) for each in asked]
-        rows = scoring.choice_logprobs(self.model, self.processor, questions)
+        rows = scoring.batched_choice_logprobs(self.model, self.processor, questions)
         return [[float(value) for value in row] for row in rows]
 
     def answer(self, asked: list[ChoiceQuestion]) -> list[str]:
         """See `Answerer`."""
         questions = [(each.clips, each.question) for each in asked]
-        return scoring.answer(
+        return scoring.generate_answers(
             self.model, self.processor, questions, max_new_tokens=self.max_new_tokens
         )
 
@@ -105,18 +105,18 @@ class Ranking:
         return self.choices[int(np.argmax(self.logprobs))]
 
 
-def rank(answerer: Answerer, asked: Sequence[ChoiceQuestion]) -> list[Ranking]:
+def rankings(answerer: Answerer, asked: Sequence[ChoiceQuestion]) -> list[Ranking]:
     """Rank the choices of every question.
 
     Raises:
         ValueError: the model gave a number of log-probabilities that is not that of the choices,
             or one that is not a number.
     """
-    rankings: list[Ranking] = []
+    found: list[Ranking] = []
     for each, row in zip(asked, answerer.choice_logprobs(list(asked)), strict=True):
         if len(row) != len(each.choices) or np.isnan(row).any():
             raise ValueError(
                 f"{each.question!r}: expected {len(each.choices)} log-probabilities, got {row}"
             )
-        rankings.append(Ranking(tuple(each.choices), tuple(row)))
-    return rankings
+        found.append(Ranking(tuple(each.choices), tuple(row)))
+    return found

@@ -21,7 +21,7 @@ from palscope._routing.notation import route_to_text
 from palscope._statistics import Values, difference_of_scores, interval_columns, score_of
 from palscope._sweeps import processes
 from palscope._sweeps.record import file_hash
-from palscope._sweeps.shards import read_table
+from palscope._sweeps.shards import read_shards
 from palscope._sweeps.store import Run
 from palscope.errors import RecipeError
 from palscope.evaluation._accuracy import ranked_answers
@@ -35,10 +35,10 @@ from palscope.measures._cost import (
     prefill,
     prefill_costs,
     timed_prompt,
-    training_costs,
     training_step,
+    training_step_costs,
 )
-from palscope.training._curriculum import Place, stage_folders, train_recipe
+from palscope.training._curriculum import TrainingPaths, stage_folders, train_recipe
 from palscope.training._recipe import Recipe
 from palscope.training._trained import prepare
 
@@ -80,13 +80,15 @@ class Variant:
         return self.system.name if self.route is None else f"{self.system.name}, {self.under}"
 
 
-def train_systems(systems: Sequence[System], seeds: Sequence[int], place: Place) -> list[Variant]:
+def train_systems(
+    systems: Sequence[System], seeds: Sequence[int], paths: TrainingPaths
+) -> list[Variant]:
     """Train what is not trained yet: all systems with the first seed, then with the next.
 
     Args:
         systems: of an experiment.
         seeds: each system is trained once for each.
-        place: its `out` gets a folder a recipe; experiments may share it, and the trainings in it.
+        paths: its `out` gets a folder a recipe; experiments may share it, and the trainings in it.
 
     Returns:
         A variant for each system, seed and route.
@@ -94,7 +96,7 @@ def train_systems(systems: Sequence[System], seeds: Sequence[int], place: Place)
     variants: list[Variant] = []
     for seed in seeds:
         for system in systems:
-            last = _trained(system.recipe, seed, place)
+            last = _trained(system.recipe, seed, paths)
             variants.append(Variant(system, seed, OWN, None, last))
             variants += [
                 Variant(system, seed, under, route, last) for under, route in system.under.items()
@@ -102,18 +104,18 @@ def train_systems(systems: Sequence[System], seeds: Sequence[int], place: Place)
     return variants
 
 
-def _trained(recipe: Recipe, seed: int, place: Place) -> Path:
+def _trained(recipe: Recipe, seed: int, paths: TrainingPaths) -> Path:
     """The last stage's checkpoint. Recipes that begin alike share what they have in common."""
-    out = place.out / folder_name(recipe) / f"seed{seed}"
+    out = paths.out / folder_name(recipe) / f"seed{seed}"
     *earlier, _ = recipe.stages.items()
     if earlier:
-        before = _trained(recipe.model_copy(update={"stages": dict(earlier)}), seed, place)
+        before = _trained(recipe.model_copy(update={"stages": dict(earlier)}), seed, paths)
         make_folder(out)
         for folder in stage_folders(recipe, out)[:-1]:
-            if processes.place()[0] == 0 and not folder.exists():
+            if processes.rank() == 0 and not folder.exists():
                 folder.symlink_to((before.parent / folder.name).resolve())
         processes.wait()
-    return train_recipe(recipe, replace(place, out=out), seed=seed)[-1]
+    return train_recipe(recipe, replace(paths, out=out), seed=seed)[-1]
 
 
 def folder_name(recipe: Recipe) -> str:
@@ -166,7 +168,7 @@ def ask_benchmarks(
                 model=base_fingerprint(variant.folder),
                 resume=True,
             )
-            rows: Any = read_table(out / ROWS)
+            rows: Any = read_shards(out / ROWS)
             rows = rows[rows["rule"] == scores["reported"]]
             tables.append(_marks(variant, name, rows["clip"], rows["got"], rows["of"]))
         return pd.concat(tables, ignore_index=True)
@@ -189,7 +191,7 @@ def costs_of(
 
     Returns:
         One row a variant's name: the columns of `prefill_costs` and, for own routes, those of
-        `training_costs`; and `trained_parameters`, by the last stage of its recipe.
+        `training_step_costs`; and `trained_parameters`, by the last stage of its recipe.
     """
     first = [each for each in variants if each.seed == variants[0].seed]
 
@@ -215,7 +217,7 @@ def costs_of(
             batch = {name: value.to(model.device) for name, value in batch.items()}
             steps[variant.name] = training_step(model, batch)
             trained[variant.name] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        training = training_costs(steps, baseline, repeats=repeats)
+        training = training_step_costs(steps, baseline, repeats=repeats)
         training["trained_parameters"] = [trained[name] for name in training["placement"]]
         return table.merge(training, on="placement", how="left")
 

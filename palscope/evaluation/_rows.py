@@ -16,7 +16,7 @@ from palscope._statistics import (
     interval_columns,
     score_of,
 )
-from palscope._sweeps.shards import read_table
+from palscope._sweeps.shards import read_shards
 from palscope.errors import PalscopeError
 
 ROWS = "rows.parquet"
@@ -147,7 +147,7 @@ def _read(folder: Path) -> Any:
     path = folder / ROWS
     if not path.is_file():
         raise PalscopeError(f"{folder} holds no {ROWS}; give a folder that evaluate.py wrote.")
-    return read_table(path)
+    return read_shards(path)
 
 
 def _same_questions(a: Path, b: Path) -> None:

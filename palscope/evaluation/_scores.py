@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from palscope._statistics import wilson
-from palscope._statistics.marks import score_of
+from palscope._statistics.scores import score_of
 from palscope.evaluation._items import clip_of
 from palscope.evaluation._predictions import Prediction
 

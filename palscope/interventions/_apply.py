@@ -17,8 +17,8 @@ from palscope._routing import Route, TokenLayout
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions._address import Address
 from palscope.interventions._changes import Change
+from palscope.interventions._indexing import TokenIndexer
 from palscope.interventions._knockout import EdgeCuts, Knockout
-from palscope.interventions._places import Places
 from palscope.interventions._resolve import OF_CLIPS, Part, Resolved, resolve
 
 
@@ -181,7 +181,7 @@ def in_force(
     """
     layout = model.layout(inputs)
     rows, clips = layout.stream.shape[0], len(layout.clip_row)
-    places = Places(model, inputs, layout.width, copies)
+    places = TokenIndexer(model, inputs, layout.width, copies)
     edits: dict[str, list[Edit]] = {}
     cuts: list[tuple[Part, int]] = []
     for each, copy in placed:
@@ -203,7 +203,7 @@ def in_force(
     cut = EdgeCuts(cuts, layout.width, model.cfg.n_heads)
     with ExitStack() as stack:
         if placed:
-            made_for = Inputs(model, layout, model.current_route, copies)
+            made_for = ExpectedInputs(model, layout, model.current_route, copies)
             stack.enter_context(model.model.expecting(made_for))
         if cuts:
             stack.enter_context(model.model.cutting(cut))
@@ -220,7 +220,7 @@ def in_force(
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ExpectedInputs:
     """What calls within a block must be on: `copies` of the inputs with this layout, this route."""
 
     model: HookedAudioModel
@@ -250,7 +250,7 @@ class Inputs:
 
 
 def _edited(
-    tensor: Tensor, edits: Sequence[Edit], places: Places, done: dict[int, Tensor]
+    tensor: Tensor, edits: Sequence[Edit], places: TokenIndexer, done: dict[int, Tensor]
 ) -> Tensor | None:
     """The tensor with its edits, if it holds a token of any; notes in `done` which it holds."""
     new: Tensor | None = None

@@ -16,7 +16,7 @@ from palscope._queued import queued
 from palscope._routing import TokenLayout
 from palscope.errors import PalscopeError
 from palscope.interventions._address import Address
-from palscope.interventions._places import Places
+from palscope.interventions._indexing import TokenIndexer
 from palscope.interventions._resolve import Part, resolve
 
 Key = tuple[str, int]
@@ -149,23 +149,23 @@ def capture_parts(
     Raises `HookError` when a hook point did not fire, and `PalscopeError` when tokens of a part do
     not run, because a cache that `inputs` go on from holds them.
     """
-    places = Places(model, inputs, model.layout(inputs).width)
+    places = TokenIndexer(model, inputs, model.layout(inputs).width)
     pieces: list[list[Tensor]] = [[] for _ in parts]
     by_hook: dict[str, list[int]] = {}
     for number, part in enumerate(parts):
         by_hook.setdefault(part.hook, []).append(number)
 
-    def listener(numbers: list[int]) -> Any:
-        def listen(tensor: Tensor, hook: Any) -> None:
+    def hook_of(numbers: list[int]) -> Any:
+        def keep(tensor: Tensor, hook: Any) -> None:
             del hook
             for number in numbers:
                 found = places.find(parts[number], parts[number].row, tensor)
                 if found is not None:  # of a clip's windows, which come in order, each has its own
                     pieces[number].append(tensor[found.index].detach().clone())
 
-        return listen
+        return keep
 
-    hooks = {name: listener(numbers) for name, numbers in by_hook.items()}
+    hooks = {name: hook_of(numbers) for name, numbers in by_hook.items()}
     with torch.no_grad(), hooked(model, hooks):
         model(dict(inputs), logits_to_keep=1)
     for part, found in zip(parts, pieces, strict=True):

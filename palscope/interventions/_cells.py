@@ -178,7 +178,7 @@ def _run_together(
     given = inputs if in_encoder else encoded
     with in_force(model, inputs, placed, len(cells)) as cuts:
         logits = model(copies_of(given, len(cells)), logits_to_keep=1)[:, -1].float().cpu()
-    return logits, cuts.counted
+    return logits, cuts.edges_cut
 
 
 def _check_one_prompt(inputs: Mapping[str, Any]) -> None:

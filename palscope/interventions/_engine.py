@@ -107,7 +107,7 @@ class Engine:
 
     @staticmethod
     def serves(model: HookedAudioModel, layout: TokenLayout) -> bool:
-        """Whether runs may begin late: nobody else listens, and the prompt ends in text.
+        """Whether runs may begin late: nothing else is hooked, and the prompt ends in text.
 
         A hook of someone else's would see some rows, layers and tokens alone, and not know which.
         """
@@ -150,7 +150,7 @@ class Engine:
                 anew=_first_rows(starts),
                 own_clips=any(start.in_projectors for start in starts),
             )
-        return logits, cuts.counted
+        return logits, cuts.edges_cut
 
     def _rows(self, width: int) -> int:
         """How many rows of so many columns the budget holds, by what a layer makes of each."""

@@ -76,13 +76,13 @@ class EdgeCuts:
         return cut
 
     @property
-    def counted(self) -> int:
+    def edges_cut(self) -> int:
         """How many edges were cut so far. Read once all have run: reading waits for the device."""
         return int(torch.stack(self._counts).sum()) if self._counts else 0
 
     def check(self) -> None:
         """Raise `HookError` when there was something to cut, and no edge was."""
-        if self._parts and not self.counted:
+        if self._parts and not self.edges_cut:
             raise HookError(
                 "the knockout cut no edge in any call within the block: was the model called, and "
                 "do the queries see the keys?"

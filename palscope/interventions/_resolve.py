@@ -20,7 +20,7 @@ from palscope.audio._timegrid import TOUCH_S, TimeGrid, overlaps
 from palscope.errors import PalscopeError, PromptError
 from palscope.interventions._address import SITES, Address, Filler, Sound, Text, Tokens
 
-Axis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
+TokenAxis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
 """How a hook point's tensor is laid out; `Places` knows each."""
 
 OF_CLIPS = ("passing", "mel", "clip_tokens")
@@ -59,7 +59,7 @@ class Part:
     """
 
     hook: str
-    axis: Axis
+    axis: TokenAxis
     row: int
     columns: Int[Tensor, "tokens"]
     onwards: bool = False
@@ -224,7 +224,7 @@ def _layer_parts(
         ]
         return [part for part in parts if len(part.columns)]
     hook = f"{block}.{_BLOCK[address.site]}"
-    axis: Axis = "running"
+    axis: TokenAxis = "running"
     if address.site == "mlp_out":
         running = _among(chosen, columns.fed[row])
         # Behind a norm of its own (Gemma, OLMo 2) what was fed stands among the others again.
@@ -370,7 +370,7 @@ def _before_the_decoder(
                 f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
             )
         clip = owned[sound.clip]
-        length = model.model.seconds_heard(frames[clip])
+        length = model.model.seconds_covered(frames[clip])
         start, end = _stretch(sound, length)
         told: set[tuple[int, TimeGrid]] = set()
         for part, grid in places:
@@ -416,7 +416,7 @@ def _encoder_places(model: HookedAudioModel, address: Address) -> list[tuple[Par
     encoder = model.model.encoder
     none = torch.empty(0, dtype=torch.long)
     if address.site == "encoder_output":
-        axis: Axis = "passing" if encoder.a_call_a_clip else "clip_tokens"
+        axis: TokenAxis = "passing" if encoder.a_call_a_clip else "clip_tokens"
         parts = [
             Part(f"audio_{name}.hook_in", axis, 0, none, encoder=number)
             for number, name in enumerate(model.model.encoder_entries)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
 
 from palscope.audio import Waveform
+from palscope.audio._waveform import Samples
 from palscope.errors import AudioError
 from palscope.interventions._address import Sound
-
-Samples = Float[np.ndarray, " samples"]
 
 
 def edit_waveform(

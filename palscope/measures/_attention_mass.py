@@ -18,7 +18,7 @@ from palscope.measures._attention_rows import (
     AttentionRows,
     asked_columns,
     check_sums,
-    read_rows,
+    read_attention_rows,
     sum_tolerance,
 )
 from palscope.measures._columns import HEAD, NO_SOUND, Queries, column_labels, head_columns
@@ -62,7 +62,7 @@ def attention_mass(
         part = _Part(rows.queries, keys, rows.weights.cpu().numpy())
         found.setdefault((rows.row, rows.layer), []).append(part)
 
-    read_rows(model, inputs, asked, keep)
+    read_attention_rows(model, inputs, asked, keep)
     labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(asked))]
     tolerance = sum_tolerance(model)
     parts = {key: _checked(found[key], *key, tolerance) for key in sorted(found)}

@@ -2,8 +2,8 @@
 
 A layer's pattern is heads × queries × keys, which no fused kernel builds. Here only the rows of the
 chosen queries are computed, from the queries and keys that the kernel was given, a block at a time.
-Where a hook listens inside attention, TransformerLens computes the pattern anyway, and the hook may
-change it: there the rows are read from `hook_pattern`.
+Where something inside attention is hooked, TransformerLens computes the pattern anyway, and the
+hook may change it: there the rows are read from `hook_pattern`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def asked_columns(
     return asked
 
 
-def read_rows(
+def read_attention_rows(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     asked: Sequence[Sequence[int]],

@@ -10,9 +10,10 @@ between its ends (Sundararajan et al. 2017, arXiv 1703.01365).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -23,19 +24,24 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError
-from palscope.interventions import Address, Sound, capture
+from palscope.interventions import Address, Change, Sound, capture
 from palscope.interventions import resolve as resolved_at
 from palscope.interventions._address import SITES
-from palscope.interventions._apply import Bound
+from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._capture import Captured
+from palscope.interventions._cells import copies_of
 from palscope.interventions._resolve import Part, Resolved, encoder_grid
 from palscope.measures._columns import NO_SOUND
-from palscope.measures._gradients import Metric, Moved, Values, gradients_of, leaf
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction, source_and_target
 
+Metric = Literal["logit_diff", "logprob"]
+
 CELL = ["site", "layer", "stream", "clip", "token", "start_s", "end_s", "bin", "hz"]
 """Columns that say where an attribution belongs."""
+
+_Values = dict[tuple[str, int], Tensor]
+"""By hook point and row: `[tokens, width]`."""
 
 
 def attribution_patching(
@@ -77,13 +83,13 @@ def attribution_patching(
     source, target = source_and_target(clean, corrupt, answers, direction)
     paths = _paths(model, source, target, addresses)
     nudges = [
-        {key: leaf(torch.zeros_like(step)) for key, step in path.step.items()} for path in paths
+        {key: _leaf(torch.zeros_like(step)) for key, step in path.step.items()} for path in paths
     ]
     placed = [
-        (Bound(path.resolved, Moved(nudge, replaces=False)), 0)
+        (Bound(path.resolved, _Moved(nudge, replaces=False)), 0)
         for path, nudge in zip(paths, nudges, strict=True)
     ]
-    _, found = gradients_of(model, target, placed, 1, nudges, answers, metric)
+    _, found = _gradients(model, target, placed, 1, nudges, answers, metric)
     products = [
         {key: gradient * path.step[key] for key, gradient in gradients.items()}
         for path, gradients in zip(paths, found, strict=True)
@@ -141,7 +147,7 @@ def integrated_gradients(
     # The ends weigh nothing: they are run for the difference that the sum is checked against.
     points = [0.0, 1.0, *((places + 1) / 2).tolist()]
     shares = [0.0, 0.0, *(weights / 2).tolist()]
-    products: list[Values] = []
+    products: list[_Values] = []
     differences: list[float] = []
     for path in paths:
         mean = {key: torch.zeros_like(step) for key, step in path.step.items()}
@@ -150,10 +156,10 @@ def integrated_gradients(
             chunk = points[first : first + batch_size]
             leaves = [path.at(point) for point in chunk]
             placed = [
-                (Bound(path.resolved, Moved(values, replaces=True)), copy)
+                (Bound(path.resolved, _Moved(values, replaces=True)), copy)
                 for copy, values in enumerate(leaves)
             ]
-            values, found = gradients_of(model, target, placed, len(chunk), leaves, answers, metric)
+            values, found = _gradients(model, target, placed, len(chunk), leaves, answers, metric)
             reached += values
             for share, gradients in zip(shares[first:], found, strict=False):
                 for key, gradient in gradients.items():
@@ -220,12 +226,30 @@ class _Path:
     number: int
     resolved: Resolved
     streams: dict[tuple[str, int], str]
-    start: Values
-    step: Values
+    start: _Values
+    step: _Values
 
-    def at(self, point: float) -> Values:
+    def at(self, point: float) -> _Values:
         """Values so far along the way, as leaves of a graph."""
-        return {key: leaf(self.start[key] + point * step) for key, step in self.step.items()}
+        return {key: _leaf(self.start[key] + point * step) for key, step in self.step.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Moved(Change):
+    """Values that a gradient can be taken for: in place of those there, or added to them."""
+
+    leaves: _Values
+    replaces: bool
+    continues = False
+
+    def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
+        leaf = self.leaves[part.hook, part.row]
+        leaf = leaf if which is None else leaf[which]
+        return leaf if self.replaces else old + leaf
+
+
+def _leaf(values: Tensor) -> Tensor:
+    return values.detach().clone().requires_grad_(True)
 
 
 def _paths(
@@ -266,6 +290,49 @@ def _path(
     return _Path(number, resolved, streams, start, {key: end[key] - start[key] for key in start})
 
 
+def _gradients(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    placed: Sequence[tuple[Bound, int]],
+    copies: int,
+    leaves: Sequence[_Values],
+    answers: Answers,
+    metric: Metric,
+) -> tuple[list[float], list[_Values]]:
+    """The metric of each copy of `inputs`, and its gradient for each of the leaves."""
+    with torch.enable_grad(), _frozen(model), in_force(model, inputs, placed, copies):
+        logits = model(copies_of(inputs, copies), logits_to_keep=1)[:, -1]
+        values = _measured(logits.double(), answers, metric)
+        flat = [leaf for each in leaves for leaf in each.values()]
+        found = torch.autograd.grad(values.sum(), flat, materialize_grads=True)
+    rest = iter(found)
+    return values.tolist(), [{key: next(rest) for key in each} for each in leaves]
+
+
+def _measured(
+    logits: Float[Tensor, "copies vocabulary"], answers: Answers, metric: Metric
+) -> Float[Tensor, "copies"]:
+    if metric == "logprob":
+        return logits.log_softmax(-1)[:, answers.clean]
+    if answers.corrupt is None:
+        raise PalscopeError("there is no corrupt answer for a logit difference; take logprob.")
+    return logits[:, answers.clean] - logits[:, answers.corrupt]
+
+
+@contextmanager
+def _frozen(model: HookedAudioModel) -> Generator[None, None, None]:
+    """Within, no weight wants a gradient: what lies below the leaves then keeps no graph."""
+    with model.model.turns.block("attribution"):
+        wanting = [weight for weight in model.model.parameters() if weight.requires_grad]
+        try:
+            for weight in wanting:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in wanting:
+                weight.requires_grad_(True)
+
+
 # -- tables ---------------------------------------------------------------------------------------
 
 
@@ -273,7 +340,7 @@ def _table(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     paths: Sequence[_Path],
-    products: Sequence[Values],
+    products: Sequence[_Values],
 ) -> pd.DataFrame:
     columns = _column_labels(model, inputs)
     parts: list[pd.DataFrame] = []
@@ -326,7 +393,7 @@ def _encoder_labels(model: HookedAudioModel, inputs: Mapping[str, Any], part: Pa
     """The same of a part before the decoder, whose row is the clip."""
     mel = part.axis == "mel"
     tokens = part.columns.numpy()
-    length = model.model.seconds_heard(int(inputs["feature_lengths"][part.row]))
+    length = model.model.seconds_covered(int(inputs["feature_lengths"][part.row]))
     spans = encoder_grid(model, part).spans(int(tokens.max()) + 1, length)[tokens]
     return pd.DataFrame(
         {

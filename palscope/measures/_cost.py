@@ -110,7 +110,7 @@ def training_step(model: AudioLanguageModel, batch: Mapping[str, Any]) -> Callab
     return run
 
 
-def training_costs(
+def training_step_costs(
     steps: Mapping[str, Callable[[], Any]], baseline: str, *, repeats: int = 5
 ) -> pd.DataFrame:
     """Time and memory of each training step, as ratios to one of them, measured in turns.

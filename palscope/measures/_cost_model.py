@@ -32,7 +32,7 @@ import torch
 from palscope._models import PalscopeForConditionalGeneration
 from palscope._routing import TokenLayout
 from palscope.measures._memory import PassMemory
-from palscope.measures._products import Products, Row
+from palscope.measures._products import CostRow, Products
 from palscope.measures._shapes import BatchShapes
 
 
@@ -222,5 +222,5 @@ def least_seconds(
     return float(arithmetic.where(arithmetic > moving, moving).sum())
 
 
-def _table(*passes: Iterator[Row]) -> pd.DataFrame:
+def _table(*passes: Iterator[CostRow]) -> pd.DataFrame:
     return pd.DataFrame([asdict(row) for each in passes for row in each])

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._statistics import correlation_interval, interval_columns, mean_row
-from palscope._statistics.correlation import Points, joined
+from palscope._statistics.correlation import PairedCells, all_cells
 from palscope._statistics.tables import banded
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound, edit_waveform
 from palscope.measures._attribution import attribution_at
 from palscope.measures._metrics import Answers, answer_metrics
-from palscope.measures._patching import Cell
+from palscope.measures._patching import GridCell
 
 Curve = Literal["deletion", "insertion"]
 CURVES: tuple[Curve, ...] = ("deletion", "insertion")
@@ -43,9 +43,9 @@ _FEWEST = 3
 def beside_patching(
     patching: pd.DataFrame,
     attributions: pd.DataFrame,
-    cells: Sequence[Cell],
+    cells: Sequence[GridCell],
     *,
-    only: Sequence[Cell] | None = None,
+    only: Sequence[GridCell] | None = None,
     metric: str = "logit_diff",
 ) -> pd.DataFrame:
     """Each cell's effect by exact patching, and what an attribution says of it.
@@ -109,7 +109,7 @@ def agreement(
     whole: Any = cells
     groups = whole.groupby(list(by), sort=False, dropna=False) if by else [((), whole)]
     for names, group in groups:
-        parts: list[Points] = [
+        parts: list[PairedCells] = [
             (each["attribution"].to_numpy(), each["effect"].to_numpy())
             for _, each in group.groupby(pair, sort=False)
         ]
@@ -118,12 +118,12 @@ def agreement(
         for name, correlate in (("pearson", _pearson), ("spearman", _spearman)):
             within = np.array([correlate(*part) for part in parts])
             within = within[~np.isnan(within)]
-            row[name] = correlate(*joined(parts))
+            row[name] = correlate(*all_cells(parts))
             if correlate is _spearman:
                 interval = correlation_interval(correlate, parts, confidence=confidence)
                 row |= interval_columns(interval, within, name)
             row[f"{name}_pair"] = float(np.median(within)) if len(within) else float("nan")
-        rows.append(row | _scale(*joined(parts)))
+        rows.append(row | _scale(*all_cells(parts)))
     return pd.DataFrame(rows)
 
 
@@ -279,11 +279,11 @@ def against_chance(
         raise PalscopeError(f"no order begins with {chance!r}; there is nothing to compare with.")
     by = ["pair", "curve"]
     level: Any = whole[random].groupby(by)["area"].mean().rename("level").reset_index()
-    joined = whole[~random].merge(level, on=by)
-    signs = joined["curve"].map({"deletion": -1.0, "insertion": 1.0})
-    joined["gain"] = signs * (joined["area"] - joined["level"])
+    all_cells = whole[~random].merge(level, on=by)
+    signs = all_cells["curve"].map({"deletion": -1.0, "insertion": 1.0})
+    all_cells["gain"] = signs * (all_cells["area"] - all_cells["level"])
     rows: list[dict[str, Any]] = []
-    for (order, curve), group in joined.groupby(["order", "curve"], sort=False):
+    for (order, curve), group in all_cells.groupby(["order", "curve"], sort=False):
         found = mean_row(group["gain"], "gain", confidence=confidence)
         rows.append({"order": order, "curve": curve, **found})
     return pd.DataFrame(rows)

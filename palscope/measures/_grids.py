@@ -1,4 +1,4 @@
-"""Grids for activation patching: which places are patched, each as a list of `Cell`.
+"""Grids for activation patching: which places are patched, each as a list of `GridCell`.
 
 **What one layer means.** A cell of a grid by layers patches several neighbouring layers together,
 and what that asks depends on the stream's level:
@@ -35,7 +35,7 @@ from palscope.audio._timegrid import TOUCH_S, TimeGrid
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Sound, Text
 from palscope.interventions._address import SITES, SiteName, Tokens
-from palscope.measures._patching import Cell
+from palscope.measures._patching import GridCell
 
 LABELS = ("site", "stream", "layer", "last_layer", "head", "place", "start_s", "end_s")
 """Columns that name a cell of any grid; those that do not apply are missing.
@@ -110,7 +110,7 @@ def sites_by_places(
     *,
     stream: str | None = None,
     sites: Sequence[SiteName] = SOUND_SITES,
-) -> list[Cell]:
+) -> list[GridCell]:
     """Each site × each stretch of sound, in all layers: how far does sound spread on its way?
 
     An encoder with global attention spreads a sound over all its tokens, so that a stretch of
@@ -122,11 +122,11 @@ def sites_by_places(
         stream: at the sites that have streams, this one alone.
         sites: of any kind that holds sound.
     """
-    cells: list[Cell] = []
+    cells: list[GridCell] = []
     for site in sites:
         for name, sound in places.items():
             at = replace(sound, stream=stream) if SITES[site].tokens == "audio" else sound
-            cells.append(Cell((Address(site, at),), _labels(site=site, place=name, tokens=at)))
+            cells.append(GridCell((Address(site, at),), _labels(site=site, place=name, tokens=at)))
     return cells
 
 
@@ -136,7 +136,7 @@ def layers_by_places(
     layers: Sequence[Layers],
     *,
     site: Literal["audio_state", "audio_kv"] = "audio_state",
-) -> list[Cell]:
+) -> list[GridCell]:
     """Each group of layers × each stretch of sound or of text.
 
     Sound is patched at `site`; text, with `audio_state`, where a layer takes it in (`resid_pre`).
@@ -148,7 +148,7 @@ def layers_by_places(
         layers: of `layer_windows` or `layers_from`; see above what they ask.
         site: `audio_kv` is keys and values together, for sound alone.
     """
-    cells: list[Cell] = []
+    cells: list[GridCell] = []
     for group in layers:
         for name, tokens in places.items():
             if isinstance(tokens, Text):
@@ -163,7 +163,7 @@ def layers_by_places(
                 addresses = tuple(Address(each, tokens, standing) for each in sites)
                 shown = site if isinstance(tokens, Sound) else sites[0]
                 labels = _labels(site=shown, place=name, tokens=tokens, layers=group)
-                cells.append(Cell(addresses, labels))
+                cells.append(GridCell(addresses, labels))
     return cells
 
 
@@ -172,7 +172,7 @@ def streams_by_layers(
     layers: Sequence[Layers],
     *,
     site: Literal["audio_state", "audio_kv"] = "audio_state",
-) -> list[Cell]:
+) -> list[GridCell]:
     """Each stream of the route × each group of layers, the whole clip: through which pathway?
 
     As `layers_by_places`, with a place for each stream.
@@ -183,14 +183,14 @@ def streams_by_layers(
 
 def layers_by_heads(
     n_layers: int, n_heads: int, tokens: Text = LAST, place: str = "last token"
-) -> list[Cell]:
+) -> list[GridCell]:
     """Each query head of each layer: its output at `tokens`, called `place`.
 
     A head whose output at the last token carries the answer need not be the one that reads the
     sound: another may read it at an earlier word. `Text()` patches all text.
     """
     return [
-        Cell(
+        GridCell(
             (Address("head_output", tokens, (layer,), (head,)),),
             _labels(site="head_output", place=place, tokens=tokens, layers=(layer,), head=head),
         )

@@ -109,15 +109,15 @@ def leakage(
             "leakage follows one encoder's tokens; this model has several. Measure a model with "
             "each of them alone."
         )
-    heard = load_audio(waveform, sample_rate=model.processor.sample_rate)
+    clip = load_audio(waveform, sample_rate=model.processor.sample_rate)
     longest = encoder.window * model.model.seconds_per_frame
-    if heard.seconds > longest:
+    if clip.seconds > longest:
         raise AudioError(
-            f"{waveform.source} lasts {heard.seconds:.1f} s, but the encoder hears {longest:g} s "
+            f"{waveform.source} lasts {clip.seconds:.1f} s, but the encoder hears {longest:g} s "
             "at once, and nothing leaks from one such window into the next; cut the clip."
         )
-    changed = changed_window(heard, start_s, end_s, how=how, seed=seed)
-    before, after = (_states(model, question, sound) for sound in (heard, changed))
+    changed = changed_window(clip, start_s, end_s, how=how, seed=seed)
+    before, after = (_states(model, question, sound) for sound in (clip, changed))
     unit = encoder.floor_db
     moved = float(after[0].state.max() - before[0].state.max())
     floor = float("nan") if unit is None else moved * unit
@@ -234,7 +234,7 @@ def _states(model: HookedAudioModel, question: str, waveform: Waveform) -> list[
     mel = inputs["input_features"][0, :, : int(inputs["feature_lengths"][0])].T
     spans = TimeGrid(model.model.seconds_per_frame).spans(len(mel))
     # Some classes give the silence behind a clip tokens, too.
-    end = max(waveform.seconds, model.model.seconds_heard(len(mel)))
+    end = max(waveform.seconds, model.model.seconds_covered(len(mel)))
     found = [_Depth("mel", -1, "", mel, spans)]
     for (site, layer, stream, _, spans), state in zip(places, captured, strict=True):
         found.append(_Depth(site, layer, stream, state.float(), np.minimum(spans, end)))

@@ -33,7 +33,7 @@ CONTROLS = {"self": 0.0, "full": 1.0}
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One cell of a grid: what is patched together, and what it is called in the table."""
 
     addresses: tuple[Address, ...]
@@ -44,7 +44,7 @@ def activation_patching(
     model: HookedAudioModel,
     clean: Mapping[str, Any],
     corrupt: Mapping[str, Any],
-    cells: Sequence[Cell],
+    cells: Sequence[GridCell],
     *,
     answers: Answers,
     direction: Direction = "denoising",
@@ -120,7 +120,7 @@ def input_patching(
     question: str,
     clean: Waveform,
     corrupt: Waveform,
-    cells: Sequence[Cell],
+    cells: Sequence[GridCell],
     *,
     answers: Answers,
     direction: Direction = "denoising",
@@ -155,7 +155,7 @@ def input_patching(
             )
     source, target = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
 
-    def spliced(cell: Cell, donor: Waveform) -> Waveform:
+    def spliced(cell: GridCell, donor: Waveform) -> Waveform:
         where = cell.addresses[0].key_tokens
         assert isinstance(where, Sound)
         return edit_waveform(target, where, donor)
@@ -167,14 +167,14 @@ def input_patching(
     ]
     if other is not None:
         runs += [("other", cell.labels, spliced(cell, other)) for cell in cells]
-    heard = [source, target, *(clip for _, _, clip in runs)]
-    logits = _heard_together(model, question, heard, answers, batch_size)
+    clips = [source, target, *(clip for _, _, clip in runs)]
+    logits = _logits_of_clips(model, question, clips, answers, batch_size)
     named = [(run, labels) for run, labels, _ in runs]
     return _measured(direction, answers, logits[0], logits[1:], named)
 
 
 @torch.no_grad()
-def _heard_together(
+def _logits_of_clips(
     model: HookedAudioModel,
     question: str,
     clips: Sequence[Waveform],
@@ -355,7 +355,7 @@ def _plain(answer: str) -> str:
     return answer.strip().rstrip(".").casefold()
 
 
-def solved(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
+def solved_pairs(table: pd.DataFrame, *, pair: str = "pair") -> list[str]:
     """The pairs of which the model prefers the right one of the two answers on both sides.
 
     Preferred is the larger logit; where there is no corrupt answer, the clean answer must be the

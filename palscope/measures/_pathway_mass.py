@@ -25,7 +25,7 @@ from palscope.measures._attention_rows import (
     AttentionRows,
     asked_columns,
     check_sums,
-    read_rows,
+    read_attention_rows,
     sum_tolerance,
 )
 from palscope.measures._columns import HEAD, Queries, head_columns
@@ -146,7 +146,7 @@ def _set_mass(
         mass[~known[key].any(1)] = float("nan")
         found.append(_Sums(rows.row, rows.layer, rows.queries, mass))
 
-    read_rows(model, inputs, asked, add)
+    read_attention_rows(model, inputs, asked, add)
     return _table(found, list(sets), sum_tolerance(model))
 
 

@@ -38,7 +38,7 @@ from palscope.measures._cost_model import (
 from palscope.measures._memory import PassMemory
 
 Bits = Literal[4, 8]
-Trained = Literal["connector", "connector and decoder"]
+TrainedParts = Literal["connector", "connector and decoder"]
 
 _BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit form."""
@@ -93,7 +93,7 @@ def plan_for(
     model: PalscopeForConditionalGeneration,
     load: Load,
     *,
-    trained: Trained = "connector",
+    trained: TrainedParts = "connector",
     bits: Bits | None = None,
     rates: Rates | None = None,
 ) -> Plan:

@@ -21,7 +21,7 @@ _ATTENTION_BACKWARD = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class CostRow:
     """One product: where it is, its arithmetic and the bytes that it moves."""
 
     part: str
@@ -35,17 +35,17 @@ class Row:
 class Products(BatchShapes):
     """The products of one batch, by pass."""
 
-    def forward(self, logits: int) -> Iterator[Row]:
+    def forward(self, logits: int) -> Iterator[CostRow]:
         """The products of a forward pass that computes logits of so many columns."""
         for _, row in self._passes(logits):
             yield row
 
-    def backward(self, logits: int) -> Iterator[Row]:
+    def backward(self, logits: int) -> Iterator[CostRow]:
         """Those of the backward pass."""
         for gradients, row in self._passes(logits):
             if gradients:
                 # As many products of the same sizes as inputs and weights that want a gradient.
-                yield Row(
+                yield CostRow(
                     row.part,
                     row.layer,
                     "backward",
@@ -54,7 +54,7 @@ class Products(BatchShapes):
                     int(row.bytes * gradients),
                 )
 
-    def _passes(self, logits: int) -> Iterator[tuple[float, Row]]:
+    def _passes(self, logits: int) -> Iterator[tuple[float, CostRow]]:
         """Each forward product, and the backward pass's as a multiple of it."""
         if not self.known:
             yield from self._resampler()
@@ -74,7 +74,7 @@ class Products(BatchShapes):
             yield from self._sequence(layer)
         yield self._unembedding(logits)
 
-    def decoding(self, written: int) -> Iterator[Row]:
+    def decoding(self, written: int) -> Iterator[CostRow]:
         """Those of one decoding step after so many words of the answer."""
         for layer in range(self.route.n_layers):
             columns = self.columns[layer]
@@ -88,7 +88,7 @@ class Products(BatchShapes):
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _resampler(self) -> Iterator[tuple[float, Row]]:
+    def _resampler(self) -> Iterator[tuple[float, CostRow]]:
         """What makes frame tokens of encoder tokens: of clips all as long as the longest."""
         if not self.layout.clip_row:
             return
@@ -96,10 +96,10 @@ class Products(BatchShapes):
         tokens = [each.grid.tokens(longest) for each in self.model.encoder.emits]
         for product in resampler_products(self.pool, len(self.layout.clip_row), tokens):
             moved = product.moved * self.itemsize
-            row = Row("resampler", -1, "forward", product.flops, product.flops, moved)
+            row = CostRow("resampler", -1, "forward", product.flops, product.flops, moved)
             yield product.gradients, row
 
-    def _audio(self, layer: int) -> Iterator[tuple[float, Row]]:
+    def _audio(self, layer: int) -> Iterator[tuple[float, CostRow]]:
         """What makes keys and values of the tokens that the layer only reads."""
         names = self.route.streams_at(layer, Level.KEYS)
         projected = [n for n in names if self.route.cell(n, layer).source is Source.PROJECTED]
@@ -114,7 +114,7 @@ class Products(BatchShapes):
             "audio keys and values", layer, tokens, self.width, both, True, self.decoder_trained
         )
 
-    def _sequence(self, layer: int) -> Iterator[tuple[float, Row]]:
+    def _sequence(self, layer: int) -> Iterator[tuple[float, CostRow]]:
         """What runs on the tokens of the layer's sequence."""
         columns = self.columns[layer]
         queries = columns.running.shape[1]
@@ -122,7 +122,7 @@ class Products(BatchShapes):
         keys = columns.memory.shape[1] + queries
         yield self._attention(layer, queries, keys, self.visible(layer))
 
-    def _projections(self, layer: int, tokens: int, fed: int) -> Iterator[tuple[float, Row]]:
+    def _projections(self, layer: int, tokens: int, fed: int) -> Iterator[tuple[float, CostRow]]:
         below, trained = self.gradient[layer], self.decoder_trained
         within = self.gradient[layer + 1]
         wide: int = self.config.intermediate_size
@@ -135,10 +135,12 @@ class Products(BatchShapes):
         yield self._linear("feed-forward", layer, fed, d, 2 * wide, within, trained)
         yield self._linear("feed-forward", layer, fed, wide, d, within, trained)
 
-    def _attention(self, layer: int, queries: int, keys: int, visible: int) -> tuple[float, Row]:
+    def _attention(
+        self, layer: int, queries: int, keys: int, visible: int
+    ) -> tuple[float, CostRow]:
         each = 2 * _ATTENTION * self.q_width
         moved = 2 * queries * self.q_width + 2 * keys * self.kv_width
-        row = Row(
+        row = CostRow(
             "attention",
             layer,
             "forward",
@@ -149,7 +151,7 @@ class Products(BatchShapes):
         gradient = self.gradient[layer + 1]
         return gradient * _ATTENTION_BACKWARD / _ATTENTION, row
 
-    def _projector(self, stream: str, layer: int, mlp: Any) -> Iterator[tuple[float, Row]]:
+    def _projector(self, stream: str, layer: int, mlp: Any) -> Iterator[tuple[float, CostRow]]:
         # Pooled frames come from a frozen encoder, summaries from a convolution that is trained.
         gradient = self.frames_trained or stream in self.model.connector.summaries
         for linear in (part for part in raw(mlp) if isinstance(part, nn.Linear)):
@@ -158,7 +160,7 @@ class Products(BatchShapes):
             yield self._linear("projectors", layer, tokens, *sizes, gradient, True)
             gradient = True
 
-    def _unembedding(self, tokens: int) -> tuple[float, Row]:
+    def _unembedding(self, tokens: int) -> tuple[float, CostRow]:
         sizes = self.width, self.config.vocab_size
         gradient = self.gradient[-1]
         return self._linear("unembedding", -1, tokens, *sizes, gradient, self.decoder_trained)
@@ -172,8 +174,8 @@ class Products(BatchShapes):
         outputs: int,
         input_gradient: bool,
         weight_gradient: bool,
-    ) -> tuple[float, Row]:
+    ) -> tuple[float, CostRow]:
         flops = 2 * tokens * inputs * outputs
         moved = inputs * outputs + tokens * (inputs + outputs)
-        row = Row(part, layer, "forward", flops, flops, moved * self.itemsize)
+        row = CostRow(part, layer, "forward", flops, flops, moved * self.itemsize)
         return input_gradient + weight_gradient, row

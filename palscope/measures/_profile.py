@@ -42,7 +42,7 @@ WINDOW = 0.2
 """Share of the layers that a knockout's window cuts; windows are half as far apart."""
 
 
-def listening_profile(
+def attention_profile(
     model: HookedAudioModel, inputs: Mapping[str, Any], *, seconds: float, step: float
 ) -> pd.DataFrame:
     """Attention mass and knockout of one clip, by relative depth and by seconds.
@@ -82,7 +82,7 @@ def profile_bands(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Means of profiles over clips, with their intervals, on the same axes.
 
     Args:
-        tables: `listening_profile` of each clip, of one model and one step.
+        tables: `attention_profile` of each clip, of one model and one step.
 
     Returns:
         `measure, axis, start, end, n, mean, low, high, values` (`mean_band`). Where clips' last
@@ -117,8 +117,8 @@ _Row = tuple[str, str, float, float, float]
 
 def _mass_by_depth(table: pd.DataFrame, n_layers: int) -> list[_Row]:
     sums: Any = by_pathway(table)
-    heard = sums[~sums["pathway"].isin(NO_SOUND)]
-    sound = heard.groupby(["layer", "head"])["mass"].sum(min_count=1)
+    mass = sums[~sums["pathway"].isin(NO_SOUND)]
+    sound = mass.groupby(["layer", "head"])["mass"].sum(min_count=1)
     layers = sound.groupby("layer").mean()
     return [
         (MASS, DEPTH, layer / n_layers, (layer + 1) / n_layers, float(value))

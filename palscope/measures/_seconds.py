@@ -87,12 +87,12 @@ def _within(table: Any, start_s: float, end_s: float, clip: int) -> Any:
     sound = table[~table["pathway"].isin(NO_SOUND) & (table["clip"] == clip)]
     found = sound[overlaps(sound["start_s"], sound["end_s"], start_s, end_s)]
     if not len(found):
-        heard = (
+        spans = (
             "no sound is seen in this table"
             if not len(sound)
             else (f"its tokens cover {sound['start_s'].min():.2f} to {sound['end_s'].max():.2f} s")
         )
         raise PalscopeError(
-            f"no audio token of clip {clip} overlaps {start_s:.2f} to {end_s:.2f} s: {heard}."
+            f"no audio token of clip {clip} overlaps {start_s:.2f} to {end_s:.2f} s: {spans}."
         )
     return found

@@ -25,10 +25,10 @@ def unembed(
 
     Of Gemma 3n, `states` are four times as wide: its four streams, which it merges before the norm.
     """
-    heard = model.model
-    states = family_of(heard.text_config).leave(heard.decoder, states)
-    made = raw(heard.unembedding).forward(raw(heard.decoder.norm).forward(states)).float()
-    return heard.finish_logits(made)
+    inner = model.model
+    states = family_of(inner.text_config).leave(inner.decoder, states)
+    made = raw(inner.unembedding).forward(raw(inner.decoder.norm).forward(states)).float()
+    return inner.finish_logits(made)
 
 
 def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
-from jaxtyping import Float
 from scipy import signal
 
 from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE, crop, trim
+from palscope.audio._waveform import Samples
 from palscope.datasets._manifest import Corpus
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs._pair import Pair, Segment, rms, self_pair
@@ -29,7 +29,6 @@ _SPECTRUM_S = 0.016  # window of the long-term spectrum: bins 62.5 Hz apart keep
 _CLIPS_TRIED = 20
 
 _T = TypeVar("_T")
-_Samples: TypeAlias = Float[np.ndarray, " samples"]
 
 
 def control(pair: Pair, how: Control, *, seed: int, corpus: Corpus | None = None) -> Pair:
@@ -93,7 +92,7 @@ def control(pair: Pair, how: Control, *, seed: int, corpus: Corpus | None = None
     )
 
 
-def _noise(pair: Pair, rng: np.random.Generator) -> _Samples:
+def _noise(pair: Pair, rng: np.random.Generator) -> Samples:
     """White noise, filtered by the clip's mean spectrum (Welch's method), levelled by segment."""
     clean = pair.clean.samples
     window = min(round(_SPECTRUM_S * SAMPLE_RATE), len(clean))
@@ -109,7 +108,7 @@ def _noise(pair: Pair, rng: np.random.Generator) -> _Samples:
     return noise
 
 
-def _shuffled(clean: Waveform, rng: np.random.Generator) -> _Samples:
+def _shuffled(clean: Waveform, rng: np.random.Generator) -> Samples:
     samples = clean.samples
     fade = round(CROSS_FADE_S * SAMPLE_RATE)
     count = round(clean.seconds / BLOCK_S)
@@ -137,7 +136,7 @@ def _shuffled(clean: Waveform, rng: np.random.Generator) -> _Samples:
     return _at_rms(out[: len(samples)], rms(samples))
 
 
-def _other_clip(pair: Pair, corpus: Corpus, rng: np.random.Generator) -> tuple[_Samples, str]:
+def _other_clip(pair: Pair, corpus: Corpus, rng: np.random.Generator) -> tuple[Samples, str]:
     length = len(pair.clean.samples)
     taken = {pair.clean_answer, pair.corrupt_answer}
     labels: dict[str, list[str]] = {}
@@ -150,7 +149,7 @@ def _other_clip(pair: Pair, corpus: Corpus, rng: np.random.Generator) -> tuple[_
             f"pair {pair.name}: the corpus has no clip of another label than "
             f"{', '.join(str(label) for label in taken if label)}; give one that has."
         )
-    best: tuple[_Samples, str] = (np.zeros(0), "")
+    best: tuple[Samples, str] = (np.zeros(0), "")
     for _ in range(_CLIPS_TRIED):
         domain = _one_of(domains, rng)
         label = _one_of(labels[domain], rng)
@@ -171,5 +170,5 @@ def _one_of(items: Sequence[_T], rng: np.random.Generator) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
-def _at_rms(samples: _Samples, target: float) -> _Samples:
+def _at_rms(samples: Samples, target: float) -> Samples:
     return samples * (target / rms(samples))

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from palscope._files import Line, read_table
+from palscope._files import CsvRow, read_table
 from palscope.audio import Waveform, load_audio
 from palscope.audio._compose import SAMPLE_RATE
+from palscope.audio._waveform import Samples
 from palscope.datasets._manifest import ManifestError
 from palscope.errors import AudioError, PalscopeError
 from palscope.pairs._pair import Pair, Segment, decibels, rms
@@ -29,8 +29,6 @@ MOST_GAIN_DB = 20.0
 
 _SAME_LEVEL_DB = 0.1  # closer ones are left as they are
 _PAIR_COLUMNS = ("clean", "corrupt", "question", "clean_answer", "corrupt_answer")
-
-_Samples: TypeAlias = Float[np.ndarray, " samples"]
 
 
 def pair_from_files(
@@ -92,7 +90,7 @@ def read_pairs(path: str | PathLike[str]) -> list[Pair]:
     return [_row(line, number, path) for number, line in enumerate(lines)]
 
 
-def _row(row: Line, number: int, path: Path) -> Pair:
+def _row(row: CsvRow, number: int, path: Path) -> Pair:
     line = row.number
     cells = {name: text.strip() for name, text in row.cells.items()}
     for column in _PAIR_COLUMNS[:-1]:
@@ -176,7 +174,7 @@ def _pair(
 
 
 def _padded(
-    samples: _Samples, lengths: Sequence[int], side: str, path: Path, changes: list[str]
+    samples: Samples, lengths: Sequence[int], side: str, path: Path, changes: list[str]
 ) -> Float[np.ndarray, " longest"]:
     short = max(lengths) - len(samples)
     if short == 0:
@@ -201,12 +199,12 @@ def _to_the_end(segments: tuple[Segment, ...], lengths: Sequence[int]) -> tuple[
 
 
 def _levelled(
-    clean: _Samples,
-    corrupt: _Samples,
+    clean: Samples,
+    corrupt: Samples,
     segments: Sequence[Segment],
     path: Path,
     changes: list[str],
-) -> _Samples:
+) -> Samples:
     """`corrupt` at the level of `clean`: where they differ if the rest is the same, else all of it.
 
     A gain on all of an edited copy would undo that the rest is the same.

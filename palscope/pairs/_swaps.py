@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from palscope._registry import find
 from palscope.audio import Waveform
 from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.audio._compose import SAMPLE_RATE, Scene, active_part, crop, join
+from palscope.audio._waveform import Samples
 from palscope.datasets import _questions as questions
 from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import AudioError, PalscopeError
@@ -245,8 +245,6 @@ def _label_rows(
 
 # -- the sound -------------------------------------------------------------------------------------
 
-_Samples: TypeAlias = Float[np.ndarray, " samples"]
-
 
 def _build(draw: _Draw, kind: str, number: int, corpus: Corpus, rng: np.random.Generator) -> Pair:
     settings = _KINDS[kind]
@@ -287,7 +285,7 @@ def _build(draw: _Draw, kind: str, number: int, corpus: Corpus, rng: np.random.G
     )
 
 
-def _sounding(clip: Clip, corpus: Corpus) -> _Samples:
+def _sounding(clip: Clip, corpus: Corpus) -> Samples:
     """The clip's active part."""
     samples = corpus.waveforms[clip]
     start, end = active_part(samples)
@@ -308,7 +306,7 @@ def _slot_length(domain: str, lengths: Sequence[int]) -> int:
 
 
 def _part(
-    samples: _Samples, length: int, domain: str, rng: np.random.Generator
+    samples: Samples, length: int, domain: str, rng: np.random.Generator
 ) -> Float[np.ndarray, " length"]:
     """The sound in the middle of its slot, cut to it, without clicks, at `SLOT_RMS`."""
     window = crop(samples, length / SAMPLE_RATE, rng) if domain == "sound" else samples

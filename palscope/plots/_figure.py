@@ -19,7 +19,7 @@ from palscope.plots._grammar import Axis, Bars, Drawn, Line, Points, Rule, Steps
 from palscope.plots._looks import Look
 
 Mark = Drawn | Heat | Spectrogram
-Scale = tuple[float, float]
+Limits = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
 _WRAP = 84
 """Letters of a line of the caption."""
@@ -129,7 +129,7 @@ class Figure:
     caption: Caption
     data: pd.DataFrame
     note: str = ""
-    scales: Mapping[Axis | str, Scale] = field(default_factory=dict)
+    scales: Mapping[Axis | str, Limits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.legend()
@@ -177,7 +177,7 @@ class Figure:
             max((panel.column for panel in self.panels), default=0) + 1,
         )
 
-    def scale(self, axis: Axis) -> Scale:
+    def scale(self, axis: Axis) -> Limits:
         """The ends of an axis: what all panels that have it draw, with a little room."""
         if axis in self.scales:
             return self.scales[axis]
@@ -279,7 +279,7 @@ def shared_scale(figures: Sequence[Figure]) -> list[Figure]:
 
     For figures that are looked at side by side.
     """
-    scales: dict[Axis | str, Scale] = {}
+    scales: dict[Axis | str, Limits] = {}
     for figure in figures:
         axes = {axis: figure.scale(axis) for panel in figure.panels for axis in (panel.x, panel.y)}
         colours = {label: (of.low, of.high) for label, of in figure.colours().items()}
@@ -315,7 +315,7 @@ def _powers() -> Iterable[int]:
     return (10**power for power in range(12))
 
 
-def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: float) -> Scale:
+def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: float) -> Limits:
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     least, most = limits

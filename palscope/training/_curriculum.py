@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingPaths:
     """Where a training reads and writes.
 
     Attributes:
@@ -60,7 +60,7 @@ def stage_folders(recipe: Recipe, out: Path) -> list[Path]:
 
 
 def train_recipe(
-    recipe: Recipe, place: Place, *, only: int | None = None, seed: int = 0
+    recipe: Recipe, paths: TrainingPaths, *, only: int | None = None, seed: int = 0
 ) -> list[Path]:
     """Train the stages that are not trained yet, or one of them.
 
@@ -68,7 +68,7 @@ def train_recipe(
 
     Args:
         recipe: the stages, and what they share.
-        place: where to read and write.
+        paths: where to read and write.
         only: number of a stage, from 1; the one before must be trained.
         seed: of initial weights, order and examples.
 
@@ -83,11 +83,11 @@ def train_recipe(
     count = len(recipe.stages)
     if only is not None and not 1 <= only <= count:
         raise RecipeError(f"there is no stage {only}; the recipe has 1 to {count}.")
-    if len(place.data) not in (1, count):
+    if len(paths.data) not in (1, count):
         raise DataError(
-            f"{len(place.data)} sources of data for {count} stages; give one for all, or one each."
+            f"{len(paths.data)} sources of data for {count} stages; give one for all, or one each."
         )
-    folders = stage_folders(recipe, place.out)
+    folders = stage_folders(recipe, paths.out)
     wanted = range(count) if only is None else [only - 1]
     for index in wanted:
         name = list(recipe.stages)[index]
@@ -96,7 +96,7 @@ def train_recipe(
             raise RecipeError(
                 f"stage {index + 1} starts from stage {index}, which is not trained in {before}."
             )
-        source = place.data[index if len(place.data) > 1 else 0]
+        source = paths.data[index if len(paths.data) > 1 else 0]
         record = {
             **recipe.model_dump(mode="json", exclude={"stages", "samples"}),
             "stage": recipe.stages[name].model_dump(mode="json"),
@@ -104,7 +104,7 @@ def train_recipe(
             "seed": seed,
         }
         if not is_trained(folders[index], record, "recipe, data or seed"):
-            _train_stage(recipe, index, source, place, before, folders[index], seed)
+            _train_stage(recipe, index, source, paths, before, folders[index], seed)
     return [folders[index] for index in wanted]
 
 
@@ -112,7 +112,7 @@ def _train_stage(
     recipe: Recipe,
     index: int,
     source: str,
-    place: Place,
+    paths: TrainingPaths,
     before: Path | None,
     folder: Path,
     seed: int,
@@ -130,7 +130,7 @@ def _train_stage(
     else:
         model, processor = cast(Any, open_checkpoint)(find_model(before), dtype=torch.float32)
     # Each stage hears other examples than the one before.
-    made = _examples(recipe, stage, source, place, folder, seed + index)
+    made = _examples(recipe, stage, source, paths, folder, seed + index)
     if before is None:
         count = recipe.standardise_over
         if torch.cuda.is_available():
@@ -138,7 +138,7 @@ def _train_stage(
         model.connector.standardise(*measure_features(model, processor, made.examples, count))
     prepare(model, stage.train, bf16=stage.bf16)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if processes.place()[0] == 0:
+    if processes.rank() == 0:
         print(
             f"{folder.name}: {trained / 1e6:.2f} M parameters to train, {made.steps} steps of "
             f"{stage.batch}\n{model.route}",
@@ -152,7 +152,7 @@ def _train_stage(
         steps=made.steps,
         seed=seed,
         # Each worker would read the whole of a stream.
-        dataloader_num_workers=min(place.workers, 1) if streamed else place.workers,
+        dataloader_num_workers=min(paths.workers, 1) if streamed else paths.workers,
     )
     train(
         model,
@@ -164,7 +164,7 @@ def _train_stage(
         samples=recipe.samples,
     )
     mark_trained(folder, {"steps": made.steps, "trained_parameters": trained})
-    if processes.place()[0] == 0:  # with the optimiser's state, several times the model's size
+    if processes.rank() == 0:  # with the optimiser's state, several times the model's size
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
@@ -179,23 +179,23 @@ class _Made:
 
 
 def _examples(
-    recipe: Recipe, stage: Stage, source: str, place: Place, folder: Path, seed: int
+    recipe: Recipe, stage: Stage, source: str, paths: TrainingPaths, folder: Path, seed: int
 ) -> _Made:
     if recipe.data.format == "labelled":
-        return _labelled(recipe, stage, source, place, seed)
+        return _labelled(recipe, stage, source, paths, seed)
     if recipe.data.format == "datasets":
         return _streamed(recipe, stage, source, folder, seed)
-    return _rows(recipe, stage, source, place, folder, seed)
+    return _rows(recipe, stage, source, paths, folder, seed)
 
 
-def _labelled(recipe: Recipe, stage: Stage, source: str, place: Place, seed: int) -> _Made:
+def _labelled(recipe: Recipe, stage: Stage, source: str, paths: TrainingPaths, seed: int) -> _Made:
     assert stage.steps is not None
     mix = stage.mix or MIX
     if unknown := sorted(mix.keys() - MIX.keys()):
         raise RecipeError(
             f"mix: no family of examples called {', '.join(unknown)}; there are {', '.join(MIX)}."
         )
-    corpus = first_alone(lambda: Corpus.open(source, place.cache))
+    corpus = first_alone(lambda: Corpus.open(source, paths.cache))
     size = stage.steps * stage.batch
     asked: list[Example] = []
     for kind in list(mix)[: recipe.samples.count] if recipe.samples.every else []:
@@ -223,17 +223,17 @@ def _streamed(recipe: Recipe, stage: Stage, source: str, folder: Path, seed: int
         size=stage.steps * stage.batch,
         mix=stage.mix,
         seed=seed,
-        report=folder / SKIPPED if processes.place()[0] == 0 else None,
+        report=folder / SKIPPED if processes.rank() == 0 else None,
     )
     return _Made(examples, stage.steps, asked)
 
 
 def _rows(
-    recipe: Recipe, stage: Stage, source: str, place: Place, folder: Path, seed: int
+    recipe: Recipe, stage: Stage, source: str, paths: TrainingPaths, folder: Path, seed: int
 ) -> _Made:
-    rows = read_rows(recipe.data, Path(source), place.audio)
-    waveforms = first_alone(lambda: rows.decoded(recipe.data, place.cache, workers=place.workers))
-    if processes.place()[0] == 0:
+    rows = read_rows(recipe.data, Path(source), paths.audio)
+    waveforms = first_alone(lambda: rows.decoded(recipe.data, paths.cache, workers=paths.workers))
+    if processes.rank() == 0:
         rows.report(folder / SKIPPED, recipe.data.max_bad)
     processes.wait()
     count = recipe.samples.count if recipe.samples.every else 0
@@ -252,7 +252,7 @@ def _rows(
 
 def first_alone(work: Callable[[], T]) -> T:
     """`work`, done by the first process before the others, who find what it left in the cache."""
-    if processes.place()[0] == 0:
+    if processes.rank() == 0:
         done = work()
         processes.wait()
         return done

@@ -32,7 +32,7 @@ def is_trained(folder: Path, wanted: Mapping[str, Any], what: str) -> bool:
     done = (folder / DONE).is_file()
     processes.wait()
     if there is None:
-        if processes.place()[0] == 0:
+        if processes.rank() == 0:
             make_folder(folder)
             write_json(begun, wanted)
         processes.wait()
@@ -47,6 +47,6 @@ def is_trained(folder: Path, wanted: Mapping[str, Any], what: str) -> bool:
 
 def mark_trained(folder: Path, told: Mapping[str, Any]) -> None:
     """Note that the training in `folder` is done."""
-    if processes.place()[0] == 0:
+    if processes.rank() == 0:
         write_json(folder / DONE, told)
     processes.wait()

@@ -26,7 +26,7 @@ from palscope.errors import RecipeError, RouteError
 from palscope.training._recipe_errors import messages
 
 INTEGRATIONS = {"plits": Route.plits, "lal": Route.lal, "pal": Route.pal}
-Prompt = Literal["chat", "instruction"]
+PromptFormat = Literal["chat", "instruction"]
 Format = Literal["labelled", "openaqa", "csv", "datasets"]
 
 
@@ -199,7 +199,7 @@ class Data(Strict):
         return columns
 
 
-class Samples(Strict):
+class AnswerSamples(Strict):
     """Greedy answers to held-out questions while training.
 
     Attributes:
@@ -286,10 +286,10 @@ class Recipe(Strict):
     bases: Bases
     route: str
     connector: ConnectorShape = ConnectorShape()
-    prompt: Prompt = "chat"
+    prompt: PromptFormat = "chat"
     standardise_over: int = Field(default=200, ge=1)
     data: Data
-    samples: Samples = Samples()
+    samples: AnswerSamples = AnswerSamples()
     stages: dict[str, Stage] = Field(min_length=1)
 
     @field_validator("route")

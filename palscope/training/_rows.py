@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Rows:
+class SourceRows:
     """Rows of a source: those that are fit so far, and why others are not.
 
     `good` has the columns `FIELDS` (`audio` the file's path), `bad` the columns `REPORT`.
@@ -117,7 +117,7 @@ class Rows:
         return train.reset_index(drop=True), held.reset_index(drop=True)
 
 
-def read_rows(data: Data, source: Path, audio: Path | None) -> Rows:
+def read_rows(data: Data, source: Path, audio: Path | None) -> SourceRows:
     """Rows of a file in `data.format`.
 
     Args:
@@ -152,7 +152,7 @@ def why_unfit(question: str, answer: str, data: Data) -> tuple[str, str] | None:
 # --- CSV ------------------------------------------------------------------------------------------
 
 
-def _read_csv(source: Path, folder: Path, data: Data) -> Rows:
+def _read_csv(source: Path, folder: Path, data: Data) -> SourceRows:
     named = {"audio": "path"} | data.columns
     columns = {field: named.get(field, field) for field in FIELDS[1:]}
     required = [columns[field] for field in ("audio", "question", "answer")]
@@ -179,7 +179,7 @@ def _under(folder: Path, name: str) -> str | tuple[str, str]:
 # --- OpenAQA --------------------------------------------------------------------------------------
 
 
-def _read_openaqa(source: Path, folder: Path, data: Data) -> Rows:
+def _read_openaqa(source: Path, folder: Path, data: Data) -> SourceRows:
     """A list of `{instruction, input, audio_id, dataset, task, output}` (LTU, arXiv 2305.10790)."""
     entries = read_json(source, "OpenAQA's questions", DataError)
     if not isinstance(entries, list):
@@ -258,7 +258,7 @@ def _checked(
     source: str,
     entries: Iterable[tuple[int, Mapping[str, str] | str, str | tuple[str, str]]],
     data: Data,
-) -> Rows:
+) -> SourceRows:
     """Rows with their file, or what is wrong with an entry or its sound."""
     good: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
@@ -274,7 +274,7 @@ def _checked(
             continue
         labels = (entry.get(name, "").strip() for name in ("domain", "task", "split"))
         good.append((number, file, entry["question"].strip(), entry["answer"].strip(), *labels))
-    return Rows(source, _table(good, FIELDS), _table(bad, REPORT))
+    return SourceRows(source, _table(good, FIELDS), _table(bad, REPORT))
 
 
 def _table(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:

@@ -16,11 +16,11 @@ from palscope._models.scoring import greedy_tokens, prompt_batch
 from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE
 from palscope.datasets._examples import Example
-from palscope.training._recipe import Samples
+from palscope.training._recipe import AnswerSamples
 
 
-def heard(example: Example) -> list[Waveform]:
-    """An example's clips with their rate, for encoders that hear at another one."""
+def clips_of(example: Example) -> list[Waveform]:
+    """An example's clips with their rate, for encoders that take another one."""
     return [Waveform(samples, SAMPLE_RATE, "a training clip") for samples in example.waveforms]
 
 
@@ -44,7 +44,7 @@ class SampleAnswers(TrainerCallback):
         model: PalscopeForConditionalGeneration,
         processor: PalscopeProcessor,
         examples: Sequence[Example],
-        settings: Samples,
+        settings: AnswerSamples,
         file: Path,
         writer: Any = None,
     ) -> None:
@@ -75,7 +75,7 @@ class SampleAnswers(TrainerCallback):
             return
         # Every process asks, for where weights are sharded none can do so alone; the first writes.
         self.model.eval()
-        asked = [(heard(example), example.question) for example in self.examples]
+        asked = [(clips_of(example), example.question) for example in self.examples]
         batch = prompt_batch(self.processor, asked, self.model.device)
         # Products as in training: bases that are held in bfloat16 need it.
         with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16)):

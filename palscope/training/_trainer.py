@@ -37,8 +37,8 @@ from palscope.audio._compose import SAMPLE_RATE
 from palscope.datasets._examples import Example
 from palscope.encoders import load_encoder
 from palscope.errors import PalscopeError
-from palscope.training._recipe import Bases, ConnectorShape, Prompt, Samples, Stage
-from palscope.training._samples import SampleAnswers, heard
+from palscope.training._recipe import AnswerSamples, Bases, ConnectorShape, PromptFormat, Stage
+from palscope.training._samples import SampleAnswers, clips_of
 from palscope.training._trained import merged
 
 INSTRUCTION = (
@@ -58,7 +58,7 @@ def build(
     bases: Bases,
     route: Route,
     connector: ConnectorConfig | ConnectorShape,
-    prompt: Prompt = "chat",
+    prompt: PromptFormat = "chat",
 ) -> tuple[PalscopeForConditionalGeneration, PalscopeProcessor]:
     """A model with frozen pretrained bases and a fresh connector, and its processor."""
     language_model = load_base(bases.text, dtype=torch.float32)
@@ -116,7 +116,7 @@ class ExampleCollator:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Prompts on the left, answers on the right."""
-        batch = prompt_batch(self.processor, [(heard(e), e.question) for e in examples])
+        batch = prompt_batch(self.processor, [(clips_of(e), e.question) for e in examples])
         return with_answers(self.processor, batch, [e.answer for e in examples])
 
 
@@ -137,7 +137,7 @@ def measure_features(
     taken: Any = _first(examples, count)
     device = next(model.encoder.parameters()).device
     for example in tqdm(taken, desc="measuring features", unit="clip", total=count):
-        batch = prompt_batch(processor, [(heard(example), "?")], device)
+        batch = prompt_batch(processor, [(clips_of(example), "?")], device)
         outputs = model.encoder.outputs(batch["input_features"], batch["feature_lengths"])
         for part, (states, lengths) in enumerate(outputs):
             counts: list[int] = lengths.tolist()
@@ -191,7 +191,7 @@ class StageTrainer(Trainer):
         batch = self.stage.batch
         if self.stage.micro_batch == batch:
             return order
-        hidden = processes.place()[0] > 0
+        hidden = processes.rank() > 0
         seconds = [_seconds(examples, n) for n in tqdm(order, "measuring examples", disable=hidden)]
         return [
             index
@@ -233,7 +233,7 @@ def train(
     arguments: TrainingArguments,
     *,
     heldout: Sequence[Example] = (),
-    samples: Samples | None = None,
+    samples: AnswerSamples | None = None,
 ) -> None:
     """Train what is not frozen, and save model and processor to `arguments.output_dir`.
 
@@ -299,7 +299,7 @@ def _last_whole(out: Path) -> int:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
             steps.append(int(folder.name.removeprefix("checkpoint-")))
         except (OSError, ValueError):
-            if processes.place()[0] == 0:
+            if processes.rank() == 0:
                 shutil.rmtree(folder, ignore_errors=True)
     processes.wait()
     return max(steps)
@@ -358,7 +358,7 @@ def training_arguments(
         "max_grad_norm": stage.max_grad_norm,
         "weight_decay": stage.weight_decay,
         "per_device_train_batch_size": stage.micro_batch,
-        "gradient_accumulation_steps": stage.accumulation(processes.place()[1]),
+        "gradient_accumulation_steps": stage.accumulation(processes.world_size()),
         "bf16": stage.bf16,
         "seed": seed,
         "logging_steps": stage.log_every,

@@ -15,7 +15,7 @@ from palscope._routing import Route, route_to_text
 from palscope.analyses import Analysis, Results, main, run
 from palscope.analyses._command import parser_of
 from palscope.analyses._models import models_of
-from palscope.analyses._options import OptionError, options_of, settings_of, words
+from palscope.analyses._options import OptionError, command_words, options_of, settings_of
 from palscope.analyses._registry import analyses
 from palscope.pairs import bundled_pairs
 from tests import tiny
@@ -107,10 +107,10 @@ def test_another_config_or_route_is_refused(
     folder, results = finished(name)
     before = tables(folder)
     for other in (["--seed", "1"], ["--route", OTHER_ROUTE]):
-        given = [*words(results.options), "--out", str(folder), "--resume", *other]
+        given = [*command_words(results.options), "--out", str(folder), "--resume", *other]
         assert main(ANALYSES[name], words=given) == 2
         assert "holds a run with other settings" in capsys.readouterr().err
-    assert main(ANALYSES[name], words=[*words(results.options), "--out", str(folder)]) == 2
+    assert main(ANALYSES[name], words=[*command_words(results.options), "--out", str(folder)]) == 2
     assert "go on with it by --resume" in capsys.readouterr().err
     assert tables(folder) == before
 
@@ -139,7 +139,7 @@ def test_the_command_line_says_what_the_options_hold(
     """Words and options are each made from the other, and `--help` names every option once."""
     analysis = ANALYSES[name]
     options = options_of(analysis.options, small(name, checkpoint))
-    given = vars(parser_of(analysis).parse_args([*words(options), "--out", "x"]))
+    given = vars(parser_of(analysis).parse_args([*command_words(options), "--out", "x"]))
     (own,) = models_of(given).values()
     assert options_of(analysis.options, own) == options
     with pytest.raises(SystemExit):
@@ -174,12 +174,14 @@ class OnPage:
         import _pairs  # pyright: ignore[reportMissingImports]
 
         pair = next(pair for pair in bundled_pairs() if pair.kind == "first_digit")
-        self.host, self.opened = _analyses, _models.open_model(str(checkpoint))
+        self.host, self.opened = _analyses, _models.cached_model(str(checkpoint))
         self.chosen = _pairs.ChosenPair(pair, pair.digest)
 
     def asked(self, analysis: Analysis[Any, Any], **given: Any) -> Any:
         route = self.opened.route
-        return self.host.Asked(analysis, self.opened, route, self.chosen, tuple(given.items()))
+        return self.host.AnalysisRequest(
+            analysis, self.opened, route, self.chosen, tuple(given.items())
+        )
 
 
 @pytest.mark.parametrize("name", [n for n in SMALL if ANALYSES[n].takes is not None])

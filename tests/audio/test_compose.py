@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palscope.audio._compose import (
+    LabelledSpan,
     Scene,
-    Span,
     active_part,
     at_level,
     crop,
@@ -73,8 +73,8 @@ def test_levels_are_those_of_the_sound_and_not_of_its_silence() -> None:
 
 
 def test_overlay_sets_the_level_and_places_the_shorter_one() -> None:
-    front = Scene(tone(0.5), (Span("seven", 0.0, 0.5),))
-    back = Scene(tone(2.0, 0.5), (Span("rain", 0.0, 2.0),))
+    front = Scene(tone(0.5), (LabelledSpan("seven", 0.0, 0.5),))
+    back = Scene(tone(2.0, 0.5), (LabelledSpan("rain", 0.0, 2.0),))
     clip = overlay(front, back, back_db=-12.0, rng=np.random.default_rng(3))
     assert clip.seconds == 2.0
     spoken, rain = clip.spans

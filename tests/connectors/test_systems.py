@@ -178,7 +178,7 @@ def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
     samples = noise(3.3)
     wanted = hooked(hooked.inputs(QUESTION, samples))[:, -1]
     for chunk in (5_000, 20_000, 52_800):
-        with hooked.listen() as stream:
+        with hooked.audio_stream() as stream:
             for first in range(0, len(samples), chunk):
                 stream.feed(samples[first : first + chunk])
             with stream.asking(QUESTION) as asked:
@@ -193,7 +193,7 @@ def test_a_windowed_q_former_hears_sound_as_it_comes() -> None:
 def test_latents_that_read_further_cannot_hear_sound_as_it_comes(name: str) -> None:
     hooked = HookedAudioModel(*made(name, ROUTES["lal"]))
     with pytest.raises(PalscopeError, match="Give it the clip at once"):
-        hooked.listen()
+        hooked.audio_stream()
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

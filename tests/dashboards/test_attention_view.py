@@ -277,7 +277,7 @@ def test_the_model_keeps_its_own_route(open_page: Opener, checkpoint: Path) -> N
     import _models  # pyright: ignore[reportMissingImports]
 
     quiet(open_page(route="frames:.4,summary/3:F4"))
-    kept = _models.open_model(str(checkpoint))
+    kept = _models.cached_model(str(checkpoint))
     assert kept.model.current_route == kept.route
 
 

@@ -20,7 +20,7 @@ from palscope._routing.depths import NO_AUDIO, rerouted_depths
 from palscope.analyses._items import sides
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
-from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.interventions._apply import in_force
 from palscope.measures import _choices as choices
 from palscope.pairs import bundled_pairs
@@ -137,7 +137,7 @@ def test_masking_shows_the_candidates_of_both_clips(
         ):
             with model.model.routed(left):
                 asked = ChoiceQuestion([clip.samples], PAIR.question, list(digits))
-                (wanted,) = rank(ModelAnswerer(model.model, model.processor), [asked])
+                (wanted,) = rankings(ModelAnswerer(model.model, model.processor), [asked])
             found = logprobs(shown, clip=f"{PAIR.name} {side}", masked=masked, way="reroute")
             assert list(found.index) == list(digits)
             assert found.tolist() == pytest.approx(wanted.logprobs, abs=1e-4)
@@ -187,7 +187,7 @@ def test_a_sweep_does_not_keep_the_model_from_others(
     page = open_page(analysis="injection depth")
     import _models  # pyright: ignore[reportMissingImports]
 
-    opened = _models.open_model(str(checkpoint))
+    opened = _models.cached_model(str(checkpoint))
     states: list[bool] = []
 
     def free() -> bool:

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from palscope.audio._compose import Scene, Span, level
+from palscope.audio._compose import LabelledSpan, Scene, level
 from palscope.datasets import _augment as module
 from palscope.datasets._augment import (
     add_noise,
@@ -33,7 +33,7 @@ def power_above(samples: np.ndarray, hertz: float) -> float:
 def burst_scene() -> Scene:
     samples = np.zeros(2 * RATE, dtype=np.float32)
     samples[RATE : RATE + 8_000] = white(0.5)
-    return Scene(samples, (Span("dog", 1.0, 1.5),))
+    return Scene(samples, (LabelledSpan("dog", 1.0, 1.5),))
 
 
 def test_band_limit_removes_what_lies_above_and_keeps_the_length() -> None:
@@ -86,8 +86,8 @@ def test_augment_follows_its_generator_and_keeps_the_sound_in_its_span() -> None
 
 
 def test_augment_leaves_silence_silent_and_fits_the_limit() -> None:
-    silent = Scene(np.zeros(RATE, dtype=np.float32), (Span("none", 0.0, 1.0),))
-    long = Scene(white(5.5), (Span("rain", 0.0, 5.5),))
+    silent = Scene(np.zeros(RATE, dtype=np.float32), (LabelledSpan("none", 0.0, 1.0),))
+    long = Scene(white(5.5), (LabelledSpan("rain", 0.0, 5.5),))
     for seed in range(20):
         assert not augment(silent, np.random.default_rng(seed)).samples.any()
         assert augment(long, np.random.default_rng(seed)).seconds <= module.MAX_SECONDS + 1e-3
@@ -101,7 +101,7 @@ def test_every_chain_is_given_to_every_domain() -> None:
 
 
 def test_augment_is_fast_enough_to_feed_a_trainer() -> None:
-    clip = Scene(white(5.0), (Span("rain", 0.0, 5.0),))
+    clip = Scene(white(5.0), (LabelledSpan("rain", 0.0, 5.0),))
     augment(clip, np.random.default_rng(0))  # draws the noise once
     start = time.process_time()
     for seed in range(50):

@@ -10,10 +10,10 @@ import torch
 from nnsight import NNsight
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.scoring import answer, choice_logprobs, prompt_batch
+from palscope._models.scoring import batched_choice_logprobs, generate_answers, prompt_batch
 from palscope._routing import Level
 from palscope.audio import Waveform
-from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.interventions import (
     Add,
     Address,
@@ -42,7 +42,6 @@ from palscope.measures._attribution import attribution_patching, integrated_grad
 from palscope.measures._cost_model import forward_costs
 from palscope.measures._faithfulness import deletion_insertion, equal_windows
 from palscope.measures._grids import layers_by_places, sites_by_places, steps, streams_by_layers
-from palscope.measures._head_effects import head_effects, shortest_window
 from palscope.measures._key_writes import attention_writes, offered_logits, written_by_pathway
 from palscope.measures._knockout import (
     attention_knockout,
@@ -56,7 +55,7 @@ from palscope.measures._logit_lens import logit_lens
 from palscope.measures._masking import pathway_masking
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import activation_patching, input_patching
-from palscope.measures._profile import listening_profile
+from palscope.measures._profile import attention_profile
 from tests.hooks.conftest import noise
 
 QUESTION = "which sound was it"
@@ -109,13 +108,13 @@ def everything_cached(model: HookedAudioModel) -> Any:
 @task
 def answers(model: HookedAudioModel) -> Any:
     asked = [([noise(0.4)], QUESTION), ([noise(0.6), noise(0.3)], "A or B")]
-    return answer(model.model, model.processor, asked, 3)
+    return generate_answers(model.model, model.processor, asked, 3)
 
 
 @task
 def choices_of_a_batch(model: HookedAudioModel) -> Any:
     asked = [([noise(0.4)], QUESTION, ["A", "B was it"]), ([noise(0.6)], "A or B", ["it"])]
-    return choice_logprobs(model.model, model.processor, asked)
+    return batched_choice_logprobs(model.model, model.processor, asked)
 
 
 @task
@@ -291,15 +290,6 @@ def attributions(model: HookedAudioModel) -> Any:
 
 
 @task
-def effects_of_heads(model: HookedAudioModel) -> Any:
-    asked: dict[str, Any] = {"answers": answers_of(model), "sounds": [Sound(0.1, 0.4)]}
-    return [
-        head_effects(model, clean(model), checked=3, **asked).sort_values(["layer", "head"]),
-        shortest_window(model, clean(model), **asked),
-    ]
-
-
-@task
 def deletion(model: HookedAudioModel) -> Any:
     clip, silence = (
         Waveform(samples, 16_000, "a clip")
@@ -318,7 +308,7 @@ def leaking(model: HookedAudioModel) -> Any:
 
 @task
 def profiles(model: HookedAudioModel) -> Any:
-    return listening_profile(model, clean(model), seconds=SECONDS, step=0.4)
+    return attention_profile(model, clean(model), seconds=SECONDS, step=0.4)
 
 
 @task
@@ -326,7 +316,7 @@ def a_stream(model: HookedAudioModel) -> Any:
     samples = noise(1.3)
     found: list[Any] = []
     for offload in (False, True):
-        with model.listen(offload=offload) as stream:
+        with model.audio_stream(offload=offload) as stream:
             stream.feed(samples[:9_000])
             stream.feed(samples[9_000:])
             with stream.asking(QUESTION) as asked:
@@ -362,7 +352,7 @@ def training(model: HookedAudioModel) -> Any:
 def tokens_alone_and_losses(model: HookedAudioModel) -> Any:
     """As TransformerLens's tools call it."""
     inputs = clean(model)
-    with model.hearing(inputs):
+    with model.attach_clips(inputs):
         logits = model(inputs["input_ids"])
     losses = [model(inputs, return_type="loss", loss_per_token=each) for each in (False, True)]
     return [logits, *losses, model.to_tokens("which sound")]
@@ -388,4 +378,4 @@ def costs(model: HookedAudioModel) -> Any:
 def evaluation(model: HookedAudioModel) -> Any:
     answerer = ModelAnswerer(model.model, model.processor, max_new_tokens=2)
     asked = [ChoiceQuestion([noise(0.4, seed)], QUESTION, ["A", "B"]) for seed in range(2)]
-    return [each.logprobs for each in rank(answerer, asked)], answerer.answer(asked)
+    return [each.logprobs for each in rankings(answerer, asked)], answerer.answer(asked)

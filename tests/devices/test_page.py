@@ -17,27 +17,27 @@ from tests.devices.tasks import QUESTION, noise
 PAGES = Path(__file__).parents[2] / "dashboards"
 
 
-def heard(listening: Any, where: str) -> list[Any]:
+def results(page: Any, where: str) -> list[Any]:
     model = kept(where, "pal")
     sound = SimpleNamespace(digest=where, waveform=Waveform(noise(0.6), 16_000, "a clip"))
     opened = SimpleNamespace(version=where, model=model)
-    ask = listening.Ask(opened, sound, QUESTION, model.current_route)
-    answer = listening.listen(ask)
+    ask = page.Ask(opened, sound, QUESTION, model.current_route)
+    answer = page.generated_answer(ask)
     return [
         answer.tokens,
         answer.first,
         answer.steps,
-        listening.attended(ask, 0).pathways,
-        listening.queries(ask),
-        listening.ranked(ask, ("A", "B")),
-        listening.token_grid(ask),
+        page.attended(ask, 0).pathways,
+        page.queries(ask),
+        page.ranked(ask, ("A", "B")),
+        page.token_grid(ask),
     ]
 
 
-def test_the_listening_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PAGES))
-    listening = importlib.import_module("_listening")
+    page = importlib.import_module("_answers")
     with sdpa_kernel(SDPBackend.MATH):
-        expected = heard(listening, CPU)
-    for found, wanted in zip(heard(listening, ONE), expected, strict=True):
+        expected = results(page, CPU)
+    for found, wanted in zip(results(page, ONE), expected, strict=True):
         same(found, wanted, rounding=1e-7)

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from palscope._models import PalscopeForConditionalGeneration
 from palscope.encoders import Several, load_encoder
 from palscope.encoders import _convert as converting
-from palscope.encoders._convert import convert, main
+from palscope.encoders._convert import convert_encoder, main
 from palscope.encoders._weights import save_encoder
 from palscope.errors import CheckpointError
 from tests.encoders import small
@@ -81,7 +81,7 @@ def test_a_whole_model_and_its_part_alone_are_converted(kind: str, tmp_path: Pat
     expected = {n: t for n, t in part.state_dict().items() if not n.startswith("head.")}
     for which, saved in (("whole", model), ("part", part)):
         saved.save_pretrained(tmp_path / which)
-        made: Any = convert(kind.removesuffix("-fused"), tmp_path / which)
+        made: Any = convert_encoder(kind.removesuffix("-fused"), tmp_path / which)
         found = made.model.state_dict()
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
@@ -107,13 +107,13 @@ def test_tensors_that_do_not_fit_are_listed(change: Any, says: str, tmp_path: Pa
     change(tensors)
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=says):
-        convert("clap", tmp_path)
+        convert_encoder("clap", tmp_path)
 
 
 def test_the_front_ends_settings_are_read(tmp_path: Path) -> None:
     whole("clap")[0].save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"frequency_min": 20}))
-    made: Any = convert("clap", tmp_path)
+    made: Any = convert_encoder("clap", tmp_path)
     assert (made.config.frequency_min, made.config.frequency_max) == (20, 14_000)
 
 
@@ -146,8 +146,8 @@ def sslam() -> Any:
 def test_a_checkpoint_of_fairseq_is_converted(sslam: Any, prefix: str, tmp_path: Path) -> None:
     torch.save(fairseq(sslam, prefix), tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="--unpickle"):
-        convert("sslam", tmp_path / "checkpoint.pt")
-    made: Any = convert("sslam", tmp_path / "checkpoint.pt", unpickle=True)
+        convert_encoder("sslam", tmp_path / "checkpoint.pt")
+    made: Any = convert_encoder("sslam", tmp_path / "checkpoint.pt", unpickle=True)
     assert made.config == sslam.config
     for name, tensor in sslam.model.state_dict().items():
         assert torch.equal(made.model.state_dict()[name], tensor), name
@@ -161,13 +161,13 @@ class _Code:
 def test_a_pickle_that_holds_code_is_not_run(tmp_path: Path, capsys: Any) -> None:
     torch.save({"model": {}, "extra": _Code()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="plain values alone"):
-        convert("eat", tmp_path / "evil.pt", unpickle=True)
+        convert_encoder("eat", tmp_path / "evil.pt", unpickle=True)
     folder = tmp_path / "clap"
     whole("clap")[0].save_pretrained(folder)
     (folder / "model.safetensors").unlink()
     torch.save({"audio_model.x": _Code()}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin may run code"):
-        convert("clap", folder)
+        convert_encoder("clap", folder)
     assert "this ran" not in capsys.readouterr().out
 
 
@@ -177,7 +177,7 @@ def test_a_pickle_of_transformers_is_read_when_asked_for(tmp_path: Path) -> None
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    made: Any = convert("clap", tmp_path, unpickle=True)
+    made: Any = convert_encoder("clap", tmp_path, unpickle=True)
     name = "audio_encoder.norm.weight"
     assert torch.equal(made.model.state_dict()[name], part.state_dict()[name])
 
@@ -195,14 +195,14 @@ def test_fairseq_tensors_that_do_not_fit(sslam: Any, change: str, tmp_path: Path
     save_file(tensors, file)
     says = {"missing": "qkv.bias is missing", "foreign": "surprise is foreign", "none": "no EAT"}
     with pytest.raises(CheckpointError, match=says[change]):
-        convert("sslam", file)
+        convert_encoder("sslam", file)
 
 
 def test_a_file_without_laions_audio_tower(tmp_path: Path) -> None:
     file = tmp_path / "text.safetensors"
     save_file({"module.text_branch.weight": torch.zeros(1)}, file)
     with pytest.raises(CheckpointError, match="no audio tower of LAION's CLAP"):
-        convert("clap", file)
+        convert_encoder("clap", file)
 
 
 # --- the command, and checkpoints that refer to what it wrote ------------------------------------
@@ -261,7 +261,7 @@ def test_what_there_is_no_conversion_for(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match="no conversion for the kind 'sonar'; there are: af-whisper, ast"
     ):
-        convert("sonar", tmp_path)
+        convert_encoder("sonar", tmp_path)
 
 
 def test_threads_that_convert_leave_transformers_as_loud_as_it_was() -> None:

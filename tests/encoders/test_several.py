@@ -111,4 +111,4 @@ def test_settings() -> None:
 def test_what_follows_one_encoder_says_so() -> None:
     hooked = small.hooked(together("sslam", "whisper"))
     with pytest.raises(PalscopeError, match="one encoder"):
-        hooked.listen()
+        hooked.audio_stream()

@@ -11,7 +11,7 @@ import torch
 from palscope._routing.depths import rerouted_depths
 from palscope._statistics import wilson
 from palscope.evaluation._accuracy import accuracy, ranked_answers
-from palscope.evaluation._items import Item
+from palscope.evaluation._items import EvaluationItem
 from palscope.evaluation._ranking import ChoiceQuestion
 from tests.planted import LAYERS, Planted, plant
 
@@ -26,11 +26,15 @@ class Certain:
         raise AssertionError("nothing is written")
 
 
-def item(key: str, domain: str, answer: str, choices: tuple[str, ...], heard: Any) -> Item:
-    return Item(key, domain, "?", answer, choices, (answer,), lambda: [np.array(heard, float)])
+def item(
+    key: str, domain: str, answer: str, choices: tuple[str, ...], heard: Any
+) -> EvaluationItem:
+    return EvaluationItem(
+        key, domain, "?", answer, choices, (answer,), lambda: [np.array(heard, float)]
+    )
 
 
-def answers_of(items: list[Item], answerer: Any = None, batch_size: int = 2) -> Any:
+def answers_of(items: list[EvaluationItem], answerer: Any = None, batch_size: int = 2) -> Any:
     asked = [each.asked() for each in items]
     return ranked_answers(answerer or Certain(), items, asked, batch_size=batch_size)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palscope.audio._compose import Span
+from palscope.audio._compose import LabelledSpan
 from palscope.datasets._examples import Example
 from palscope.datasets._manifest import Clip, ManifestError
 from palscope.datasets._questions import LABELS
@@ -98,9 +98,9 @@ def test_swapped_items_keep_question_and_truth_and_change_the_audio() -> None:
     by_sound = {ord(c.name): c.label for c in clips}
     for before, after in zip(own, swapped, strict=True):
         assert (before.question, before.answer) == (after.question, after.answer)
-        assert before.heard == (before.answer,)
-        assert after.heard != before.heard
-        assert after.heard == (by_sound[int(after.asked().waveforms[0][0])],)
+        assert before.in_audio == (before.answer,)
+        assert after.in_audio != before.in_audio
+        assert after.in_audio == (by_sound[int(after.asked().waveforms[0][0])],)
 
 
 def test_a_limit_is_spread_over_domains_and_labels() -> None:
@@ -111,11 +111,11 @@ def test_a_limit_is_spread_over_domains_and_labels() -> None:
 
 
 def test_composed_items_hear_all_their_labels() -> None:
-    spans = [Span("three", 0.0, 0.4), Span("seven", 0.6, 1.0)]
+    spans = [LabelledSpan("three", 0.0, 0.4), LabelledSpan("seven", 0.6, 1.0)]
     example = Example(
         [np.zeros(9, np.float32)], "First?", "three", "digit_first", ["three", "seven"], spans
     )
     (item,) = example_items("temporal_digits", [example])
     assert item.key == "temporal_digits/0"
-    assert (item.domain, item.heard) == ("digit_first", ("three", "seven"))
+    assert (item.domain, item.in_audio) == ("digit_first", ("three", "seven"))
     assert item.asked().choices == ["three", "seven"]

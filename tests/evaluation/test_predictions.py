@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from palscope.errors import AudioError, PalscopeError
-from palscope.evaluation._items import Item
+from palscope.evaluation._items import EvaluationItem
 from palscope.evaluation._predictions import predict
 from palscope.evaluation._ranking import ChoiceQuestion
 
@@ -33,13 +33,15 @@ class Counting:
         return [" rain " for _ in asked]
 
 
-def item(number: int, *, broken: bool = False) -> Item:
+def item(number: int, *, broken: bool = False) -> EvaluationItem:
     def audio() -> list[np.ndarray]:
         if broken:
             raise AudioError("x.wav: broken")
         return [np.zeros(3, np.float32)]
 
-    return Item(f"k{number}", "sound", f"q{number}", "dog", ("dog", "rain"), ("dog",), audio)
+    return EvaluationItem(
+        f"k{number}", "sound", f"q{number}", "dog", ("dog", "rain"), ("dog",), audio
+    )
 
 
 ITEMS = [item(number) for number in range(7)]

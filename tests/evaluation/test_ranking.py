@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, Ranking, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, Ranking, rankings
 
 
 class Fixed:
@@ -24,7 +24,7 @@ ASKED = [ChoiceQuestion([np.zeros(10, np.float32)], "What?", ["dog", "rain"])]
 
 
 def test_the_likeliest_choice_is_best() -> None:
-    (ranking,) = rank(Fixed([[-3.0, -0.5]]), ASKED)
+    (ranking,) = rankings(Fixed([[-3.0, -0.5]]), ASKED)
     assert ranking == Ranking(("dog", "rain"), (-3.0, -0.5))
     assert ranking.best == "rain"
 
@@ -32,7 +32,7 @@ def test_the_likeliest_choice_is_best() -> None:
 @pytest.mark.parametrize("row", [[-1.0], [-1.0, float("nan")]])
 def test_rows_that_do_not_fit_are_refused(row: list[float]) -> None:
     with pytest.raises(ValueError, match="expected 2 log-probabilities"):
-        rank(Fixed([row]), ASKED)
+        rankings(Fixed([row]), ASKED)
 
 
 def test_a_clip_goes_to_the_encoder_with_its_rate() -> None:

@@ -89,7 +89,7 @@ def test_the_loss_is_over_the_text_that_is_predicted(
     assert torch.equal(both[1], loss) and both[0].shape[:2] == batch["input_ids"].shape
     assert each.shape == (len(clips), batch["input_ids"].shape[1] - 1)
     torch.testing.assert_close(each[each != 0].sort().values, torch.tensor(wanted).sort().values)
-    with hooked.hearing(batch) as tokens:
+    with hooked.attach_clips(batch) as tokens:
         torch.testing.assert_close(hooked(tokens, return_type="loss"), loss)
         torch.testing.assert_close(hooked.loss_fn(both[0], tokens), loss)
 

@@ -72,7 +72,7 @@ def test_the_demo_does_what_the_rows_say(name: str) -> None:
             model.model(**clean, labels=labels),
         )
         torch.testing.assert_close(model(clean, return_type="loss"), own.loss)
-    with model.hearing(clean, corrupt) as tokens:
+    with model.attach_clips(clean, corrupt) as tokens:
         with torch.no_grad():
             for each, logits in zip(tokens, wanted, strict=True):
                 assert torch.equal(model(each), logits)

@@ -79,7 +79,7 @@ def test_texts_are_padded_on_the_left_and_their_padding_is_no_word(hooked: Any) 
 
 def test_a_prompt_is_shown_with_the_ranks_of_its_answer(hooked: Any, capsys: Any) -> None:
     inputs = hooked.inputs("what is heard?", noise(0.3))
-    with torch.no_grad(), hooked.hearing(inputs):
+    with torch.no_grad(), hooked.attach_clips(inputs):
         logits = hooked(inputs)[0, -1]
         text = hooked.to_string(inputs["input_ids"][0])
         show_prompt(text, ["dog", "rain"], hooked, print_details=False)

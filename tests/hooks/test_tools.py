@@ -53,7 +53,7 @@ def test_activation_patching_by_position_restores_the_clean_run(plits: Any) -> N
     with torch.no_grad():
         clean_logits, cache = plits.run_with_cache(clean)
         goal = clean_logits[0, -1, 5]
-        with plits.hearing(corrupt):
+        with plits.attach_clips(corrupt):
             start = plits(corrupt["input_ids"])[0, -1, 5]
             table = patching.get_act_patch_resid_pre(
                 plits, corrupt["input_ids"], cache, lambda logits: logits[0, -1, 5]
@@ -73,7 +73,7 @@ def test_heads_are_patched_under_lal(hooked: Any) -> None:
     clean, corrupt = (hooked.inputs(QUESTION, s) for s in (tone(0.3), noise(0.3)))
     with torch.no_grad():
         _, cache = hooked.run_with_cache(clean)
-        with hooked.hearing(corrupt):
+        with hooked.attach_clips(corrupt):
             table = patching.get_act_patch_attn_head_out_all_pos(
                 hooked, corrupt["input_ids"], cache, lambda logits: logits[0, -1, 5]
             )
@@ -85,7 +85,7 @@ def test_generation_of_the_bridge_equals_hugging_faces(hooked: Any) -> None:
     inputs = hooked.inputs(QUESTION, noise(0.4))
     expected = hooked.model.generate(**inputs, max_new_tokens=5, do_sample=False, pad_token_id=2)
     width = inputs["input_ids"].shape[1]
-    with hooked.hearing(inputs):
+    with hooked.attach_clips(inputs):
         got = hooked.generate(
             inputs["input_ids"],
             max_new_tokens=5,

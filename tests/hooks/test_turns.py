@@ -55,7 +55,7 @@ def knocked(model: HookedAudioModel, inputs: Any) -> Any:
 
 
 def heard(model: HookedAudioModel, inputs: Any) -> Any:
-    with torch.no_grad(), model.hearing(inputs):
+    with torch.no_grad(), model.attach_clips(inputs):
         return model(inputs["input_ids"])[:, -1:]
 
 

@@ -92,7 +92,7 @@ def test_transformerlens_patches_text_to_the_same_numbers(
         else patching.layer_pos_patch_setter
     )
     _, cache = model.run_with_cache(clean)
-    with model.hearing(corrupt):
+    with model.attach_clips(corrupt):
         expected = patching.generic_activation_patch(
             model,
             corrupt["input_ids"],

@@ -195,7 +195,7 @@ def test_blocks_of_queries_make_the_same_table(pal: Any, monkeypatch: Any) -> No
         sizes.append(rows.weights.numel())
 
     asked = attention_rows.asked_columns(pal, pal.layout(inputs), "text")
-    attention_rows.read_rows(pal, inputs, asked, take)
+    attention_rows.read_attention_rows(pal, inputs, asked, take)
     assert max(sizes) <= 1000 and len(sizes) > 2 * 2 * tiny.LAYERS
     for table, measure in zip(whole, (attention_mass, pathway_mass), strict=True):
         again = measure(pal, inputs, queries="text")

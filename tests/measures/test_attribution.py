@@ -36,7 +36,7 @@ from palscope.measures._attribution import (
     integrated_gradients,
 )
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Cell, activation_patching
+from palscope.measures._patching import GridCell, activation_patching
 from tests import tiny
 from tests.hooks.conftest import noise
 from tests.planted import (
@@ -132,9 +132,9 @@ def test_where_the_model_is_linear_attribution_is_exact_patching(
     told: dict[str, Any] = {**ends(planted), "answers": ANSWERS, "direction": direction}
     times = [Sound(0.0, 0.3), Sound(0.3, 0.6), Sound(0.6, 1.2)]
     cells = [
-        *(Cell((Address("audio_state", at, (layer,)),)) for layer in range(4) for at in times),
-        *(Cell((Address("connector_output", at),)) for at in times),
-        *(Cell((Address("encoder_output", at),)) for at in times),
+        *(GridCell((Address("audio_state", at, (layer,)),)) for layer in range(4) for at in times),
+        *(GridCell((Address("connector_output", at),)) for at in times),
+        *(GridCell((Address("encoder_output", at),)) for at in times),
     ]
     patching = activation_patching(model, cells=cells, **told)
     effects = patching.loc[patching["run"] == "patch", "logit_diff"].to_numpy()

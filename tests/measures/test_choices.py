@@ -12,7 +12,7 @@ from palscope._models.scoring import answer_ids, continued
 from palscope._routing import Route
 from palscope._routing.depths import Placement, rerouted_depths
 from palscope.errors import PalscopeError, RouteError
-from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rank
+from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.interventions import Address, Knockout, Patch, Reroute, Sound, Text, Zero, intervene
 from palscope.interventions._apply import Intervention
 from palscope.measures._choices import choice_logprobs, placed_choices
@@ -38,7 +38,7 @@ def whole_passes(
 
 def test_without_interventions_it_is_the_evaluations_ranking(pal: Any) -> None:
     inputs = pal.inputs("what?", SAMPLES)
-    (ranking,) = rank(
+    (ranking,) = rankings(
         ModelAnswerer(pal.model, pal.processor), [ChoiceQuestion([SAMPLES], "what?", CHOICES)]
     )
     found = choice_logprobs(pal, inputs, CHOICES)
@@ -111,7 +111,7 @@ def test_placements_are_those_of_the_evaluation(pal: Any) -> None:
     answerer = ModelAnswerer(pal.model, pal.processor)
     for placement in placements:
         with pal.model.routed(placement.route):
-            (ranking,) = rank(answerer, [ChoiceQuestion([SAMPLES], "what?", CHOICES)])
+            (ranking,) = rankings(answerer, [ChoiceQuestion([SAMPLES], "what?", CHOICES)])
         rows = table[(table["placement"] == placement.name) & (table["family"] == placement.family)]
         assert rows["choice"].tolist() == CHOICES
         assert rows["logprob"].tolist() == pytest.approx(ranking.logprobs, abs=1e-4)

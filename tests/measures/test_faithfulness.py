@@ -25,7 +25,7 @@ from palscope.measures._faithfulness import (
     equal_windows,
 )
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Cell, activation_patching
+from palscope.measures._patching import GridCell, activation_patching
 from tests.hooks.conftest import noise
 from tests.planted import WORDS, Planted, plant
 
@@ -42,7 +42,7 @@ def test_cells_stand_beside_their_patching() -> None:
         "corrupt": planted.inputs("B", 5, nuisance=2),
     }
     cells = [
-        Cell(
+        GridCell(
             (Address("audio_state", Sound(start, start + 0.3, "summary"), (layer,)),),
             {"layer": layer, "start_s": start},
         )

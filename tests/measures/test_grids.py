@@ -11,7 +11,7 @@ from palscope._routing import Route
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound, Text, resolve
 from palscope.measures import _grids as grids
-from palscope.measures._patching import Cell
+from palscope.measures._patching import GridCell
 from tests import tiny
 from tests.interventions.conftest import prompt
 
@@ -23,7 +23,7 @@ def plits(make: Any) -> Any:
     return make(Route.plits(tiny.LAYERS))
 
 
-def labels(cells: list[Cell]) -> Any:
+def labels(cells: list[GridCell]) -> Any:
     """The cells' labels, of which no two are alike."""
     table: Any = pd.DataFrame([cell.labels for cell in cells])
     assert tuple(table.columns) == grids.LABELS

@@ -16,14 +16,14 @@ from palscope.measures import _grids as grids
 from palscope.measures import _patching as patching
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import (
-    Cell,
+    GridCell,
     activation_patching,
     answers_moved,
     check_controls,
     greedy_answers,
     input_patching,
     patching_effects,
-    solved,
+    solved_pairs,
 )
 from tests.planted import (
     HEADS,
@@ -51,7 +51,7 @@ PLACES: dict[str, Any] = {
 }
 
 
-def patched(planted: Planted, cells: list[Cell], direction: Any = "denoising") -> pd.DataFrame:
+def patched(planted: Planted, cells: list[GridCell], direction: Any = "denoising") -> pd.DataFrame:
     """Effects of patching between a clip with A and one with B, all else in them different too."""
     clean, corrupt, other = (
         planted.inputs(event, AT, nuisance=seed) for event, seed in (("A", 1), ("B", 2), (None, 3))
@@ -80,7 +80,7 @@ def places_of_effect(effects: Any, *names: str) -> set[Any]:
     return set(found.iloc[:, 0]) if len(names) == 1 else set(found.itertuples(index=False))
 
 
-def cells_by_layer(planted: Planted, **settings: Any) -> list[Cell]:
+def cells_by_layer(planted: Planted, **settings: Any) -> list[GridCell]:
     places = settings.pop("places", PLACES)
     layers = settings.pop("layers", grids.layer_windows(LAYERS))
     return grids.layers_by_places(planted.model.current_route, places, layers, **settings)
@@ -254,11 +254,11 @@ def test_tokens_and_sound_agree_where_the_encoder_does_not_spread(ear: Any) -> N
     sound = Address("waveform", Sound(0.3, 0.6))
     tokens = [Address(site, Sound(0.3, 0.6)) for site in ("encoder_output", "audio_state")]
     by_sound = input_patching(
-        ear, "which sound", clean, corrupt, [Cell((sound,))], answers=ANSWERS
+        ear, "which sound", clean, corrupt, [GridCell((sound,))], answers=ANSWERS
     ).assign(pair="one")
     inputs = [ear.inputs("which sound", each.samples) for each in (clean, corrupt)]
     by_tokens = activation_patching(
-        ear, *inputs, [Cell((each,)) for each in tokens], answers=ANSWERS
+        ear, *inputs, [GridCell((each,)) for each in tokens], answers=ANSWERS
     ).assign(pair="one")
     for table, count in ((by_sound, 1), (by_tokens, 2)):
         effects: Any = patching_effects(table, [])
@@ -269,10 +269,10 @@ def test_tokens_and_sound_agree_where_the_encoder_does_not_spread(ear: Any) -> N
 
 def test_input_patching_refuses_other_sites(ear: Any) -> None:
     clips = wave(clip(0)), wave(clip(1))
-    for bad in ([], [Cell((Address("audio_state", Sound(0, 0.3)),))]):
+    for bad in ([], [GridCell((Address("audio_state", Sound(0, 0.3)),))]):
         with pytest.raises(PalscopeError, match=r"cells|waveform"):
             input_patching(ear, "which sound", *clips, bad, answers=ANSWERS)
-    outside = [Cell((Address("waveform", Sound(0.5, 1.5)),))]
+    outside = [GridCell((Address("waveform", Sound(0.5, 1.5)),))]
     with pytest.raises(AudioError, match="lies outside of"):
         input_patching(ear, "which sound", *clips, outside, answers=ANSWERS)
 
@@ -428,13 +428,13 @@ def test_solved_needs_both_sides(direction: str) -> None:
         table.loc[(table["pair"] == name) & (table["run"] == run), "logit_diff"] = value
     # p3 is wrong on both sides, which no order of the two runs makes right.
     table.loc[(table["pair"] == "p3") & (table["run"] == corrupt), "logit_diff"] = 9
-    assert solved(table) == ["p0"]
+    assert solved_pairs(table) == ["p0"]
 
 
 def test_without_a_corrupt_answer_the_clean_one_must_be_the_most_probable() -> None:
     table = made_up(0.5, 2, np.random.default_rng(0)).assign(logit_diff=np.nan)
     table.loc[(table["pair"] == "p1") & (table["run"] == "source"), "rank"] = 3
-    assert solved(table) == ["p0"]
+    assert solved_pairs(table) == ["p0"]
     with pytest.raises(PalscopeError, match="without a corrupt answer"):
         patching_effects(table, ["layer"])
     assert len(patching_effects(table, ["layer"], metric="logprob")) == 3

@@ -15,7 +15,7 @@ from palscope.measures._profile import (
     KNOCKOUT,
     MASS,
     SECONDS,
-    listening_profile,
+    attention_profile,
     profile_bands,
 )
 from palscope.plots import Caption
@@ -41,7 +41,7 @@ def view(table: Any, measure: str, axis: str) -> Any:
 def test_both_views_find_the_second_and_the_layer(planted: Any) -> None:
     inputs = planted.inputs("A", AT)
     seconds = float(planted.model.layout(inputs).seconds.nan_to_num().max())
-    table = listening_profile(planted.model, inputs, seconds=seconds, step=0.1)
+    table = attention_profile(planted.model, inputs, seconds=seconds, step=0.1)
     for measure in (MASS, KNOCKOUT):
         time = view(table, measure, SECONDS)
         found = time.loc[time["value"].idxmax()]
@@ -57,7 +57,7 @@ def test_both_views_find_the_second_and_the_layer(planted: Any) -> None:
 def test_mass_is_the_measures_own(planted: Any) -> None:
     inputs = planted.inputs("A", AT)
     seconds = float(planted.model.layout(inputs).seconds.nan_to_num().max())
-    table = listening_profile(planted.model, inputs, seconds=seconds, step=0.25)
+    table = attention_profile(planted.model, inputs, seconds=seconds, step=0.25)
     sums: Any = by_pathway(attention_mass(planted.model, inputs))
     heads = sums[sums["pathway"] != "text"].groupby(["layer", "head"])["mass"].sum()
     layers = heads.groupby("layer").mean()
@@ -74,23 +74,23 @@ def test_the_clip_is_encoded_once(planted: Any) -> None:
     seconds = float(planted.model.layout(inputs).seconds.nan_to_num().max())
     calls: list[int] = []
     handle = planted.model.model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    listening_profile(planted.model, inputs, seconds=seconds, step=0.5)
+    attention_profile(planted.model, inputs, seconds=seconds, step=0.5)
     handle.remove()
     assert len(calls) == 1
 
 
 def test_one_clip_at_a_time(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="one prompt with one clip"):
-        listening_profile(pal, padded_batch(pal), seconds=1.0, step=0.5)
+        attention_profile(pal, padded_batch(pal), seconds=1.0, step=0.5)
 
 
 def test_bands_put_clips_of_different_length_on_one_axis(planted: Any) -> None:
     inputs = planted.inputs("A", AT)
     seconds = float(planted.model.layout(inputs).seconds.nan_to_num().max())
     with pytest.raises(PalscopeError, match="steps of 0 s"):
-        listening_profile(planted.model, inputs, seconds=seconds, step=0)
-    long = listening_profile(planted.model, inputs, seconds=seconds, step=0.25)
-    short = listening_profile(planted.model, inputs, seconds=seconds - 0.05, step=0.25)
+        attention_profile(planted.model, inputs, seconds=seconds, step=0)
+    long = attention_profile(planted.model, inputs, seconds=seconds, step=0.25)
+    short = attention_profile(planted.model, inputs, seconds=seconds - 0.05, step=0.25)
     bands = profile_bands([long, short])
     time = view(bands, MASS, SECONDS)
     assert time["n"].tolist() == [2] * len(time)

@@ -17,7 +17,12 @@ from transformers import AutoProcessor, AutoTokenizer, WhisperFeatureExtractor
 
 from palscope._models import AUDIO_TOKEN, PalscopeProcessor
 from palscope._models.base_weights import find_base
-from palscope._models.scoring import answer, choice_logprobs, prompt_batch, with_answers
+from palscope._models.scoring import (
+    batched_choice_logprobs,
+    generate_answers,
+    prompt_batch,
+    with_answers,
+)
 from palscope._published import published_family
 from palscope._published.processor import PublishedProcessor
 from palscope._routing import Route
@@ -278,7 +283,7 @@ def test_a_saved_processor_comes_back(tmp_path: Path, load: Any) -> None:
 def test_choices_are_scored_as_whole_answers() -> None:
     asked = [([sound(0.4, 1)], "What?"), ([sound(0.9, 2), sound(0.2, 3)], "Which of the two?")]
     choices = [["sea", "sea waves"], ["first", "second", "both at the same time"]]
-    scores = choice_logprobs(
+    scores = batched_choice_logprobs(
         model(),
         processor(),
         [(clips, question, c) for (clips, question), c in zip(asked, choices, strict=True)],
@@ -295,5 +300,7 @@ def test_choices_are_scored_as_whole_answers() -> None:
 
 def test_answers_do_not_depend_on_their_batch() -> None:
     asked = [([sound(0.4, 1)], "What?"), ([sound(1.2, 2)], "What else do you hear?")]
-    together = answer(model(), processor(), asked, max_new_tokens=4)
-    assert together == [answer(model(), processor(), [one], max_new_tokens=4)[0] for one in asked]
+    together = generate_answers(model(), processor(), asked, max_new_tokens=4)
+    assert together == [
+        generate_answers(model(), processor(), [one], max_new_tokens=4)[0] for one in asked
+    ]

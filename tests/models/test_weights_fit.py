@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import palscope
 from palscope._models import memory
 from palscope._models.finding import Checkpoint
-from palscope._models.memory import check_fits, stored_tensors, weights_bytes
+from palscope._models.memory import check_fits, checkpoint_tensors, weights_bytes
 from palscope.errors import CheckpointError
 
 TENSORS = {
@@ -39,15 +39,15 @@ def here(folder: Path) -> Checkpoint:
 
 
 def test_bytes_are_those_of_the_tensors(folder: Path) -> None:
-    found = stored_tensors(here(folder))
+    found = checkpoint_tensors(here(folder))
     assert weights_bytes(found) == sum(t.numel() * t.element_size() for t in TENSORS.values())
     save_file(TENSORS, folder / "consolidated.safetensors")  # the same weights once more
-    assert stored_tensors(here(folder)) == found
-    heard = stored_tensors(here(folder), ["talker."])
-    assert {each.name for each in heard} == TENSORS.keys() - {"talker.weight"}
+    assert checkpoint_tensors(here(folder)) == found
+    kept = checkpoint_tensors(here(folder), ["talker."])
+    assert {each.name for each in kept} == TENSORS.keys() - {"talker.weight"}
     # Numbers that are no floats keep their type; linear maps but the head's alone are quantised.
-    assert weights_bytes(heard, torch.float32) == 4 * (40 + 24 + 20 + 6) + 8 * 3
-    assert weights_bytes(heard, torch.bfloat16, bits=4) == 2 * (40 + 20) + 24 // 2 + 2 * 6 + 8 * 3
+    assert weights_bytes(kept, torch.float32) == 4 * (40 + 24 + 20 + 6) + 8 * 3
+    assert weights_bytes(kept, torch.bfloat16, bits=4) == 2 * (40 + 20) + 24 // 2 + 2 * 6 + 8 * 3
 
 
 def free(monkeypatch: pytest.MonkeyPatch, **room: int) -> None:
@@ -59,7 +59,7 @@ def free(monkeypatch: pytest.MonkeyPatch, **room: int) -> None:
 def test_what_does_not_fit_is_refused_by_name_and_size(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = weights_bytes(stored_tensors(here(folder)))
+    needed = weights_bytes(checkpoint_tensors(here(folder)))
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     free(monkeypatch, cpu=needed - 1, gpu0=needed)
     with pytest.raises(CheckpointError, match="this machine has"):

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import palscope
-from palscope._models.scoring import prompt_batch
-from palscope._verify.own import Row, own_inputs, same_places
+from palscope._models.scoring import UserTurn, prompt_batch
+from palscope._verify.own import own_inputs, same_places
 from tests.double import as_default, doubled
 
 RATE = 16_000
@@ -213,7 +213,7 @@ class Opened:
         self.family: Any = self.hooked.model.family
         first, *others = (noise(s, seed) for seed, s in enumerate(case.seconds))
         lasting = [] if case.long is None else [_fading(case.long)]
-        self.rows: list[Row] = [([first], WORDS[0]), (others, WORDS[1]), ([], WORDS[2])]
+        self.rows: list[UserTurn] = [([first], WORDS[0]), (others, WORDS[1]), ([], WORDS[2])]
         self.rows += [([clip], WORDS[0]) for clip in lasting]
         self.batch = self.asked()
 
@@ -223,7 +223,7 @@ class Opened:
         asked = [self.rows[row] for row in rows or (0, 1, 2)]
         return prompt_batch(self.hooked.processor, asked)
 
-    def own(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def own(self, rows: Sequence[UserTurn]) -> dict[str, Tensor]:
         """Rows through the class's own processor; places without sound as words."""
         made = own_inputs(self.own_processor, self.family, rows)
         clips = sum(len(heard) for heard, _ in rows)

@@ -24,24 +24,12 @@ from palscope._published.adapters import has_adapters
 from palscope._routing import Route
 from palscope._verify import Result, checks
 from palscope._verify.clicks import clicks, in_time
-from palscope._verify.listening import edits_of_nothing, hooks_fire, listened, offered
+from palscope._verify.hooks import edits_of_nothing, hooked_run, hooks_fire, offered
 from palscope._verify.plain import greedy
 from palscope._verify.results import compared
 from palscope._verify.tolerance import PER_LAYER, rounding
-from palscope.audio import Waveform
 from palscope.errors import AudioError, CheckpointError
-from palscope.interventions import (
-    Address,
-    Knockout,
-    Patch,
-    Sound,
-    Text,
-    Zero,
-    capture,
-    intervene,
-)
-from palscope.measures import _head_effects, head_effects
-from palscope.measures._metrics import Answers
+from palscope.interventions import Address, Patch, Sound, Zero, intervene
 from tests.double import CLOSE, Double, has_experts
 from tests.published.contract import CASES, RATE, WORDS, Opened, noise
 
@@ -178,9 +166,9 @@ def test_every_hook_fires_where_sound_is_frozen_too(opened: Opened) -> None:
     hooked, one = opened.hooked, opened.asked(0)
     with hooked.route(hooked.current_route.frozen_from(1)):
         plain = hooked(one)
-        heard = listened(hooked, one)
-        holds(hooks_fire(heard, plain, CLOSEST), edits_of_nothing(hooked, one, heard, plain))
-        assert any(name.endswith("hook_audio_k") for name in heard.names)
+        run = hooked_run(hooked, one)
+        holds(hooks_fire(run, plain, CLOSEST), edits_of_nothing(hooked, one, run, plain))
+        assert any(name.endswith("hook_audio_k") for name in run.names)
     names = offered(hooked)
     ahead = {name.split(".")[0] for name in names if name.startswith("audio_")}
     places = {*opened.family.components(), "input_frames"}
@@ -291,26 +279,3 @@ def test_a_hooked_model_saves_what_the_plain_one_saves(opened: Opened, tmp_path:
     plain, hooked = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "hooked"))
     assert plain.keys() == hooked.keys()
     assert all(torch.equal(plain[name], hooked[name]) for name in plain)
-
-
-def test_heads_outputs_change_as_a_cut_changes_them(opened: Opened, monkeypatch: Any) -> None:
-    model = opened.hooked
-    inputs = model.inputs(WORDS[1], Waveform(noise(1.3), RATE, "noise"))
-    changes: list[Tensor] = []
-    own = _head_effects.output_change
-    monkeypatch.setattr(
-        _head_effects, "output_change", lambda *given: changes.append(own(*given)) or changes[-1]
-    )
-    answers = Answers((), 5, 6)
-    table: Any = head_effects(model, inputs, answers=answers, checked=1)
-    layers = sorted(set(table.dropna(subset=["mass"])["layer"]))
-    assert len(changes) == len(layers) > 0 and table["effect"].abs().max() > 0
-    layer, head = layers[-1], model.cfg.n_heads - 1
-    address = Address("head_output", Text(), layers=(layer,))
-    (plain,) = capture(model, inputs, address).values.values()
-    with intervene(model, inputs, [Knockout(Address("pattern", Sound(), (layer,), (head,)))]):
-        (cut,) = capture(model, inputs, address).values.values()
-    # The pattern is read in single precision.
-    torch.testing.assert_close(
-        changes[-1][head].double(), (cut - plain)[:, head], atol=2e-6, rtol=1e-4
-    )

@@ -21,7 +21,7 @@ from palscope.measures._knockout import (
 )
 from palscope.measures._masking import masking
 from palscope.measures._metrics import Answers
-from palscope.measures._profile import listening_profile
+from palscope.measures._profile import attention_profile
 from tests.published.contract import noise
 from tests.published.tiny import gemma3n, qwen2_audio
 
@@ -120,7 +120,7 @@ def test_masking_and_profiles_close_the_by_way(hooked: Any, inputs: Any) -> None
     cut: Any = attention_knockout(hooked, inputs, whole, [range(5)], answers=answers)
     wanted = logits[0].log_softmax(-1)[answers.clean].item()
     assert cut.loc[cut["run"] == "cut", "logprob"].item() == pytest.approx(wanted, abs=1e-4)
-    profile: Any = listening_profile(hooked, inputs, seconds=1.0, step=0.5)
+    profile: Any = attention_profile(hooked, inputs, seconds=1.0, step=0.5)
     assert profile["value"].notna().all()
     masses: Any = measures.attention_mass(hooked, inputs)
     assert set(measures.over_time(masses)["pathway"]) == {"frames"}

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 import palscope
 from palscope._models.chat_format import PROMPT_DATE, prompt_settings
-from palscope._models.scoring import answer_ids, choice_logprobs, end_tokens, greedy_tokens
+from palscope._models.scoring import answer_ids, batched_choice_logprobs, end_tokens, greedy_tokens
 from palscope._published import PublishedProcessor, published_family
 from palscope._verify.own import own_inputs, same_places
 from palscope.errors import CheckpointError, PromptError
@@ -155,7 +155,7 @@ def test_an_answer_ends_as_the_class_ends_its_turn(fetched: Fetched) -> None:
         logits = model(**{**inputs, "input_ids": whole, "attention_mask": mask}).logits
     logp = logits[0, -len(ids) - 1 : -1].float().log_softmax(-1)
     total = float(logp.gather(-1, torch.tensor(ids)[:, None]).sum())
-    [ranked] = choice_logprobs(model, processor, [([fetched.clip], WORDS[0], [WORDS[2]])])
+    [ranked] = batched_choice_logprobs(model, processor, [([fetched.clip], WORDS[0], [WORDS[2]])])
     assert ranked[0] == pytest.approx(total, abs=1e-3)
 
 

@@ -89,8 +89,8 @@ def test_what_cannot_be_opened_is_said(folder: Path, tmp_path: Path) -> None:
         model.set_route(Route.lal(3))
     with pytest.raises(RouteError, match="one stream"):
         model.set_route(Route.pal(3))
-    with pytest.raises(PalscopeError, match="cannot listen to a stream"):
-        model.listen()
+    with pytest.raises(PalscopeError, match="takes no stream of sound"):
+        model.audio_stream()
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', "utf-8")
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="no published class of model type 'bert'"):

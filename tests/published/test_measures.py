@@ -225,7 +225,7 @@ def test_frozen_routes_are_timed(qwen2: HookedAudioModel, runs: Any) -> None:
     [
         (lambda model, runs: connector_attention(model, runs["clean"]), "palscope's own"),
         (lambda model, runs: forward_costs(model.model, model.layout(runs["clean"])), "time a"),
-        (lambda model, runs: model.listen(), "hears a clip as a whole"),
+        (lambda model, runs: model.audio_stream(), "hears a clip as a whole"),
         (
             lambda model, runs: attention_knockout(
                 model,

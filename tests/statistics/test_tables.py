@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palscope._statistics import FEWEST, mean_band, mean_interval, mean_row, plain, shown, wilson
+from palscope._statistics import FEWEST, mean_band, mean_interval, mean_row, shown, storable, wilson
 
 
 def clip(*masses: float, layer: int = 0) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def test_what_is_printed_is_the_interval_or_the_values() -> None:
 
 def test_values_are_lists_in_parquet(tmp_path: Path) -> None:
     table = mean_band([pd.DataFrame({"at": [0], "mass": [m]}) for m in (0.25, 0.5, 0.125)], ["at"])
-    plain(table).to_parquet(tmp_path / "band.parquet")
+    storable(table).to_parquet(tmp_path / "band.parquet")
     read: Any = pd.read_parquet(tmp_path / "band.parquet")["values"]
     assert read[0].tolist() == [0.25, 0.5, 0.125]
     assert str(table["values"][0]) == "0.25 0.5 0.125"  # as a CSV has them; the table keeps its own

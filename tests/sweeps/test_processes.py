@@ -20,8 +20,8 @@ TWO = ["-m", *LAUNCH.split(), *OPTIONS.split()]
 
 
 def test_a_process_alone_is_the_only_one() -> None:
-    assert not processes.together()
-    assert processes.place() == (0, 1)
+    assert not processes.distributed()
+    assert (processes.rank(), processes.world_size()) == (0, 1)
     assert processes.device() is None
     processes.wait()
 

@@ -18,7 +18,7 @@ ITEMS = [f"item {number}" for number in range(11)]
 
 def measure(item: str) -> pd.DataFrame:
     # Which process did it stays out of the table, which must not depend on it.
-    with Path(f"{sys.argv[1]}-{processes.place()[0]}").open("a") as log:
+    with Path(f"{sys.argv[1]}-{processes.rank()}").open("a") as log:
         log.write(f"{item}\n")
     if item == "item 3":
         raise PalscopeError(f"{item} is unusable.")
@@ -31,8 +31,8 @@ def main() -> None:
     run = Run.open(folder, record, resume="--resume" in sys.argv)
     stored = run.over(ITEMS, measure, table="effects", key=str, keys=["layer"])
     assert len(stored.read()) == 4 * (len(ITEMS) - 1)  # every process sees the whole
-    assert run.main == (processes.place()[0] == 0)
-    run.finish(by=processes.place()[0])
+    assert run.main == (processes.rank() == 0)
+    run.finish(by=processes.rank())
 
 
 if __name__ == "__main__":

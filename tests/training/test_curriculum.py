@@ -20,7 +20,7 @@ from palscope.datasets._examples import Example
 from palscope.encoders import Several, WhisperEncoderConfig, build_encoder
 from palscope.encoders._weights import save_encoder
 from palscope.errors import DataError, PalscopeError, RecipeError
-from palscope.training._curriculum import Place, train_recipe
+from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe_files import read_recipe
 from palscope.training._trainer import INSTRUCTION, ExampleCollator
 from tests.planted import small_processor
@@ -43,8 +43,10 @@ class Trial:
         self.made += 1
         content = small.recipe(changes.pop("bases", self.bases), **changes)
         file = small.write_recipe(self.folder / f"{self.made}.yaml", content)
-        place = Place([str(self.questions)], self.folder / out, self.folder / "cache", workers=0)
-        return train_recipe(read_recipe(str(file)), place, only=only, seed=seed)
+        paths = TrainingPaths(
+            [str(self.questions)], self.folder / out, self.folder / "cache", workers=0
+        )
+        return train_recipe(read_recipe(str(file)), paths, only=only, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +310,8 @@ def test_ltus_prompt_is_its_template(trial: Trial) -> None:
 
 def test_data_for_each_stage_or_one_for_all(trial: Trial) -> None:
     recipe = small.write_recipe(trial.folder / "three.yaml", small.recipe(trial.bases))
-    place = Place([str(trial.questions)] * 2, trial.folder / "three", trial.folder / "cache")
+    paths = TrainingPaths(
+        [str(trial.questions)] * 2, trial.folder / "three", trial.folder / "cache"
+    )
     with pytest.raises(DataError, match="2 sources of data for 1 stages"):
-        train_recipe(read_recipe(str(recipe)), place)
+        train_recipe(read_recipe(str(recipe)), paths)

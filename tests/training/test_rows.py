@@ -16,7 +16,7 @@ from palscope.audio import load_audio
 from palscope.datasets import _decoded as decoded
 from palscope.errors import DataError
 from palscope.training._recipe import Data
-from palscope.training._rows import AudioFolder, Rows, read_rows
+from palscope.training._rows import AudioFolder, SourceRows, read_rows
 
 RATE = 16_000
 CSV = Data(format="csv", max_bad=1.0)
@@ -242,12 +242,12 @@ def test_a_file_is_found_by_name_ending_and_folders(tmp_path: Path) -> None:
 # --- held out -------------------------------------------------------------------------------------
 
 
-def rows_of(splits: list[str], clips: int = 10) -> Rows:
+def rows_of(splits: list[str], clips: int = 10) -> SourceRows:
     table = pd.DataFrame(
         [(n, f"{n % clips}.wav", "q", "a", "d", "t", split) for n, split in enumerate(splits)],
         columns=["row", "audio", "question", "answer", "domain", "task", "split"],
     )
-    return Rows("here", table, pd.DataFrame(columns=["row", "audio", "reason", "detail"]))
+    return SourceRows("here", table, pd.DataFrame(columns=["row", "audio", "reason", "detail"]))
 
 
 def test_validation_rows_are_held_out_where_there_are_some() -> None:

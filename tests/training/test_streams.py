@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 
 from palscope.errors import DataError
-from palscope.training._curriculum import Place, train_recipe
+from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe import Data
 from palscope.training._recipe_files import read_recipe
 from palscope.training._streams import StreamedQuestions, open_stream
@@ -141,8 +141,8 @@ def test_a_training_on_a_stream_goes_on_after_a_kill(
     def train(out: str) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
-        place = Place([source], tmp_path / out, tmp_path / "cache", workers=1)
-        (folder,) = train_recipe(recipe, place)
+        paths = TrainingPaths([source], tmp_path / out, tmp_path / "cache", workers=1)
+        (folder,) = train_recipe(recipe, paths)
         assert (folder / "skipped_rows.csv").is_file()
         return load_file(folder / "model.safetensors")
 

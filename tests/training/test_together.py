@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from palscope.errors import PalscopeError
-from palscope.training._curriculum import Place, train_recipe
+from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe_files import read_recipe
 from tests.training import small
 
@@ -49,8 +49,8 @@ class Trial:
             stages={"first": {"train": {"llm": "frozen_ffn"}, "steps": 4}},
         )
         self.recipe = small.write_recipe(folder / "recipe.yaml", content)
-        place = Place([str(self.data)], folder / "one", folder / "cache", workers=0)
-        train_recipe(read_recipe(str(self.recipe)), place)
+        paths = TrainingPaths([str(self.data)], folder / "one", folder / "cache", workers=0)
+        train_recipe(read_recipe(str(self.recipe)), paths)
 
     def two(self, launch: list[str], module: str, out: str, *dies: str) -> Any:
         """Two processes that train into `out`, and die in a step."""
@@ -105,6 +105,8 @@ def test_weights_that_would_not_be_shared_are_an_error(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    place = Place([str(trial.data)], trial.folder / "not", trial.folder / "cache", workers=0)
+    paths = TrainingPaths(
+        [str(trial.data)], trial.folder / "not", trial.folder / "cache", workers=0
+    )
     with pytest.raises(PalscopeError, match="FSDP was asked for"):
-        train_recipe(read_recipe(str(trial.recipe)), place)
+        train_recipe(read_recipe(str(trial.recipe)), paths)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from palscope.training._curriculum import Place, train_recipe
+from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe_files import read_recipe
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 
     cast_trainer: Any = Trainer
     cast_trainer.training_step = counted
-    train_recipe(read_recipe(recipe), Place([data], Path(out), Path(cache), None, 0))
+    train_recipe(read_recipe(recipe), TrainingPaths([data], Path(out), Path(cache), None, 0))
 
 
 if __name__ == "__main__":

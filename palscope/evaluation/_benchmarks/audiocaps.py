@@ -14,7 +14,7 @@ from typing import Any
 from palscope._files import write_table
 from palscope.evaluation._benchmarks.benchmark import Benchmark, Rules
 from palscope.evaluation._benchmarks.files import read_csv_rows, text_field
-from palscope.evaluation._benchmarks.rules import Mark, Rule, Unknown
+from palscope.evaluation._benchmarks.rules import AnswerScore, ScoringRule, Unknown
 from palscope.evaluation._benchmarks.sheet import Given, Question, Sheet
 from palscope.evaluation._captions import METRICS, CaptionScores, caption_scores
 from palscope.evaluation._nearest import Embedder
@@ -41,7 +41,7 @@ def rules(sheet: Sheet, embedder: Embedder | None = None) -> Rules:
 
 def _rule(
     name: str, sheet: Sheet, captioned: Sequence[Question], scores: CaptionScores, *, strict: bool
-) -> Rule | Unknown:
+) -> ScoringRule | Unknown:
     values = scores.values.get(name)
     if values is None:
         return Unknown(name, scores.reasons[name])
@@ -50,10 +50,10 @@ def _rule(
     says = (
         "clips without a caption score zero" if strict else "clips without a caption are left out"
     )
-    return Rule(
+    return ScoringRule(
         f"{METRICS[name]}; {scores.tokens}; {says}",
         name,
-        tuple(Mark(each.id, each, by_id.get(each.id, 0.0)) for each in counted),
+        tuple(AnswerScore(each.id, each, by_id.get(each.id, 0.0)) for each in counted),
         skipped=tuple(q.id for q in sheet.questions if q.id not in by_id) if not strict else (),
     )
 

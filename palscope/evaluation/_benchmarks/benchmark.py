@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from palscope.evaluation._benchmarks.rules import Rule, Unknown
+from palscope.evaluation._benchmarks.rules import ScoringRule, Unknown
 from palscope.evaluation._benchmarks.sheet import Given, Question, Sheet
 from palscope.evaluation._nearest import Embedder
 
-Rules = dict[str, Rule | Unknown]
+Rules = dict[str, ScoringRule | Unknown]
 """By name; the first is the one that is reported."""
 
 

@@ -17,7 +17,7 @@ from palscope._files import write_text
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Benchmark, Rules
 from palscope.evaluation._benchmarks.files import read_lines
-from palscope.evaluation._benchmarks.rules import Mark, Rule
+from palscope.evaluation._benchmarks.rules import AnswerScore, ScoringRule
 from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, Given, Question, Sheet
 from palscope.evaluation._nearest import Embedder
 
@@ -126,8 +126,8 @@ def _predicted(sheet: Sheet) -> dict[str, tuple[str, ...]]:
     return {q.id: cast("tuple[str, ...]", a) for q, a in sheet.rows if a is not NOT_GIVEN}
 
 
-def _rule(sheet: Sheet, predicted: dict[str, tuple[str, ...]], says: str) -> Rule:
-    marks: list[Mark] = []
+def _rule(sheet: Sheet, predicted: dict[str, tuple[str, ...]], says: str) -> ScoringRule:
+    scores: list[AnswerScore] = []
     for question in sheet.questions:
         if question.id not in predicted:
             continue
@@ -143,11 +143,11 @@ def _rule(sheet: Sheet, predicted: dict[str, tuple[str, ...]], says: str) -> Rul
         for label in dict.fromkeys((*hits, *false, *open_truths)):
             tp = hits.count(label)
             wrong = false.count(label) + open_truths.count(label)
-            marks.append(Mark(question.id, question, 2.0 * tp, 2.0 * tp + wrong, label))
-    return Rule(
+            scores.append(AnswerScore(question.id, question, 2.0 * tp, 2.0 * tp + wrong, label))
+    return ScoringRule(
         says,
         "micro_f1",
-        tuple(marks),
+        tuple(scores),
         skipped=tuple(each.id for each in sheet.questions if each.id not in predicted),
     )
 

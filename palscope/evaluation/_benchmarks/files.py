@@ -10,12 +10,12 @@ from typing import Any, cast
 from palscope._files import parse_json, read_table, read_text, write_text
 from palscope.errors import BenchmarkError
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 _WANTED = "questions as a JSON list, or as JSON objects, one a line"
 
 
-def read_json_rows(path: Path) -> list[Row]:
+def read_json_rows(path: Path) -> list[JsonRow]:
     """The objects of a JSON list, or of a file with one JSON object a line.
 
     Which of the two it is, is told from the file, not from its name.
@@ -37,10 +37,10 @@ def read_json_rows(path: Path) -> list[Row]:
             )
     if not rows:
         raise BenchmarkError(f"{path}: it has no rows.")
-    return cast("list[Row]", rows)
+    return cast("list[JsonRow]", rows)
 
 
-def read_csv_rows(path: Path, required: Sequence[str]) -> list[tuple[int, Row]]:
+def read_csv_rows(path: Path, required: Sequence[str]) -> list[tuple[int, JsonRow]]:
     """The rows of a CSV file with a header, each with the number of its line.
 
     Args:
@@ -68,7 +68,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def text_field(path: Path, number: int, row: Row, field: str) -> str:
+def text_field(path: Path, number: int, row: JsonRow, field: str) -> str:
     """A field that must hold text (a number is taken as its digits).
 
     Args:
@@ -90,7 +90,7 @@ def text_field(path: Path, number: int, row: Row, field: str) -> str:
 
 
 def answer_field(
-    path: Path, number: int, row: Row, field: str, *, withheld: bool
+    path: Path, number: int, row: JsonRow, field: str, *, withheld: bool
 ) -> tuple[str, ...]:
     """The answer of a row; nothing where the file's answers are `withheld`.
 
@@ -99,7 +99,7 @@ def answer_field(
     return () if withheld else (text_field(path, number, row, field),)
 
 
-def are_withheld(rows: Iterable[Row], field: str) -> bool:
+def are_withheld(rows: Iterable[JsonRow], field: str) -> bool:
     """Whether no row says its answer, as in a test set whose answers are kept from the public.
 
     Where some do, one that does not is damaged, and told as such.
@@ -107,7 +107,7 @@ def are_withheld(rows: Iterable[Row], field: str) -> bool:
     return all(row.get(field) is None or row.get(field) == "" for row in rows)
 
 
-def category(row: Row, field: str) -> str:
+def category(row: JsonRow, field: str) -> str:
     """A field that sorts rows, as text: a list's entries joined, nothing where there is none."""
     value = row.get(field)
     if isinstance(value, list):
@@ -115,12 +115,12 @@ def category(row: Row, field: str) -> str:
     return "" if value is None else str(value)
 
 
-def write_json_lines(path: Path, rows: Iterable[Row]) -> None:
+def write_json_lines(path: Path, rows: Iterable[JsonRow]) -> None:
     """One JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_json_list(path: Path, rows: Iterable[Row]) -> None:
+def write_json_list(path: Path, rows: Iterable[JsonRow]) -> None:
     """A JSON list."""
     text = json.dumps(list(rows), ensure_ascii=False, indent=1)
     write_text(path, text + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.files import (
-    Row,
+    JsonRow,
     answer_field,
     are_withheld,
     category,
@@ -35,7 +35,7 @@ class JsonRows:
     answer: str
     groups: Sequence[str]
     offered: str
-    choices: Callable[[Path, int, Row], tuple[str, ...]]
+    choices: Callable[[Path, int, JsonRow], tuple[str, ...]]
     given: str
 
     def questions(self, path: Path) -> list[Question]:
@@ -67,14 +67,14 @@ class JsonRows:
             given.append(Given(name, row.get(self.given, NOT_GIVEN), question))
         return given
 
-    def predicted(self, pairs: Sequence[tuple[Question, str]]) -> list[Row]:
+    def predicted(self, pairs: Sequence[tuple[Question, str]]) -> list[JsonRow]:
         """The question file's rows with answers in the field of predictions."""
         return [{**question.extra, self.given: answer} for question, answer in pairs]
 
-    def _id(self, path: Path, number: int, row: Row) -> str:
+    def _id(self, path: Path, number: int, row: JsonRow) -> str:
         return text_field(path, number, row, "id" if "id" in row else self.audio)
 
-    def _question(self, path: Path, number: int, row: Row, withheld: bool) -> Question:
+    def _question(self, path: Path, number: int, row: JsonRow, withheld: bool) -> Question:
         choices = self.choices(path, number, row)
         return Question(
             id=self._id(path, number, row),

@@ -12,7 +12,7 @@ from typing import Any
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Benchmark, Rules
-from palscope.evaluation._benchmarks.files import Row, write_json_lines
+from palscope.evaluation._benchmarks.files import JsonRow, write_json_lines
 from palscope.evaluation._benchmarks.json_rows import JsonRows
 from palscope.evaluation._benchmarks.rules import in_order, strict
 from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, Question, Sheet
@@ -99,7 +99,7 @@ def option_of(question: Question) -> str:
     return LETTERS[places[0]] if places else ""
 
 
-def choices_of(path: Path, number: int, row: Row) -> tuple[str, ...]:
+def choices_of(path: Path, number: int, row: JsonRow) -> tuple[str, ...]:
     """Those of a row's four fields; "" where it has fewer. Raises `BenchmarkError` for no text."""
     choices = [row.get(f"choice_{name.lower()}") for name in LETTERS]
     for name, choice in zip(LETTERS, choices, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from palscope.errors import BenchmarkError
 from palscope.evaluation._benchmarks.benchmark import Rules
-from palscope.evaluation._benchmarks.files import Row
+from palscope.evaluation._benchmarks.files import JsonRow
 from palscope.evaluation._benchmarks.json_rows import JsonRows
 from palscope.evaluation._benchmarks.rules import in_order, strict
 from palscope.evaluation._benchmarks.sheet import NOT_GIVEN, Question, Sheet
@@ -80,7 +80,7 @@ def options(question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys(question.choices))
 
 
-def listed_choices(path: Path, number: int, row: Row) -> tuple[str, ...]:
+def listed_choices(path: Path, number: int, row: JsonRow) -> tuple[str, ...]:
     """The list in a row's field `choices`. Raises `BenchmarkError` where it is no list of texts."""
     choices = row.get("choices")
     if not isinstance(choices, list) or not choices:

@@ -11,7 +11,7 @@ import pandas as pd
 from palscope.evaluation._benchmarks.sheet import Question, Sheet
 
 
-class Mark(NamedTuple):
+class AnswerScore(NamedTuple):
     """What one answer got.
 
     A score is a ratio of sums, `got` over `of`: an accuracy where `of` is one and `got` one or
@@ -27,26 +27,26 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScoringRule:
     """A way to score answers, applied.
 
-    `says` is the rule in a sentence, `measure` what its score is called. `marks` has every answer
+    `says` is the rule in a sentence, `measure` what its score is called. `scores` has every answer
     that counts. `skipped` are ids that the rule passes over, `notes` what is odd about the answers.
     """
 
     says: str
     measure: str
-    marks: tuple[Mark, ...]
+    scores: tuple[AnswerScore, ...]
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """`id, clip, got, of` and a column a category: one row a mark."""
+        """`id, clip, got, of` and a column a category: one row a score."""
         rows: list[dict[str, Any]] = []
-        for mark in self.marks:
-            clip = mark.question.audio[0] if mark.question.audio else mark.question.id
-            groups = dict(mark.question.groups) | ({"label": mark.label} if mark.label else {})
-            rows.append({"id": mark.id, "clip": clip, **groups, "got": mark.got, "of": mark.of})
+        for score in self.scores:
+            clip = score.question.audio[0] if score.question.audio else score.question.id
+            groups = dict(score.question.groups) | ({"label": score.label} if score.label else {})
+            rows.append({"id": score.id, "clip": clip, **groups, "got": score.got, "of": score.of})
         return pd.DataFrame(rows)
 
 
@@ -60,7 +60,7 @@ class Unknown:
 
 def strict(
     sheet: Sheet, judge: Callable[[Question, Any], bool], says: str, measure: str = "accuracy"
-) -> Rule:
+) -> ScoringRule:
     """Every question counts once: unanswered, malformed or answered in several ways is wrong.
 
     Args:
@@ -69,16 +69,16 @@ def strict(
         says: what is asked of an answer.
         measure: the score's name.
     """
-    marks: list[Mark] = []
+    scores: list[AnswerScore] = []
     answers = sheet.answers()
     for question in sheet.questions:
         given = answers[question.id]
         # Repeats that say the same are one answer; of several answers none is the model's.
         plain = given[:1] if all(each == given[0] for each in given) else []
         right = bool(plain) and judge(question, plain[0])
-        marks.append(Mark(question.id, question, float(right)))
-    return Rule(
-        f"{says}; every question counts, without a single answer as wrong", measure, (*marks,)
+        scores.append(AnswerScore(question.id, question, float(right)))
+    return ScoringRule(
+        f"{says}; every question counts, without a single answer as wrong", measure, (*scores,)
     )
 
 
@@ -94,15 +94,15 @@ def numbered(ids: Iterable[str]) -> list[str]:
 
 def in_order(
     sheet: Sheet, verdicts: Sequence[bool | None], says: str, notes: Sequence[str] = ()
-) -> Rule:
+) -> ScoringRule:
     """Rows of a sheet as a script goes through them; None is a row that it passes over."""
     names = numbered(question.id for question, _ in sheet.rows)
     rows = list(zip(names, sheet.rows, verdicts, strict=True))
-    return Rule(
+    return ScoringRule(
         says,
         "accuracy",
         tuple(
-            Mark(name, question, float(verdict))
+            AnswerScore(name, question, float(verdict))
             for name, (question, _), verdict in rows
             if verdict is not None
         ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from palscope.evaluation._benchmarks.benchmark import Benchmark
-from palscope.evaluation._benchmarks.rules import Rule
+from palscope.evaluation._benchmarks.rules import ScoringRule
 from palscope.evaluation._benchmarks.sheet import Sheet
 
 
@@ -60,5 +60,5 @@ def scored(benchmark: Benchmark, predictions: Path, questions: Path | None = Non
 
 def outcome(rule: Any) -> tuple[float, int]:
     """How much a rule gave, and to how many."""
-    assert isinstance(rule, Rule)
-    return sum(mark.got for mark in rule.marks), len({mark.id for mark in rule.marks})
+    assert isinstance(rule, ScoringRule)
+    return sum(score.got for score in rule.scores), len({score.id for score in rule.scores})

@@ -10,7 +10,7 @@ import pytest
 
 from palscope.evaluation import _captions as captions
 from palscope.evaluation._benchmarks.audiocaps import AUDIOCAPS
-from palscope.evaluation._benchmarks.rules import Rule, Unknown
+from palscope.evaluation._benchmarks.rules import ScoringRule, Unknown
 from palscope.evaluation._captions import METRICS, caption_scores
 from palscope.evaluation._rows import score
 from tests.evaluation.benchmarks.samples import scored
@@ -123,7 +123,7 @@ def test_clips_captions_and_what_is_missing(
     monkeypatch.setattr("palscope.evaluation._benchmarks.audiocaps.caption_scores", scores)
     rules = scored(AUDIOCAPS, tmp_path / "p.csv", tmp_path / "q.csv")
     assert seen == [(["a dog barks", "", "a man"], REFERENCES[:3])]
-    assert isinstance(rules["cider_d"], Rule) and isinstance(rules["fense"], Unknown)
+    assert isinstance(rules["cider_d"], ScoringRule) and isinstance(rules["fense"], Unknown)
     assert score(rules["cider_d"].table(), "cider_d")["cider_d"] == pytest.approx(1.5)
     strict = score(rules["strict_cider_d"].table(), "cider_d")
     assert (strict["cider_d"], strict["n"]) == (pytest.approx(4.5 / 4), 4)

@@ -74,7 +74,7 @@ def test_a_clip_in_which_nothing_was_heard_is_answered(tmp_path: Path) -> None:
     truth = write(tmp_path / "truth.csv", TRUTH)
     rules = scored(DCASE, write(tmp_path / "p.tsv", [("b_0.000_10.000.wav", "")]), truth)
     assert f1(rules["official"]) == 0.0
-    assert len(rules["official"].marks) == 1
+    assert len(rules["official"].scores) == 1
     # officially an end of zero seconds takes a line out
     ended = write(tmp_path / "p0.tsv", [("b_0.000_10.000.wav", "Car")], end="0.0")
     assert DCASE.read_predictions(ended, None) == []

@@ -163,9 +163,9 @@ def test_mmar_is_read_by_its_own_names(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "p.txt", [row | {"answer_prediction": "the MAN"}])
     rules = scored(MMAR, path)
     assert outcome(rules["official"]) == (1, 1)
-    mark = rules["official"].marks[0]
-    assert mark.question.groups["modality"] == "mix-sound-speech"
-    assert mark.question.audio == ("./audio/x.wav",)
+    score = rules["official"].scores[0]
+    assert score.question.groups["modality"] == "mix-sound-speech"
+    assert score.question.audio == ("./audio/x.wav",)
     # a JSON list serves as well, whatever the file's name
     assert (
         outcome(scored(MMAR, json_file(path, [row | {"answer_prediction": "a"}]))["strict"])[0] == 0

@@ -53,9 +53,9 @@ class Bench:
         self.last = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
 
     @contextmanager
-    def hearing(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def attach_clips(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Within, tokens of the two sounds."""
-        with self.model.hearing(self.clean, self.corrupt) as tokens:
+        with self.model.attach_clips(self.clean, self.corrupt) as tokens:
             yield tokens
 
     @functools.cached_property

@@ -217,7 +217,7 @@ def flags(bench: Bench, name: str) -> None:
 @torch.no_grad()
 def calling(bench: Bench, name: str) -> None:
     model = bench.model
-    with bench.hearing() as (clean, corrupt):
+    with bench.attach_clips() as (clean, corrupt):
         assert torch.equal(model(clean), bench.logits)
         assert not torch.allclose(model(corrupt), bench.logits)
         loss = model(clean, return_type="loss")

@@ -60,7 +60,7 @@ def patched(bench: Bench, name: str) -> None:
         setter = patching.layer_pos_patch_setter
         more = {"patch_setter": setter, "activation_name": "resid_pre"}
         more["index_axis_names"] = ("layer", "pos")
-    with bench.hearing() as (_, corrupt), pytest.MonkeyPatch.context() as patch, silence():
+    with bench.attach_clips() as (_, corrupt), pytest.MonkeyPatch.context() as patch, silence():
         patch.setattr(patching, "make_df_from_ranges", two_cells)
         start = bench.metric(bench.model(corrupt))
         call = lambda cache: function(bench.model, corrupt, cache, bench.metric, **more)  # noqa: E731
@@ -91,7 +91,7 @@ def direct(bench: Bench, name: str) -> None:
     source, head, layer, target = 0, 1, 2, 3
     place = f"blocks.{source}.attn.hook_z"
     write = (clean[place] - corrupt[place])[:, :, head] @ bench.model.W_O[source, head]
-    with bench.hearing() as (_, tokens):
+    with bench.attach_clips() as (_, tokens):
         arguments = (bench.model, tokens, clean, corrupt, bench.metric)
         if name == "get_act_patch_direct_path":
             table = patching.get_act_patch_direct_path(*arguments, source, head, verbose=False)
@@ -124,7 +124,7 @@ def attributed(bench: Bench, name: str) -> None:
     model = bench.changed().to(torch.float64, print_details=False)
     model.model.requires_grad_(False)
     clean, corrupt = bench.clean, bench.corrupt
-    with model.hearing(clean, corrupt) as (clean_tokens, tokens):
+    with model.attach_clips(clean, corrupt) as (clean_tokens, tokens):
         result = analysis.attribution_patch(model, clean_tokens, tokens, bench.metric)
         with torch.no_grad():
             _, cache = model.run_with_cache(clean)
@@ -156,7 +156,7 @@ def attributed(bench: Bench, name: str) -> None:
 
 @torch.no_grad()
 def captured(bench: Bench, name: str) -> None:
-    with bench.hearing() as (tokens, _):
+    with bench.attach_clips() as (tokens, _):
         if name == "capture_writer_outputs":
             got = attribution_patching.capture_writer_outputs(bench.model, tokens, ["hook_embed"])
             torch.testing.assert_close(got["hook_embed"], bench.caches[0]["hook_embed"])
@@ -173,7 +173,7 @@ def captured(bench: Bench, name: str) -> None:
 
 @torch.no_grad()
 def lenses(bench: Bench, name: str) -> None:
-    with bench.hearing() as (tokens, _):
+    with bench.attach_clips() as (tokens, _):
         if name == "logit_readout":
             read = analysis.logit_readout(bench.model, bench.caches[0][bench.last][0, -1]).values
         else:
@@ -183,7 +183,7 @@ def lenses(bench: Bench, name: str) -> None:
 
 def edges(bench: Bench, name: str) -> None:
     nodes = [attribution_patching.Node("embed", 0)]
-    with bench.hearing() as (clean, corrupt):
+    with bench.attach_clips() as (clean, corrupt):
         if name == "faithfulness":
             analysis.faithfulness(bench.model, clean, corrupt, bench.metric, [(nodes[0], nodes[0])])
         else:
@@ -219,7 +219,7 @@ def interchanged(bench: Bench, name: str) -> None:
     model, width = bench.model, bench.model.cfg.d_model
     last = torch.tensor([-1])
     task = lambda tokens: model(tokens)[:, -1]  # noqa: E731
-    with bench.hearing() as (clean, corrupt):
+    with bench.attach_clips() as (clean, corrupt):
         held = interchange.collect_activations(model, MIDDLE, clean, task, positions=last)
         torch.testing.assert_close(held[0], bench.caches[0][MIDDLE][0, -1], **CLOSE)
         if name == "fit_das":
@@ -269,7 +269,7 @@ def jacobian(bench: Bench, name: str) -> None:
     lens = fitted_lens(bench)
     assert torch.isfinite(lens.jacobians[1]).all()
     activation = bench.caches[0]["blocks.1.hook_out"][0, -1]
-    with torch.no_grad(), bench.hearing() as (tokens, _), warnings.catch_warnings():
+    with torch.no_grad(), bench.attach_clips() as (tokens, _), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if bench.kind == "lal" and method in ("readout", "fraction_of_variance"):
             with pytest.raises(IndexError):
@@ -323,9 +323,9 @@ def jacobian(bench: Bench, name: str) -> None:
 
 
 def trained(bench: Bench, name: str) -> None:
-    """A step of training on the tokens that are heard lowers the loss."""
+    """A step of training on tokens with clips attached lowers the loss."""
     model = bench.changed()
-    with model.hearing(bench.clean) as tokens:
+    with model.attach_clips(bench.clean) as tokens:
         with torch.no_grad():
             before = model(tokens, return_type="loss")
         config = training.TrainConfig(
@@ -370,9 +370,9 @@ def evaluated(bench: Bench, name: str) -> None:
 @torch.no_grad()
 def shown(bench: Bench, name: str) -> None:
     """Ranks of an answer's words behind a prompt with sound; more in test_tokens.py."""
-    with bench.hearing() as (tokens, _), contextlib.redirect_stdout(io.StringIO()) as out:
+    with bench.attach_clips() as (tokens, _), contextlib.redirect_stdout(io.StringIO()) as out:
         del tokens
-    with bench.model.hearing(bench.clean):
+    with bench.model.attach_clips(bench.clean):
         text = bench.model.to_string(bench.clean["input_ids"][0])
         with contextlib.redirect_stdout(out):
             exploratory_utils.test_prompt(text, ["?"], bench.model, prepend_space_to_answer=False)
@@ -395,7 +395,7 @@ def downloads(bench: Bench, name: str) -> None:
 ROWS: list[Row] = [
     row(
         f"generic_activation_patch {' '.join(SWEEPS)}",
-        "cells are runs patched by hand, of two sounds too (`hearing(clean, corrupt)`); by "
+        "cells are runs patched by hand, of two sounds too (`attach_clips(clean, corrupt)`); by "
         "position only under routes that run every token (PLITS, published): else a `HookError`",
         patched,
     ),
@@ -459,7 +459,7 @@ ROWS: list[Row] = [
         "count all, are an `IndexError` behind sound that does not run",
         jacobian,
     ),
-    row("train", "a step lowers the loss on tokens that are heard", trained),
+    row("train", "a step lowers the loss on tokens with clips attached", trained),
     row(
         "sanity_check evaluate_on_dataset induction_loss detect_head",
         "of texts: TransformerLens's own, on the decoder alone",
@@ -470,7 +470,7 @@ ROWS: list[Row] = [
         "of texts from the hub, which the tests do not fetch: they call the model as those above",
         downloads,
     ),
-    row("test_prompt", "ranks in the model's logits, behind sound within `hearing`", shown),
+    row("test_prompt", "ranks in the model's logits, behind sound within `attach_clips`", shown),
     refused(
         "reinitialized random_init_bridge",
         "they make weights anew, of standard layers or of a text model's name (TransformerLens)",

@@ -1,8 +1,8 @@
-"""Which clips a call with tokens alone hears.
+"""Clips that are attached to calls with tokens alone.
 
-TransformerLens's tools pass token ids, and no clips. Within `hearing`, they are found again by the
-ids: by the whole prompt, or by ids of audio places that each name their clip, so that two sounds in
-prompts of the same words are told apart.
+TransformerLens's tools pass token ids, and no clips. Within `attach_clips`, they are found again by
+the ids: by the whole prompt, or by ids of audio places that each name their clip, so that two
+sounds in prompts of the same words are told apart.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from palscope.errors import PromptError
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
-    """An input whose clips are heard.
+class AttachedPrompt:
+    """An input whose clips are attached.
 
     Attributes:
         ids: `input_ids`.
@@ -40,7 +40,7 @@ class Prompt:
     clips: Mapping[str, Any]
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any], layout: TokenLayout, first: int) -> Prompt:
+    def of(cls, inputs: Mapping[str, Any], layout: TokenLayout, first: int) -> AttachedPrompt:
         """That of what `inputs` gave."""
         ids: Tensor = inputs["input_ids"]
         mask = inputs.get("attention_mask")
@@ -78,11 +78,11 @@ class Prompt:
 def found_clips(
     ids: Int[Tensor, "rows columns"],
     mask: Int[Tensor, "rows columns"] | None,
-    prompts: Sequence[tuple[Prompt, ...]],
+    prompts: Sequence[tuple[AttachedPrompt, ...]],
     audio_token_id: int,
     first_sound_id: int,
 ) -> dict[str, Any]:
-    """`input_ids` as the model takes them, the clips that they hear, and their `attention_mask`.
+    """`input_ids` as the model takes them, the clips they are about, and their `attention_mask`.
 
     Args:
         prompts: of the open blocks, the innermost first.
@@ -96,7 +96,7 @@ def found_clips(
     if bool((ids >= first_sound_id).any()):
         rows = _named(ids, [each for block in prompts for each in block], first_sound_id)
     else:
-        rows = _fitting(ids, prompts[0], heard=bool(places.any()))
+        rows = _fitting(ids, prompts[0], has_audio=bool(places.any()))
     if rows is None and not bool(places.any()):  # a text of its own
         return given
     if rows is None:  # other words about the clips of the only prompt, in their order
@@ -113,7 +113,7 @@ def found_clips(
     return given | _gathered(clips) | {"attention_mask": mask}
 
 
-PromptClip = tuple[Prompt, int]
+PromptClip = tuple[AttachedPrompt, int]
 """A clip of a prompt, by its number there."""
 
 
@@ -121,11 +121,11 @@ PromptClip = tuple[Prompt, int]
 class _Row:
     """Where a row of ids comes from: its clips, and the prompt's row that it is or goes on from."""
 
-    clips: tuple[tuple[Prompt, int], ...]
-    source: tuple[Prompt, int] | None
+    clips: tuple[tuple[AttachedPrompt, int], ...]
+    source: tuple[AttachedPrompt, int] | None
 
 
-def _named(ids: Tensor, prompts: Sequence[Prompt], first_sound_id: int) -> list[_Row]:
+def _named(ids: Tensor, prompts: Sequence[AttachedPrompt], first_sound_id: int) -> list[_Row]:
     """Rows whose audio places name their clips."""
     rows: list[_Row] = []
     for row in ids:
@@ -137,8 +137,8 @@ def _named(ids: Tensor, prompts: Sequence[Prompt], first_sound_id: int) -> list[
             owner = next((p for p in prompts if 0 <= number - p.first < p.n_clips), None)
             if owner is None:
                 raise PromptError(
-                    "these tokens were given by a `hearing` that is over. Call the tool within it, "
-                    "or give what inputs() made."
+                    "these tokens were given by an `attach_clips` that is over. Call the tool "
+                    "within it, or give what inputs() made."
                 )
             clips.append((owner, number - owner.first))
         sources = [(p, at) for p in prompts for at in p.begins(row, p.tokens)]
@@ -146,11 +146,13 @@ def _named(ids: Tensor, prompts: Sequence[Prompt], first_sound_id: int) -> list[
     return rows
 
 
-def _fitting(ids: Tensor, prompts: tuple[Prompt, ...], heard: bool) -> list[_Row] | None:
+def _fitting(
+    ids: Tensor, prompts: tuple[AttachedPrompt, ...], has_audio: bool
+) -> list[_Row] | None:
     """Rows that fit the prompts' by their words; None where they are other words about one.
 
     Args:
-        heard: whether there are audio places.
+        has_audio: whether there are audio places.
     """
     found = [[(p, at) for p in prompts for at in p.begins(row, p.ids)] for row in ids]
     whole = [
@@ -162,19 +164,19 @@ def _fitting(ids: Tensor, prompts: tuple[Prompt, ...], heard: bool) -> list[_Row
         found = [[(whole[0], at)] for at in range(len(ids))]
     rows = [[_Row(prompt.clips_of(at), (prompt, at)) for prompt, at in each] for each in found]
     several = [each for each in rows if len(each) > 1 and any(row.clips for row in each)]
-    if heard and (len(whole) > 1 or several):
+    if has_audio and (len(whole) > 1 or several):
         raise PromptError(
-            "these tokens fit several of the prompts that are heard: their words are the same. "
-            "Give the tool the tokens that hearing gives, which name their clips: "
-            "with model.hearing(clean, corrupt) as (clean_tokens, corrupt_tokens)."
+            "these tokens fit several of the attached prompts: their words are the same. "
+            "Give the tool the tokens that attach_clips gives, which name their clips: "
+            "with model.attach_clips(clean, corrupt) as (clean_tokens, corrupt_tokens)."
         )
     if all(rows):
         return [each[0] for each in rows]
-    if len(prompts) == 1 or not heard:
+    if len(prompts) == 1 or not has_audio:
         return None
     raise PromptError(
-        f"these tokens fit none of the {len(prompts)} prompts that are heard. Give what inputs() "
-        "made of them, or hear one prompt alone."
+        f"these tokens fit none of the {len(prompts)} attached prompts. Give what inputs() "
+        "made of them, or attach the clips of one prompt alone."
     )
 
 
@@ -193,13 +195,13 @@ def _row_mask(ids: Int[Tensor, "columns"], row: _Row) -> Int[Tensor, "columns"]:
 def _check_unpadded(mask: Tensor) -> None:
     if not bool(mask.all()):
         raise PromptError(
-            "these words are not those of the prompt that is heard, which is padded, so their "
+            "these words are not those of the attached prompt, which is padded, so their "
             "padding is not known. Give attention_mask."
         )
 
 
 def _gathered(clips: Sequence[PromptClip]) -> dict[str, Any]:
-    """What a call takes to hear these clips, in this order."""
+    """What a call takes of these clips, in this order."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in clips))
     if not prompts:
         return {}
@@ -212,7 +214,7 @@ def _gathered(clips: Sequence[PromptClip]) -> dict[str, Any]:
             return {"audio": audio.picked(order)}
     if any("audio" in prompt.clips for prompt in prompts):
         raise PromptError(
-            "clips of several prompts are heard together only from input_features, not encoded "
+            "clips of several prompts are attached together only from input_features, not encoded "
             "(audio=)."
         )
     features = [prompt.clips["input_features"][clip] for prompt, clip in clips]

@@ -21,10 +21,10 @@ def offered(hooked: HookedAudioModel) -> list[str]:
     return [name for name in hooked.hook_dict if hooked.can_fire(name)]
 
 
-class Heard(NamedTuple):
-    """A run in which someone listens at every hook point that is offered.
+class HookedRun(NamedTuple):
+    """A run with a hook at every hook point that is offered.
 
-    `names`: of these; `fired`: those that did; `logits`: `[batch, columns, vocabulary]`.
+    `names`: of the hook points; `fired`: those that did; `logits`: `[batch, columns, vocabulary]`.
     """
 
     names: list[str]
@@ -33,11 +33,11 @@ class Heard(NamedTuple):
 
 
 @torch.no_grad()
-def listened(hooked: HookedAudioModel, inputs: Mapping[str, Tensor]) -> Heard:
-    """Run a model with every hook point listened to.
+def hooked_run(hooked: HookedAudioModel, inputs: Mapping[str, Tensor]) -> HookedRun:
+    """Run a model with a hook at every hook point.
 
     Raises:
-        HookError: the model notices itself that some stay silent.
+        HookError: the model notices itself that some do not fire.
     """
     names, fired = offered(hooked), set[str]()
 
@@ -49,47 +49,47 @@ def listened(hooked: HookedAudioModel, inputs: Mapping[str, Tensor]) -> Heard:
         return look
 
     logits = hooked.run_with_hooks(inputs, fwd_hooks=[(name, note(name)) for name in names])
-    return Heard(names, fired, logits)
+    return HookedRun(names, fired, logits)
 
 
 def hooks_fire(
-    heard: Heard,
+    run: HookedRun,
     fused: Float[Tensor, "batch columns vocabulary"],
     limits: Float[Tensor, "columns"] | float,
 ) -> Result:
-    """Whether every hook point fired, and that run gave the logits of one nobody listens to.
+    """Whether every hook point fired, and that run gave the logits of one without hooks.
 
     Args:
         fused: of such a run.
         limits: how far apart the logits of both may be; of one row also one limit a column.
     """
-    if silent := sorted(set(heard.names) - heard.fired):
-        says = f"{len(silent)} of {len(heard.names)} are silent: {', '.join(silent[:5])}"
+    if silent := sorted(set(run.names) - run.fired):
+        says = f"{len(silent)} of {len(run.names)} do not fire: {', '.join(silent[:5])}"
         return judged("hooks", False, says, silent=silent)
-    got, wanted = heard.logits.flatten(0, 1), fused.flatten(0, 1)
+    got, wanted = run.logits.flatten(0, 1), fused.flatten(0, 1)
     found = compared("hooks", got, wanted, limits, "those of a run without")
-    says = f"{len(heard.names)} of {len(heard.names)} fire; logits {found.says}"
-    return Result("hooks", found.verdict, says, {**found.numbers, "hooks": len(heard.names)})
+    says = f"{len(run.names)} of {len(run.names)} fire; logits {found.says}"
+    return Result("hooks", found.verdict, says, {**found.numbers, "hooks": len(run.names)})
 
 
 @torch.no_grad()
 def edits_of_nothing(
     hooked: HookedAudioModel,
     inputs: Mapping[str, Tensor],
-    heard: Heard,
+    run: HookedRun,
     fused: Float[Tensor, "batch columns vocabulary"],
 ) -> Result:
     """Whether edits that return a copy of what they get change no bit.
 
-    At all hook points at once, beside a run in which these were listened to; and at those ahead of
+    At all hook points at once, beside a run in which these only looked; and at those ahead of
     the decoder alone, which leave its kernels as they are.
 
     Args:
-        fused: logits of a run that nobody listens to.
+        fused: logits of a run without hooks.
     """
-    edited = [name for name in heard.names if not name.endswith(MADE_FROM)]
-    ahead = [name for name in heard.names if name.startswith("audio_")]
-    for names, wanted in ((edited, heard.logits), (ahead, fused)):
+    edited = [name for name in run.names if not name.endswith(MADE_FROM)]
+    ahead = [name for name in run.names if name.startswith("audio_")]
+    for names, wanted in ((edited, run.logits), (ahead, fused)):
         got = hooked.run_with_hooks(inputs, fwd_hooks=[(name, _copy) for name in names])
         if not torch.equal(got, wanted):
             most = float((got.double() - wanted.double()).abs().max())

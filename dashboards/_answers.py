@@ -1,4 +1,4 @@
-"""What a model answers about a sound, and where each token of the answer listened.
+"""What a model answers about a sound, and what each token of the answer attended to.
 
 Results are remembered for all visitors by checkpoint, sound, question and route. A block of
 the model is open for one answer or one pass at a time, so nobody waits for another's whole sweep.
@@ -16,13 +16,13 @@ import pandas as pd
 import streamlit as st
 import torch
 from _models import OpenModel
-from _sounds import Sound
+from _sounds import ChosenSound
 from jaxtyping import Float
 from transformers.generation.streamers import BaseStreamer
 
 from palscope._models import AudioClips
 from palscope._models.cache_names import cache_of
-from palscope._models.scoring import choice_logprobs, continued, end_tokens
+from palscope._models.scoring import batched_choice_logprobs, continued, end_tokens
 from palscope._routing import Route, route_to_text
 from palscope.measures import attention_mass, by_pathway
 from palscope.plots import Caption
@@ -38,7 +38,7 @@ class Ask:
     """One model, one sound, one question, one route: what all results follow from."""
 
     opened: OpenModel
-    sound: Sound
+    sound: ChosenSound
     question: str
     route: Route
 
@@ -55,7 +55,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Heard:
+class GeneratedAnswer:
     """An answer.
 
     `tokens`: ids of the answer, the end of turn included. `first`: probability of each token of
@@ -93,12 +93,12 @@ def _attended(offset: int, *key: str) -> list[Attended]:
     return []
 
 
-def listen(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> Heard:
+def generated_answer(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> GeneratedAnswer:
     """The greedy answer; `show` is called with its text as it grows."""
     box = _box(*ask.key)
-    if "heard" not in box:
-        box["heard"] = _generate(ask, show)
-    return box["heard"]
+    if "answer" not in box:
+        box["answer"] = _generate(ask, show)
+    return box["answer"]
 
 
 def attended(ask: Ask, offset: int) -> Attended:
@@ -123,7 +123,7 @@ def known(ask: Ask, offset: int) -> bool:
 
 
 def queries(ask: Ask) -> dict[int, str]:
-    """The tokens after the sound that can be asked where they listened: offset to text."""
+    """The tokens after the sound that can be asked what they attended to: offset to text."""
     box = _box(*ask.key)
     if "queries" not in box:
         inputs, prompt = _with_answer(ask)
@@ -142,7 +142,7 @@ def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
     if ("ranked", choices) not in box:
         model = ask.opened.model
         with model.route(ask.route):
-            (logprobs,) = choice_logprobs(
+            (logprobs,) = batched_choice_logprobs(
                 model.model,
                 model.processor,
                 [([ask.sound.waveform.samples], ask.question, choices)],
@@ -169,7 +169,7 @@ def visible(token: str) -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _encoded(_opened: OpenModel, version: str, digest: str, _sound: Sound) -> AudioClips:
+def _encoded(_opened: OpenModel, version: str, digest: str, _sound: ChosenSound) -> AudioClips:
     """The clip as the decoder reads it, and the keys and values made of it so far."""
     return _opened.model.encode_audio(_opened.model.inputs("?", _sound.waveform))
 
@@ -187,9 +187,9 @@ def _inputs(ask: Ask) -> dict[str, Any]:
 
 def _with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
     """The prompt and the answer behind it, and how many columns the prompt has."""
-    heard = listen(ask)
+    answer = generated_answer(ask)
     inputs = _inputs(ask)
-    return continued(inputs, heard.tokens), inputs["input_ids"].shape[1]
+    return continued(inputs, answer.tokens), inputs["input_ids"].shape[1]
 
 
 class _Watch(BaseStreamer):
@@ -210,7 +210,7 @@ class _Watch(BaseStreamer):
         pass
 
 
-def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
+def _generate(ask: Ask, show: Callable[[str], Any]) -> GeneratedAnswer:
     model = ask.opened.model
     watch = _Watch(model.tokenizer, show)
     inputs = _inputs(ask)  # before the block: another visitor's cached call may wait for its end
@@ -228,7 +228,7 @@ def _generate(ask: Ask, show: Callable[[str], Any]) -> Heard:
         )
     waits = np.diff(watch.times)
     probabilities = [step[0].float().softmax(-1).cpu().numpy() for step in out.logits]
-    return Heard(
+    return GeneratedAnswer(
         text=model.tokenizer.decode(watch.tokens, skip_special_tokens=True).strip(),
         tokens=tuple(watch.tokens),
         first=probabilities[0],

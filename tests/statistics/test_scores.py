@@ -13,22 +13,22 @@ from palscope._statistics import (
 )
 
 
-def marks(got: list[float], clips: list[int] | None = None, of: float = 1.0) -> pd.DataFrame:
+def points(got: list[float], clips: list[int] | None = None, of: float = 1.0) -> pd.DataFrame:
     return pd.DataFrame({"clip": clips or range(len(got)), "got": got, "of": of})
 
 
 def test_right_and_wrong_answers_are_a_share_of_clips() -> None:
-    found = score_of(marks([1.0, 1.0, 1.0, 1.0]))
+    found = score_of(points([1.0, 1.0, 1.0, 1.0]))
     assert (found.score, found.interval) == (1.0, pytest.approx(wilson(4, 4)))
     # two questions a clip, all wrong: ten clips, not twenty questions
-    assert score_of(marks([0.0] * 20, [n // 2 for n in range(20)])).interval == wilson(0, 10)
+    assert score_of(points([0.0] * 20, [n // 2 for n in range(20)])).interval == wilson(0, 10)
 
 
 def test_other_marks_are_a_ratio_of_means() -> None:
     got = list(np.random.default_rng(0).lognormal(size=40))
-    found = score_of(marks(got))
+    found = score_of(points(got))
     assert found.interval == ratio_interval(got, np.ones(40)) and found.interval.known
-    few = score_of(marks([0.5, 0.7]))
+    few = score_of(points([0.5, 0.7]))
     assert not few.interval.known and few.by_clip.tolist() == [0.5, 0.7]
 
 

@@ -1,7 +1,7 @@
-"""Places of hooks: which hook points a name or a function stands for, and which can fire.
+"""Hook points: which of them a name or a function stands for, and which can fire.
 
 TransformerLens takes hooks that no call reaches: under another route, above the layer at which a
-call stops, on a name that a function does not match. A function stands for those places that it
+call stops, on a name that a function does not match. A function stands for those that it
 matches and that can fire; there must be one.
 """
 
@@ -33,12 +33,12 @@ class HookPointsBridge(BridgeInTurns):
     """A bridge that knows which of its hook points a call reaches."""
 
     model: AudioLanguageModel
-    _silent: frozenset[str] = frozenset()
+    _unreached: frozenset[str] = frozenset()
 
     def can_fire(self, name: str) -> bool:
         """Whether the hook point `name` fires under the current route."""
         point = self.hook_dict.get(name)
-        return point is not None and self._why_silent(point.name or name) is None
+        return point is not None and self._why_unreached(point.name or name) is None
 
     def hook_point(self, name: str) -> HookPoint:
         """The hook point `name`, or that of which it is an alias.
@@ -54,7 +54,7 @@ class HookPointsBridge(BridgeInTurns):
             self._check_name(name, known)
         return {name: known[name] for name in names}
 
-    def places(
+    def hook_names(
         self,
         place: HookName,
         known: Mapping[str, HookPoint] | None = None,
@@ -80,7 +80,7 @@ class HookPointsBridge(BridgeInTurns):
                 "the function matches no hook point: it is asked of each name in hook_dict, such "
                 f"as {next(iter(known))!r}."
             )
-        reasons = {name: self._why_silent(name, stop_at_layer) for name in matched}
+        reasons = {name: self._why_unreached(name, stop_at_layer) for name in matched}
         found = [name for name, reason in reasons.items() if reason is None]
         if not found:
             name, reason = next(iter(reasons.items()))
@@ -101,11 +101,11 @@ class HookPointsBridge(BridgeInTurns):
         if names is None or callable(names):
             matched = [name for name in known if names is None or names(name)]
             if names is not None:
-                self.places(cast(HookName, names), known, stop_at_layer)
+                self.hook_names(cast(HookName, names), known, stop_at_layer)
             found = [
                 name
                 for name in matched
-                if self._why_silent(known[name].name or name, stop_at_layer) is None
+                if self._why_unreached(known[name].name or name, stop_at_layer) is None
             ]
             return [name for name in found if not (sliced and names is None and of_audio(name))]
         found = [names] if isinstance(names, str) else [str(name) for name in names]
@@ -128,7 +128,7 @@ class HookPointsBridge(BridgeInTurns):
         if name not in known:
             near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
             raise HookError(f"no hook point {name!r}; nearest: {', '.join(near) or 'none'}.")
-        reason = self._why_silent(known[name].name or name, stop_at_layer)
+        reason = self._why_unreached(known[name].name or name, stop_at_layer)
         if reason is not None:
             near = [
                 n for n in difflib.get_close_matches(name, list(known), n=12) if self.can_fire(n)
@@ -138,12 +138,12 @@ class HookPointsBridge(BridgeInTurns):
                 f"{', '.join(near[:4]) or 'none'}."
             )
 
-    def _why_silent(self, name: str, stop_at_layer: int | None = None) -> str | None:
+    def _why_unreached(self, name: str, stop_at_layer: int | None = None) -> str | None:
         """Why nothing passes the hook point `name` under the current route; None when it does."""
         flag = self._gated_hook_reason(name)
         if flag is not None:
             return f"{flag} is False; call set_{flag}(True) first"
-        if name in self._silent:
+        if name in self._unreached:
             return "this architecture's forward never passes it"
         return self._why_above(name, stop_at_layer) or self._why_unrouted(name)
 
@@ -158,7 +158,7 @@ class HookPointsBridge(BridgeInTurns):
         return None if below or stop >= layers else f"the call stops before layer {stop}"
 
     def _why_unrouted(self, name: str) -> str | None:
-        """Why the current route leaves `name` silent."""
+        """Why the current route does not reach `name`."""
         parts = name.split(".")
         route = self.model.route
         if parts[-1] in AUDIO_HOOKS:

@@ -60,7 +60,7 @@ def test_generation_is_that_of_the_plain_model(model: Any, padded: Any, cached: 
     assert torch.equal(model.generate(padded, **options), wanted)
     by_name = {k: v for k, v in padded.items() if k != "input_ids"}
     assert torch.equal(model.generate(padded["input_ids"], **by_name, **options), wanted)
-    with model.hearing(padded) as tokens:
+    with model.attach_clips(padded) as tokens:
         assert torch.equal(model.generate(padded["input_ids"], **options), wanted)
         named = model.generate(tokens, **options)
         assert torch.equal(model.plain_tokens(named), wanted)
@@ -74,7 +74,7 @@ def test_hugging_faces_generation_hears(model: Any, padded: Any) -> None:
     wanted = greedy(model, padded)
     options = {"max_new_tokens": 4, "do_sample": False, "stop_at_eos": False}
     assert torch.equal(model.hf_generate(padded, **options), wanted)
-    with model.hearing(padded):
+    with model.attach_clips(padded):
         assert torch.equal(model.hf_generate(padded["input_ids"], **options), wanted)
 
 
@@ -94,21 +94,21 @@ def test_two_sounds_in_the_same_words_are_told_apart(model: Any, pair: Any) -> N
     clean, corrupt = pair
     expected = [model(each) for each in pair]
     assert not torch.allclose(*expected)
-    with model.hearing(clean, corrupt) as (clean_tokens, corrupt_tokens):
+    with model.attach_clips(clean, corrupt) as (clean_tokens, corrupt_tokens):
         assert torch.equal(model(clean_tokens), expected[0])
         assert torch.equal(model(corrupt_tokens), expected[1])
         together = torch.cat([corrupt_tokens, clean_tokens, corrupt_tokens])
         got = model(together)
         for row, which in enumerate([1, 0, 1]):
             torch.testing.assert_close(got[row], expected[which][0], atol=2e-5, rtol=0)
-        with pytest.raises(PromptError, match=r"hearing\(clean, corrupt\) as"):
+        with pytest.raises(PromptError, match=r"attach_clips\(clean, corrupt\) as"):
             model(clean["input_ids"])
         words = model.to_str_tokens(clean_tokens)
         assert words == model.to_str_tokens(clean["input_ids"])
         assert model.to_string(clean_tokens) == model.to_string(clean["input_ids"])
     with pytest.raises(PromptError, match="is over"):
         model(clean_tokens)
-    with model.hearing(corrupt), pytest.raises(PromptError, match="is over"):
+    with model.attach_clips(corrupt), pytest.raises(PromptError, match="is over"):
         model(clean_tokens)
 
 
@@ -129,7 +129,7 @@ def test_any_rows_of_a_padded_prompt_hear_their_own_clips(
         "input_ids": torch.cat([ids, behind], 1),
         "attention_mask": torch.cat([mask, torch.ones_like(behind)], 1),
     }
-    with torch.no_grad(), model.hearing(padded) as tokens:
+    with torch.no_grad(), model.attach_clips(padded) as tokens:
         wanted = model.model(**whole).logits
         chosen = (tokens if named else ids)[rows]
         got = model(torch.cat([chosen, behind[:1].expand(len(rows), -1)], 1))
@@ -141,11 +141,11 @@ def test_any_rows_of_a_padded_prompt_hear_their_own_clips(
 def test_other_words_about_the_same_clip(model: Any, pair: Any, padded: Any) -> None:
     clean, corrupt = pair
     other = model.inputs("And how long does this sound last?", tone(0.3))
-    with model.hearing(clean):
+    with model.attach_clips(clean):
         assert torch.equal(model(other["input_ids"]), model(other))
-    with model.hearing(clean, corrupt), pytest.raises(PromptError, match="fit none"):
+    with model.attach_clips(clean, corrupt), pytest.raises(PromptError, match="fit none"):
         model(other["input_ids"])
-    with model.hearing(padded), pytest.raises(PromptError, match="attention_mask"):
+    with model.attach_clips(padded), pytest.raises(PromptError, match="attention_mask"):
         model(padded["input_ids"][:, 1:])
 
 
@@ -153,7 +153,7 @@ def test_other_words_about_the_same_clip(model: Any, pair: Any, padded: Any) -> 
 def test_encoded_clips_are_heard_too(model: Any, padded: Any) -> None:
     given = {k: v for k, v in padded.items() if k in ("input_ids", "attention_mask")}
     given["audio"] = model.encode_audio(padded)
-    with model.hearing(given) as tokens:
+    with model.attach_clips(given) as tokens:
         torch.testing.assert_close(model(tokens), model(given))
         real = padded["attention_mask"][[1]].bool()
         got, wanted = model(tokens[[1]])[real], model(given)[[1]][real]

@@ -26,7 +26,7 @@ class Found:
     which: Tensor | None = None
 
 
-class Places:
+class TokenIndexer:
     """Finds parts in tensors, for a model that is called with so many copies of `inputs`.
 
     `width` columns are the prompt's, those of a cache that `inputs` go on from included; what

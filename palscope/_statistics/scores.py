@@ -1,6 +1,6 @@
-"""Scores of clips' marks, and what one run gets more than another on the same clips.
+"""Scores over clips of what answers got, and what one run gets more than another on the same clips.
 
-A table of marks has a row a question: its `clip`, what the answer `got`, and `of` how much.
+A table of points has a row a question: its `clip`, what the answer `got`, and `of` how much.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Difference(NamedTuple):
 def score_of(rows: pd.DataFrame, *, confidence: float = 0.95) -> Score:
     """`got` over `of`, summed, with an interval over clips, each with all its questions.
 
-    Where marks are counts (whole, none more than there is to get), the score is a share, with the
+    Where points are counts (whole, none more than there is to get), the score is a share, with the
     interval of `share_interval`; else a ratio of means, with that of `ratio_interval`.
 
     Args:
-        rows: `clip, got, of`, one row a mark.
+        rows: `clip, got, of`, one row an answer.
         confidence: of the interval.
     """
     sums: Any = cast(Any, rows).groupby("clip")[["got", "of"]].sum()
@@ -63,7 +63,7 @@ def difference_of_scores(rows: pd.DataFrame, *, confidence: float = 0.95) -> Dif
         confidence: of the interval.
 
     Returns:
-        The interval of `change_interval` where marks are counts, else of `mean_interval`; and
+        The interval of `change_interval` where points are counts, else of `mean_interval`; and
         `paired_p` over clips. The p is NaN where the two had not the same to get.
     """
     columns = ["got_a", "of_a", "got_b", "of_b"]
@@ -92,8 +92,8 @@ def _added(
 
 
 def _counts(rows: Any, gained: str, whole: str) -> bool:
-    marks: list[tuple[float, float]] = list(zip(rows[gained], rows[whole], strict=True))
-    return all(got == round(got) and of == round(of) and got <= of for got, of in marks)
+    points: list[tuple[float, float]] = list(zip(rows[gained], rows[whole], strict=True))
+    return all(got == round(got) and of == round(of) and got <= of for got, of in points)
 
 
 def _share(got: Float[np.ndarray, " clips"], of: Float[np.ndarray, " clips"]) -> float:
