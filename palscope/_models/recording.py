@@ -39,6 +39,7 @@ class LayerAttention:
         running: the column of each query, -1 where none stands (the new ones, when decoding).
         query: turned queries.
         key: turned keys, audio that is keys only first.
+        value: values, in the order of the keys.
         mask: as the kernel takes it: boolean, additive, a flex BlockMask, or None for causal.
         scaling: what scores are multiplied by.
         softcap: what bounds scores (Gemma 2), None where nothing does.
@@ -49,6 +50,7 @@ class LayerAttention:
     running: Int[Tensor, "batch queries"]
     query: Float[Tensor, "batch heads queries head_dim"]
     key: Float[Tensor, "batch kv_heads keys head_dim"]
+    value: Float[Tensor, "batch kv_heads keys head_dim"]
     mask: Any
     scaling: float
     softcap: float | None
@@ -128,12 +130,17 @@ def recorded(
     told = False
 
     def tell(
-        query: Tensor, key: Tensor, mask: Any, scaling: float | None, softcap: float | None
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        scaling: float | None,
+        softcap: float | None,
     ) -> None:
         nonlocal told
         told = True
         by = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
-        seen = LayerAttention(layer, columns, running, query, key, mask, by, softcap)
+        seen = LayerAttention(layer, columns, running, query, key, value, mask, by, softcap)
         for recording in shown:
             recording.fired = True
             recording.recorder(seen)
@@ -180,7 +187,8 @@ def _recorded_attention(
     eager: Any = forward.__globals__["eager_attention_forward"]
     function = ALL_ATTENTION_FUNCTIONS.get_interface(redirected.own._attn_implementation, eager)
     out = function(module, query, key, value, attention_mask, **kwargs)
-    redirected.tell(query, key, attention_mask, kwargs.get("scaling"), kwargs.get("softcap"))
+    scaling, softcap = kwargs.get("scaling"), kwargs.get("softcap")
+    redirected.tell(query, key, value, attention_mask, scaling, softcap)
     return out
 
 

@@ -12,6 +12,7 @@ from palscope.measures._grids import (
     layers_by_heads,
     layers_by_places,
 )
+from palscope.measures._head_effects import disjoint_stretches, head_effects, shortest_window
 from palscope.measures._key_writes import attention_writes
 from palscope.measures._knockout import (
     attention_knockout,
@@ -39,7 +40,9 @@ __all__ = [
     "choice_logprobs",
     "clip_sets",
     "connector_attention",
+    "disjoint_stretches",
     "forward_costs",
+    "head_effects",
     "integrated_gradients",
     "knockout_effects",
     "layers_by_heads",
@@ -54,6 +57,7 @@ __all__ = [
     "prompt_layout",
     "seconds_set",
     "set_mass",
+    "shortest_window",
     "text_to_audio",
     "tokens_within",
 ]

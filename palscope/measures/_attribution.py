@@ -10,10 +10,9 @@ between its ends (Sundararajan et al. 2017, arXiv 1703.01365).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,24 +23,19 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError
-from palscope.interventions import Address, Change, Sound, capture
+from palscope.interventions import Address, Sound, capture
 from palscope.interventions import resolve as resolved_at
 from palscope.interventions._address import SITES
-from palscope.interventions._apply import Bound, in_force
+from palscope.interventions._apply import Bound
 from palscope.interventions._capture import Captured
-from palscope.interventions._cells import copies_of
 from palscope.interventions._resolve import Part, Resolved, encoder_grid
 from palscope.measures._columns import NO_SOUND
+from palscope.measures._gradients import Metric, Moved, Values, gradients_of, leaf
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction, source_and_target
 
-Metric = Literal["logit_diff", "logprob"]
-
 CELL = ["site", "layer", "stream", "clip", "token", "start_s", "end_s", "bin", "hz"]
 """Columns that say where an attribution belongs."""
-
-_Values = dict[tuple[str, int], Tensor]
-"""By hook point and row: `[tokens, width]`."""
 
 
 def attribution_patching(
@@ -83,13 +77,13 @@ def attribution_patching(
     source, target = source_and_target(clean, corrupt, answers, direction)
     paths = _paths(model, source, target, addresses)
     nudges = [
-        {key: _leaf(torch.zeros_like(step)) for key, step in path.step.items()} for path in paths
+        {key: leaf(torch.zeros_like(step)) for key, step in path.step.items()} for path in paths
     ]
     placed = [
-        (Bound(path.resolved, _Moved(nudge, replaces=False)), 0)
+        (Bound(path.resolved, Moved(nudge, replaces=False)), 0)
         for path, nudge in zip(paths, nudges, strict=True)
     ]
-    _, found = _gradients(model, target, placed, 1, nudges, answers, metric)
+    _, found = gradients_of(model, target, placed, 1, nudges, answers, metric)
     products = [
         {key: gradient * path.step[key] for key, gradient in gradients.items()}
         for path, gradients in zip(paths, found, strict=True)
@@ -147,7 +141,7 @@ def integrated_gradients(
     # The ends weigh nothing: they are run for the difference that the sum is checked against.
     points = [0.0, 1.0, *((places + 1) / 2).tolist()]
     shares = [0.0, 0.0, *(weights / 2).tolist()]
-    products: list[_Values] = []
+    products: list[Values] = []
     differences: list[float] = []
     for path in paths:
         mean = {key: torch.zeros_like(step) for key, step in path.step.items()}
@@ -156,10 +150,10 @@ def integrated_gradients(
             chunk = points[first : first + batch_size]
             leaves = [path.at(point) for point in chunk]
             placed = [
-                (Bound(path.resolved, _Moved(values, replaces=True)), copy)
+                (Bound(path.resolved, Moved(values, replaces=True)), copy)
                 for copy, values in enumerate(leaves)
             ]
-            values, found = _gradients(model, target, placed, len(chunk), leaves, answers, metric)
+            values, found = gradients_of(model, target, placed, len(chunk), leaves, answers, metric)
             reached += values
             for share, gradients in zip(shares[first:], found, strict=False):
                 for key, gradient in gradients.items():
@@ -226,30 +220,12 @@ class _Path:
     number: int
     resolved: Resolved
     streams: dict[tuple[str, int], str]
-    start: _Values
-    step: _Values
+    start: Values
+    step: Values
 
-    def at(self, point: float) -> _Values:
+    def at(self, point: float) -> Values:
         """Values so far along the way, as leaves of a graph."""
-        return {key: _leaf(self.start[key] + point * step) for key, step in self.step.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class _Moved(Change):
-    """Values that a gradient can be taken for: in place of those there, or added to them."""
-
-    leaves: _Values
-    replaces: bool
-    continues = False
-
-    def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
-        leaf = self.leaves[part.hook, part.row]
-        leaf = leaf if which is None else leaf[which]
-        return leaf if self.replaces else old + leaf
-
-
-def _leaf(values: Tensor) -> Tensor:
-    return values.detach().clone().requires_grad_(True)
+        return {key: leaf(self.start[key] + point * step) for key, step in self.step.items()}
 
 
 def _paths(
@@ -290,49 +266,6 @@ def _path(
     return _Path(number, resolved, streams, start, {key: end[key] - start[key] for key in start})
 
 
-def _gradients(
-    model: HookedAudioModel,
-    inputs: Mapping[str, Any],
-    placed: Sequence[tuple[Bound, int]],
-    copies: int,
-    leaves: Sequence[_Values],
-    answers: Answers,
-    metric: Metric,
-) -> tuple[list[float], list[_Values]]:
-    """The metric of each copy of `inputs`, and its gradient for each of the leaves."""
-    with torch.enable_grad(), _frozen(model), in_force(model, inputs, placed, copies):
-        logits = model(copies_of(inputs, copies), logits_to_keep=1)[:, -1]
-        values = _measured(logits.double(), answers, metric)
-        flat = [leaf for each in leaves for leaf in each.values()]
-        found = torch.autograd.grad(values.sum(), flat, materialize_grads=True)
-    rest = iter(found)
-    return values.tolist(), [{key: next(rest) for key in each} for each in leaves]
-
-
-def _measured(
-    logits: Float[Tensor, "copies vocabulary"], answers: Answers, metric: Metric
-) -> Float[Tensor, "copies"]:
-    if metric == "logprob":
-        return logits.log_softmax(-1)[:, answers.clean]
-    if answers.corrupt is None:
-        raise PalscopeError("there is no corrupt answer for a logit difference; take logprob.")
-    return logits[:, answers.clean] - logits[:, answers.corrupt]
-
-
-@contextmanager
-def _frozen(model: HookedAudioModel) -> Generator[None, None, None]:
-    """Within, no weight wants a gradient: what lies below the leaves then keeps no graph."""
-    with model.model.turns.block("attribution"):
-        wanting = [weight for weight in model.model.parameters() if weight.requires_grad]
-        try:
-            for weight in wanting:
-                weight.requires_grad_(False)
-            yield
-        finally:
-            for weight in wanting:
-                weight.requires_grad_(True)
-
-
 # -- tables ---------------------------------------------------------------------------------------
 
 
@@ -340,7 +273,7 @@ def _table(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     paths: Sequence[_Path],
-    products: Sequence[_Values],
+    products: Sequence[Values],
 ) -> pd.DataFrame:
     columns = _column_labels(model, inputs)
     parts: list[pd.DataFrame] = []

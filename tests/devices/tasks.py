@@ -42,6 +42,7 @@ from palscope.measures._attribution import attribution_patching, integrated_grad
 from palscope.measures._cost_model import forward_costs
 from palscope.measures._faithfulness import deletion_insertion, equal_windows
 from palscope.measures._grids import layers_by_places, sites_by_places, steps, streams_by_layers
+from palscope.measures._head_effects import head_effects, shortest_window
 from palscope.measures._key_writes import attention_writes, offered_logits, written_by_pathway
 from palscope.measures._knockout import (
     attention_knockout,
@@ -286,6 +287,15 @@ def attributions(model: HookedAudioModel) -> Any:
     return [
         attribution_patching(model, addresses=inner + outer, **given),
         integrated_gradients(model, addresses=outer, steps=2, batch_size=3, **given),
+    ]
+
+
+@task
+def effects_of_heads(model: HookedAudioModel) -> Any:
+    asked: dict[str, Any] = {"answers": answers_of(model), "sounds": [Sound(0.1, 0.4)]}
+    return [
+        head_effects(model, clean(model), checked=3, **asked).sort_values(["layer", "head"]),
+        shortest_window(model, clean(model), **asked),
     ]
 
 

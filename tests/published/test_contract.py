@@ -28,8 +28,20 @@ from palscope._verify.hooks import edits_of_nothing, hooked_run, hooks_fire, off
 from palscope._verify.plain import greedy
 from palscope._verify.results import compared
 from palscope._verify.tolerance import PER_LAYER, rounding
+from palscope.audio import Waveform
 from palscope.errors import AudioError, CheckpointError
-from palscope.interventions import Address, Patch, Sound, Zero, intervene
+from palscope.interventions import (
+    Address,
+    Knockout,
+    Patch,
+    Sound,
+    Text,
+    Zero,
+    capture,
+    intervene,
+)
+from palscope.measures import _head_effects, head_effects
+from palscope.measures._metrics import Answers
 from tests.double import CLOSE, Double, has_experts
 from tests.published.contract import CASES, RATE, WORDS, Opened, noise
 
@@ -279,3 +291,26 @@ def test_a_hooked_model_saves_what_the_plain_one_saves(opened: Opened, tmp_path:
     plain, hooked = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "hooked"))
     assert plain.keys() == hooked.keys()
     assert all(torch.equal(plain[name], hooked[name]) for name in plain)
+
+
+def test_heads_outputs_change_as_a_cut_changes_them(opened: Opened, monkeypatch: Any) -> None:
+    model = opened.hooked
+    inputs = model.inputs(WORDS[1], Waveform(noise(1.3), RATE, "noise"))
+    changes: list[Tensor] = []
+    own = _head_effects.output_change
+    monkeypatch.setattr(
+        _head_effects, "output_change", lambda *given: changes.append(own(*given)) or changes[-1]
+    )
+    answers = Answers((), 5, 6)
+    table: Any = head_effects(model, inputs, answers=answers, checked=1)
+    layers = sorted(set(table.dropna(subset=["mass"])["layer"]))
+    assert len(changes) == len(layers) > 0 and table["effect"].abs().max() > 0
+    layer, head = layers[-1], model.cfg.n_heads - 1
+    address = Address("head_output", Text(), layers=(layer,))
+    (plain,) = capture(model, inputs, address).values.values()
+    with intervene(model, inputs, [Knockout(Address("pattern", Sound(), (layer,), (head,)))]):
+        (cut,) = capture(model, inputs, address).values.values()
+    # The pattern is read in single precision.
+    torch.testing.assert_close(
+        changes[-1][head].double(), (cut - plain)[:, head], atol=2e-6, rtol=1e-4
+    )
