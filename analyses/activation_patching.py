@@ -176,12 +176,17 @@ def right_pairs(results: PatchingResults) -> list[str]:
     return list(answered.index[answered])
 
 
+def controls(results: PatchingResults) -> pd.DataFrame:
+    """Whether the patches that must restore all or nothing do."""
+    return check_controls(results.rows("patching"), metric=results.options.metric)
+
+
 def used(results: PatchingResults) -> pd.DataFrame:
     """The rows that means are taken of; one pair by itself is shown whatever is answered."""
     table: Any = results.rows("patching")
     if results.options.all_pairs or len(results.items) == 1:
         return table
-    rows = table[table["pair"].isin(right_pairs(results))]
+    rows = table[table["pair"].isin(results.derived(right_pairs))]
     if not len(rows):
         raise PalscopeError(
             "the model answers no pair right on both sides, so there is nothing to restore; give "
@@ -193,14 +198,13 @@ def used(results: PatchingResults) -> pd.DataFrame:
 def effects_of(results: PatchingResults) -> pd.DataFrame:
     """Mean effects of every cell, by kind of pair."""
     by = ["kind", *LABELS_OF_GRID[results.options.grid]]
-    return patching_effects(used(results), by, metric=results.options.metric)
+    return patching_effects(results.derived(used), by, metric=results.options.metric)
 
 
 def summaries(results: PatchingResults) -> dict[str, pd.DataFrame]:
     """Controls, effects, and in how many pairs the preferred one of the two answers moves."""
-    rows: Any = used(results)
-    controls = check_controls(results.rows("patching"), metric=results.options.metric)
-    found = {"controls": controls, "effects": effects_of(results)}
+    rows: Any = results.derived(used)
+    found = {"controls": results.derived(controls), "effects": results.derived(effects_of)}
     if rows["logit_diff"].notna().any():
         by = ["kind", *LABELS_OF_GRID[results.options.grid]]
         found["moved"] = answers_moved(rows, by)
@@ -211,16 +215,15 @@ def drawn(results: PatchingResults) -> dict[str, Any]:
     """The grid of each kind of pair, and where there are layers its lines."""
     options = results.options
     table: Any = results.rows("patching")
-    controls = check_controls(table, metric=options.metric)
-    effects: Any = effects_of(results)
+    effects: Any = results.derived(effects_of)
     found: dict[str, Any] = {}
     for kind, rows in effects.groupby("kind", sort=False):
         rows = rows.drop(columns="kind")
         pairs = table.loc[table["kind"] == kind, "pair"].nunique()
         every = options.all_pairs or len(results.items) == 1
-        note = figures.note(rows, controls, pairs, every, options.direction, options.metric)
+        shown = results.derived(controls), pairs, every, options.direction, options.metric
         told: dict[str, Any] = {
-            "note": note,
+            "note": figures.note(rows, *shown),
             "caption": results.caption(int(rows["n"].max()), only=str(kind)),
         }
         name = f"{options.grid}_{kind}"
@@ -237,14 +240,14 @@ def drawn(results: PatchingResults) -> dict[str, Any]:
 def told(results: PatchingResults) -> list[str]:
     """How many pairs of each kind are answered right, and whether the controls hold."""
     table: Any = results.rows("patching")
-    right = right_pairs(results)
+    right = results.derived(right_pairs)
     lines: list[str] = []
     for kind, names in table.groupby("kind", sort=False)["pair"].unique().items():
         lines.append(
             f"{kind}: {sum(name in right for name in names)} of {len(names)} pair(s) answered "
             "right on both sides"
         )
-    for row in check_controls(table, metric=results.options.metric).to_dict("records"):
+    for row in results.derived(controls).to_dict("records"):
         lines.append(
             f"{row['control']}-patch {row['expected']:g} (worst pair off by {row['worst']:.1g})"
         )

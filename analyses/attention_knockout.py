@@ -151,15 +151,20 @@ def solved(results: KnockoutResults) -> pd.DataFrame:
     return table if len(results.items) == 1 else table[table["solved"]]
 
 
-def summaries(results: KnockoutResults) -> dict[str, pd.DataFrame]:
-    """Every effect by depth."""
+def effects_of(results: KnockoutResults) -> dict[str, pd.DataFrame]:
+    """Every effect by depth: those that are drawn, and of the others what was measured."""
     table: Any = solved(results)
     whole = table[table["segment"].isna()]
-    tables = [
-        knockout_effects(whole, DEPTH, effect=effect).assign(measure=effect)
-        for effect in EFFECTS
-        if whole.loc[whole["run"] == "cut", effect].notna().any()
-    ]
+    return {
+        effect: knockout_effects(whole, DEPTH, effect=effect)
+        for effect in (EFFECTS if len(table) else ())
+        if effect in DRAWN or whole.loc[whole["run"] == "cut", effect].notna().any()
+    }
+
+
+def summaries(results: KnockoutResults) -> dict[str, pd.DataFrame]:
+    """Every effect by depth, one below the other."""
+    tables = [rows.assign(measure=effect) for effect, rows in results.derived(effects_of).items()]
     return {"effects": pd.concat(tables, ignore_index=True)} if tables else {}
 
 
@@ -169,11 +174,9 @@ def drawn(results: KnockoutResults) -> dict[str, Any]:
     if not len(table):
         return {}
     caption = results.caption(table["clip"].nunique())
-    whole = table[table["segment"].isna()]
+    effects = results.derived(effects_of)
     found: dict[str, Any] = {
-        f"depth_{effect}": knockout.effect_by_depth(
-            knockout_effects(whole, DEPTH, effect=effect), effect, caption=caption
-        )
+        f"depth_{effect}": knockout.effect_by_depth(effects[effect], effect, caption=caption)
         for effect in DRAWN
     }
     parts = table[table["segment"].notna()]

@@ -123,7 +123,7 @@ def drawn(results: MassResults) -> dict[str, Any]:
 
 def compared(every: Sequence[MassResults]) -> dict[str, Any]:
     """Mass by depth, a panel a domain and a line a model."""
-    bands = pd.concat([depth_bands(results) for results in every], ignore_index=True)
+    bands = pd.concat([results.derived(depth_bands) for results in every], ignore_index=True)
     return {"mass_by_depth": comparison.mass_by_depth(bands, caption=caption_of_models(every))}
 
 

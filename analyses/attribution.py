@@ -259,7 +259,7 @@ def drawn(results: AttributionResults) -> dict[str, Any]:
 
 def told(results: AttributionResults) -> list[str]:
     """The checks in words."""
-    tables = checks(results)
+    tables = results.derived(checks)
     sums: Any = tables["completeness"]
     if len(results.items) == 1:
         return [

@@ -57,13 +57,15 @@ def measured(work: Work[ProfileOptions], clip: AskedClip) -> pd.DataFrame:
     return attention_profile(work.model, inputs, seconds=length, step=work.options.step)
 
 
+def bands(results: ProfileResults) -> pd.DataFrame:
+    """Means over clips of one model's profile."""
+    found = profile_bands([table for _, table in results.each("profile")])
+    return found.assign(model=results.model)
+
+
 def compared(every: Sequence[ProfileResults]) -> dict[str, Any]:
     """Means over clips of every model's profile, on the same axes."""
-    bands = [
-        profile_bands([table for _, table in results.each("profile")]).assign(model=results.model)
-        for results in every
-    ]
-    table = pd.concat(bands, ignore_index=True)
+    table = pd.concat([results.derived(bands) for results in every], ignore_index=True)
     return {"profiles": figures.profiles(table, caption=caption_of_models(every))}
 
 

@@ -91,7 +91,7 @@ def fields(clips: list[list[pd.DataFrame]]) -> list[pd.DataFrame]:
 
 def widths(results: Results[LeakageOptions, AskedClip]) -> dict[str, pd.DataFrame]:
     """The receptive field's widths at every depth, mean over clips."""
-    if not (every := fields(still_windows(results))):
+    if not (every := fields(results.derived(still_windows))):
         return {}
     columns = ("within50_s", "within90_s", "half_maximum_s", "reach_s")
     bands = [
@@ -103,7 +103,7 @@ def widths(results: Results[LeakageOptions, AskedClip]) -> dict[str, pd.DataFram
 
 def drawn(results: Results[LeakageOptions, AskedClip]) -> dict[str, Any]:
     """Both figures."""
-    if not (clips := still_windows(results)):
+    if not (clips := results.derived(still_windows)):
         return {}
     profiles = [
         pd.concat([leakage_profile(window, STEP_S) for window in windows]) for windows in clips
@@ -121,7 +121,7 @@ def drawn(results: Results[LeakageOptions, AskedClip]) -> dict[str, Any]:
 def told(results: Results[LeakageOptions, AskedClip]) -> list[str]:
     """How many windows the figures leave out."""
     windows = sum(rows["window_s"].nunique() for _, rows in results.each("leakage"))
-    still = still_windows(results)
+    still = results.derived(still_windows)
     return [
         f"{windows - sum(map(len, still))} of {windows} window(s) moved the clip's loudest bin, "
         "and with it the floor of the whole spectrogram; the figures are over the others, of "

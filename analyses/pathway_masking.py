@@ -92,7 +92,7 @@ def drawn(results: Results[MaskingOptions, AskedClip]) -> dict[str, Any]:
     """Accuracy by domain; of one clip or pair, its candidates' log-probabilities."""
     caption = results.caption()
     if len(results.items) > 2:
-        found = scores(results)["scores"]
+        found = results.derived(scores)["scores"]
         return {"accuracy": masking.accuracy_by_domain(found, caption=caption)}
     table = with_roles(results, "choices")
     table = table.assign(
@@ -109,7 +109,7 @@ def told(results: Results[MaskingOptions, AskedClip]) -> list[str]:
     if len(results.items) <= 2:
         return []
     lines: list[str] = []
-    for row in scores(results)["scores"].to_dict("records"):
+    for row in results.derived(scores)["scores"].to_dict("records"):
         text = f"{row['domain']:8} {row['way']:9} {row['masked']:18} {100 * row['accuracy']:5.1f} %"
         text += f" {shown(row, '.1f', 100)} of {row['n']}"
         if row["masked"] != NOTHING:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 from _models import OpenModel
 from _pairs import ChosenPair
 
 from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
-from palscope.analyses import Analysis, Results, Work
+from palscope._sweeps.memory import Memory
+from palscope.analyses import Analysis, Results
 from palscope.analyses._items import sides
+from palscope.analyses._measured import measured
 from palscope.analyses._options import Setting, command_words, options_of, settings_of
-from palscope.errors import PalscopeError
 
 
 @dataclass(frozen=True)
 class AnalysisRequest:
-    """A pair, a model on a route, and an analysis with its options."""
+    """A pair, a model on a route, and an analysis with its options.
 
+    `script` is the analysis's name; of one of the visitor's own its file.
+    """
+
+    script: str
     analysis: Analysis[Any, Any]
     opened: OpenModel
     route: Route
@@ -36,7 +39,7 @@ class AnalysisRequest:
     def key(self) -> tuple[Any, ...]:
         """Stands for all that the tables depend on."""
         route = route_to_text(self.route)
-        return self.analysis.name, self.opened.version, route, self.chosen.digest, self.given
+        return self.script, self.opened.version, route, self.chosen.digest, self.given
 
     @property
     def options(self) -> Any:
@@ -56,49 +59,18 @@ class AnalysisRequest:
     @property
     def command(self) -> str:
         """The command that gives the same tables."""
-        script = words_for(self.analysis.name)
-        return shlex.join(
-            [*script, *command_words(self.options), "--out", f"runs/{self.analysis.name}"]
-        )
+        out = f"runs/{self.analysis.name}"
+        return shlex.join([*words_for(self.script), *command_words(self.options), "--out", out])
 
     def results(self) -> Results[Any, Any]:
         """The tables, measured once for all visitors."""
         box = _box(*self.key)
         if not box:
             with st.spinner("Running: it takes some seconds on two cores …"):
-                box.append(self._measured())
+                name = Path(self.opened.name).name
+                asked = self.analysis, name, self.options, self.opened.model, self.route
+                box.append(measured(*asked, self.items, Memory()))
         return box[0]
-
-    def _measured(self) -> Results[Any, Any]:
-        """The model is this visitor's alone while it measures."""
-        analysis, model, options, items = self.analysis, self.opened.model, self.options, self.items
-        tables: dict[str, dict[str, pd.DataFrame]] = {}
-        left_out: dict[str, str] = {}
-        work = Work(model, self.route, options, lambda table, name: tables[table][name].copy())
-        for table in analysis.tables:
-            if not table.when(options):
-                continue
-            tables[table.name] = {}
-            for item in items:
-                try:
-                    with nullcontext() if analysis.reroutes else model.route(self.route):
-                        (rows,) = table.measure(work, [item])
-                except PalscopeError as error:
-                    left_out[item.name] = str(error)
-                    continue
-                if analysis.item not in rows:
-                    rows.insert(0, analysis.item, item.name)
-                tables[table.name][item.name] = rows
-            items = [item for item in items if item.name in tables[table.name]]
-            if not items:
-                raise PalscopeError("; ".join(dict.fromkeys(left_out.values())))
-        stored: dict[str, Mapping[str, Callable[[], pd.DataFrame]]] = {
-            table: {name: rows.copy for name, rows in by_item.items()}
-            for table, by_item in tables.items()
-        }
-        route = "" if self.route == self.opened.route else route_to_text(self.route)
-        called = Path(self.opened.name).name
-        return Results(options, called, route, items, f"{analysis.item}s", stored, left_out)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -35,9 +35,9 @@ def view() -> None:
     if route != opened.route:
         st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
     show_pair(chosen, opened, route)
-    analysis = choose_analysis()
+    script, analysis = choose_analysis()
     st.markdown(analysis.about)
-    asked = AnalysisRequest(analysis, opened, route, chosen, widgets(analysis))
+    asked = AnalysisRequest(script, analysis, opened, route, chosen, widgets(analysis))
     if st.button(f"Run: {analysis.cost}", type="primary"):
         st.session_state["analysis-run"] = asked.key
     if st.session_state.get("analysis-run") == asked.key:
@@ -108,12 +108,11 @@ def picture(pair: Pair, clip: Any) -> go.Figure:
     return figure
 
 
-def choose_analysis() -> Analysis[Any, Any]:
-    """The visitor's analysis, kept in the address: the package's, or a file named at the start."""
-    known = {each.title: each for each in analyses().values() if each.takes is not None}
-    for file in sys.argv[1:]:
-        own = analysis_of(file)
-        known[own.title] = own
+def choose_analysis() -> tuple[str, Analysis[Any, Any]]:
+    """The visitor's analysis, kept in the address, and its name or the file named at the start."""
+    found = {name: each for name, each in analyses().items() if each.takes is not None}
+    found |= {file: analysis_of(file) for file in sys.argv[1:]}
+    known = {each.title: (script, each) for script, each in found.items()}
     title: Any = st.segmented_control(
         "Analysis",
         list(known),
@@ -128,9 +127,11 @@ def choose_analysis() -> Analysis[Any, Any]:
 def show_results(asked: AnalysisRequest) -> None:
     """Figures, downloads, tables, and the command that gives the same."""
     analysis, results = asked.analysis, asked.results()
-    for note in analysis.notes(results):
+    for name, why in results.left_out.items():
+        st.warning(f"{name} is left out: {why}")
+    for note in results.derived(analysis.notes):
         st.caption(note)
-    for title, figure in analysis.figures(results).items():
+    for title, figure in results.derived(analysis.figures).items():
         show(figure, f"{analysis.name} {title}")
     for name in results.stored:
         with st.expander(f"Table {name}"):

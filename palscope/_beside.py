@@ -18,9 +18,9 @@ def folder(name: str) -> Path:
 
 
 def words_for(analysis: str) -> list[str]:
-    """The command of an analysis, as a person types it here; of one's own, its file."""
+    """The command of an analysis, as a person types it here; of one's own, by name or file."""
     if analysis not in analysis_files():
-        return ["python", f"{analysis}.py"]
+        return ["python", f"{analysis.removesuffix('.py')}.py"]
     return ["python", f"analyses/{analysis}.py"] if in_clone() else ["palscope", analysis]
 
 

@@ -13,8 +13,9 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,6 +51,11 @@ class StoredTable:
     path: Path
     shards: dict[str, Path]
     left_out: dict[str, str]
+
+    @property
+    def rows(self) -> dict[str, Callable[[], pd.DataFrame]]:
+        """Reads each item's rows."""
+        return {item: partial(read_shards, shard) for item, shard in self.shards.items()}
 
     def read(self) -> pd.DataFrame:
         """The whole table."""
@@ -141,16 +147,7 @@ class Run:
             ValueError: `keys` do not tell rows apart, the measure gives a column named `item` that
                 holds something else, or items differ in a column's type.
         """
-        named: dict[str, T] = {}
-        contents: dict[str, str | bytes] = {}
-        for each in items:
-            name, made_of = key(each), content(each) if content else ""
-            if contents.setdefault(name, made_of) != made_of:
-                raise PalscopeError(
-                    f"two different items for {table} are called {name!r}; give each a name of its "
-                    "own."
-                )
-            named.setdefault(name, each)
+        named, contents = by_key(items, table, key, content)
         shards = self.folder / "shards" / table
         make_folder(shards)
         decides = json.dumps([_deciding(self.record), table, item, list(keys)], sort_keys=True)
@@ -213,14 +210,42 @@ class Run:
             for name, path in files.items()
             if name not in shards
         }
-        if not shards:
-            reasons = list(dict.fromkeys(left_out.values()))
-            raise PalscopeError(
-                f"nothing to measure for {table}: give at least one."
-                if not reasons
-                else f"none of {len(files)} could be measured for {table}; the first: {reasons[0]}"
-            )
+        check_any(table, shards, left_out)
         return StoredTable(self.folder / f"{table}.parquet", shards, left_out)
+
+
+def by_key(
+    items: Sequence[T],
+    table: str,
+    key: Callable[[T], str],
+    content: Callable[[T], str | bytes] | None,
+) -> tuple[dict[str, T], dict[str, str | bytes]]:
+    """Each item, and what it is made of, by its key.
+
+    Raises `PalscopeError` where two have the same key and other contents.
+    """
+    named: dict[str, T] = {}
+    contents: dict[str, str | bytes] = {}
+    for each in items:
+        name, made_of = key(each), content(each) if content else ""
+        if contents.setdefault(name, made_of) != made_of:
+            raise PalscopeError(
+                f"two different items for {table} are called {name!r}; give each a name of its own."
+            )
+        named.setdefault(name, each)
+    return named, contents
+
+
+def check_any(table: str, measured: Collection[str], left_out: Mapping[str, str]) -> None:
+    """Raise `PalscopeError`, with the first reason, where no item could be measured."""
+    if measured:
+        return
+    reasons = list(left_out.values())
+    raise PalscopeError(
+        f"none of {len(reasons)} could be measured for {table}; the first: {reasons[0]}"
+        if reasons
+        else f"nothing to measure for {table}: give at least one."
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

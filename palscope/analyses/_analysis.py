@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import pandas as pd
+from typing_extensions import Self
 
 from palscope._hooks import HookedAudioModel
 from palscope._routing import Route
@@ -31,6 +32,7 @@ class Item(Protocol):
         ...
 
 
+T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -107,6 +109,7 @@ class Results(Generic[OptionsT, ItemT]):
     of: str
     stored: Mapping[str, Mapping[str, Callable[[], pd.DataFrame]]]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def each(self, table: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """Each item and its rows, read one at a time: the whole may not fit in memory."""
@@ -120,6 +123,16 @@ class Results(Generic[OptionsT, ItemT]):
     def of_item(self, table: str, name: str) -> pd.DataFrame:
         """One item's rows."""
         return self.stored[table][name]()
+
+    def derived(self, make: Callable[[Self], T]) -> T:
+        """What `make` makes of these results: made when it is first asked for, and kept.
+
+        For summaries that notes and figures read again. Several read what is kept: do not change
+        it.
+        """
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]
 
     def caption(self, n: int | None = None, only: str = "") -> Caption:
         """What stands at every figure: the model and route, the question or pair, and n.

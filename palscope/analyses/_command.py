@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from palscope._beside import words_for
 from palscope._hooks import HookedAudioModel
-from palscope._routing import route_to_text
 from palscope._sweeps import processes
 from palscope._sweeps.record import run_record, weights_hashes
-from palscope._sweeps.shards import read_shards
 from palscope._sweeps.store import Run
-from palscope.analyses._analysis import TOGETHER, Analysis, Item, Results, Work
+from palscope.analyses._analysis import TOGETHER, Analysis, Item, Results, Table, Work
+from palscope.analyses._measured import measured
 from palscope.analyses._models import models_of
 from palscope.analyses._options import Options, add_flags, deciding, options_of, values_of
 from palscope.analyses._process import call, free_memory, open_model
@@ -95,58 +93,11 @@ def run(
     return every
 
 
-def measured(
-    analysis: Analysis[OptionsT, ItemT],
-    name: str,
-    options: OptionsT,
-    model: HookedAudioModel,
-    items: Sequence[ItemT],
-    store: Run,
-) -> Results[OptionsT, ItemT]:
-    """Every table of the items, from the store as far as it has them; `name` is the model's."""
-    stored: dict[str, Mapping[str, Callable[[], Any]]] = {}
-    left_out: dict[str, str] = {}
-    work = Work(model, model.current_route, options, lambda table, name: stored[table][name]())
-    for table in analysis.tables:
-        if not table.when(options):
-            continue
-
-        def measure(item: ItemT, table: Any = table) -> Any:
-            (rows,) = table.measure(work, [item])
-            return rows
-
-        done = store.over(
-            items,
-            measure,
-            table=table.name,
-            key=lambda item: item.name,
-            item=analysis.item,
-            keys=table.keys,
-            content=lambda item: item.digest,
-        )
-        stored[table.name] = {name: partial(read_shards, at) for name, at in done.shards.items()}
-        left_out |= done.left_out
-        items = [item for item in items if item.name in done.shards]
-    if (once := analysis.once) is not None:
-        done = store.over(
-            [items],
-            lambda every: next(iter(once.measure(work, every))),
-            table=once.name,
-            key=lambda _: TOGETHER,
-            item="run",
-            keys=once.keys,
-        )
-        stored[once.name] = {name: partial(read_shards, at) for name, at in done.shards.items()}
-    own = model.current_route if options.route is not None else None
-    route = "" if own is None else route_to_text(own)
-    return Results(options, name, route, items, f"{analysis.item}s", stored, left_out)
-
-
 def save(analysis: Analysis[OptionsT, ItemT], results: Results[OptionsT, ItemT], out: Path) -> None:
     """Write summaries and figures, and print the notes."""
     for line in analysis.notes(results):
         print(line)
-    for name, table in analysis.summaries(results).items():
+    for name, table in results.derived(analysis.summaries).items():
         table.to_csv(out / f"{name}.csv", index=False)
     save_figures(analysis.figures(results), out)
     left = f", {len(results.left_out)} left out" if results.left_out else ""
@@ -196,11 +147,32 @@ def _of_model(
         data=[each for value in (*values_of(options).values(), *sounds) for each in _files(value)],
     )
     store = Run.open(out, record, resume=resume)
-    results = measured(analysis, name, options, model, items, store)
+    results = measured(analysis, name, options, model, model.current_route, items, store)
+    if analysis.once is not None:
+        results = _with_once(analysis.once, results, model, store)
     if store.main:
         save(analysis, results, out)
     store.finish()
     return results
+
+
+def _with_once(
+    table: Table[OptionsT, ItemT],
+    results: Results[OptionsT, ItemT],
+    model: HookedAudioModel,
+    store: Run,
+) -> Results[OptionsT, ItemT]:
+    """The results, and the table that all of their items have together."""
+    work = Work(model, model.current_route, results.options, results.of_item)
+    done = store.over(
+        [results.items],
+        lambda every: next(iter(table.measure(work, every))),
+        table=table.name,
+        key=lambda _: TOGETHER,
+        item="run",
+        keys=table.keys,
+    )
+    return replace(results, stored={**results.stored, table.name: done.rows})
 
 
 def _files(value: Any) -> list[Path]:

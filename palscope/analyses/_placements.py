@@ -120,7 +120,7 @@ def scores(results: PlacementResults) -> dict[str, pd.DataFrame]:
 
 def of_models(every: Sequence[PlacementResults]) -> pd.DataFrame:
     """Every model's scores."""
-    parts = [scores(results)["accuracy"].assign(model=results.model) for results in every]
+    parts = [results.derived(scores)["accuracy"].assign(model=results.model) for results in every]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -180,7 +180,7 @@ class OnPage:
     def asked(self, analysis: Analysis[Any, Any], **given: Any) -> Any:
         route = self.opened.route
         return self.host.AnalysisRequest(
-            analysis, self.opened, route, self.chosen, tuple(given.items())
+            analysis.name, analysis, self.opened, route, self.chosen, tuple(given.items())
         )
 
 

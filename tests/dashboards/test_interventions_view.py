@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from palscope._models import turns
 from palscope._routing import Route, route_to_text
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
 from palscope.analyses._items import sides
+from palscope.analyses._registry import module_of
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
 from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
@@ -228,13 +230,87 @@ def test_what_the_weights_cannot_serve_is_said(
         quiet(go(page))
 
 
+OWN = """
+import pandas as pd
+from palscope.analyses import Analysis, ClipOptions, Table, chosen_clips, each
+from palscope.errors import PalscopeError
+from palscope.plots import Axis, Bars, Figure, Panel
+
+made = []
+
+
+@each
+def measured(work, clip):
+    if clip.side == "corrupt":
+        raise PalscopeError("this side is not for us.")
+    return pd.DataFrame({"bar": ["one"], "height": [1.0], "n": [1]})
+
+
+def drawn(results):
+    made.append("figures")
+    table = results.rows("bars")
+    bars = Bars.of(table, "bar", "height")
+    panel = Panel([bars], Axis("bar", categories=("one",)), Axis("height"))
+    return {"bars": Figure([panel], results.caption(), table)}
+
+
+def notes(results):
+    made.append("notes")
+    return ["A note of one's own."]
+
+
+ANALYSIS = Analysis(
+    name="leakage",  # as one of the package's
+    title="mine",
+    about="",
+    options=ClipOptions,
+    items=chosen_clips,
+    tables=[Table("bars", measured, keys=("bar",))],
+    figures=drawn,
+    notes=notes,
+    takes="both",
+)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The file of an analysis of one's own, as it was named when the page was opened."""
+    (tmp_path / "my" / "dir").mkdir(parents=True)
+    (tmp_path / "my" / "dir" / "mine.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["attention.py", "my/dir/mine.py"])
+    module_of.cache_clear()
+    return "my/dir/mine.py"
+
+
 def test_an_analysis_of_one_s_own_is_on_the_page(
-    open_page: Callable[..., AppTest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_page: Callable[..., AppTest], own: str
 ) -> None:
-    source = (Path(__file__).parents[2] / "analyses" / "leakage.py").read_text(encoding="utf-8")
-    own = tmp_path / "mine.py"
-    own.write_text(source.replace('title="leakage"', 'title="mine"'), encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["attention.py", str(own)])
+    """With the command that runs its file, and results that are not its namesake's."""
+    quiet(go(open_page(analysis="leakage")))
     page = go(open_page(analysis="mine"))
     quiet(page)
-    assert len(figures(page)) == 2 + 2
+    assert len(figures(page)) == 2 + 1 and len(page.dataframe[0].value) == 1
+    assert page.code[-1].value.startswith(f"python {own} --model ")
+
+
+def test_what_is_left_out_is_said(open_page: Callable[..., AppTest], own: str) -> None:
+    page = go(open_page(analysis="mine"))
+    (said,) = [w.value for w in page.warning if "left out" in w.value]
+    assert said == f"{PAIR.name} corrupt is left out: this side is not for us."
+
+
+def test_notes_and_figures_are_made_once_for_light_and_dark(
+    open_page: Callable[..., AppTest], own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = go(open_page(analysis="mine"))
+    grounds: list[str] = []
+    for theme in ("light", "dark", "light"):
+        look = property(lambda self, theme=theme: SimpleNamespace(type=theme))
+        monkeypatch.setattr(type(st.context), "theme", look)
+        quiet(page.run())
+        grounds.append(figures(page)[-1]["layout"]["paper_bgcolor"])
+        assert "A note of one's own." in captions(page)
+    assert grounds[0] == grounds[2] != grounds[1]
+    assert module_of(own).made == ["notes", "figures"]

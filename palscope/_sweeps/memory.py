@@ -1,0 +1,55 @@
+"""A run that is kept in memory: `Run.over` for results that are looked at, and not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pandas as pd
+
+from palscope._sweeps.shards import named_rows
+from palscope._sweeps.store import by_key, check_any
+from palscope.errors import PalscopeError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KeptTable:
+    """A table in memory: each item's rows, as a copy of one's own, and why items are left out."""
+
+    rows: dict[str, Callable[[], pd.DataFrame]]
+    left_out: dict[str, str]
+
+
+class Memory:
+    """Measures as a `Run` does, in one process, silently, and keeps what it measures.
+
+    Random numbers are not seeded: they are the process's, and other threads draw them too.
+    """
+
+    def over(
+        self,
+        items: Sequence[T],
+        measure: Callable[[T], pd.DataFrame],
+        *,
+        table: str,
+        key: Callable[[T], str],
+        item: str = "pair",
+        keys: Sequence[str] = (),
+        content: Callable[[T], str | bytes] | None = None,
+    ) -> KeptTable:
+        """`Run.over`, whose arguments these are; it raises the same."""
+        named, _ = by_key(items, table, key, content)
+        rows: dict[str, Callable[[], pd.DataFrame]] = {}
+        left_out: dict[str, str] = {}
+        for name, each in named.items():
+            try:
+                measured = named_rows(measure(each), name, item, keys)
+            except PalscopeError as error:
+                left_out[name] = str(error)
+            else:
+                rows[name] = measured.reset_index(drop=True).copy
+        check_any(table, rows, left_out)
+        return KeptTable(rows, left_out)
