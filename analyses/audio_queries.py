@@ -15,22 +15,14 @@ Questions, intervals, costs and files are those of injection_depth.py. --resume 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from palscope._routing.depths import NO_AUDIO, rerouted_queries
-from palscope.analyses import Analysis, chosen_clips, main
 from palscope.analyses import _placements as placements
-from palscope.analyses._placements import PlacementOptions, PlacementResults
-
-
-def drawn(results: PlacementResults) -> dict[str, Any]:
-    """Accuracy against layers and cost; of a clip or pair its candidates."""
-    if len(results.items) <= 2:
-        return placements.of_clips(results, by_level)
-    return compared([results])
+from palscope.analyses import main
+from palscope.analyses._placements import PlacementResults, placement_analysis
 
 
 def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
@@ -53,24 +45,16 @@ def by_level(table: Any) -> pd.DataFrame:
     )
 
 
-ANALYSIS = Analysis(
+ANALYSIS = placement_analysis(
+    rerouted_queries,
+    by_level,
+    compared,
     name="audio_queries",
     title="audio queries",
     about="The sound that the checkpoint carries upwards (PLITS: the frames; PAL: the summary) at "
     "three levels: `full` tokens attend and pass the feed-forward network, `queries` attend alone, "
     "`keys` are only read. The weights were trained for `full`.",
     cost="some 5 to 20 seconds",
-    options=PlacementOptions,
-    items=partial(chosen_clips, corrupt=True),
-    tables=placements.tables(rerouted_queries),
-    once=placements.timing(rerouted_queries),
-    summaries=placements.scores,
-    figures=drawn,
-    notes=partial(placements.left_out, rerouted_queries),
-    takes="both",
-    reroutes=True,
-    models=True,
-    compare=compared,
 )
 
 if __name__ == "__main__":

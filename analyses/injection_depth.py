@@ -25,17 +25,10 @@ from typing import Any
 import pandas as pd
 
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
-from palscope.analyses import Analysis, chosen_clips, main
 from palscope.analyses import _placements as placements
-from palscope.analyses._placements import PlacementOptions, PlacementResults
+from palscope.analyses import main
+from palscope.analyses._placements import PlacementResults, placement_analysis
 from palscope.plots._depth import LABELS
-
-
-def drawn(results: PlacementResults) -> dict[str, Any]:
-    """Accuracy against layers, place of a window, and cost; of a clip or pair its candidates."""
-    if len(results.items) <= 2:
-        return placements.of_clips(results, by_sweep)
-    return compared([results])
 
 
 def compared(every: Sequence[PlacementResults]) -> dict[str, Any]:
@@ -61,7 +54,10 @@ def by_sweep(table: Any) -> pd.DataFrame:
     )
 
 
-ANALYSIS = Analysis(
+ANALYSIS = placement_analysis(
+    rerouted_depths,
+    by_sweep,
+    compared,
     name="injection_depth",
     title="injection depth",
     about="The checkpoint as it is, its sound let into other layers: LAL in the first, from a "
@@ -69,17 +65,6 @@ ANALYSIS = Analysis(
     "from a layer upwards; PLITS frozen from a layer upwards. Both clips are asked, so that an "
     "answer that wins whatever is heard shows.",
     cost="some 10 to 60 seconds",
-    options=PlacementOptions,
-    items=partial(chosen_clips, corrupt=True),
-    tables=placements.tables(rerouted_depths),
-    once=placements.timing(rerouted_depths),
-    summaries=placements.scores,
-    figures=drawn,
-    notes=partial(placements.left_out, rerouted_depths),
-    takes="both",
-    reroutes=True,
-    models=True,
-    compare=compared,
 )
 
 if __name__ == "__main__":

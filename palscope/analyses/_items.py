@@ -20,10 +20,9 @@ from palscope.analyses._options import OptionError, Options, option, settings_of
 from palscope.audio import Waveform, load_audio
 from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.datasets import _questions as questions
-from palscope.datasets._examples import named_rng
 from palscope.datasets._manifest import Clip, Corpus, DecodedOnDemand, read_manifest
 from palscope.errors import PalscopeError
-from palscope.evaluation._items import candidates, clean_label, take_evenly
+from palscope.evaluation._items import candidates, clean_label, question_about, take_of_each
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids
 from palscope.pairs import Pair, bundled_pairs, read_pairs, swap_pairs
@@ -260,12 +259,12 @@ def _labelled(options: ClipOptions) -> list[AskedClip]:
     """Clips of manifests with their labels, and files of which nothing is known."""
     every, chosen = _clips_of(options)
     choices = candidates([clip for clip in every if clip.label])
+    if options.n is not None:
+        chosen = take_of_each(chosen, options.n)
     domains = [
         [clip for clip in chosen if clip.domain == domain]
         for domain in dict.fromkeys(clip.domain for clip in chosen)
     ]
-    if options.n is not None:
-        domains = [take_evenly(clips, options.n) for clips in domains]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*domains))
     return [_asked(clip, choices, options) for clip in turns if clip is not None]
 
@@ -291,10 +290,7 @@ def _clips_of(options: ClipOptions) -> tuple[list[Clip], list[Clip]]:
 
 def _asked(clip: Clip, choices: Mapping[str, Sequence[str]], options: ClipOptions) -> AskedClip:
     offered = tuple(choices.get(clip.domain, ())) if clip.label else ()
-    task = questions.TASK_OF_DOMAIN.get(clip.domain, clip.domain)
-    own = QUESTION
-    if offered:
-        own = questions.ask(task, offered, named_rng(clip.name, options.seed), wordings="train")
+    own = question_about(clip, offered, seed=options.seed) if offered else QUESTION
     return AskedClip(
         name=clip.name,
         group=clip.domain or "all",

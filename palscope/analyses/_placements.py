@@ -14,8 +14,16 @@ import pandas as pd
 
 from palscope._routing import Route, route_from_text, route_to_text
 from palscope._routing.depths import NO_AUDIO, Placement
-from palscope.analyses._analysis import TOGETHER, Results, Table, Work, caption_of_models, each
-from palscope.analyses._items import AskedClip, ClipOptions
+from palscope.analyses._analysis import (
+    TOGETHER,
+    Analysis,
+    Results,
+    Table,
+    Work,
+    caption_of_models,
+    each,
+)
+from palscope.analyses._items import AskedClip, ClipOptions, chosen_clips
 from palscope.analyses._options import option
 from palscope.analyses._roles import with_roles
 from palscope.errors import PalscopeError, RouteError
@@ -25,6 +33,7 @@ from palscope.measures._choices import best_choices, placed_choices
 from palscope.measures._cost import prefill, prefill_costs, timed_prompt
 from palscope.plots import _choices as choices
 from palscope.plots import _depth as depth
+from palscope.plots._figure import Figure
 
 Find = Callable[[Route], list[Placement]]
 """The placements to compare, made of a checkpoint's own route."""
@@ -46,17 +55,55 @@ PlacementWork = Work[PlacementOptions]
 PlacementResults = Results[PlacementOptions, AskedClip]
 
 
-def tables(find: Find) -> list[Table[PlacementOptions, AskedClip]]:
-    """Every candidate on every route, and the best ones."""
-    return [
-        Table("choices", each(partial(_ranked, find)), (*PLACE, "choice")),
-        Table("answers", each(_best), PLACE),
-    ]
+def placement_analysis(
+    find: Find,
+    panels: Callable[[Any], pd.DataFrame],
+    compared: Callable[[Sequence[PlacementResults]], dict[str, Figure]],
+    *,
+    name: str,
+    title: str,
+    about: str,
+    cost: str,
+) -> Analysis[PlacementOptions, AskedClip]:
+    """The analysis of a checkpoint on other routes than its own.
 
+    Args:
+        find: makes the routes.
+        panels: adds the columns `panel, x, axis` of `choices_against` to what a clip's candidates
+            get; of one clip, or both of a pair, these are drawn.
+        compared: draws models beside each other, one as well.
+        name: of `Analysis`, as title, about and cost.
+        title: on the page.
+        about: for the page.
+        cost: in words.
+    """
 
-def timing(find: Find) -> Table[PlacementOptions, AskedClip]:
-    """Time and memory of every route's prefill, beside the own route's."""
-    return Table("costs", partial(_timed, find), ("placement",))
+    def drawn(results: PlacementResults) -> dict[str, Figure]:
+        if len(results.items) > 2:
+            return compared([results])
+        table = panels(with_roles(results, "choices"))
+        return {"answers": choices.choices_against(table, caption=results.caption())}
+
+    return Analysis(
+        name=name,
+        title=title,
+        about=about,
+        cost=cost,
+        options=PlacementOptions,
+        items=partial(chosen_clips, corrupt=True),
+        tables=[
+            Table("choices", each(partial(_ranked, find)), (*PLACE, "choice")),
+            Table("answers", each(_best), PLACE),
+        ],
+        once=Table("costs", partial(_timed, find), ("placement",)),
+        summaries=scores,
+        figures=drawn,
+        notes=partial(_left_out, find),
+        takes="both",
+        reroutes=True,
+        models=True,
+        compare=compared,
+    )
 
 
 def _served(find: Find, work: PlacementWork) -> list[Placement]:
@@ -126,7 +173,7 @@ def of_models(every: Sequence[PlacementResults]) -> pd.DataFrame:
 
 def accuracy_figures(
     table: pd.DataFrame, against: Mapping[str, depth.Against], every: Sequence[PlacementResults]
-) -> dict[str, Any]:
+) -> dict[str, Figure]:
     """A figure for each x of which there are rows, by its name."""
     caption = caption_of_models(every)
     return {
@@ -136,18 +183,7 @@ def accuracy_figures(
     }
 
 
-def of_clips(results: PlacementResults, panels: Callable[[Any], pd.DataFrame]) -> dict[str, Any]:
-    """Every candidate's log-probability, of a clip or both of a pair.
-
-    Args:
-        results: of them.
-        panels: adds the columns `panel, x, axis` of `choices_against`.
-    """
-    table = panels(with_roles(results, "choices"))
-    return {"answers": choices.choices_against(table, caption=results.caption())}
-
-
-def left_out(find: Find, results: PlacementResults) -> list[str]:
+def _left_out(find: Find, results: PlacementResults) -> list[str]:
     """How many routes the checkpoint has no weights for."""
     table: Any = results.of_item("choices", results.items[0].name)
     own = table.loc[table["own"], "route"].unique()

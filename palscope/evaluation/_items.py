@@ -56,6 +56,14 @@ def candidates(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
     return domains
 
 
+def question_about(
+    clip: Clip, options: Sequence[str], *, seed: int, wordings: Wordings = "train"
+) -> str:
+    """What is asked of a labelled clip, in a wording that depends on its name and the seed."""
+    task = questions.TASK_OF_DOMAIN.get(clip.domain, clip.domain)
+    return questions.ask(task, options, named_rng(clip.name, seed), wordings=wordings)
+
+
 def manifest_items(
     clips: Sequence[Clip],
     waveforms: Waveforms,
@@ -78,15 +86,12 @@ def manifest_items(
     given = swap_audio(clips, seed) if swapped else list(clips)
     items: list[EvaluationItem] = []
     for row, (clip, other) in enumerate(zip(clips, given, strict=True)):
-        task = questions.TASK_OF_DOMAIN.get(clip.domain, clip.domain)
         options = tuple(choices[clip.domain])
         items.append(
             EvaluationItem(
                 key=f"{row}:{clip.name}",
                 domain=clip.domain,
-                question=questions.ask(
-                    task, options, named_rng(clip.name, seed), wordings=wordings
-                ),
+                question=question_about(clip, options, seed=seed, wordings=wordings),
                 answer=clean_label(clip.label),
                 choices=options,
                 in_audio=(clean_label(other.label),),
