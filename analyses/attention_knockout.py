@@ -99,7 +99,8 @@ def cut(work: Work[KnockoutOptions], clip: AskedClip) -> pd.DataFrame:
         raise PalscopeError(f"{clip.name} has no answer; give a manifest with labels, or pairs.")
     model, options = work.model, work.options
     layers = model.current_route.n_layers
-    windows = [*sliding_windows(layers, min(options.width, layers), options.stride), range(layers)]
+    sliding = sliding_windows(layers, min(options.width, layers), options.stride)
+    windows = list(dict.fromkeys([*sliding, range(layers)]))  # of few layers both are the same
     inputs = with_encoded(model, model.inputs(clip.question, clip.clip))
     other = clip.other or runner_up(model, inputs, clip)
     answers = Answers.of(model.processor, clip.answer, other)
