@@ -232,7 +232,7 @@ def test_what_the_weights_cannot_serve_is_said(
 
 OWN = """
 import pandas as pd
-from palscope.analyses import Analysis, ClipOptions, Table, chosen_clips, each
+from palscope.analyses import Analysis, Table, analysis_of, chosen_clips, each
 from palscope.errors import PalscopeError
 from palscope.plots import Axis, Bars, Figure, Panel
 
@@ -260,10 +260,10 @@ def notes(results):
 
 
 ANALYSIS = Analysis(
-    name="leakage",  # as one of the package's
+    name="leakage",  # as one of the package's, with the same options
     title="mine",
     about="",
-    options=ClipOptions,
+    options=analysis_of("leakage").options,
     items=chosen_clips,
     tables=[Table("bars", measured, keys=("bar",))],
     figures=drawn,
