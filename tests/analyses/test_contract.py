@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "attribution": {"kind": ["digit"], "n": 2, "points": 2, "windows": 2, "orders": 1},
     "compare_models": {"kind": ["digit"], "n": 2, "step": 1.0},
     "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
-    "leakage": {"n": 1, "windows": 2},
-    "logit_lens": {"n": 1},
-    "pathway_masking": {"n": 1},
+    "leakage": {"kind": ["digit"], "n": 2, "windows": 2},
+    "logit_lens": {"kind": ["digit"], "n": 2},
+    "pathway_masking": {"kind": ["digit"], "n": 2},
 }
 """Options with which each is done in a second or two, over several items."""
 
@@ -164,43 +164,48 @@ def test_an_option_that_would_do_nothing_is_refused(name: str, checkpoint: Path)
                 options_of(analysis.options, given)
 
 
-class OnPage:
-    """The page's host, with a tiny model and a bundled pair."""
+@pytest.fixture
+def on_page(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """What the page asks of an analysis for the first of the pairs that the command measures."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "dashboards"))
+    import _analyses  # pyright: ignore[reportMissingImports]
+    import _models  # pyright: ignore[reportMissingImports]
+    import _pairs  # pyright: ignore[reportMissingImports]
 
-    def __init__(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "dashboards"))
-        import _analyses  # pyright: ignore[reportMissingImports]
-        import _models  # pyright: ignore[reportMissingImports]
-        import _pairs  # pyright: ignore[reportMissingImports]
-
-        pair = next(pair for pair in bundled_pairs() if pair.kind == "first_digit")
-        self.host, self.opened = _analyses, _models.cached_model(str(checkpoint))
-        self.chosen = _pairs.ChosenPair(pair, pair.digest)
-
-    def asked(self, analysis: Analysis[Any, Any], **given: Any) -> Any:
-        route = self.opened.route
-        return self.host.AnalysisRequest(
-            analysis.name, analysis, self.opened, route, self.chosen, tuple(given.items())
+    def asked(name: str) -> Any:
+        analysis, given = ANALYSES[name], SMALL[name]
+        pair = next(pair for pair in bundled_pairs() if pair.kind == given["kind"][0])
+        page = [each for each in settings_of(analysis.options).values() if each.page]
+        values = {each.name: given[each.name] for each in page if each.name in given}
+        values = {**analysis.on_page, **values}
+        opened, chosen = _models.cached_model(str(checkpoint)), _pairs.ChosenPair(pair, pair.digest)
+        return _analyses.AnalysisRequest(
+            name, analysis, opened, opened.route, chosen, tuple(values.items())
         )
+
+    return asked
 
 
 @pytest.mark.parametrize("name", [n for n in SMALL if ANALYSES[n].takes is not None])
 def test_page_and_script_give_the_same_tables(
-    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, finished: Any, on_page: Callable[[str], Any]
 ) -> None:
-    analysis = ANALYSES[name]
-    page = OnPage(checkpoint, monkeypatch)
-    quick = {key: tuple(v) if isinstance(v, list) else v for key, v in SMALL[name].items()}
-    quick = {key: v for key, v in quick.items() if settings_of(analysis.options)[key].page}
-    asked = page.asked(analysis, **(dict(analysis.on_page) | quick))
-    shown = asked.results()
-    command = shlex.split(asked.command)
-    assert command[:2] == ["python", f"analyses/{name}.py"]
-    given = command[2:]
-    given[given.index("--out") + 1] = str(tmp_path / "run")
-    assert main(undrawn(analysis), words=given) == 0
+    """The page's command has its options and its items; and a command measured what it shows."""
+    asked, analysis = on_page(name), ANALYSES[name]
+    python, script, *given = shlex.split(asked.command)
+    assert (python, script) == ("python", f"analyses/{name}.py")
+    (own,) = models_of(vars(parser_of(analysis).parse_args(given))).values()
+    options = options_of(analysis.options, own)
+    assert options == asked.options
+    items = [analysis.prepare(options, item) for item in analysis.items(options)]
+    names = [item.name for item in asked.items]
+    assert [(item.name, item.digest) for item in items] == [
+        (item.name, item.digest) for item in asked.items
+    ]
+    shown, (_, measured) = asked.results(), finished(name)
+    assert shown.stored and not shown.left_out and [item.name for item in shown.items] == names
     for table in shown.stored:
-        stored = pd.read_parquet(tmp_path / "run" / f"{table}.parquet")
-        pd.testing.assert_frame_equal(
-            stored, shown.rows(table), check_dtype=False, check_categorical=False, rtol=0, atol=0
-        )
+        for item in names:
+            ours, theirs = (of.of_item(table, item) for of in (shown, measured))
+            alike = {"check_dtype": False, "check_categorical": False, "rtol": 0, "atol": 0}
+            pd.testing.assert_frame_equal(ours, theirs, **alike)
