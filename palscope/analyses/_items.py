@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal
 
 from palscope._sweeps.clips import sound_files
 from palscope._sweeps.record import file_hash
+from palscope.analyses._analysis import ItemT
 from palscope.analyses._options import OptionError, Options, option, settings_of
 from palscope.audio import Waveform, load_audio
 from palscope.audio._bundled import CLIPS_FOLDER
@@ -301,15 +302,7 @@ def _asked(clip: Clip, choices: Mapping[str, Sequence[str]], options: ClipOption
     )
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-N = TypeVar("N", bound=_Named)
-
-
-def _of_names(items: list[N], names: Sequence[str]) -> list[N]:
+def _of_names(items: list[ItemT], names: Sequence[str]) -> list[ItemT]:
     if not names:
         return items
     known = {each.name: each for each in items}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -307,12 +307,9 @@ def _integer_ticks(low: float, high: float, most: int = 10) -> list[int]:
     """Whole numbers at equal distances between two ends, ten at most."""
     first, last = int(np.ceil(low)), int(np.floor(high))
     count = max(1, last - first)
-    step = next(s * t for t in _powers() for s in (1, 2, 5) if count / (s * t) <= most)
+    steps = (s * 10**power for power in range(12) for s in (1, 2, 5))
+    step = next(step for step in steps if count / step <= most)
     return list(range(-(-first // step) * step, last + 1, step))
-
-
-def _powers() -> Iterable[int]:
-    return (10**power for power in range(12))
 
 
 def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: float) -> Limits:
