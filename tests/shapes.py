@@ -34,6 +34,9 @@ _checks = ContextVar("checks", default=True)
 
 _ABSENT = object()
 
+# Functions without shapes: one within another is defined again in each call.
+_plain = set[tuple[str, CodeType]]()
+
 # Annotations with names that only type checkers import, each with its module.
 unread: list[tuple[str, str]] = []
 
@@ -56,7 +59,13 @@ def unchecked() -> Iterator[None]:
 def checked(definition: Any) -> Any:
     """A function, dataclass or named tuple that holds its shapes; the same where it has none."""
     if not inspect.isclass(definition):
-        return _holding(definition, _kinds(definition), definition)
+        code = definition.__code__
+        if (code.co_filename, code) in _plain:
+            return definition
+        held = _holding(definition, _kinds(definition), definition)
+        if held is definition:
+            _plain.add((code.co_filename, code))
+        return held
     own = vars(definition)
     made_by = "__init__" if "__dataclass_fields__" in own else "__new__" if "_fields" in own else ""
     if made_by in own:
