@@ -16,7 +16,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PORT ?= 8501
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# In the order of tests/conftest.py: what takes long begins first.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= 0
 NUMBER ?= 60
 # The first Python that palscope supports; `make PYTHON=…` chooses another.

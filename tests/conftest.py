@@ -14,6 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["OMP_NUM_THREADS"] = os.environ.setdefault("PALSCOPE_TEST_THREADS", "1")
 
 import hypothesis
+import pytest
 import torch
 
 from tests.shapes import check_shapes_of
@@ -30,6 +31,12 @@ hypothesis.settings.register_profile(
     "palscope", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
 )
 hypothesis.settings.load_profile("palscope")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that several processes end at nearly the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

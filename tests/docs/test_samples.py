@@ -11,6 +11,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from palscope._published import registry as published
 from palscope.encoders import _registry as registry
+from tests import demo
 from tests.docs.pages import PAGES, name_of
 
 FENCE = re.compile(r"^[ \t]*```+[ \t]*(\w*)", re.MULTILINE)
@@ -45,5 +46,6 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(
     monkeypatch.setattr(published, "_FAMILIES", dict(published._FAMILIES))
     examples = list(Document.parse(str(page), PythonCodeBlockParser()).examples())
     assert len(examples) == languages(page).count("python")
-    for example in examples:
-        example.evaluate()
+    with demo.shared():
+        for example in examples:
+            example.evaluate()
