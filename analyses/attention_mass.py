@@ -163,7 +163,6 @@ ANALYSIS = Analysis(
     figures=drawn,
     item="path",
     takes=None,
-    models=True,
     compare=compared,
 )
 

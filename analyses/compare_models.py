@@ -79,7 +79,6 @@ ANALYSIS = Analysis(
     tables=[Table("profile", measured, ("measure", "axis", "start", "end"))],
     figures=lambda results: compared([results]),
     takes=None,
-    models=True,
     compare=compared,
 )
 

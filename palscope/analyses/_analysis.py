@@ -196,8 +196,8 @@ class Analysis(Generic[OptionsT, ItemT]):
         on_page: other defaults on the page, where a person waits: options by name.
         reroutes: whether its measures set the model's route themselves; the page then leaves the
             model free between two routes.
-        models: whether `--model` may name several; `compare` draws them together.
-        compare: figures of several models' results, by the names of their files.
+        compare: figures of several models' results, by the names of their files; where it is left
+            out, `--model` names one alone.
     """
 
     name: str
@@ -216,5 +216,4 @@ class Analysis(Generic[OptionsT, ItemT]):
     takes: Literal["pair", "clean", "both"] | None = "clean"
     on_page: Mapping[str, Any] = field(default_factory=dict)
     reroutes: bool = False
-    models: bool = False
     compare: Callable[[Sequence[Results[OptionsT, ItemT]]], Mapping[str, Figure]] | None = None

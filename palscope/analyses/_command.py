@@ -49,8 +49,9 @@ def parser_of(analysis: Analysis[Any, Any], doc: str | None = None) -> ArgumentP
         description=doc or analysis.about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_flags(parser, analysis.options, models=analysis.models)
-    if analysis.models:
+    several = analysis.compare is not None
+    add_flags(parser, analysis.options, models=several)
+    if several:
         parser.add_argument(
             "--config",
             default=argparse.SUPPRESS,

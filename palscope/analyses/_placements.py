@@ -101,7 +101,6 @@ def placement_analysis(
         notes=partial(_left_out, find),
         takes="both",
         reroutes=True,
-        models=True,
         compare=compared,
     )
 

@@ -48,7 +48,7 @@ def accuracy_against(table: pd.DataFrame, x: Against, *, caption: Caption) -> Fi
             models.index(model),
             domains.index(domain),
         )
-        for (model, domain), rows in whole.groupby(["model", "domain"], sort=False, observed=True)
+        for (model, domain), rows in whole.groupby(["model", "domain"], sort=False)
     ]
     return Figure(panels, caption, table)
 

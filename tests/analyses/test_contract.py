@@ -37,6 +37,22 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Options with which each is done in a second or two, over several items."""
 
+DRAWN = {
+    "activation_patching": "controls effects layers_first_digit layers_first_digit_lines moved",
+    "attention_knockout": "depth_flipped depth_logprob_change",
+    "attention_mass": "depth layer_head_frames layer_head_summary mass_by_depth mass_by_layer time "
+    "time_00_chainsaw_4-157611-A time_01_zero_0_george_8 time_02_cello_fluid-r3",
+    "audio_queries": "accuracy answers",
+    "attribution": "agreement agreement_by_layer chance completeness deletion_insertion "
+    "map_digit_000_one_seven map_digit_001_four_two scatter",
+    "compare_models": "profiles",
+    "injection_depth": "accuracy answers",
+    "leakage": "leakage_over_time leaked_by_depth widths",
+    "logit_lens": "readable_by_depth readable_from",
+    "pathway_masking": "accuracy contrasts scores",
+}
+"""Figures and small tables of each, by the names of their files."""
+
 OTHER_ROUTE = route_to_text(Route.pal(tiny.LAYERS, [0]))
 
 
@@ -126,7 +142,8 @@ def test_screen_and_print_show_the_same(name: str, finished: Any) -> None:
         assert len(stored) == len(figure.data) > 0
     # Of clips that are answered right alone: the tiny model has none, but one is always drawn.
     figures = saved or ANALYSES[name].figures(replace(results, items=results.items[:1]))
-    assert figures
+    small = {path.stem for path in folder.glob("*.csv")}
+    assert figures and small | set(figures) == set(DRAWN[name].split())
     for figure in figures.values():
         agree(figure)
         assert figure.caption.model == results.model and figure.caption.n <= len(results.items)
@@ -147,6 +164,8 @@ def test_the_command_line_says_what_the_options_hold(
     said = " ".join(capsys.readouterr().out.split())
     for setting in settings_of(analysis.options).values():
         assert f"{setting.flag} " in said and len(setting.help) > 2
+        if setting.choices:
+            assert f"{{{','.join(map(str, setting.choices))}}}" in said
         if setting.unit:
             assert f"({setting.unit})" in said
 

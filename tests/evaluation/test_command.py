@@ -114,6 +114,10 @@ def test_stored_predictions_are_scored_without_a_model(
             "--model only goes without --predictions",
         ),
         (("--benchmark", "mmau", "--temporal"), "--temporal only goes without --benchmark"),
+        *(
+            (("--benchmark", "mmau", *words), f"{words[0]} only goes without --benchmark")
+            for words in (("--split", "s"), ("--wordings", "heldout"), ("--swapped",))
+        ),
         (("--audio", "m.csv", "--embedder", "e"), "--embedder only goes with --benchmark"),
         (("--benchmark", "mmau", "--audio", "m.csv"), "--audio only goes without --benchmark"),
         (("--benchmark", "nothing", "--questions", "q"), "mmau"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from palscope.plots import Figure
 
@@ -24,6 +25,11 @@ def agree(figure: Figure) -> list[Shown]:
                 assert len(pairs[0]) == len(pairs[1]), what
                 for one, two in zip(*pairs, strict=True):
                     np.testing.assert_allclose(one, two, atol=1e-6, err_msg=what)
+    for panel, wide, high in zip(figure.panels, *_sizes(figure, page, paper), strict=True):
+        wanted = figure.heights()[panel.row]
+        assert high[0] == pytest.approx(wanted), "on screen a panel is as high as described"
+        assert 0.85 * wanted < high[1] < wanted + 1.2, "in print nearly so"
+        assert wide > 0.6 * figure.widths()[panel.column]
     names = [text.get_text() for each in paper.legends for text in each.get_texts()]
     assert names == [trace.name for trace in page.data if trace.showlegend]
     titles = {note.text.replace("<br>", "\n") for note in page.layout.annotations}
@@ -49,6 +55,29 @@ def drawn(figure: Figure) -> Any:
     paper: Any = figure.print()
     paper.canvas.draw()
     return paper
+
+
+def _sizes(figure: Figure, page: Any, paper: Any) -> tuple[list[float], list[tuple[float, float]]]:
+    """Inches of each panel: its width in print, its height on screen and in print."""
+    margin, axes = page.layout.margin, axes_of(paper)
+    tall = (page.layout.height - margin.t - margin.b) / 100
+    on_page = [page.get_subplot(p.row + 1, p.column + 1).yaxis.domain for p in figure.panels]
+    in_print = [axes[p.row, p.column].get_position() for p in figure.panels]
+    wide, high = paper.get_size_inches()
+    heights = [
+        ((top - low) * tall, box.height * high)
+        for (low, top), box in zip(on_page, in_print, strict=True)
+    ]
+    return [box.width * wide for box in in_print], heights
+
+
+def axes_of(paper: Any) -> dict[tuple[int, int], Any]:
+    """The panels in print by row and column."""
+    return {
+        (spec.rowspan.start, spec.colspan.start): axes
+        for axes in paper.axes
+        if axes.get_label() != "<colorbar>" and (spec := axes.get_subplotspec()) is not None
+    }
 
 
 def on_screen(figure: Figure, page: Any) -> list[Shown]:
@@ -81,11 +110,7 @@ def on_screen(figure: Figure, page: Any) -> list[Shown]:
 
 def in_print(figure: Figure, paper: Any) -> list[Shown]:
     """Of each panel what matplotlib draws."""
-    places = {
-        (spec.rowspan.start, spec.colspan.start): axes
-        for axes in paper.axes
-        if axes.get_label() != "<colorbar>" and (spec := axes.get_subplotspec()) is not None
-    }
+    places = axes_of(paper)
     shown: list[Shown] = []
     for panel in figure.panels:
         axes = places[panel.row, panel.column]

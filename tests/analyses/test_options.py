@@ -1,0 +1,53 @@
+"""Options of every analysis and command: numbers say the least they may be, and are held to it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from dataclasses import field, make_dataclass
+from typing import Any
+
+import pytest
+
+from palscope.analyses._options import OptionError, Setting, add_flags, options_of, settings_of
+from palscope.analyses._registry import module_of, names
+
+
+def described(name: str) -> Any:
+    """The object of a file in `analyses/`."""
+    module: Any = module_of(name)
+    return getattr(module, "ANALYSIS", None) or module.COMMAND
+
+
+NUMBERS = [
+    pytest.param(setting, id=f"{name} {setting.flag}")
+    for name in names()
+    for setting in settings_of(described(name).options).values()
+    if setting.kind is int and not setting.choices and setting.name not in ("seed", "seeds")
+]
+
+
+def alone(setting: Setting) -> tuple[type, ArgumentParser]:
+    """The options and the command line of a command that has this option and no other."""
+    told = {
+        key: getattr(setting, key)
+        for key in ("help", "unit", "least", "page", "positional", "decides")
+    }
+    own = field(default=None, metadata=told | {"only_with": {}})
+    options = make_dataclass("One", [(setting.name, int | None, own)], kw_only=True)
+    parser = ArgumentParser()
+    add_flags(parser, options)
+    return options, parser
+
+
+@pytest.mark.parametrize("setting", NUMBERS)
+def test_a_whole_number_says_its_least_and_is_held_to_it(setting: Setting) -> None:
+    assert setting.least in (0, 1)  # of what is counted there may be one, or none
+    least = int(setting.least)
+    options, parser = alone(setting)
+    given = parser.parse_args([setting.flag, str(least)])
+    assert getattr(options_of(options, given), setting.name) == least
+    for bad in (str(least - 1), f"{least}.5", "²"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"{setting.flag}={bad}"])
+    with pytest.raises(OptionError, match=f"give at least {least}"):
+        options_of(options, {setting.name: least - 1})
