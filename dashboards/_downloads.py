@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from palscope._statistics import storable
 from palscope.plots import Figure
+
+_DRAWN: WeakKeyDictionary[Figure, dict[bool, go.Figure]] = WeakKeyDictionary()
+"""Of each figure that is still there, what is shown on light and on dark."""
 
 
 def offer(name: str, figure: Figure) -> None:
@@ -46,17 +50,28 @@ def offer(name: str, figure: Figure) -> None:
 def show(figure: Figure, name: str) -> None:
     """Draw a figure on the page's own ground, light or dark, and offer its files.
 
+    One that the page remembers is drawn once for each ground, and not at every click.
+
     Args:
         figure: its description.
         name: of the files, and unique on the page.
     """
-    st.plotly_chart(on_ground(figure), key=name, theme=None)
+    dark = on_dark()
+    drawn = _DRAWN.setdefault(figure, {})
+    if dark not in drawn:
+        drawn[dark] = figure.screen(dark=dark)
+    st.plotly_chart(drawn[dark], key=name, theme=None)
     offer(name, figure)
 
 
 def on_ground(figure: Figure) -> go.Figure:
     """The figure for the screen, on the visitor's ground."""
-    return figure.screen(dark=st.context.theme.type == "dark")
+    return figure.screen(dark=on_dark())
+
+
+def on_dark() -> bool:
+    """Whether the visitor's ground is dark."""
+    return st.context.theme.type == "dark"
 
 
 def _page(figure: Figure) -> Any:

@@ -26,6 +26,7 @@ from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.interventions._apply import in_force
 from palscope.measures import _choices as choices
 from palscope.pairs import bundled_pairs
+from palscope.plots import Figure
 from tests import tiny
 from tests.dashboards.conftest import OTHER, captions, figures, quiet, saved
 
@@ -305,6 +306,14 @@ def test_notes_and_figures_are_made_once_for_light_and_dark(
     open_page: Callable[..., AppTest], own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = go(open_page(analysis="mine"))
+    drawn: list[bool] = []
+    screen = Figure.screen
+
+    def watched(figure: Figure, *, dark: bool = False) -> Any:
+        drawn.append(dark)
+        return screen(figure, dark=dark)
+
+    monkeypatch.setattr(Figure, "screen", watched)
     grounds: list[str] = []
     for theme in ("light", "dark", "light"):
         look = property(lambda self, theme=theme: SimpleNamespace(type=theme))
@@ -314,3 +323,4 @@ def test_notes_and_figures_are_made_once_for_light_and_dark(
         assert "A note of one's own." in captions(page)
     assert grounds[0] == grounds[2] != grounds[1]
     assert module_of(own).made == ["notes", "figures"]
+    assert drawn == [True]  # on light it was drawn before
