@@ -10,12 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from palscope._finite import all_finite, squares_finite
 from palscope._hooks import HookedAudioModel
 from palscope._models import PalscopeForConditionalGeneration
-from palscope._models.base_weights import find_base
 from palscope._models.scoring import batched_choice_logprobs
 from palscope._routing import Route
 from palscope.audio import Waveform, load_audio
@@ -23,7 +21,7 @@ from palscope.audio._compose import active_part, at_level, level
 from palscope.encoders._front_end import checked
 from palscope.errors import AudioError, CheckpointError, PalscopeError
 from palscope.interventions import Add, Address, Noise, Patch, Scale, Sound, Text, intervene
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.encoders.small import CONFIGS
 from tests.hooks.conftest import make_hooked, noise
 
@@ -117,8 +115,7 @@ def test_a_checkpoint_with_such_weights_is_not_loaded(
 
 @pytest.fixture(scope="module")
 def plits() -> HookedAudioModel:
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    return make_hooked(tokenizer, PLITS)
+    return make_hooked(vocabulary.tokenizer(), PLITS)
 
 
 @pytest.mark.parametrize(

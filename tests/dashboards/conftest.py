@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 
-import tests.tiny as tiny
 from palscope._connectors import ConnectorConfig
 from palscope._models import PalscopeProcessor
-from palscope._models.base_weights import find_base
 from palscope._routing import Route
+from tests import tiny, vocabulary
 
 DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
 OTHER = "another …"
@@ -23,10 +22,10 @@ OTHER = "another …"
 
 def saved(route: Route, folder: Path, connector: ConnectorConfig | None = None) -> Path:
     """A tiny checkpoint; with every projector unless it is given a connector."""
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    tokenizer = vocabulary.tokenizer()
     ratios = [stream.ratio for stream in route.streams]
     processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, ratios)
-    model = tiny.model(route, connector=connector, vocab_size=49152)
+    model = tiny.model(route, connector=connector, vocab_size=vocabulary.COUNT)
     model.config.audio_token_id = processor.audio_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

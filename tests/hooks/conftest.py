@@ -6,24 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models import PalscopeProcessor
-from palscope._models.base_weights import find_base
 from palscope._routing import Route
-from tests import tiny
+from tests import tiny, vocabulary
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    return vocabulary.tokenizer()
 
 
 def make_hooked(
     tokenizer: Any, route: Route | None = None, family: str = "llama", **changes: Any
 ) -> HookedAudioModel:
-    model = tiny.model(route, family, vocab_size=49152, **changes)
+    model = tiny.model(route, family, vocab_size=tokenizer.vocab_size, **changes)
     ratios = [stream.ratio for stream in model.route.streams]
     processor = PalscopeProcessor(WhisperFeatureExtractor(feature_size=8), tokenizer, 10, ratios)
     model.config.audio_token_id = processor.audio_token_id

@@ -11,7 +11,7 @@ from palscope._models.families import FAMILIES
 from palscope._routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
 from palscope._verify.tolerance import PER_LAYER, rounding
 from palscope.errors import HookError, PalscopeError, RouteError
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 
 QUESTION = "What is heard here?"
@@ -32,7 +32,7 @@ def test_hooked_logits_equal_plain_logits_on_fused_and_slow_path(
     hooked = make_hooked(tokenizer, Route.pal(tiny.LAYERS, [0, 2]), family)
     plain = make_hooked(tokenizer, Route.pal(tiny.LAYERS, [0, 2]), family).model
     # The twin's modules are replaced by its own bridge; its forward before that is the oracle.
-    untouched = tiny.model(Route.pal(tiny.LAYERS, [0, 2]), family, vocab_size=49152)
+    untouched = tiny.model(Route.pal(tiny.LAYERS, [0, 2]), family, vocab_size=vocabulary.COUNT)
     untouched.config.audio_token_id = plain.config.audio_token_id
     inputs = batch(hooked)
     real = inputs["attention_mask"].bool()
@@ -219,7 +219,9 @@ def test_a_route_without_weights_is_refused_with_the_layers_that_have_them(
     from palscope._connectors import ConnectorConfig
 
     route = Route.lal(tiny.LAYERS, [1, 3])
-    model = tiny.model(route, connector=ConnectorConfig.for_route(route), vocab_size=49152)
+    model = tiny.model(
+        route, connector=ConnectorConfig.for_route(route), vocab_size=vocabulary.COUNT
+    )
     with pytest.raises(RouteError, match=r"no projector for layers \[0\].*\[1, 3\]"):
         model.route = Route.lal(tiny.LAYERS, [0, 1])
     with pytest.raises(RouteError, match="no input projector"):
@@ -238,7 +240,7 @@ def test_a_route_without_weights_is_refused_with_the_layers_that_have_them(
 )
 def test_the_same_hooks_serve_any_route(tokenizer: Any, route: Route) -> None:
     hooked = make_hooked(tokenizer, tiny.both_streams(FULL, FULL))
-    plain = tiny.model(tiny.both_streams(FULL, FULL), vocab_size=49152)
+    plain = tiny.model(tiny.both_streams(FULL, FULL), vocab_size=vocabulary.COUNT)
     plain.config.audio_token_id = hooked.model.config.audio_token_id
     inputs = batch(hooked)
     with torch.no_grad(), hooked.route(route), plain.routed(route):

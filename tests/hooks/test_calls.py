@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palscope._routing import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route
 from palscope.errors import PalscopeError, PromptError
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 from tests.published.contract import CASES, Opened
 
@@ -33,7 +33,7 @@ ROUTES = {
 def pair(tokenizer: Any, request: Any) -> tuple[Any, Any]:
     """A hooked model and the plain one with the same weights, under one route."""
     hooked = make_hooked(tokenizer, request.param)
-    plain = tiny.model(request.param, vocab_size=49152)
+    plain = tiny.model(request.param, vocab_size=vocabulary.COUNT)
     plain.config.audio_token_id = hooked.model.audio_token_id
     return hooked, plain
 

@@ -9,7 +9,7 @@ import torch
 from transformer_lens import patching
 
 from palscope._routing import Route
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise, tone
 
 QUESTION = "What is heard here?"
@@ -102,7 +102,7 @@ def test_nnsight_and_the_bridge_make_the_same_edit(tokenizer: Any) -> None:
 
     route = Route.pal(tiny.LAYERS, [0, 2])
     hooked = make_hooked(tokenizer, route)
-    plain = tiny.model(route, vocab_size=49152)
+    plain = tiny.model(route, vocab_size=vocabulary.COUNT)
     plain.config.audio_token_id = hooked.model.config.audio_token_id
     inputs = hooked.inputs(QUESTION, noise(0.4))
     seen: list[torch.Tensor] = []

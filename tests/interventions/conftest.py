@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.base_weights import find_base
 from palscope._routing import Route
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 
 QUESTION = "which digit is spoken first?"
@@ -19,7 +17,7 @@ QUESTION = "which digit is spoken first?"
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    return vocabulary.tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._routing.layout import TEXT
 from palscope.interventions import Address, Patch, Resample, Text, Zero, intervene
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.interventions.conftest import prompt
 
 LAYER, NEW = 2, 4
@@ -34,7 +34,7 @@ def loop(
     model: HookedAudioModel, inputs: dict[str, Tensor], edit: Any
 ) -> tuple[list[int], list[Tensor]]:
     """Greedy words and their logits, of a twin without hooks of palscope's."""
-    twin: Any = tiny.model(model.current_route, vocab_size=49152)
+    twin: Any = tiny.model(model.current_route, vocab_size=vocabulary.COUNT)
     twin.config.audio_token_id = model.model.audio_token_id
     batch = {name: inputs[name] for name in inputs}
     handle = twin.language_model.model.layers[LAYER].register_forward_hook(edit)

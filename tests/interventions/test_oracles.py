@@ -20,7 +20,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._routing import FRAMES, SUMMARY, Route
 from palscope.interventions import Address, Patch, Resample, Sound, Text, capture, intervene
 from palscope.interventions._cells import run_cells
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise, tone
 
 QUESTION = "What is heard here?"
@@ -41,17 +41,12 @@ Metric = Callable[[Tensor], Tensor]
 def readout() -> Tensor:
     """A direction over the whole vocabulary: a metric to which every logit matters."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(49152, generator=generator) / 49152**0.5
+    return torch.randn(vocabulary.COUNT, generator=generator) / vocabulary.COUNT**0.5
 
 
 @pytest.fixture(scope="module", params=ROUTES)
 def model(request: Any) -> HookedAudioModel:
-    from transformers import AutoTokenizer
-
-    from palscope._models.base_weights import find_base
-
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    return make_hooked(tokenizer, ROUTES[request.param])
+    return make_hooked(vocabulary.tokenizer(), ROUTES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,7 @@ def test_transformerlens_patches_text_to_the_same_numbers(
 
 def plain_twin(model: HookedAudioModel, route: Route) -> Any:
     """The same weights as a Hugging Face model of its own, without the bridge's hooks."""
-    twin = tiny.model(route, vocab_size=49152)
+    twin = tiny.model(route, vocab_size=vocabulary.COUNT)
     twin.config.audio_token_id = model.model.config.audio_token_id
     return twin
 

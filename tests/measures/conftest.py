@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.base_weights import find_base
 from palscope._routing import Route
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 
 PAL = Route.pal(tiny.LAYERS, [0, 2])
@@ -19,10 +17,8 @@ PAL = Route.pal(tiny.LAYERS, [0, 2])
 
 @pytest.fixture(scope="session")
 def make() -> Callable[..., HookedAudioModel]:
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-
     def hooked(route: Route = PAL, family: str = "llama", **changes: Any) -> HookedAudioModel:
-        return make_hooked(tokenizer, route, family, **changes)
+        return make_hooked(vocabulary.tokenizer(), route, family, **changes)
 
     return hooked
 

@@ -37,8 +37,8 @@ from palscope.measures._attribution import (
 )
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import GridCell, activation_patching
-from tests import tiny
-from tests.hooks.conftest import noise
+from tests import tiny, vocabulary
+from tests.hooks.conftest import make_hooked, noise
 from tests.planted import (
     A_CHANNEL,
     B_CHANNEL,
@@ -207,9 +207,9 @@ class Along(Change):
 
 
 @pytest.fixture(scope="module", params=["pal", "plits"])
-def double(request: Any, make: Any) -> HookedAudioModel:
+def double(request: Any) -> HookedAudioModel:
     routes = {"pal": Route.pal(tiny.LAYERS, [0, 2]), "plits": Route.plits(tiny.LAYERS)}
-    return in_double(make(routes[request.param]))
+    return in_double(make_hooked(vocabulary.whole_tokenizer(), routes[request.param]))
 
 
 def in_double(model: HookedAudioModel) -> HookedAudioModel:

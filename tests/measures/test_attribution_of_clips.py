@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.base_weights import find_base
 from palscope._models.clips import AudioClips
 from palscope._routing import Route
 from palscope.interventions import Address, Sound
 from palscope.measures._attribution import attribution_patching
 from palscope.measures._metrics import Answers
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 
 SECONDS = (0.7, 0.4)
@@ -27,8 +25,7 @@ FRAMES = {0.7: 7, 0.4: 4}
 
 @pytest.fixture(scope="module")
 def model() -> HookedAudioModel:
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    return make_hooked(tokenizer, Route.pal(tiny.LAYERS, [0, 2]))
+    return make_hooked(vocabulary.tokenizer(), Route.pal(tiny.LAYERS, [0, 2]))
 
 
 def inputs(model: HookedAudioModel, seed: int) -> dict[str, Tensor]:

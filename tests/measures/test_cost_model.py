@@ -13,7 +13,7 @@ from palscope._models import AudioClips, PalscopeForConditionalGeneration
 from palscope._routing import KEYS, Route
 from palscope.encoders import EncoderOutput
 from palscope.measures import _cost_model as cost_model
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.connectors import systems
 
 FRAMES, TEXT, BEFORE = 40, 9, 3
@@ -222,7 +222,7 @@ def test_no_weight_is_read() -> None:
 
 
 def test_a_hooked_model_is_counted_alike(pal: Any) -> None:
-    plain = tiny.model(pal.model.route, vocab_size=49152)
+    plain = tiny.model(pal.model.route, vocab_size=vocabulary.COUNT)
     for model in (plain, pal.model):
         model.freeze_bases()
     for count in (

@@ -21,7 +21,7 @@ from palscope.measures._logit_lens import (
     written_lead,
 )
 from palscope.measures._vocabulary import deciding_entries, spellings
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.measures.conftest import padded_batch
 from tests.planted import LAYERS, WORDS, plant
 
@@ -31,7 +31,7 @@ def test_after_the_last_layer_the_lens_gives_the_models_logits(make: Any, family
     """Every family: their final norms differ, and Gemma 2 has a soft cap."""
     model = make(family=family)
     inputs = padded_batch(model)
-    asked = [7, 400, 48_000]
+    asked = [7, 400, vocabulary.COUNT - 1]
     table = logit_lens(model, inputs, answers=asked, top_k=3)
     with torch.no_grad():
         logits = model(inputs).float()
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_said(pal: Any) -> None:
     with pytest.raises(PalscopeError, match="begin with the same token"):
         logit_lens(pal, inputs, answers=["crab cake", "crab apple"])
     with pytest.raises(PalscopeError, match="no id of a vocabulary"):
-        logit_lens(pal, inputs, answers=[49152])
+        logit_lens(pal, inputs, answers=[vocabulary.COUNT])
     with pytest.raises(PalscopeError, match="answer is empty"):
         logit_lens(pal, inputs, answers=[""])
 
@@ -152,9 +152,9 @@ def test_a_choice_is_read_in_both_spellings_and_shared_beginnings_are_left_out(p
 
 def test_between_answers_that_begin_alike_a_later_token_decides(pal: Any) -> None:
     inputs = pal.inputs("What is it?", np.zeros(16_000, np.float32))
-    asked, entries = deciding_entries(pal, inputs, "sea lion", "sea waves")
+    asked, entries = deciding_entries(pal, inputs, "sea water", "sea waves")
     words = {choice: [pal.tokenizer.decode([i]) for i in ids] for choice, ids in entries.items()}
-    assert words == {"sea lion": [" lion"], "sea waves": [" waves"]}
+    assert words == {"sea water": [" water"], "sea waves": [" waves"]}
     assert pal.tokenizer.decode(asked["input_ids"][0, -1:]) == "sea"
     same, entries = deciding_entries(pal, inputs, "rain", "rooster")
     assert same["input_ids"].shape == inputs["input_ids"].shape

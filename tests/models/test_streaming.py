@@ -13,16 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 
 from palscope._models import AudioStream, PalscopeProcessor
-from palscope._models.base_weights import find_base
 from palscope._models.families import FAMILIES
 from palscope._models.scoring import greedy_tokens, prompt_batch
 from palscope._routing import Route
 from palscope.audio import Waveform
 from palscope.errors import AudioError, PalscopeError, PromptError, RouteError
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.models.test_paths import close, half_close
 from tests.routing.strategies import routes
 from tests.shapes import unchecked
@@ -50,13 +49,16 @@ def parts(
 
     Of 1 s come 50 encoder tokens, 10 frames and a third of a summary too many: some is left over.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
     made: Any = tiny.model(
-        INTEGRATIONS[streams], family, vocab_size=49152, encoder_positions=50 * window, **changes
+        INTEGRATIONS[streams],
+        family,
+        vocab_size=vocabulary.COUNT,
+        encoder_positions=50 * window,
+        **changes,
     )
     ratios = [stream.ratio for stream in made.route.streams]
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=window)
-    processor = PalscopeProcessor(extractor, tokenizer, 10, ratios)
+    processor = PalscopeProcessor(extractor, vocabulary.tokenizer(), 10, ratios)
     made.config.audio_token_id = processor.audio_token_id
     return made.to(dtype), processor
 

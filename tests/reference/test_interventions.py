@@ -11,10 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.base_weights import find_base
 from palscope._routing import Route
 from palscope.interventions import (
     Add,
@@ -30,7 +28,7 @@ from palscope.interventions import (
     capture,
     intervene,
 )
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 from tests.reference.compare import CLOSE, compare, rows
 from tests.reference.edits import Change, Cut, Edit, Token, sound, text
@@ -72,9 +70,8 @@ class Setting:
 @pytest.fixture(scope="module", params=ROUTES)
 def setting(request: Any) -> Setting:
     route = ROUTES[request.param]
-    tokenizer = AutoTokenizer.from_pretrained(find_base("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    twin = tiny.model(route, vocab_size=49152)
-    hooked = make_hooked(tokenizer, route)
+    twin = tiny.model(route, vocab_size=vocabulary.COUNT)
+    hooked = make_hooked(vocabulary.tokenizer(), route)
     hooked.model.double()
     weights = twin.state_dict()
     weights["language_model.lm_head.weight"] = weights["language_model.lm_head.weight"][:WORDS]

@@ -40,7 +40,7 @@ class Bench:
             route = Route.plits(tiny.LAYERS)
             route = Route.lal(tiny.LAYERS, [0, 2]) if kind == "lal" else route
             self.model = make_hooked(tokenizer, route)
-            self.untouched = tiny.model(route, vocab_size=49152)
+            self.untouched = tiny.model(route, vocab_size=tokenizer.vocab_size)
             whole = self.untouched.language_model
             decoder = {"model": whole.model, "head": whole.lm_head}
         self.text = _text_bridge(decoder, self.model)
