@@ -36,7 +36,7 @@ from palscope.interventions._address import SITES
 from palscope.interventions._cells import run_cells, run_cells_plainly
 from palscope.interventions._resolve import resolve
 from tests import tiny
-from tests.hooks.conftest import make_hooked, noise
+from tests.hooks.conftest import make_hooked, noise, tone
 from tests.interventions.conftest import prompt
 from tests.routing.strategies import CELLS
 
@@ -148,7 +148,8 @@ FROZEN = {
 @pytest.mark.parametrize("name", FROZEN)
 def test_late_runs_read_sound_that_was_frozen_below(plits: Any, name: str) -> None:
     """What is changed below is read by every layer above; what runs again goes on from it."""
-    inputs, other = two_clips(plits), two_clips(plits, 5)
+    inputs = two_clips(plits)
+    other = plits.inputs("which is louder?", tone(1.0), tone(0.7, 3000))
     with plits.route(FROZEN[name]):
         places = [
             Address(site, tokens, (layer,))
