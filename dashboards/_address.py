@@ -1,14 +1,18 @@
-"""What the page's address says of the view beside its widgets: the route and the seconds."""
+"""What the page's address says beside its widgets: route, seconds and interventions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import streamlit as st
+from _edits import Edit, from_text, to_text
 from _models import OpenModel
 
 from palscope._routing import Route, route_from_text, route_to_text
 from palscope.errors import RouteError
+
+Seconds = tuple[float, float]
 
 
 def address_route(opened: OpenModel) -> Route:
@@ -33,20 +37,41 @@ def remember_route(opened: OpenModel, route: Route) -> None:
         st.query_params["route"] = route_to_text(route)
 
 
-def address_selection() -> tuple[float, float] | None:
-    """The stretch of seconds in the address; None where there is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", st.query_params.get("seconds", ""))
+NOTHING = "none"
+"""Stands for no seconds, where a clip has some that are selected at first."""
+
+
+def address_selection(first: Seconds | None = None) -> Seconds | None:
+    """The stretch of seconds in the address; `first` where it says nothing of any."""
+    written = st.query_params.get("seconds", "")
+    if not written:
+        return first
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", written)
     if found is None or float(found[2]) <= float(found[1]):
         return None
     return float(found[1]), float(found[2])
 
 
-def remember_selection(selection: tuple[float, float] | None) -> None:
-    """Write a stretch of seconds into the address, or take it out."""
-    if selection is None:
+def remember_selection(selection: Seconds | None, first: Seconds | None = None) -> None:
+    """Write a stretch of seconds into the address; `first` is what an address without one means."""
+    if selection == first:
         st.query_params.pop("seconds", None)
     else:
-        st.query_params["seconds"] = "-".join(map(_written, selection))
+        written = NOTHING if selection is None else "-".join(map(_written, selection))
+        st.query_params["seconds"] = written
+
+
+def address_edits() -> list[Edit]:
+    """The interventions in the address. Raises `PalscopeError` where they cannot be read."""
+    return from_text(st.query_params.get("edits", ""))
+
+
+def remember_edits(edits: Sequence[Edit]) -> None:
+    """Write interventions into the address."""
+    if edits:
+        st.query_params["edits"] = to_text(edits)
+    else:
+        st.query_params.pop("edits", None)
 
 
 def _written(seconds: float) -> str:

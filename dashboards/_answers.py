@@ -7,7 +7,8 @@ the model is open for one answer or one pass at a time, so nobody waits for anot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from palscope._models import AudioClips
 from palscope._models.cache_names import cache_of
 from palscope._models.scoring import batched_choice_logprobs, continued, end_tokens
 from palscope._routing import Route, route_to_text
+from palscope.interventions import intervene
+from palscope.interventions._apply import Intervention
 from palscope.measures import attention_mass, by_pathway
 from palscope.plots import Caption
 
@@ -79,6 +82,11 @@ def _box(*key: str) -> dict[Any, Any]:
     return {}
 
 
+def box_of(ask: Ask) -> dict[Any, Any]:
+    """What is remembered of an `Ask`, by name."""
+    return _box(*ask.key)
+
+
 @dataclass(frozen=True)
 class Attended:
     """Where a token's attention goes: `keys` from `attention_mass`, `pathways` its sums."""
@@ -95,9 +103,11 @@ def _attended(offset: int, *key: str) -> list[Attended]:
 
 def generated_answer(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> GeneratedAnswer:
     """The greedy answer; `show` is called with its text as it grows."""
-    box = _box(*ask.key)
+    box = box_of(ask)
     if "answer" not in box:
-        box["answer"] = _generate(ask, show)
+        inputs = encoded_inputs(ask)  # before the block: a cached call may wait for others
+        inputs["audio"].keys_values.clear()  # so that no route profits from another's work
+        box["answer"] = generate(ask, inputs, show)
     return box["answer"]
 
 
@@ -124,7 +134,7 @@ def known(ask: Ask, offset: int) -> bool:
 
 def queries(ask: Ask) -> dict[int, str]:
     """The tokens after the sound that can be asked what they attended to: offset to text."""
-    box = _box(*ask.key)
+    box = box_of(ask)
     if "queries" not in box:
         inputs, prompt = _with_answer(ask)
         ids = inputs["input_ids"][0].tolist()
@@ -138,7 +148,7 @@ def queries(ask: Ask) -> dict[int, str]:
 
 def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
     """Candidate answers and the probability of each among them: `answer, logprob, share`."""
-    box = _box(*ask.key)
+    box = box_of(ask)
     if ("ranked", choices) not in box:
         model = ask.opened.model
         with model.route(ask.route):
@@ -155,7 +165,7 @@ def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
 
 def token_grid(ask: Ask) -> pd.DataFrame:
     """The tokens of each stream over the sound: `stream, start_s, end_s`."""
-    box = _box(*ask.key)
+    box = box_of(ask)
     if "grid" not in box:
         model = ask.opened.model
         table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
@@ -174,7 +184,7 @@ def _encoded(_opened: OpenModel, version: str, digest: str, _sound: ChosenSound)
     return _opened.model.encode_audio(_opened.model.inputs("?", _sound.waveform))
 
 
-def _inputs(ask: Ask) -> dict[str, Any]:
+def encoded_inputs(ask: Ask) -> dict[str, Any]:
     """The prompt's tensors, its clip encoded."""
     inputs = ask.opened.model.inputs(ask.question, ask.sound.waveform)
     audio = _encoded(ask.opened, ask.opened.version, ask.sound.digest, ask.sound)
@@ -188,7 +198,7 @@ def _inputs(ask: Ask) -> dict[str, Any]:
 def _with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
     """The prompt and the answer behind it, and how many columns the prompt has."""
     answer = generated_answer(ask)
-    inputs = _inputs(ask)
+    inputs = encoded_inputs(ask)
     return continued(inputs, answer.tokens), inputs["input_ids"].shape[1]
 
 
@@ -210,12 +220,18 @@ class _Watch(BaseStreamer):
         pass
 
 
-def _generate(ask: Ask, show: Callable[[str], Any]) -> GeneratedAnswer:
+def generate(
+    ask: Ask,
+    inputs: dict[str, Any],
+    show: Callable[[str], Any] = lambda text: None,
+    interventions: Sequence[Intervention] = (),
+) -> GeneratedAnswer:
+    """The greedy answer to inputs, under interventions."""
     model = ask.opened.model
     watch = _Watch(model.tokenizer, show)
-    inputs = _inputs(ask)  # before the block: another visitor's cached call may wait for its end
-    with torch.no_grad(), model.route(ask.route):
-        inputs["audio"].keys_values.clear()  # so that no route profits from another's work
+    with torch.no_grad(), model.route(ask.route), ExitStack() as stack:
+        if interventions:
+            stack.enter_context(intervene(model, inputs, interventions))
         out: Any = model.model.generate(
             **inputs,
             max_new_tokens=ANSWER_TOKENS,

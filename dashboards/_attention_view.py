@@ -9,7 +9,13 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _address import address_route, address_selection, remember_route, remember_selection
+from _address import (
+    Seconds,
+    address_route,
+    address_selection,
+    remember_route,
+    remember_selection,
+)
 from _answers import (
     Ask,
     Attended,
@@ -22,6 +28,9 @@ from _answers import (
     visible,
 )
 from _downloads import offer, on_ground, show
+from _edit_view import show_edits, show_effects
+from _edited import rival_of
+from _examples import show_examples
 from _figures import bars, clickable, steps_table
 from _models import OpenModel, cached_model
 from _player import player
@@ -72,16 +81,29 @@ class Side:
 
 
 def view() -> None:
-    st.title("Where does the answer listen?")
+    st.html("<style>.stMainBlockContainer{padding-top:3.5rem}</style>")
+    st.title("Which second counts?")
     setup = choose_setup()
     if setup is None:
         return
-    intro, top, answers = st.container(), st.container(), st.container()
+    show_examples(setup.sound)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        answers, edits, player = st.container(), st.container(), st.container()
+    steps, table = st.container(), st.container()
     opened = cached_model(setup.model)
-    route = choose_route(opened)
+    with table:
+        route = choose_route(opened)
     asks = the_sides(setup, opened, route)
     with answers:
-        given = show_answers(asks, setup)
+        given = show_answers(asks)
+    first = next(iter(asks.values()))
+    selection = address_selection(setup.sound.focus)
+    rival = rival_of(first, setup.choices)
+    with right:
+        top = show_effects(first, selection, rival)
+    with steps:
+        show_steps(asks, given, setup)
     offset = choose_query(asks)
     sides = [
         Side(name, ask, given[name], attended(ask, min(offset, len(given[name].tokens))))
@@ -89,9 +111,11 @@ def view() -> None:
     ]
     shares, layers, maps = st.container(), st.container(), st.container()
     with maps:
-        layer, head = choose_head(sides)
-    with top:
-        selection = show_sounds(sides, layer, head)
+        layer, head = choose_head(sides, top)
+    with player:
+        show_sounds(sides, layer, head, selection)
+    with edits:
+        show_edits(asks, selection, rival)
     with shares:
         show_shares(sides, selection)
     with layers:
@@ -99,9 +123,7 @@ def view() -> None:
     with maps:
         show_maps(sides, layer, head, selection)
         show_words(sides, layer, head)
-        show_command(sides[0].ask, offset)
-    with intro:
-        describe(opened, route)
+        show_command(first, offset)
 
 
 # -- what is compared ---------------------------------------------------------------------------
@@ -110,7 +132,9 @@ def view() -> None:
 def choose_route(opened: OpenModel) -> Route:
     """The checkpoint's route as the visitor has changed it; kept in the address."""
     current = address_route(opened)
-    with st.expander("Route: which stream takes part in which layer", expanded=True):
+    changed = current != opened.route
+    with st.expander("Route: which stream takes part in which layer", expanded=changed):
+        describe(opened, current)
         known = presets(opened.model, opened.route)
 
         def take() -> None:
@@ -170,39 +194,48 @@ def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
 # -- the answer ---------------------------------------------------------------------------------
 
 
-def show_answers(asks: dict[str, Ask], setup: Setup) -> dict[str, GeneratedAnswer]:
-    """The answers as they are generated, the tokens of each step, ranked candidates."""
-    answers: dict[str, GeneratedAnswer] = {}
-    columns = st.columns(2, gap="large")
-    for column, (name, ask) in zip(columns, asks.items(), strict=False):
+def show_answers(asks: dict[str, Ask]) -> dict[str, GeneratedAnswer]:
+    """The question, and the answers as they are generated."""
+    given: dict[str, GeneratedAnswer] = {}
+    for column, (name, ask) in zip(st.columns(len(asks)), asks.items(), strict=True):
         with column:
-            answers[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
-    if len(asks) == 1:
-        with columns[1]:
-            show_candidates(asks, setup)
-        return answers
-    left, right = st.columns(2, gap="large")
-    with left:
-        show_first_tokens(asks, answers)
-    with right:
-        show_candidates(asks, setup)
-    return answers
+            given[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
+    return given
 
 
 def show_answer(caption: str, ask: Ask) -> GeneratedAnswer:
     """One answer, growing while it is generated."""
+    known = ask.sound.answer if ask.sound.answer and ask.question == ask.sound.question else ""
+    truth = f" (known to be: **{plain(known)}**)" if known else ""
     st.caption(
-        caption, help=f"Greedy decoding: the likeliest token each time, after “{ask.question}”"
+        f"{caption} of **{plain(ask.opened.name)}** to “{plain(ask.question)}”{truth}",
+        help="Greedy decoding: the likeliest token each time.",
     )
     place = st.empty()
     answer = generated_answer(ask, lambda text: place.markdown(headline(text)))
     place.markdown(headline(answer.text))
-    if ask.sound.answer and ask.question == ask.sound.question:
-        st.caption(f"Known to be: **{plain(ask.sound.answer)}**")
-    st.caption("Likeliest tokens at each step; bold is taken")
-    st.html(steps_table(answer.steps))
-    st.caption(cost(answer), help=COST_HELP)
     return answer
+
+
+def show_steps(asks: dict[str, Ask], given: dict[str, GeneratedAnswer], setup: Setup) -> None:
+    """The tokens of each step, and ranked candidates."""
+    with st.expander("The answer token by token, and candidates"):
+        for column, name in zip(st.columns(len(asks), gap="large"), asks, strict=True):
+            with column:
+                st.caption(
+                    "Likeliest tokens at each step; bold is taken"
+                    + (f" ({plain(name)})" if len(asks) > 1 else "")
+                )
+                st.html(steps_table(given[name].steps))
+                st.caption(cost(given[name]), help=COST_HELP)
+        if len(asks) == 1:
+            show_candidates(asks, setup)
+            return
+        left, right = st.columns(2, gap="large")
+        with left:
+            show_first_tokens(asks, given)
+        with right:
+            show_candidates(asks, setup)
 
 
 COST_HELP = (
@@ -284,11 +317,16 @@ def token_name(offset: int, tokens: dict[int, str]) -> str:
     return f"{what}: {tokens[offset]}{predicts}"
 
 
-def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
-    """Layer and head to look at, None for the mean over all; a click on a map sets them."""
+def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | None, int | None]:
+    """Layer and head to look at, None for the mean over all; a click on a map sets them.
+
+    At first it is `top`, or the head that gives one stream most where none has an effect.
+    """
     each: Any = sides[0].pathways
-    sound = each[~each["pathway"].isin(NO_SOUND)]
-    top = sound.loc[sound["mass"].idxmax()]
+    if top is None:
+        sound = each[~each["pathway"].isin(NO_SOUND)]
+        most = sound.loc[sound["mass"].idxmax()]
+        top = int(most["layer"]), int(most["head"])
     layers = [ALL, *(str(i) for i in sorted(each["layer"].unique()))]
     heads = [ALL, *(str(i) for i in sorted(each["head"].unique()))]
     st.subheader("Which head listens when")
@@ -300,12 +338,12 @@ def choose_head(sides: list[Side]) -> tuple[int | None, int | None]:
             index=options.index(str(value)),
             key=key,
             bind="query-params",
-            help="Set at first to the head that gives one stream of sound most. A click on a map "
-            "chooses a head.",
+            help="Set at first to the head without which the answer changes most. A click on a "
+            "map chooses a head.",
         )
         for box, label, options, key, value in (
-            (one, "Layer", layers, "layer", top["layer"]),
-            (two, "Head", heads, "head", top["head"]),
+            (one, "Layer", layers, "layer", top[0]),
+            (two, "Head", heads, "head", top[1]),
         )
     ]
     streams = [s.name for s in sides[0].ask.opened.model.model.streams]
@@ -338,9 +376,9 @@ def head_name(layer: int | None, head: int | None) -> str:
 
 
 def show_sounds(
-    sides: list[Side], layer: int | None, head: int | None
-) -> tuple[float, float] | None:
-    """The player with the chosen head's attention; the stretch selected in it, in seconds."""
+    sides: list[Side], layer: int | None, head: int | None, selection: Seconds | None
+) -> None:
+    """The player with the chosen head's attention, and the stretch selected in it."""
     curves = [over_time(of_head(side.mass, layer, head)) for side in sides]
     st.caption(
         f"Sound, and attention to it ({head_name(layer, head)}). Drag to select seconds, click to "
@@ -351,33 +389,34 @@ def show_sounds(
         for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
             with column:
                 st.markdown(f"**{plain(side.name)}**")
-                if one_player(side, [curves[number]], [""], f"player {number}"):
-                    st.rerun()  # the other player has been drawn already
-        return address_selection()
-    one_player(sides[0], curves, ["", f", {sides[-1].name}"], "player 0")
-    return address_selection()
+                one_player(side, [curves[number]], [""], f"player {number}", selection)
+        return
+    one_player(sides[0], curves, ["", f", {sides[-1].name}"], "player 0", selection)
 
 
-def one_player(side: Side, curves: list[pd.DataFrame], marks: list[str], key: str) -> bool:
-    """One player; whether the visitor selected something else in it."""
+def one_player(
+    side: Side, curves: list[pd.DataFrame], marks: list[str], key: str, before: Seconds | None
+) -> None:
+    """One player; what is selected in it counts on the whole page."""
     named = [
         curve.assign(pathway=curve["pathway"].astype(str) + mark)
         for curve, mark in zip(curves, marks, strict=False)
     ]
     ask = side.ask
-    before = address_selection()
     chosen = player(
         ask.sound.waveform,
         key=key,
         tokens=token_grid(ask),
         curves=pd.concat(named, ignore_index=True),
+        labels=ask.sound.spans,
         selection=before,
+        first=ask.sound.focus,
     )
-    if chosen != before:
-        remember_selection(chosen)
     if ask.sound.note:
         st.caption(ask.sound.note)
-    return chosen != before
+    if chosen != before:
+        remember_selection(chosen, ask.sound.focus)
+        st.rerun()  # what stands above has been drawn with the seconds before
 
 
 # -- attention ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from PIL import Image
 
 from palscope._routing.display import colours
 from palscope.audio import Waveform
+from palscope.audio._compose import LabelledSpan
 from palscope.audio._display import wav_bytes
 from palscope.plots._axes import SHARE_PER_TOKEN, TIME
 from palscope.plots._looks import AMOUNT
@@ -43,7 +45,9 @@ def player(
     key: str,
     tokens: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
+    labels: Sequence[LabelledSpan] = (),
     selection: Stretch | None = None,
+    first: Stretch | None = None,
 ) -> Stretch | None:
     """Show a clip that can be played, looked at and selected from.
 
@@ -53,8 +57,10 @@ def player(
         tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
             rows without seconds (text) are left out.
         curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
+        labels: what sounds when.
         selection: first and last second, shown at first and whenever it changes. Giving back what
             this function returned is no change.
+        first: what is selected in a clip that was not shown before, unless `selection` is new.
 
     Returns:
         First and last second of what the visitor selected, or None; `selection` as it was given
@@ -68,11 +74,12 @@ def player(
     if report is not None:
         report = report[0], span_within(report[1], waveform.seconds)
     given = None if selection is None else (float(selection[0]), float(selection[1]))
-    shown = remembered(key, sound["id"], given, report, leftover=None)
+    shown = remembered(key, sound["id"], given, report, leftover=first)
     data = {
         **sound,
         "name": file_name(waveform.source),
         "tokens": token_edges(tokens),
+        "labels": [{"text": s.label, "start": s.start, "end": s.end} for s in labels],
         "curves": curve_steps(curves),
         "curvesTitle": SHARE_PER_TOKEN.label,
         "timeTitle": TIME.label,

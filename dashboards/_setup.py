@@ -20,6 +20,8 @@ from _sounds import (
 
 OTHER = "another …"
 UPLOAD, MICROPHONE = "upload …", "microphone …"
+FIRST = "three, seven, one"
+"""The scene that the page opens with."""
 AGAINST = ("another route", "another model", "another sound")
 
 
@@ -96,7 +98,7 @@ def choose_sound(key: str, label: str, at: int = 0) -> ChosenSound | None:
     chosen: Any = st.selectbox(
         label,
         [*bundled, UPLOAD, MICROPHONE],
-        index=at,
+        index=bundled.index(FIRST) if at == 0 else at,
         key=key,
         bind="query-params",
         persist_state="session",

@@ -13,6 +13,7 @@ import streamlit as st
 from palscope._sweeps.clips import SOUND_ENDINGS
 from palscope.audio import Waveform, load_audio
 from palscope.audio._bundled import BundledScene, bundled_clips, bundled_scenes
+from palscope.audio._compose import LabelledSpan
 from palscope.datasets._questions import LABELS
 from palscope.errors import AudioError
 
@@ -32,7 +33,8 @@ class ChosenSound:
     """A clip to ask about.
 
     `digest` stands for its samples wherever results are remembered; `path` is its file, where it
-    is one of the package's; `question`, `answer` and `choices` are empty where none is known.
+    is one of the package's; `question`, `answer`, `choices` and `spans` (what sounds when) are
+    empty where none is known.
     """
 
     name: str
@@ -43,6 +45,15 @@ class ChosenSound:
     question: str = ""
     answer: str = ""
     choices: tuple[str, ...] = ()
+    spans: tuple[LabelledSpan, ...] = ()
+
+    @property
+    def focus(self) -> tuple[float, float] | None:
+        """The seconds in which the answer to its question sounds, where that is one place."""
+        found = [each for each in self.spans if each.label == self.answer]
+        if len(found) != 1:
+            return None
+        return round(found[0].start, 2), round(found[0].end, 2)
 
 
 @st.cache_data(show_spinner=False)
@@ -116,6 +127,7 @@ def _of_scene(scene: BundledScene) -> ChosenSound:
         question=scene.question,
         answer=scene.answer,
         choices=scene.choices,
+        spans=scene.spans,
     )
 
 

@@ -63,6 +63,7 @@ class Picture {
     this.drawWaveform(context);
     this.drawSpectrogram(context);
     if (this.gridShown) this.drawGrid(context);
+    this.drawLabels(context);
     this.drawAxis(context);
     this.mark(this.marks);
   }
@@ -75,14 +76,14 @@ class Picture {
     for (const { top, height } of Object.values(this.strips)) {
       if (marks.selection) {
         const [from, to] = marks.selection.map((seconds) => this.x(seconds));
-        context.fillStyle = this.paper;
-        context.globalAlpha = 0.6;
-        context.fillRect(MARGIN.left, top, from - MARGIN.left, height);
-        context.fillRect(to, top, MARGIN.left + this.inner - to, height);
-        context.globalAlpha = 1;
         context.fillStyle = this.accent;
+        context.globalAlpha = 0.14;
+        context.fillRect(from, top, to - from, height);
+        context.globalAlpha = 1;
         context.fillRect(from - 1, top, 2, height);
         context.fillRect(to - 1, top, 2, height);
+        context.fillRect(from, top, to - from, 2);
+        context.fillRect(from, top + height - 2, to - from, 2);
       }
       if (marks.hover !== null) {
         context.globalAlpha = 0.5;
@@ -235,6 +236,30 @@ class Picture {
       }
     });
     context.globalAlpha = 1;
+  }
+
+  // What sounds when, at the top of the spectrogram; what would overlap goes a line down.
+  drawLabels(context) {
+    const { top } = this.strips.spectrogram;
+    const ends = []; // of each line, px
+    this.data.labels.forEach(({ text, start, end }) => {
+      const [from, to] = [this.x(start), this.x(end)];
+      const width = context.measureText(text).width + 10;
+      let line = ends.findIndex((edge) => edge <= from);
+      if (line < 0) line = ends.push(0) - 1;
+      ends[line] = Math.max(from + width, to);
+      const y = top + 3 + 18 * line;
+      context.fillStyle = "#fff";
+      for (const edge of [from, to]) context.fillRect(edge - 0.5, y, 1, this.strips.spectrogram.bottom - y);
+      context.fillRect(from, y, to - from, 1);
+      context.globalAlpha = 0.85;
+      context.fillStyle = "#000";
+      context.fillRect(from, y, width, 16);
+      context.globalAlpha = 1;
+      context.fillStyle = "#fff";
+      context.textAlign = "left";
+      context.fillText(text, from + 5, y + 8);
+    });
   }
 
   // One in how many token borders of stream `i` is drawn.

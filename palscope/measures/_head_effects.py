@@ -152,22 +152,28 @@ def shortest_window(
     return kept.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def disjoint_stretches(start: float, end: float, seconds: float) -> list[tuple[float, float]]:
+def disjoint_stretches(
+    start: float, end: float, seconds: float, *, clear_of: tuple[float, float] | None = None
+) -> list[tuple[float, float]]:
     """Stretches as long as `start` to `end` that lie beside it in a clip, and beside each other.
 
     They are laid out from the stretch to both ends; what is left over at an end has none.
 
     Args:
-        start, end: of the stretch, in seconds.
+        start: of the stretch, in seconds.
+        end: likewise.
         seconds: the clip's length.
+        clear_of: seconds that no other stretch may touch, by default the stretch's own; those of
+            its tokens (`Resolved.covered`), where two stretches are to share none.
 
     Returns:
         `(start, end)` in order, in seconds; none where the stretch leaves no room for another.
     """
     length = end - start
-    before = range(-int(start / length + 1e-6), 0)
-    after = range(1, 1 + int((seconds - end) / length + 1e-6))
-    starts = [start + number * length for number in (*before, *after)]
+    left, right = clear_of or (start, end)
+    starts = [left - number * length for number in range(int(left / length + 1e-6), 0, -1)]
+    room = int((seconds - right) / length + 1e-6)
+    starts += [right + number * length for number in range(room)]
     return [(max(0.0, at), min(at + length, seconds)) for at in starts]
 
 

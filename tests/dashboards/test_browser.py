@@ -69,6 +69,21 @@ def test_first_figures(page: Page) -> None:
     assert colours > 50  # a spectrogram is drawn
 
 
+def test_the_first_click_changes_the_answer(page: Page, address: str) -> None:
+    page.goto(address)
+    settled(page)
+    assert answer(page) == "seven"
+    page.get_by_role("button", name="Cut", exact=True).click()
+    expect(page.get_by_role("heading", name="seven → one")).to_be_visible()
+    for shown in ("seven → one", "Heads by effect", "Cut"):  # above the fold
+        box = page.get_by_text(shown, exact=shown == "Cut").first.bounding_box()
+        assert box is not None and box["y"] < 900
+    idle(page)
+    assert "edits=cut" in page.url
+    page.get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("heading", name="seven → one")).to_be_hidden()
+
+
 def test_the_sound_plays_and_a_stretch_is_selected(page: Page) -> None:
     page.get_by_test_id("player-play").click()
     expect(page.get_by_test_id("player-time")).not_to_have_text(re.compile(r"^0\.00"))
@@ -95,6 +110,7 @@ def test_a_click_on_a_head_opens_it(page: Page) -> None:
 def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
     settled(page)  # from the click before
     before = metrics(page)
+    page.get_by_text("Route: which stream takes part").click()
     page.get_by_test_id("brush-.").click()
     first = page.get_by_test_id("route-cell-summary-5").bounding_box()
     last = page.get_by_test_id("route-cell-summary-29").bounding_box()
@@ -163,7 +179,7 @@ def test_a_copied_link_opens_the_same_view(page: Page, chromium: Browser, addres
 
 
 def test_downloads_open(page: Page, tmp_path: Path) -> None:
-    page.get_by_test_id("stPopover").first.get_by_role("button").click()
+    page.get_by_role("button", name="Download").nth(1).click()  # after the map of effects
     files: dict[str, Path] = {}
     for label in ("PNG", "SVG", "HTML", "CSV", "Parquet"):
         with page.expect_download() as waiting:

@@ -192,7 +192,7 @@ def test_curves_may_be_missing_or_empty(parts: Any):
     ],
 )
 def test_a_span_is_cut_to_the_clip(parts: Any, span: Any, kept: Any):
-    assert parts.within(span, 2.0) == kept
+    assert parts.span_within(span, 2.0) == kept
 
 
 def show_player() -> None:
@@ -279,7 +279,7 @@ def test_nonsense_from_a_browser_is_no_selection(page: AppTest, report: Any):
 
 def test_the_address_keeps_the_seconds_that_the_player_tells() -> None:
     written = import_module("_address")._written
-    within = import_module("_player").within
+    within = import_module("_player").span_within
     for seconds in (0.0, 0.5, 1.25, 0.0769, 3599.9999, 1 / 3):
         told = within((0.0, max(seconds, 0.001)), 3600)[1]
         assert float(written(told)) == told

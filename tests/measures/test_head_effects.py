@@ -211,6 +211,12 @@ def test_stretches_are_laid_out_from_the_selection(
     np.testing.assert_allclose(np.array(found).reshape(-1, 2), np.array(wanted).reshape(-1, 2))
 
 
+def test_stretches_keep_clear_of_the_selection_s_tokens() -> None:
+    found = disjoint_stretches(1.0, 1.5, 3.2, clear_of=(0.9, 1.8))
+    wanted = [(0.4, 0.9), (1.8, 2.3), (2.3, 2.8)]
+    np.testing.assert_allclose(found, wanted)
+
+
 def test_what_cannot_be_asked_is_refused(pal: Any) -> None:
     inputs = pal.inputs("what?", noise(0.7))
     two = pal.processor([pal.processor.chat("what?")] * 2, [noise(0.7)] * 2, sampling_rate=16_000)

@@ -1,0 +1,381 @@
+"""The selection as an intervention: cut it, keep it alone, put other sound there, and see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from _address import address_edits, remember_edits
+from _answers import Ask, encoded_inputs, generated_answer
+from _downloads import offer, on_ground
+from _edited import (
+    controls,
+    edited,
+    effects_of_heads,
+    fewest_layers,
+    made_of,
+)
+from _edits import NOISE, SILENCE, Edit, Kind, code, numbers
+from _figures import clickable
+from _sounds import bundled_names
+
+from palscope.errors import PalscopeError
+from palscope.interventions import Sound
+from palscope.plots import head_effects_map
+
+Selection = tuple[float, float] | None
+
+STREAMS, LAYERS, HEADS = "cut streams", "cut layers", "cut heads"
+"""Widgets that say where in the model a selection is meant."""
+
+SOLE = 0.5
+"""Of what cutting all layers does: a head that does as much carries the answer by itself."""
+
+
+# -- what is done ---------------------------------------------------------------------------------
+
+
+@st.fragment
+def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
+    """Buttons that act on the selection, what was done so far, and the answers under it."""
+    ask = next(iter(asks.values()))
+    show_buttons(ask, selection)
+    try:
+        edits = address_edits()
+    except PalscopeError as error:
+        st.error(str(error))
+        return
+    if not edits:
+        return
+    try:
+        for name, each in asks.items():
+            show_new_answer(name if len(asks) > 1 else "", each, edits)
+    except PalscopeError as error:
+        st.error(str(error))
+        show_done(edits)
+        return
+    if edits[-1].kind != "cut":
+        show_done(edits)
+        show_code(ask, edits)
+        return
+    table = told_controls(ask, edits, rival)
+    show_done(edits)
+    one, two, _ = st.columns([1, 1, 2])
+    with one:
+        show_controls(table)
+    with two:
+        show_code(ask, edits)
+
+
+def choose_where(ask: Ask) -> None:
+    """Widgets of the streams, layers and heads that are meant."""
+    heads = ask.opened.model.cfg.n_heads
+    streams = [s.name for s in ask.route.streams if ask.route.layers(s.name)]
+    last = ask.route.n_layers - 1
+    keep_valid(STREAMS, lambda held: set(held) <= set(streams))
+    keep_valid(LAYERS, lambda held: held[1] <= last)
+    keep_valid(HEADS, lambda held: all(head < heads for head in held))
+    every = "All where none is chosen."
+    st.pills("Streams", streams, selection_mode="multi", key=STREAMS, help=every)
+    st.select_slider("Layers", range(last + 1), value=(0, last), key=LAYERS)
+    st.multiselect(
+        "Heads",
+        range(heads),
+        key=HEADS,
+        placeholder="all",
+        help=f"{every} A click on the map chooses a head and its layer.",
+    )
+
+
+def meant(ask: Ask) -> dict[str, Any]:
+    """What the widgets of `choose_where` hold now: streams, layers and heads, none for all."""
+    held = st.session_state
+    streams, layers, heads = held.get(STREAMS), held.get(LAYERS), held.get(HEADS)
+    some = layers is not None and tuple(layers) != (0, ask.route.n_layers - 1)
+    return {
+        "streams": tuple(streams or ()),
+        "layers": tuple(range(layers[0], layers[1] + 1)) if some and layers else (),
+        "heads": tuple(sorted(heads or ())),
+    }
+
+
+def where_in_words(ask: Ask) -> str:
+    where = meant(ask)
+    parts = [
+        ", ".join(where["streams"]) or "all streams",
+        f"layers {numbers(where['layers'])}" if where["layers"] else "all layers",
+        f"heads {numbers(where['heads'])}" if where["heads"] else "all heads",
+    ]
+    return ", ".join(parts)
+
+
+def keep_valid(key: str, holds: Any) -> None:
+    """Forget what a widget holds where another model does not have it."""
+    if key in st.session_state and not holds(st.session_state[key]):
+        del st.session_state[key]
+
+
+def show_buttons(ask: Ask, selection: Selection) -> None:
+    """Cut, Keep only, Patch from, and where in the model."""
+    none = selection is None
+    start, end = selection or (0.0, 1.0)
+    one, two, three, four = st.columns([1, 1.4, 1.7, 4], vertical_alignment="center")
+    with four.popover(f"in {where_in_words(ask)}"):
+        choose_where(ask)
+
+    def add(kind: Kind) -> None:
+        # What is chosen when the button is pressed, which may be later than when it was drawn.
+        where = meant(ask)
+        if kind in ("cut", "keep"):
+            made = Edit(kind, start, end, **where)
+        else:
+            source: Any = st.session_state["patch source"]
+            streams = where["streams"] if kind == "tokens" else ()
+            made = Edit(kind, start, end, streams, source=source)
+        remember_edits([*address_edits(), made])
+
+    def patch() -> None:
+        add("patch" if st.session_state["patch how"] == "sound" else "tokens")
+
+    one.button(
+        "Cut",
+        type="primary",
+        disabled=none,
+        on_click=add,
+        args=("cut",),
+        key="cut",
+        help="Text no longer reads the selected seconds; the attention that is left sums to 1.",
+    )
+    two.button(
+        "Keep only",
+        disabled=none,
+        on_click=add,
+        args=("keep",),
+        key="keep",
+        help="Text reads nothing of the sound but the selection.",
+    )
+    with three.popover("Patch from …", disabled=none):
+        clips = [name for names in bundled_names().values() for name in names]
+        st.selectbox("Put into these seconds", [SILENCE, NOISE, *clips], key="patch source")
+        st.radio(
+            "as",
+            ["sound", "tokens"],
+            key="patch how",
+            captions=[
+                "samples are exchanged, and the whole clip is encoded anew",
+                "tokens alone, of the other clip encoded apart: the rest of the sound stays as it "
+                "was encoded",
+            ],
+        )
+        st.button("Patch", on_click=patch, key="patch")
+
+
+def show_done(edits: Sequence[Edit]) -> None:
+    """What is in force, each to be taken back."""
+
+    def take_back(number: int) -> None:
+        remember_edits([each for i, each in enumerate(edits) if i != number])
+
+    for number, each in enumerate(edits):
+        words, button = st.columns([5, 1], vertical_alignment="center")
+        words.markdown(f":material/content_cut: {each}")
+        button.button(
+            "Take back",
+            on_click=take_back,
+            args=(number,),
+            key=f"take back {number}",
+            type="tertiary",
+        )
+    if len(edits) > 1:
+        st.button("Take all back", on_click=remember_edits, args=([],), key="take all back")
+
+
+def show_new_answer(name: str, ask: Ask, edits: Sequence[Edit]) -> None:
+    """The new answer beside the old one, and what became of the old one."""
+    old = generated_answer(ask).text
+    with st.spinner("Asking again …"):
+        new = edited(ask, tuple(edits))
+    verdict = "still" if new.text == old else "now"
+    st.markdown(f"#### {f'{name}: ' if name else ''}{shown(old)} → {shown(new.text)}")
+    st.caption(
+        f"The answer is {verdict} “{new.text}” (first token {100 * new.probability:.1f} %). "
+        f"Log-probability of “{old}”: {new.before:.2f} → {new.after:.2f}, "
+        f"**{new.change:+.2f} nats**."
+    )
+
+
+def shown(text: str) -> str:
+    return f"**{text or '(nothing)'}**"
+
+
+def told_controls(ask: Ask, edits: Sequence[Edit], rival: str) -> pd.DataFrame:
+    """The last cut beside the same cut of all other stretches of its length, in a sentence."""
+    number, cut = len(edits) - 1, edits[-1]
+    with st.spinner("Cutting other stretches of that length …"):
+        table: Any = controls(ask, tuple(edits), number, rival)
+    old = generated_answer(ask).text
+    lead = f"the lead of “{old}” over “{rival}”" if rival else f"the log-probability of “{old}”"
+    changes: list[float] = table["change"].tolist()
+    mine, others = changes[0], changes[1:]
+    length = f"{cut.end - cut.start:.2f} s"
+    text = f"The cut moves {lead} by **{mine:+.2f} nats**"
+    if not others:
+        st.caption(f"{text}; no other stretch of {length} shares no token with it.")
+    elif len(others) == 1:
+        st.caption(
+            f"{text}; the one other stretch of {length} that shares no token with it, by "
+            f"{others[0]:+.2f}."
+        )
+    else:
+        st.caption(
+            f"{text}; the {len(others)} other stretches of {length} that share no token with it, "
+            f"by {min(others):+.2f} to {max(others):+.2f}."
+        )
+    return table
+
+
+def show_controls(table: Any) -> None:
+    """The cut, and the others."""
+    with st.popover("Controls", icon=":material/rule:"):
+        st.dataframe(
+            pd.DataFrame(
+                {
+                    "seconds": [f"{r.start_s:.2f}–{r.end_s:.2f}" for r in table.itertuples()],
+                    "what sounds": table["sounds"],
+                    "change (nats)": table["change"].round(3),
+                    "lead then (nats)": table["lead"].round(3),
+                }
+            ),
+            hide_index=True,
+            key="controls",
+        )
+
+
+def show_code(ask: Ask, edits: Sequence[Edit]) -> None:
+    """The same in Python."""
+    with st.popover("In Python", icon=":material/code:"):
+        try:
+            with ask.opened.model.route(ask.route):
+                made = made_of(ask, edits, encoded_inputs(ask))
+            st.code(code(edits, made, ask.opened.name, ask.question), language="python")
+        except PalscopeError as error:
+            st.caption(str(error))
+
+
+# -- where it is read -----------------------------------------------------------------------------
+
+
+def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] | None:
+    """Layers and heads by what cutting them off from the selection does to the answer.
+
+    Gives the layer and head that do most; None where text sees nothing of it.
+    """
+    sounds = (Sound(*selection),) if selection else (Sound(),)
+    what = f"{selection[0]:.2f}–{selection[1]:.2f} s" if selection else "all of the sound"
+    answer = generated_answer(ask).text
+    lead = f"lead of “{answer}” over “{rival}”" if rival else f"log-probability of “{answer}”"
+    st.caption(f"Heads by effect: what cutting one off from {what} does to the {lead}")
+    try:
+        with st.spinner("One gradient, and a dozen cuts …"):
+            table: Any = effects_of_heads(ask, rival, sounds)
+    except PalscopeError as error:
+        st.info(str(error))
+        return None
+    asked = f"{ask.caption.asked}, {what}, {lead}"
+    figure = head_effects_map(table, caption=replace(ask.caption, asked=asked))
+    draw_effects(figure)
+    say_who_carries_it(ask, table, sounds, rival)
+    show_top(table)
+    offer("map of effects", figure)
+    top = table.iloc[0]
+    return int(top["layer"]), int(top["head"])
+
+
+def draw_effects(figure: Any) -> None:
+    """The map; a click chooses a head, here and in all that follows."""
+    key = "map of effects"
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points and points[0].get("customdata") is not None:
+            choose(*points[0]["customdata"])
+
+    drawn = clickable(on_ground(figure), chosen())
+    drawn.update_layout(height=330, title=None, margin={"t": 24, "b": 36, "l": 40, "r": 0})
+    st.plotly_chart(
+        drawn,
+        key=key,
+        on_select=clicked,
+        selection_mode="points",
+        theme=None,
+        alt="Layer by head map of what cutting a head off does to the answer",
+    )
+
+
+def choose(layer: int, head: int) -> None:
+    """Mean this head alone, and look at it."""
+    st.session_state[LAYERS], st.session_state[HEADS] = (layer, layer), [head]
+    st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
+
+
+def chosen() -> tuple[int | None, int | None]:
+    """The head that is meant, where it is one."""
+    layers, heads = (st.session_state.get(key) for key in (LAYERS, HEADS))
+    if layers and heads and layers[0] == layers[1] and len(heads) == 1:
+        return layers[0], heads[0]
+    return None, None
+
+
+def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: str) -> None:
+    """Whether one head does it, and else the fewest neighbouring layers."""
+    whole = float(table.attrs["whole"])
+    top = next(table.itertuples())
+    share = top.effect / whole if whole else 0.0
+    head = f"layer {top.layer}, head {top.head} ({top.effect:+.2f} nats)"
+    if share >= SOLE:
+        st.caption(f"One head carries it: {head} of {whole:+.2f} with all layers cut.")
+        return
+    st.caption(f"No single head carries it: the most is {head}, all layers together {whole:+.2f}.")
+    asked = f"fewest {hash((ask.key, sounds, rival))}"
+    if st.button("Find the fewest layers that do", key="fewest"):
+        st.session_state[asked] = True
+    if not st.session_state.get(asked):
+        return
+    with st.spinner("Cutting windows of layers …"):
+        windows: Any = fewest_layers(ask, rival, sounds)
+    if not len(windows):
+        st.caption("Cutting it in all layers does nothing.")
+        return
+    first = windows.iloc[0]
+    layers = (int(first["first_layer"]), int(first["last_layer"]))
+    named = numbers(range(layers[0], layers[1] + 1))
+    st.caption(
+        f"Layer{'s' * (layers[0] != layers[1])} **{named}** alone: {first['effect']:+.2f} nats, "
+        f"{100 * first['share']:.0f} % of all. Of fewer neighbouring layers none does half."
+    )
+
+    def take() -> None:
+        st.session_state[LAYERS], st.session_state[HEADS] = layers, []
+
+    st.button("Mean these layers", on_click=take, key="take window")
+
+
+def show_top(table: Any, count: int = 8) -> None:
+    """The heads with the largest effects, attention mass beside."""
+    top = table.dropna(subset=["effect"]).head(count)
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "head": [f"{row.layer}.{row.head}" for row in top.itertuples()],
+                "effect (nats)": top["effect"].round(2).to_numpy(),
+                "estimated": top["estimate"].round(2).to_numpy(),
+                "attention (%)": (100 * top["mass"]).round(1).to_numpy(),
+            }
+        ),
+        hide_index=True,
+        height=180,
+        key="top heads",
+    )

@@ -1,0 +1,231 @@
+"""What edits do to an answer, and which heads and layers it reads the sound through.
+
+Everything is remembered with the answer (`_answers`): a click that was made before costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from _answers import Ask, box_of, encoded_inputs, generate, generated_answer, ranked
+from _edits import Edit, edited_sound, interventions
+from _sounds import bundled_sound
+
+from palscope.audio import Waveform
+from palscope.audio._timegrid import overlaps
+from palscope.errors import AudioError
+from palscope.interventions import Address, Knockout, Sound, resolve, run_cells
+from palscope.measures import (
+    Answers,
+    choice_logprobs,
+    disjoint_stretches,
+    head_effects,
+    shortest_window,
+)
+from palscope.measures._metrics import answer_metrics
+
+CHECKED = 12
+"""Heads that are cut for real, beside the estimate for all."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An answer under edits.
+
+    Attributes:
+        text: the answer.
+        before, after: log-probability (nats) of the answer that was given without edits, as a
+            whole, its end included.
+        probability: of the new answer's first token.
+    """
+
+    text: str
+    before: float
+    after: float
+    probability: float
+
+    @property
+    def change(self) -> float:
+        """Nats."""
+        return self.after - self.before
+
+
+def edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
+    """The answer under all of `edits` together.
+
+    Raises:
+        PalscopeError: an edit does nothing here, or cannot be made.
+    """
+    box = box_of(ask)
+    if ("edited", edits) not in box:
+        box["edited", edits] = _edited(ask, edits)
+    return box["edited", edits]
+
+
+def _edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
+    model = ask.opened.model
+    answer = generated_answer(ask)
+    if "before" not in box_of(ask):
+        with model.route(ask.route):
+            (before,) = choice_logprobs(model, encoded_inputs(ask), [answer.text])
+        box_of(ask)["before"] = float(before)
+    inputs = inputs_under(ask, edits)
+    with model.route(ask.route):
+        made = made_of(ask, edits, inputs)
+        (after,) = choice_logprobs(model, inputs, [answer.text], made)
+        new = generate(ask, inputs, interventions=made)
+    return Edited(new.text, box_of(ask)["before"], float(after), float(new.first[new.tokens[0]]))
+
+
+def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
+    """The same cut of every other stretch of that length, all other edits in force.
+
+    Args:
+        number: which of the edits; a `cut`.
+        rival: the answer that the given one is ahead of.
+
+    Returns:
+        `start_s, end_s, sounds, change, lead`: `lead` of the answer over its rival under the cut,
+        and by how much it moved it (nats), at the token in which the two part; the first row is
+        the cut itself.
+    """
+    box, key = box_of(ask), ("controls", edits, number, rival)
+    if key not in box:
+        box[key] = _controls(ask, edits, number, rival)
+    return box[key]
+
+
+def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
+    model, mine = ask.opened.model, edits[number]
+    others = (*edits[:number], *edits[number + 1 :])
+    answers = answers_of(ask, rival)
+    inputs = answers.behind(inputs_under(ask, edits))
+    with model.route(ask.route):
+        stretches = [(mine.start, mine.end), *_beside(ask, mine, inputs)]
+        cells = [made_of(ask, others, inputs)] + [
+            made_of(ask, (*others, replace(mine, start=start, end=end)), inputs)
+            for start, end in stretches
+        ]
+        logits = run_cells(model, inputs, cells)
+    metric = "logprob" if answers.corrupt is None else "logit_diff"
+    lead = answer_metrics(logits, answers, logits[0])[metric].to_numpy()
+    return pd.DataFrame(
+        {
+            "start_s": [start for start, _ in stretches],
+            "end_s": [end for _, end in stretches],
+            "sounds": [sounding(ask, start, end) for start, end in stretches],
+            "change": lead[1:] - lead[0],
+            "lead": lead[1:],
+        }
+    )
+
+
+def _beside(ask: Ask, cut: Edit, inputs: dict[str, Any]) -> list[tuple[float, float]]:
+    """The other stretches of a cut's length that share no token with it."""
+    reached: list[float] = []
+    for each in made_of(ask, [cut], inputs):
+        covered: Any = resolve(ask.opened.model, inputs, each.address).covered
+        reached += [float(covered["start_s"].min()), float(covered["end_s"].max())]
+    clear_of = min(cut.start, *reached), max(cut.end, *reached)
+    return disjoint_stretches(cut.start, cut.end, ask.sound.waveform.seconds, clear_of=clear_of)
+
+
+def sounding(ask: Ask, start: float, end: float) -> str:
+    """What is known to sound in a stretch."""
+    spans = ask.sound.spans
+    if not spans:
+        return ""
+    starts, ends = (np.array([getattr(s, edge) for s in spans]) for edge in ("start", "end"))
+    inside = overlaps(starts, ends, start, end)
+    return ", ".join(s.label for s, there in zip(spans, inside, strict=True) if there) or "silence"
+
+
+# -- where it is read -----------------------------------------------------------------------------
+
+
+def rival_of(ask: Ask, choices: Sequence[str]) -> str:
+    """The likeliest answer beside the one given: of the candidates, else of the vocabulary."""
+    answer = generated_answer(ask)
+    others = [each for each in choices if each.strip().lower() != answer.text.strip().lower()]
+    if others:
+        table = ranked(ask, tuple(choices))
+        order: list[str] = table["answer"].tolist()
+        return next(each for each in order if each in others)
+    tokenizer: Any = ask.opened.model.tokenizer
+    for token in np.argsort(answer.first)[::-1].tolist():
+        text = tokenizer.decode([token], skip_special_tokens=True).strip()
+        if text and token != answer.tokens[0]:
+            return text
+    return ""
+
+
+def answers_of(ask: Ask, rival: str) -> Answers:
+    """The token in which the answer and its rival part."""
+    processor = ask.opened.model.processor
+    return Answers.of(processor, generated_answer(ask).text, rival or None)
+
+
+def effects_of_heads(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
+    """`head_effects` of text reading `sounds`, on the answer's lead over its rival.
+
+    Its `attrs["whole"]` is what cutting all heads of all layers does.
+    """
+    box, key = box_of(ask), ("heads", rival, sounds)
+    if key not in box:
+        model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
+        asked: dict[str, Any] = {"answers": answers, "sounds": sounds}
+        with model.route(ask.route):
+            table = head_effects(model, inputs, checked=CHECKED, **asked)
+            inputs = answers.behind(inputs)
+            cuts = [Knockout(Address("pattern", sound)) for sound in sounds]
+            logits = run_cells(model, inputs, [[], cuts])
+        metric = "logprob" if answers.corrupt is None else "logit_diff"
+        lead = answer_metrics(logits, answers, logits[0])[metric]
+        table.attrs["whole"] = float(lead.iloc[1] - lead.iloc[0])
+        box[key] = table
+    return box[key]
+
+
+def fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
+    """`shortest_window` of text reading `sounds`."""
+    box, key = box_of(ask), ("window", rival, sounds)
+    if key not in box:
+        model = ask.opened.model
+        with model.route(ask.route):
+            box[key] = shortest_window(
+                model, encoded_inputs(ask), answers=answers_of(ask, rival), sounds=sounds
+            )
+    return box[key]
+
+
+# -- inputs ---------------------------------------------------------------------------------------
+
+
+def inputs_under(ask: Ask, edits: Sequence[Edit]) -> dict[str, Any]:
+    """The prompt about the clip with other sound put in; encoded already where it can be."""
+    if not any(each.kind in ("patch", "tokens") for each in edits):
+        return encoded_inputs(ask)
+    sound = edited_sound(edits, ask.sound.waveform, other_sound)
+    return dict(ask.opened.model.inputs(ask.question, sound))
+
+
+def made_of(ask: Ask, edits: Sequence[Edit], inputs: dict[str, Any]) -> list[Any]:
+    """The edits' interventions, under the route that is taken now."""
+    sound = ask.sound.waveform
+    return interventions(edits, ask.opened.model, inputs, sound, ask.question, other_sound)
+
+
+def other_sound(name: str) -> Waveform:
+    """A bundled clip.
+
+    Raises:
+        AudioError: there is none of that name.
+    """
+    try:
+        return bundled_sound(name).waveform
+    except KeyError as error:
+        raise AudioError(f"there is no bundled sound {name!r}.") from error

@@ -1,0 +1,296 @@
+"""Interventions that a visitor makes by selecting: what each is, in words, address and code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from palscope._hooks import HookedAudioModel
+from palscope.audio import Waveform
+from palscope.audio._timegrid import overlaps
+from palscope.errors import AudioError, PalscopeError
+from palscope.interventions import Address, Knockout, Patch, Resample, Sound, edit_waveform
+
+Kind = Literal["cut", "keep", "patch", "tokens"]
+
+SILENCE, NOISE = "silence", "noise"
+"""Sources of a patch beside other clips."""
+
+MOST = 12
+"""Edits that an address may hold."""
+
+_WRITTEN = re.compile(
+    r"(cut|keep|patch|tokens)~(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)~([^~]*)~([\d.]*)~([\d.]*)~([^~]*)"
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to a stretch of the sound.
+
+    Attributes:
+        kind: `cut`: text no longer reads it; `keep`: text reads nothing else of the sound;
+            `patch`: other sound stands there, encoded anew; `tokens`: tokens of other sound do.
+        start, end: seconds.
+        streams: in which; in all where none is named. A sound has none, so `patch` has none.
+        layers: where text no longer reads it, or alone still does; in all where none is named.
+        heads: likewise.
+        source: of `patch` and `tokens`: `silence`, `noise`, or another clip's name.
+    """
+
+    kind: Kind
+    start: float
+    end: float
+    streams: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    source: str = ""
+
+    def __str__(self) -> str:
+        seconds = f"{self.start:.2f}–{self.end:.2f} s"
+        of = f" of {', '.join(self.streams)}" if self.streams else ""
+        layers = _named("layer", self.layers) + _named("head", self.heads)
+        return {
+            "cut": f"cut {seconds}{of}{layers}",
+            "keep": f"keep only {seconds}{of}{layers}",
+            "patch": f"{seconds}: sound of {self.source}, encoded anew",
+            "tokens": f"{seconds}{of}: tokens of {self.source}, encoded apart",
+        }[self.kind]
+
+
+def _named(what: str, found: Sequence[int]) -> str:
+    return f", {what}{'s' * (len(found) > 1)} {numbers(found)}" if found else ""
+
+
+def numbers(found: Sequence[int]) -> str:
+    """Numbers, neighbours as ranges.
+
+    >>> numbers([20, 21, 22, 25])
+    '20–22, 25'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(found):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+# -- in the address -------------------------------------------------------------------------------
+
+
+def to_text(edits: Sequence[Edit]) -> str:
+    """Edits as they stand in the address."""
+    return "|".join(
+        "~".join(
+            (
+                each.kind,
+                f"{each.start:g}-{each.end:g}",
+                ".".join(each.streams),
+                ".".join(map(str, each.layers)),
+                ".".join(map(str, each.heads)),
+                each.source,
+            )
+        )
+        for each in edits
+    )
+
+
+def from_text(text: str) -> list[Edit]:
+    """Edits from the address.
+
+    Raises:
+        PalscopeError: it names none, or too many.
+    """
+    written = [part for part in text.split("|") if part]
+    if len(written) > MOST:
+        raise PalscopeError(f"the address has {len(written)} edits; {MOST} at most.")
+    found: list[Edit] = []
+    for part in written:
+        match = _WRITTEN.fullmatch(part)
+        if match is None or float(match[3]) <= float(match[2]):
+            raise PalscopeError(f"the address's edit {part[:60]!r} cannot be read.")
+        kind, start, end, streams, layers, heads, source = match.groups()
+        layers, heads = (tuple(int(n) for n in each.split(".") if n) for each in (layers, heads))
+        named = tuple(name for name in streams.split(".") if name)
+        made = Edit(cast(Kind, kind), float(start), float(end), named, layers, heads, source)
+        found.append(made)
+    return found
+
+
+# -- in force -------------------------------------------------------------------------------------
+
+
+def edited_sound(
+    edits: Sequence[Edit], sound: Waveform, source_of: Callable[[str], Waveform]
+) -> Waveform:
+    """The clip with the samples of every `patch` exchanged.
+
+    Args:
+        source_of: another clip, by its name.
+
+    Raises:
+        AudioError: a stretch lies outside of the clip, or the other clip is shorter.
+    """
+    for each in edits:
+        if each.kind == "patch":
+            other = _source(each, sound, source_of)
+            sound = edit_waveform(sound, Sound(each.start, each.end), other)
+    return sound
+
+
+def interventions(
+    edits: Sequence[Edit],
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    sound: Waveform,
+    question: str,
+    source_of: Callable[[str], Waveform],
+) -> list[Knockout | Patch]:
+    """What edits do inside the model, under its current route.
+
+    Args:
+        inputs: of the question about `sound`, which `edited_sound` made.
+
+    Raises:
+        PalscopeError: text sees no sound there, or the stretch cannot be patched so.
+    """
+    found: list[Knockout | Patch] = []
+    for each in edits:
+        if each.kind == "tokens":
+            other = model.inputs(question, _source(each, sound, source_of))
+            found += [
+                Patch(Address("connector_output", at), Resample(other)) for at in _sounds(each)
+            ]
+        elif each.kind != "patch":
+            cuts = _cuts if each.kind == "cut" else _cuts_of_the_rest
+            made = [*cuts(each, model, inputs)]
+            if not made and each.kind == "cut":
+                raise PalscopeError(f"{each}: text sees none of it there, so nothing is cut.")
+            found += made
+    return found
+
+
+def _sounds(edit: Edit) -> list[Sound]:
+    """The stretch, in each of its streams."""
+    return [Sound(edit.start, edit.end, stream) for stream in edit.streams or (None,)]
+
+
+def _cuts(edit: Edit, model: HookedAudioModel, inputs: Mapping[str, Any]) -> Iterator[Knockout]:
+    del inputs
+    for sound in _sounds(edit):
+        layers = tuple(sorted(_seen(model, sound.stream) & set(edit.layers)))
+        if layers or not edit.layers:
+            yield Knockout(Address("pattern", sound, layers or None, edit.heads or None))
+
+
+def _cuts_of_the_rest(
+    edit: Edit, model: HookedAudioModel, inputs: Mapping[str, Any]
+) -> Iterator[Knockout]:
+    """Everything of the sound but the stretch, where it is to be read still.
+
+    Tokens that reach into the stretch belong to it, as wherever seconds are named.
+    """
+    table: Any = model.layout(inputs).table(0)
+    for stream in (each.name for each in model.current_route.streams):
+        seen = _seen(model, stream)
+        mine = table[(table["stream"] == stream) & (table["clip"] == 0)]
+        if not seen or not len(mine):
+            continue
+        if edit.streams and stream not in edit.streams:
+            yield Knockout(Address("pattern", Sound(stream=stream)))
+            continue
+        inside = mine[overlaps(mine["start_s"], mine["end_s"], edit.start, edit.end)]
+        first, last = float(inside["start_s"].min()), float(inside["end_s"].max())
+        if (mine["start_s"] < first - 1e-6).any():
+            yield Knockout(Address("pattern", Sound(0.0, first, stream)))
+        if (mine["end_s"] > last + 1e-6).any():
+            yield Knockout(Address("pattern", Sound(last, None, stream)))
+        kept = Sound(edit.start, edit.end, stream)
+        others = tuple(sorted(seen - set(edit.layers))) if edit.layers else ()
+        if others:
+            yield Knockout(Address("pattern", kept, others))
+        layers = tuple(sorted(seen & set(edit.layers))) if edit.layers else tuple(sorted(seen))
+        heads = tuple(sorted(set(range(model.cfg.n_heads)) - set(edit.heads)))
+        if edit.heads and heads and layers:
+            yield Knockout(Address("pattern", kept, layers, heads))
+
+
+def _seen(model: HookedAudioModel, stream: str | None) -> set[int]:
+    """Layers in which text sees a stream; any stream where none is named."""
+    route = model.current_route
+    names = [each.name for each in route.streams] if stream is None else [stream]
+    return {layer for name in names for layer in route.layers(name)}
+
+
+def _source(edit: Edit, sound: Waveform, source_of: Callable[[str], Waveform]) -> Waveform:
+    """A clip as long as `sound` which has in the edit's seconds what is put there."""
+    rate, length = sound.sample_rate, len(sound.samples)
+    first, last = round(edit.start * rate), round(edit.end * rate)
+    samples = np.zeros(length, dtype=np.float32)
+    if edit.source == NOISE:
+        loudness = float(np.sqrt(np.mean(np.square(sound.samples[first:last], dtype=np.float64))))
+        noise = np.random.default_rng(0).standard_normal(length)
+        samples = (loudness * noise).astype(np.float32)
+    elif edit.source != SILENCE:
+        other = source_of(edit.source)
+        if len(other.samples) < min(last, length):
+            raise AudioError(
+                f"{edit.source} is {other.seconds:.2f} s long, so it has no {edit.start:.2f} to "
+                f"{edit.end:.2f} s to put there: select less, or choose a longer clip."
+            )
+        kept = min(length, len(other.samples))
+        samples[:kept] = other.samples[:kept]
+    return Waveform(samples, rate, f"{edit.source} for {sound.source}")
+
+
+# -- as code --------------------------------------------------------------------------------------
+
+
+def code(
+    edits: Sequence[Edit], made: Sequence[Knockout | Patch], opened: str, question: str
+) -> str:
+    """The same in Python, for a clip in CLIP.wav.
+
+    Raises:
+        PalscopeError: an edit is no cut, and its other sound is at hand on the page alone.
+    """
+    if any(each.kind in ("patch", "tokens") for each in edits):
+        raise PalscopeError("other sound is put in by edit_waveform and Resample.")
+    cuts = ",\n    ".join(_call(cast(Knockout, each)) for each in made)
+    return f"""\
+import palscope
+from palscope.interventions import Address, Knockout, Sound, intervene
+
+model = palscope.load({_text(opened)})
+sound, question = palscope.load_audio("CLIP.wav"), {_text(question)}
+inputs = model.inputs(question, sound)
+cuts = [
+    {cuts},
+]
+print(model.ask(question, sound))
+with intervene(model, inputs, cuts):
+    print(model.ask(question, sound))
+"""
+
+
+def _call(cut: Knockout) -> str:
+    address = cut.address
+    sound = cast(Sound, address.tokens)
+    end = "None" if sound.end is None else f"{sound.end:g}"
+    stream = "" if sound.stream is None else f", {_text(sound.stream)}"
+    parts = ['"pattern"', f"Sound({sound.start:g}, {end}{stream})"]
+    for name in ("layers", "heads"):
+        if (given := getattr(address, name)) is not None:
+            parts.append(f"{name}={given}")
+    return f"Knockout(Address({', '.join(parts)}))"
+
+
+def _text(written: str) -> str:
+    return json.dumps(written, ensure_ascii=False)
