@@ -218,7 +218,6 @@ def drawn(results: PatchingResults) -> dict[str, Any]:
     effects: Any = results.derived(effects_of)
     found: dict[str, Any] = {}
     for kind, rows in effects.groupby("kind", sort=False):
-        rows = rows.drop(columns="kind")
         pairs = table.loc[table["kind"] == kind, "pair"].nunique()
         every = options.all_pairs or len(results.items) == 1
         shown = results.derived(controls), pairs, every, options.direction, options.metric

@@ -27,6 +27,16 @@ def test_lens(analyse: Callable[..., Path], manifest: Path) -> None:
     assert set(starts["place"]) == set(table["place"])
 
 
+def test_the_lens_reads_a_stream_as_far_as_it_runs(
+    analyse: Callable[..., Path], manifest: Path
+) -> None:
+    """A summary that runs in the first layer alone, and is only read from there on."""
+    given = ("--audio", manifest, "--only", "sound0.wav", "--route", "frames:.4,summary/3:F1k3")
+    table = pd.read_parquet(analyse("logit_lens", *given) / "logit_lens.parquet")
+    summary = table[table["place"] == "summary"]
+    assert sorted(summary["depth"]) == [0, 1]
+
+
 def test_leakage(analyse: Callable[..., Path], manifest: Path, capsys: Any) -> None:
     out = analyse("leakage", "--audio", manifest, "--windows", 2)
     said = capsys.readouterr().out
