@@ -37,9 +37,10 @@ def head_effects_map(table: pd.DataFrame, *, caption: Caption) -> Figure:
         hover=np.array(said).reshape(told["layer"].nunique(), -1),
     )
     marks: list[Mark] = [heat]
-    cut = told[told["effect"].notna()]
+    cut: Any = told[told["effect"].notna()]
     if len(cut):
-        hover = tuple(said[place] for place in cut.index.tolist())
+        places: list[int] = cut.index.tolist()
+        hover = tuple(said[place] for place in places)
         dots = Points(cut["head"], cut["layer"], 1, look=Look("orange", light=True), hover=hover)
         marks.append(dots)
     return Figure([Panel(marks, HEAD, LAYER, "dot: cut; else estimated")], caption, told)
