@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from dataclasses import field, make_dataclass
+from dataclasses import MISSING, field, make_dataclass
 from typing import Any
 
 import pytest
@@ -18,12 +18,18 @@ def described(name: str) -> Any:
     return getattr(module, "ANALYSIS", None) or module.COMMAND
 
 
-NUMBERS = [
-    pytest.param(setting, id=f"{name} {setting.flag}")
+ALL = {
+    f"{name} {setting.flag}": setting
     for name in names()
     for setting in settings_of(described(name).options).values()
+    if not setting.positional
+}
+NUMBERS = [
+    pytest.param(setting, id=name)
+    for name, setting in ALL.items()
     if setting.kind is int and not setting.choices and setting.name not in ("seed", "seeds")
 ]
+SEVERAL = [pytest.param(setting, id=name) for name, setting in ALL.items() if setting.several]
 
 
 def alone(setting: Setting) -> tuple[type, ArgumentParser]:
@@ -32,8 +38,10 @@ def alone(setting: Setting) -> tuple[type, ArgumentParser]:
         key: getattr(setting, key)
         for key in ("help", "unit", "least", "page", "positional", "decides")
     }
-    own = field(default=None, metadata=told | {"only_with": {}})
-    options = make_dataclass("One", [(setting.name, int | None, own)], kw_only=True)
+    left_out = MISSING if setting.required else setting.default
+    own = field(default=left_out, metadata=told | {"only_with": {}})
+    kind: Any = tuple[setting.kind, ...] if setting.several else setting.kind | None
+    options = make_dataclass("One", [(setting.name, kind, own)], kw_only=True)
     parser = ArgumentParser()
     add_flags(parser, options)
     return options, parser
@@ -51,3 +59,17 @@ def test_a_whole_number_says_its_least_and_is_held_to_it(setting: Setting) -> No
             parser.parse_args([f"{setting.flag}={bad}"])
     with pytest.raises(OptionError, match=f"give at least {least}"):
         options_of(options, {setting.name: least - 1})
+
+
+@pytest.mark.parametrize("setting", SEVERAL)
+def test_of_several_values_there_may_be_none_unless_one_must_be_given(setting: Setting) -> None:
+    options, parser = alone(setting)
+    if setting.required:
+        with pytest.raises(SystemExit):
+            parser.parse_args([setting.flag])
+    else:
+        given = parser.parse_args([setting.flag])
+        assert getattr(options_of(options, given), setting.name) == ()
+    given = parser.parse_args([setting.flag, "1", "2", setting.flag, "3"])
+    wanted = tuple(map(setting.kind, "123"))
+    assert getattr(options_of(options, given), setting.name) == wanted
