@@ -34,6 +34,8 @@ CONTRACTS = {
     "measures": ("test_planted",),
     "audio": ("encoders/test_every_encoder",),
     "connectors": ("connectors/test_systems", "reference/test_forward"),
+    "plots": ("plots/test_grammar",),
+    "analyses": ("analyses/test_options", "analyses/test_contract"),
 }
 """For each folder that is mutated, tests that hold its results against something else."""
 AT_MOST = 4
@@ -92,8 +94,10 @@ def tests_of(tree: Path, path: str) -> list[str]:
     own = sorted((tree / f"tests/{folder}").rglob("test_*.py"))
     others = sorted(set((tree / "tests").rglob("test_*.py")) - set(own))
     found = [tree / f"tests/{folder}/test_{Path(name).stem}.py"]
+    contracts = [tree / f"tests/{each}.py" for each in CONTRACTS[folder]]
+    found += [] if found[0].exists() else contracts  # all that hold what has no tests of its own
     found += [file for file in own if naming.search(file.read_text())]
-    found += [tree / f"tests/{each}.py" for each in CONTRACTS[folder]]
+    found += contracts
     found += [file for file in others if naming.search(file.read_text())]
     return [str(f.relative_to(tree)) for f in dict.fromkeys(found) if f.exists()][:AT_MOST]
 
