@@ -3,12 +3,17 @@
     python analyses/attention_knockout.py --model demo/pal --out runs/knockout
     python analyses/attention_knockout.py --model demo/pal --audio MANIFEST.csv \
         --split validation --n 20 --out runs/knockout
+    python analyses/attention_knockout.py --model demo/pal --audio CLIP.wav --question QUESTION \
+        --answer seven --other one --seconds 0.68 1.21 --layers 23 --out runs/cut
     python analyses/attention_knockout.py --model demo/pal --audio MANIFEST.csv \
         --split validation --kind first_digit last_digit --n 20 --out runs/segments
 
 By default the package's 20 pairs are asked about (of which the clean clips are heard), with --audio
 clips of one's own, and with --kind pairs of such clips, whose stretches of time have names (first
 digit, silence, …). Those, or equal ones of --step seconds, are also cut by themselves.
+
+With --seconds START END one stretch is cut instead, in --streams, --layers and --heads, and as
+controls every other stretch of its length that shares no token with it.
 
 Edges from all text (--queries text), from the token alone that predicts the answer (last), or from
 the answer's own tokens (generated) are cut, to each stream and to all. As controls, text is cut off
@@ -26,7 +31,7 @@ window it carries on, and what is left of attention sums to 1 again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -45,11 +50,16 @@ from palscope.analyses import (
     main,
     option,
 )
+from palscope.analyses._options import GIVEN, LEFT_OUT, OptionError
 from palscope.errors import PalscopeError
+from palscope.interventions import Address, Sound, resolve
 from palscope.interventions._cells import with_encoded
 from palscope.measures._choices import choice_logprobs
+from palscope.measures._head_effects import disjoint_stretches
 from palscope.measures._knockout import (
+    ALL_AUDIO,
     EFFECTS,
+    READERS,
     Edges,
     attention_knockout,
     audio_to_audio,
@@ -71,6 +81,10 @@ COLUMNS = [
     *("logit_diff_change", "logprob_change", "flipped"),
 ]
 DRAWN = ("logprob_change", "flipped")
+ONE_CUT = {"seconds": GIVEN}
+SLIDING = {"seconds": LEFT_OUT}
+SELECTED = "selected"
+"""Names the stretch of `--seconds` among the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +96,31 @@ class KnockoutOptions(ClipOptions):
     queries: tuple[Literal["text", "last", "generated"], ...] = option(
         ("text", "last"), "who is cut off"
     )
-    width: int = option(6, "in a window", unit="layers", least=1)
-    stride: int = option(3, "between windows", unit="layers", least=1)
+    width: int = option(6, "in a window", unit="layers", least=1, only_with=SLIDING)
+    stride: int = option(3, "between windows", unit="layers", least=1, only_with=SLIDING)
     step: float | None = option(
-        None, "also cut equal stretches of so long, where a clip's have no names", unit="s"
+        None,
+        "also cut equal stretches of so long, where a clip's have no names",
+        unit="s",
+        only_with=SLIDING,
+    )
+    seconds: tuple[float, ...] = option(
+        (), "cut one stretch, START END, beside others of its length", unit="s", page=False
+    )
+    streams: tuple[str, ...] = option(
+        (), "in which the stretch is cut; by default all", only_with=ONE_CUT, page=False
+    )
+    layers: tuple[int, ...] = option(
+        (), "in which the stretch is cut; by default all", least=0, only_with=ONE_CUT, page=False
+    )
+    heads: tuple[int, ...] = option(
+        (), "in which the stretch is cut; by default all", least=0, only_with=ONE_CUT, page=False
+    )
+    answer: str | None = option(
+        None, "whose lead is measured, in place of the clips' own answers", page=False
+    )
+    other: str | None = option(
+        None, "the answer that it leads over, in place of the likeliest wrong choice", page=False
     )
 
 
@@ -99,12 +134,16 @@ def cut(work: Work[KnockoutOptions], clip: AskedClip) -> pd.DataFrame:
         raise PalscopeError(f"{clip.name} has no answer; give a manifest with labels, or pairs.")
     model, options = work.model, work.options
     layers = model.current_route.n_layers
-    sliding = sliding_windows(layers, min(options.width, layers), options.stride)
-    windows = list(dict.fromkeys([*sliding, range(layers)]))  # of few layers both are the same
     inputs = with_encoded(model, model.inputs(clip.question, clip.clip))
     other = clip.other or runner_up(model, inputs, clip)
     answers = Answers.of(model.processor, clip.answer, other)
-    edges = edges_of(work, clip, inputs, answers)
+    if options.seconds:
+        windows: list[Any] = [options.layers or range(layers)]
+        edges = one_cut(work, clip, inputs)
+    else:
+        sliding = sliding_windows(layers, min(options.width, layers), options.stride)
+        windows = list(dict.fromkeys([*sliding, range(layers)]))  # of few layers both are the same
+        edges = edges_of(work, clip, inputs, answers)
     table = attention_knockout(model, inputs, edges, windows, answers=answers)
     if "generated" in options.queries:
         made: Any = generated_knockout(model, inputs, windows, answer=clip.answer)
@@ -138,6 +177,58 @@ def edges_of(
     return edges
 
 
+def one_cut(work: Work[KnockoutOptions], clip: AskedClip, inputs: Any) -> list[Edges]:
+    """The stretch of `--seconds`, and the others of its length that share no token with it."""
+    model, options = work.model, work.options
+    start, end = stretch_of(options)
+    streams = options.streams or (None,)
+    sounds = [Sound(start, end, stream) for stream in streams]
+    reached = [clear_of(model, inputs, sound) for sound in sounds]
+    clear = min(first for first, _ in reached), max(last for _, last in reached)
+    others = disjoint_stretches(start, end, clip.clip.seconds, clear_of=clear)
+    named = {SELECTED: (start, end)} | {f"{a:.2f}-{b:.2f} s": (a, b) for a, b in others}
+    return [
+        Edges(
+            tuple((READERS[reader], Sound(a, b, stream)) for stream in streams),
+            {
+                "queries": reader,
+                "pathway": " and ".join(options.streams) or ALL_AUDIO,
+                "segment": name,
+                "start_s": a,
+                "end_s": b,
+            },
+            options.heads or None,
+        )
+        for reader in options.queries
+        if reader != "generated"
+        for name, (a, b) in named.items()
+    ]
+
+
+def stretch_of(options: KnockoutOptions) -> tuple[float, float]:
+    """Start and end of `--seconds`."""
+    if len(options.seconds) != 2 or options.seconds[0] >= options.seconds[1]:
+        given = " ".join(f"{each:g}" for each in options.seconds)
+        raise OptionError(f"--seconds takes a START and a later END, got {given}.")
+    return options.seconds[0], options.seconds[1]
+
+
+def clear_of(model: HookedAudioModel, inputs: Any, sound: Sound) -> tuple[float, float]:
+    """From where to where the tokens of a stretch reach."""
+    covered: Any = resolve(model, inputs, Address("pattern", sound)).covered
+    return (
+        min(sound.start, float(covered["start_s"].min())),
+        max(sound.end or 0.0, float(covered["end_s"].max())),
+    )
+
+
+def asked_for(options: KnockoutOptions, clip: AskedClip) -> AskedClip:
+    """The clip with the answers that were given for it."""
+    if options.seconds:
+        stretch_of(options)  # an unusable one is no clip's fault
+    return replace(clip, answer=options.answer or clip.answer, other=options.other or clip.other)
+
+
 def runner_up(model: HookedAudioModel, inputs: Any, clip: AskedClip) -> str | None:
     """The likeliest wrong choice; None where nothing is known to choose from."""
     wrong = [choice for choice in clip.choices if choice != clip.answer]
@@ -158,7 +249,7 @@ def effects_of(results: KnockoutResults) -> dict[str, pd.DataFrame]:
     whole = table[table["segment"].isna()]
     return {
         effect: knockout_effects(whole, DEPTH, effect=effect)
-        for effect in (EFFECTS if len(table) else ())
+        for effect in (EFFECTS if (whole["run"] == "cut").any() else ())
         if effect in DRAWN or whole.loc[whole["run"] == "cut", effect].notna().any()
     }
 
@@ -179,6 +270,7 @@ def drawn(results: KnockoutResults) -> dict[str, Any]:
     found: dict[str, Any] = {
         f"depth_{effect}": knockout.effect_by_depth(effects[effect], effect, caption=caption)
         for effect in DRAWN
+        if effect in effects
     }
     parts = table[table["segment"].notna()]
     pathways = parts["pathway"].nunique()
@@ -210,6 +302,7 @@ ANALYSIS = Analysis(
     cost="some 20 to 60 seconds",
     options=KnockoutOptions,
     items=chosen_clips,
+    prepare=asked_for,
     tables=[
         Table(
             "knockout", cut, ("run", "queries", "pathway", "segment", "first_layer", "last_layer")

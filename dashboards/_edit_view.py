@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from _edits import NOISE, SILENCE, Edit, Kind, code, numbers
 from _figures import clickable
 from _sounds import bundled_names
 
+from palscope._beside import words_for
+from palscope._routing import route_to_text
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.plots import head_effects_map
@@ -59,7 +62,7 @@ def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
         return
     if edits[-1].kind != "cut":
         show_done(edits)
-        show_code(ask, edits)
+        show_code(ask, edits, rival)
         return
     table = told_controls(ask, edits, rival)
     show_done(edits)
@@ -67,7 +70,7 @@ def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
     with one:
         show_controls(table)
     with two:
-        show_code(ask, edits)
+        show_code(ask, edits, rival)
 
 
 def choose_where(ask: Ask) -> None:
@@ -254,8 +257,8 @@ def show_controls(table: Any) -> None:
         )
 
 
-def show_code(ask: Ask, edits: Sequence[Edit]) -> None:
-    """The same in Python."""
+def show_code(ask: Ask, edits: Sequence[Edit], rival: str) -> None:
+    """The same in Python, and of one cut from a script."""
     with st.popover("In Python", icon=":material/code:"):
         try:
             with ask.opened.model.route(ask.route):
@@ -263,6 +266,26 @@ def show_code(ask: Ask, edits: Sequence[Edit]) -> None:
             st.code(code(edits, made, ask.opened.name, ask.question), language="python")
         except PalscopeError as error:
             st.caption(str(error))
+        if len(edits) == 1 and edits[0].kind == "cut":
+            st.caption("The cut and its controls from a script:")
+            st.code(command_of(ask, edits[0], rival), language="bash", wrap_lines=True)
+        if not ask.sound.path:
+            st.caption("CLIP.wav stands for this sound; *Save sound* under the picture stores it.")
+
+
+def command_of(ask: Ask, cut: Edit, rival: str) -> str:
+    """The command line that gives the numbers of a cut and its controls."""
+    words = [*words_for("attention_knockout"), "--model", ask.opened.name]
+    words += ["--audio", ask.sound.path or "CLIP.wav", "--question", ask.question]
+    if ask.route != ask.opened.route:
+        words += ["--route", route_to_text(ask.route)]
+    words += ["--answer", generated_answer(ask).text]
+    words += ["--other", rival] if rival else []
+    words += ["--queries", "text", "--seconds", f"{cut.start:g}", f"{cut.end:g}"]
+    for name in ("streams", "layers", "heads"):
+        given: tuple[Any, ...] = getattr(cut, name)
+        words += [f"--{name}", *map(str, given)] if given else []
+    return shlex.join([*words, "--out", "runs/cut"])
 
 
 # -- where it is read -----------------------------------------------------------------------------

@@ -36,7 +36,8 @@ from palscope.measures._metrics import Answers, answer_metrics
 Reader = Literal["text", "last"]
 """Who reads: all text (what is generated included), or the token alone that predicts the answer."""
 
-_READERS: dict[Reader, Text] = {"text": Text(), "last": Text(-1)}
+READERS: dict[Reader, Text] = {"text": Text(), "last": Text(-1)}
+"""The tokens of each."""
 
 ALL_AUDIO = "all audio"
 """The pathway of an edge to any stream."""
@@ -105,7 +106,7 @@ def text_to_audio(
             for segment, sound in (segments or {None: Sound()}).items():
                 labels = {"queries": reader, "pathway": name or ALL_AUDIO, "segment": segment}
                 seconds = {"start_s": sound.start, "end_s": sound.end} if segment else {}
-                cut = (_READERS[reader], replace(sound, stream=name))
+                cut = (READERS[reader], replace(sound, stream=name))
                 made.append(Edges((cut,), labels | seconds))
     return made
 
@@ -226,7 +227,7 @@ def attention_knockout(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     edges: Sequence[Edges],
-    windows: Sequence[range],
+    windows: Sequence[Sequence[int]],
     *,
     answers: Answers,
     batch_size: int | None = None,
@@ -238,7 +239,7 @@ def attention_knockout(
     Args:
         inputs: one prompt. `Text(-1)` is the token that predicts the deciding token: what both
             answers begin with is put behind the prompt.
-        windows: of `sliding_windows`; `range(n_layers)` cuts everywhere.
+        windows: of `sliding_windows`, or any layers in order; `range(n_layers)` cuts everywhere.
 
     Returns:
         First the run without cuts (`run` "plain", its labels missing), then one row a cut ("cut"):

@@ -98,3 +98,28 @@ def test_only_clips_that_are_answered_right_are_drawn(
     effects = pd.read_csv(tmp_path / "effects.csv")
     assert set(effects["measure"]) == {"logprob_change", "logit_diff_change", "kl", "flipped"}
     assert set(effects["queries"]) == {"text", "generated", "summary"}
+
+
+def test_one_stretch_is_cut_beside_the_others_of_its_length(
+    analyse: Callable[..., Path], manifest: Path, checkpoint: Path
+) -> None:
+    given = ("--n", 1, "--seconds", 0.1, 0.25, "--streams", "frames", "--layers", 1, 2)
+    out = analyse("attention_knockout", "--audio", manifest, *given, "--queries", "text")
+    table: Any = pd.read_parquet(out / "knockout.parquet")
+    cuts = table[table["run"] == "cut"]
+    for _, clip in cuts.groupby("clip"):
+        mine, others = clip.iloc[0], clip.iloc[1:]
+        assert (mine["segment"], mine["start_s"], mine["end_s"]) == ("selected", 0.1, 0.25)
+        # Frames of 0.1 s: the stretch takes those up to 0.3 s, and no control touches them.
+        assert len(others) and others["start_s"].min() >= 0.3
+        np.testing.assert_allclose(others["end_s"] - others["start_s"], 0.15)
+    assert set(zip(cuts["first_layer"], cuts["last_layer"], strict=True)) == {(1, 2)}
+    assert set(cuts["pathway"]) == {"frames"} and not (out / "depth_flipped.csv").exists()
+
+
+def test_seconds_that_are_no_stretch_are_refused(
+    refused: Callable[..., str], manifest: Path
+) -> None:
+    for given in ((1.2, 0.5), (1.2,), (0.1, 0.2, 0.3)):
+        said = refused("attention_knockout", "--audio", manifest, "--n", 1, "--seconds", *given)
+        assert "a START and a later END" in said

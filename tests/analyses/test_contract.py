@@ -176,9 +176,12 @@ def test_an_option_that_would_do_nothing_is_refused(name: str, checkpoint: Path)
     known = settings_of(analysis.options)
     for setting in known.values():
         for other, wanted in setting.only_with.items():
-            idle = [value for value in known[other].choices if value not in wanted]
+            others: Any = known[other].choices or (None, (0.1, 0.2))
+            idle = next(value for value in others if value not in wanted)
             value = setting.choices[0] if setting.choices else setting.default or 1
-            given = {"model": str(checkpoint), other: idle[0], setting.name: value}
+            value = (value,) if setting.several else value
+            given = {"model": str(checkpoint), setting.name: value}
+            given |= {} if idle is None else {other: idle}
             with pytest.raises(OptionError, match=f"{setting.flag} only goes with"):
                 options_of(analysis.options, given)
 

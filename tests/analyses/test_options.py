@@ -53,12 +53,13 @@ def test_a_whole_number_says_its_least_and_is_held_to_it(setting: Setting) -> No
     least = int(setting.least)
     options, parser = alone(setting)
     given = parser.parse_args([setting.flag, str(least)])
-    assert getattr(options_of(options, given), setting.name) == least
+    held = getattr(options_of(options, given), setting.name)
+    assert held == ((least,) if setting.several else least)
     for bad in (str(least - 1), f"{least}.5", "²"):
         with pytest.raises(SystemExit):
             parser.parse_args([f"{setting.flag}={bad}"])
     with pytest.raises(OptionError, match=f"give at least {least}"):
-        options_of(options, {setting.name: least - 1})
+        options_of(options, {setting.name: (least - 1,) if setting.several else least - 1})
 
 
 @pytest.mark.parametrize("setting", SEVERAL)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 from streamlit.testing.v1 import AppTest
 
 from palscope import load
 from palscope.interventions import Address, Knockout, Sound, intervene
 from palscope.measures import Answers, head_effects
 from tests.dashboards.conftest import captions, figures, quiet
+from tests.scripts import run_script
 
 Opener = Callable[..., AppTest]
 
@@ -55,6 +61,32 @@ def test_a_cut_asks_again_and_stands_in_the_address(scene: AppTest, checkpoint: 
     with intervene(model, inputs, [Knockout(Address("pattern", Sound(0.68, 1.21)))]):
         assert new == (model.ask(clip.question, clip.waveform, max_new_tokens=16) or "(nothing)")
     assert any("shares no token with it" in each for each in captions(scene))
+
+
+def test_the_command_gives_the_page_s_numbers(
+    scene: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from _sounds import bundled_sound  # pyright: ignore[reportMissingImports]
+
+    scene.button_group(key="cut streams").set_value(["summary"])
+    scene.select_slider(key="cut layers").set_value((1, 2))
+    scene.multiselect(key="cut heads").set_value([1, 3])
+    scene.button(key="cut").click().run()
+    quiet(scene)
+    (shown,) = [each.value for each in scene.dataframe if "lead then (nats)" in each.value]
+    (command,) = [each.value for each in scene.code if "attention_knockout" in each.value]
+    clip = bundled_sound("three, seven, one").waveform
+    soundfile.write(tmp_path / "CLIP.wav", clip.samples, clip.sample_rate, subtype="FLOAT")
+    monkeypatch.chdir(tmp_path)
+    run_script(*shlex.split(command)[1:])
+    table: Any = pd.read_parquet(tmp_path / "runs" / "cut" / "knockout.parquet")
+    cuts = table[table["run"] == "cut"]
+    assert len(cuts) == len(shown) > 1
+    for page, script in (
+        ("change (nats)", "logit_diff_change"),
+        ("lead then (nats)", "logit_diff"),
+    ):
+        np.testing.assert_allclose(shown[page], cuts[script], atol=6e-4)
 
 
 def test_what_was_done_is_taken_back(open_page: Opener) -> None:
