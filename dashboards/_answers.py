@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,8 +105,9 @@ def generated_answer(ask: Ask, show: Callable[[str], Any] = lambda text: None) -
     """The greedy answer; `show` is called with its text as it grows."""
     box = box_of(ask)
     if "answer" not in box:
-        inputs = encoded_inputs(ask)  # before the block: a cached call may wait for others
-        inputs["audio"].keys_values.clear()  # so that no route profits from another's work
+        inputs = encoded_inputs(ask)
+        # Nothing kept, so that no route profits from another's work; others may be using these.
+        inputs["audio"] = replace(inputs["audio"], keys_values={})
         box["answer"] = generate(ask, inputs, show)
     return box["answer"]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 import torch
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from palscope._hooks import HookedAudioModel, load
+from palscope._models import turns
 from palscope._models.finding import DEMO, Checkpoint
 from palscope._published.loading import find_model
 from palscope._routing import Route
@@ -25,6 +27,17 @@ class OpenModel:
     model: HookedAudioModel
     route: Route
     version: str
+
+
+def look_for_clicks() -> None:
+    """End this run of the page where its visitor has clicked on; a pass itself cannot be ended."""
+    if get_script_run_ctx(suppress_warning=True) is not None:
+        _ = (
+            "click" in st.session_state
+        )  # Streamlit looks, and raises, whenever it is asked for state
+
+
+turns.before_turn = look_for_clicks
 
 
 def demo_models() -> list[str]:

@@ -161,10 +161,9 @@ class HookedAudioModel(CallsBridge):
 
     @contextmanager
     def route(self, route: Route) -> Generator[Route, None, None]:
-        """Take `route` within the block, errors or not; other threads' calls wait for its end.
+        """Take `route` within the block, errors or not; other threads' calls take theirs.
 
-        Raises `RouteError`, and changes nothing, when the weights cannot serve it; `HookError` when
-        another thread or task has a block open, and does not leave it.
+        Raises `RouteError`, and changes nothing, when the weights cannot serve it.
         """
         with self.model.routed(route):
             yield route

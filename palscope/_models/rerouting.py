@@ -58,11 +58,10 @@ class Rerouting(nn.Module):
     def routed(self, route: Route) -> Generator[Route, None, None]:
         """Take `route` within the block, errors or not.
 
-        As in all such blocks, what other threads ask of the model meanwhile waits for its end.
+        Passes of other threads and tasks take theirs.
 
         Raises:
             RouteError: the weights cannot serve it.
-            HookError: another thread or task has a block open, and does not leave it.
         """
         self.check_route(route)
         with self.turns.block("route", route):

@@ -1,10 +1,13 @@
 """Taking turns on one model: blocks that change what it does, and passes through it.
 
 A model is shared by all that hold it, threads among them, and what a block changes for its length
-(the route, cut edges, recorders, hooks) is changed for everybody. So a model is in one hand at a
-time: while a block is open, passes of others wait for its end, and so do blocks. A hand is a
-context (`contextvars`): a thread, or a task of asyncio. What a block's body starts with a copy of
-its context (`asyncio.to_thread`, `contextvars.copy_context().run`) belongs to it.
+(hooks, gradients, what stands on modules) is changed for everybody. So a model is in one hand at a
+time: while such a block is open, passes of others wait for its end, and so do blocks. What a pass
+looks up as it begins (the route, cut edges, recorders) belongs to the context that opened the
+block, and keeps nobody waiting: between two passes of one hand others have theirs, first come,
+first served. A hand is a context (`contextvars`): a thread, or a task of asyncio. What a block's
+body starts with a copy of its context (`asyncio.to_thread`, `contextvars.copy_context().run`)
+belongs to it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,12 @@ from palscope.errors import HookError
 
 PATIENCE = 10.0
 """Seconds that others wait for a block in which nothing runs: a run may last as long as it will."""
+
+
+LOOKED_UP = frozenset(
+    {"route", "cut edges", "expected inputs", "recorded attention", "attach_clips"}
+)
+"""Kinds of blocks whose value alone counts, which passes of their own context look up."""
 
 
 @dataclass(eq=False)
@@ -43,6 +52,7 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._blocks: tuple[OpenBlock, ...] = ()
+        self._waiting: list[object] = []
         self._runner: threading.Thread | None = None
         self._depth = 0
         self._active = time.monotonic()
@@ -57,14 +67,19 @@ class Turns:
 
     @contextmanager
     def block(self, kind: str, value: Any = None) -> Generator[None, None, None]:
-        """Within, the model is this context's alone. Blocks may end in any order.
+        """Within, the model is this context's alone, or what is looked up is `value`.
+
+        Blocks may end in any order.
 
         Raises:
             HookError: a block of another context is open, and does not end.
         """
         block = OpenBlock(kind, value)
+        if kind not in LOOKED_UP:
+            before_turn()
         with self._changed:
-            self._wait()
+            if kind not in LOOKED_UP:
+                self._wait()
             self._blocks = (*self._blocks, block)
             self._active = time.monotonic()
         _MINE.set((*_MINE.get(), block))
@@ -85,6 +100,7 @@ class Turns:
         Raises:
             HookError: a block of another context is open, and does not end.
         """
+        before_turn()
         with self._changed:
             self._wait()
             self._runner, self._depth = threading.current_thread(), self._depth + 1
@@ -97,19 +113,47 @@ class Turns:
                 self._changed.notify_all()
 
     def _wait(self) -> None:
-        """Until no block of others is open, and nothing runs for another thread."""
-        mine, me = _MINE.get(), threading.current_thread()
-        while True:
-            if self._depth and self._runner is not me:
-                self._changed.wait()
-                continue
-            others = [each for each in self._blocks if each not in mine]
-            if not others:
-                return
-            left = self._active + PATIENCE - time.monotonic()
-            if left <= 0 or any(each.thread is me for each in others):
-                raise _in_use(others[0], me)
-            self._changed.wait(left)
+        """Until no block of others is open, nothing runs for another thread, and it is one's turn.
+
+        Who holds the model already does not wait behind those that wait for it.
+        """
+        me, ticket = threading.current_thread(), object()
+        mine = [each for each in self._alone() if each in _MINE.get()]
+        if not mine and not (self._depth and self._runner is me):
+            self._waiting.append(ticket)
+        try:
+            while not self._free(me) or ticket in self._waiting[1:]:
+                self._changed.wait(self._patience(me))
+        finally:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _alone(self) -> list[OpenBlock]:
+        """Open blocks for whose length the model is their context's alone."""
+        return [each for each in self._blocks if each.kind not in LOOKED_UP]
+
+    def _free(self, me: threading.Thread) -> bool:
+        runs_for_other = self._depth and self._runner is not me
+        return not runs_for_other and all(each in _MINE.get() for each in self._alone())
+
+    def _patience(self, me: threading.Thread) -> float | None:
+        """Seconds to wait for a change; None for as long as it takes."""
+        others = [each for each in self._alone() if each not in _MINE.get()]
+        if not others or (self._depth and self._runner is not me):
+            return None
+        left = self._active + PATIENCE - time.monotonic()
+        if left <= 0 or any(each.thread is me for each in others):
+            raise _in_use(others[0], me)
+        return left
+
+
+def before_turn() -> None:
+    """Called whenever a context asks for its turn on a model, outside of any lock.
+
+    A host that can be told to stop (the page) puts what looks for that in its place: what it raises
+    ends the work between two passes.
+    """
 
 
 class _InTurns(Protocol):

@@ -186,7 +186,7 @@ def test_depths_are_those_of_the_route(
 def test_a_sweep_does_not_keep_the_model_from_others(
     open_page: Callable[..., AppTest], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two placements the model is free; during one it is not."""
+    """It is free between any two passes."""
     page = open_page(analysis="injection depth")
     import _models  # pyright: ignore[reportMissingImports]
 
@@ -217,7 +217,7 @@ def test_a_sweep_does_not_keep_the_model_from_others(
     choices_table = choices.choices_table
     monkeypatch.setattr(choices, "choices_table", told)
     quiet(go(page))
-    assert states.count(False) > 5 and states.count(True) > 5
+    assert len(states) > 10 and all(states)
 
 
 def test_what_the_weights_cannot_serve_is_said(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -132,7 +134,7 @@ def test_a_block_that_another_thread_does_not_leave_is_named(
     opened, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with made.routed(ROUTES[1]):
+        with made.turns.block("hooks"):
             opened.set()
             leave.wait()
 
@@ -145,10 +147,10 @@ def test_a_block_that_another_thread_does_not_leave_is_named(
             lambda: made(**batch),
             lambda: made.generate(**batch, max_new_tokens=1),
             lambda: made.encode_audio(batch["input_features"], batch["feature_lengths"]),
-            lambda: made.routed(ROUTES[0]).__enter__(),
+            lambda: made.turns.block("training step").__enter__(),
             lambda: setattr(made, "route", ROUTES[0]),
         ):
-            with pytest.raises(HookError, match=r"a block of route is open in thread 'a visitor'"):
+            with pytest.raises(HookError, match=r"a block of hooks is open in thread 'a visitor'"):
                 call()
     finally:
         leave.set()
@@ -157,7 +159,7 @@ def test_a_block_that_another_thread_does_not_leave_is_named(
 
 
 def test_tasks_of_one_thread_do_not_mix(made: Any, batch: Any) -> None:
-    """A task cannot wait for another of its thread, so it is told; what it starts, it owns."""
+    """A task takes its own route; it cannot wait for another of its thread, so it is told."""
     plain, routed = logits(made, batch), None
     with made.routed(ROUTES[1]):
         routed = logits(made, batch)
@@ -165,11 +167,14 @@ def test_tasks_of_one_thread_do_not_mix(made: Any, batch: Any) -> None:
 
     async def within(opened: asyncio.Event, leave: asyncio.Event) -> None:
         with made.routed(ROUTES[1]):
-            opened.set()
-            await leave.wait()
-            found.append("own" * torch.equal(logits(made, batch), routed))
-            in_thread = await asyncio.to_thread(logits, made, batch)
-            found.append("thread" * torch.equal(in_thread, routed))
+            with made.turns.block("hooks"):
+                opened.set()
+                await leave.wait()
+                found.append("own" * torch.equal(logits(made, batch), routed))
+                in_thread = await asyncio.to_thread(logits, made, batch)
+                found.append("thread" * torch.equal(in_thread, routed))
+            await asyncio.sleep(0)
+            found.append("still" * torch.equal(logits(made, batch), routed))
 
     async def outside() -> None:
         opened, leave = asyncio.Event(), asyncio.Event()
@@ -182,14 +187,14 @@ def test_tasks_of_one_thread_do_not_mix(made: Any, batch: Any) -> None:
         found.append("after" * torch.equal(logits(made, batch), plain))
 
     asyncio.run(outside())
-    assert found == ["own", "thread", "after"]
+    assert found == ["own", "thread", "still", "after"]
 
 
 def test_a_generator_may_be_closed_elsewhere(made: Any, batch: Any) -> None:
     plain = logits(made, batch)
 
     def held() -> Any:
-        with made.routed(ROUTES[1]):
+        with made.routed(ROUTES[1]), made.turns.block("hooks"):
             yield logits(made, batch)
 
     generator = held()
@@ -203,6 +208,79 @@ def test_a_generator_may_be_closed_elsewhere(made: Any, batch: Any) -> None:
     with pytest.raises(HookError, match="another task or context"):
         logits(made, batch)
     generator.close()
+    assert torch.equal(logits(made, batch), plain)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_between_two_passes_of_a_block_others_have_theirs(
+    made: Any, batch: Any, name: str, impatient: None
+) -> None:
+    """What a pass looks up keeps nobody waiting."""
+    plain, order = logits(made, batch), list[str]()
+    with BLOCKS[name](made):
+        changed = logits(made, batch)
+    started = threading.Event()
+
+    def sweep() -> bool:
+        alike: list[bool] = []
+        with BLOCKS[name](made):
+            for _ in range(40):
+                alike.append(torch.equal(logits(made, batch), changed))
+                order.append("sweep")
+                started.set()
+        return all(alike)
+
+    def visit() -> bool:
+        started.wait()
+        alike = [torch.equal(logits(made, batch), plain) for _ in range(5)]
+        order.append("visit")
+        return all(alike)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(each.result() for each in [pool.submit(sweep), pool.submit(visit)])
+    assert order.index("visit") < 25
+
+
+def test_who_passes_again_stands_behind_who_waits() -> None:
+    shared, started, order = turns.Turns(), threading.Event(), list[str]()
+
+    def sweep() -> None:
+        for _ in range(40):
+            with shared.passing():
+                started.set()
+                time.sleep(0.002)
+                order.append("sweep")
+
+    def visit() -> None:
+        started.wait()
+        for _ in range(5):
+            with shared.passing():
+                order.append("visit")
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(sweep), pool.submit(visit)]:
+            each.result()
+    last = len(order) - order[::-1].index("visit")
+    assert last <= 15
+
+
+def test_a_host_may_end_the_work_between_two_passes(
+    made: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(BaseException):
+        pass
+
+    plain, asked = logits(made, batch), itertools.count()
+
+    def look() -> None:
+        if next(asked) == 3:
+            raise Stopped
+
+    monkeypatch.setattr(turns, "before_turn", look)
+    with pytest.raises(Stopped), made.routed(ROUTES[1]):
+        for _ in range(10):
+            logits(made, batch)
+    monkeypatch.undo()
     assert torch.equal(logits(made, batch), plain)
 
 
