@@ -6,7 +6,9 @@ the model is open for one answer or one pass at a time, so nobody waits for anot
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -76,15 +78,39 @@ class GeneratedAnswer:
     cache_bytes: int
 
 
+MOST_RESULTS = 128
+"""Results that are remembered of one `Ask`: those that were asked for last."""
+
+
+class Remembered:
+    """Results of one `Ask`, by key. Not in Streamlit's own cache, whose functions draw nothing."""
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()  # visitors share it
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once."""
+        with self._lock:
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key]
+        made = make()
+        with self._lock:
+            self._results[key] = made
+            while len(self._results) > MOST_RESULTS:
+                self._results.popitem(last=False)
+        return made
+
+
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _box(*key: str) -> dict[Any, Any]:
-    """A place for the results of one `Ask`: filled outside, because cached code draws nothing."""
-    return {}
+def _remembered(*key: str) -> Remembered:
+    return Remembered()
 
 
-def box_of(ask: Ask) -> dict[Any, Any]:
-    """What is remembered of an `Ask`, by name."""
-    return _box(*ask.key)
+def once(ask: Ask, key: Any, make: Callable[[], Any]) -> Any:
+    """A result of an `Ask`, made once for all visitors; `key` tells it from its others."""
+    return _remembered(*ask.key).once(key, make)
 
 
 @dataclass(frozen=True)
@@ -103,13 +129,14 @@ def _attended(offset: int, *key: str) -> list[Attended]:
 
 def generated_answer(ask: Ask, show: Callable[[str], Any] = lambda text: None) -> GeneratedAnswer:
     """The greedy answer; `show` is called with its text as it grows."""
-    box = box_of(ask)
-    if "answer" not in box:
+
+    def make() -> GeneratedAnswer:
         inputs = encoded_inputs(ask)
         # Nothing kept, so that no route profits from another's work; others may be using these.
         inputs["audio"] = replace(inputs["audio"], keys_values={})
-        box["answer"] = generate(ask, inputs, show)
-    return box["answer"]
+        return generate(ask, inputs, show)
+
+    return once(ask, "answer", make)
 
 
 def attended(ask: Ask, offset: int) -> Attended:
@@ -135,43 +162,44 @@ def known(ask: Ask, offset: int) -> bool:
 
 def queries(ask: Ask) -> dict[int, str]:
     """The tokens after the sound that can be asked what they attended to: offset to text."""
-    box = box_of(ask)
-    if "queries" not in box:
-        inputs, prompt = _with_answer(ask)
-        ids = inputs["input_ids"][0].tolist()
-        first = len(ids) - ids[::-1].index(ask.opened.model.processor.audio_token_id)
-        tokenizer: Any = ask.opened.model.tokenizer
-        box["queries"] = {
-            at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))
-        }
-    return box["queries"]
+    return once(ask, "queries", lambda: _queries(ask))
+
+
+def _queries(ask: Ask) -> dict[int, str]:
+    inputs, prompt = _with_answer(ask)
+    ids = inputs["input_ids"][0].tolist()
+    first = len(ids) - ids[::-1].index(ask.opened.model.processor.audio_token_id)
+    tokenizer: Any = ask.opened.model.tokenizer
+    return {at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))}
 
 
 def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
     """Candidate answers and the probability of each among them: `answer, logprob, share`."""
-    box = box_of(ask)
-    if ("ranked", choices) not in box:
-        model = ask.opened.model
-        with model.route(ask.route):
-            (logprobs,) = batched_choice_logprobs(
-                model.model,
-                model.processor,
-                [([ask.sound.waveform.samples], ask.question, choices)],
-            )
-        share = np.exp(logprobs - np.logaddexp.reduce(logprobs))
-        table = pd.DataFrame({"answer": choices, "logprob": logprobs, "share": share})
-        box["ranked", choices] = table.sort_values("logprob", ascending=False, ignore_index=True)
-    return box["ranked", choices]
+    return once(ask, ("ranked", choices), lambda: _ranked(ask, choices))
+
+
+def _ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
+    model = ask.opened.model
+    with model.route(ask.route):
+        (logprobs,) = batched_choice_logprobs(
+            model.model,
+            model.processor,
+            [([ask.sound.waveform.samples], ask.question, choices)],
+        )
+    share = np.exp(logprobs - np.logaddexp.reduce(logprobs))
+    table = pd.DataFrame({"answer": choices, "logprob": logprobs, "share": share})
+    return table.sort_values("logprob", ascending=False, ignore_index=True)
 
 
 def token_grid(ask: Ask) -> pd.DataFrame:
     """The tokens of each stream over the sound: `stream, start_s, end_s`."""
-    box = box_of(ask)
-    if "grid" not in box:
-        model = ask.opened.model
-        table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
-        box["grid"] = table.loc[table["clip"] >= 0, ["stream", "start_s", "end_s"]]
-    return box["grid"]
+    return once(ask, "grid", lambda: _token_grid(ask))
+
+
+def _token_grid(ask: Ask) -> pd.DataFrame:
+    model = ask.opened.model
+    table: Any = model.layout(model.inputs(ask.question, ask.sound.waveform)).table(0)
+    return table.loc[table["clip"] >= 0, ["stream", "start_s", "end_s"]]
 
 
 def visible(token: str) -> str:

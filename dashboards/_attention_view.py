@@ -135,7 +135,7 @@ def choose_route(opened: OpenModel) -> Route:
     changed = current != opened.route
     with st.expander("Route: which stream takes part in which layer", expanded=changed):
         describe(opened, current)
-        known = presets(opened.model, opened.route)
+        known, symbols = possible_routes(opened.version, opened)
 
         def take() -> None:
             chosen = st.session_state["preset"]
@@ -153,7 +153,7 @@ def choose_route(opened: OpenModel) -> Route:
         )
         edited = route_table(
             current,
-            allowed_symbols(opened.model),
+            symbols,
             original=opened.route,
             key=f"route {opened.version}",
         )
@@ -169,6 +169,14 @@ def choose_route(opened: OpenModel) -> Route:
         remember_route(opened, edited)
         st.rerun()  # so that the table is given what it holds, and a later change is seen as one
     return edited
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def possible_routes(
+    version: str, _opened: OpenModel
+) -> tuple[dict[str, Route], dict[str, list[str]]]:
+    """Known routes by name, and the symbols of every cell, that a checkpoint has weights for."""
+    return presets(_opened.model, _opened.route), allowed_symbols(_opened.model)
 
 
 def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _answers import Ask, box_of, encoded_inputs, generate, generated_answer, ranked
+from _answers import Ask, encoded_inputs, generate, generated_answer, once, ranked
 from _edits import Edit, edited_sound, interventions
 from _sounds import bundled_sound
 
@@ -60,25 +60,26 @@ def edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
     Raises:
         PalscopeError: an edit does nothing here, or cannot be made.
     """
-    box = box_of(ask)
-    if ("edited", edits) not in box:
-        box["edited", edits] = _edited(ask, edits)
-    return box["edited", edits]
+    return once(ask, ("edited", edits), lambda: _edited(ask, edits))
 
 
 def _edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
     model = ask.opened.model
     answer = generated_answer(ask)
-    if "before" not in box_of(ask):
-        with model.route(ask.route):
-            (before,) = choice_logprobs(model, encoded_inputs(ask), [answer.text])
-        box_of(ask)["before"] = float(before)
+    before = once(ask, "before", lambda: _logprob(ask, answer.text))
     inputs = inputs_under(ask, edits)
     with model.route(ask.route):
         made = made_of(ask, edits, inputs)
         (after,) = choice_logprobs(model, inputs, [answer.text], made)
         new = generate(ask, inputs, interventions=made)
-    return Edited(new.text, box_of(ask)["before"], float(after), float(new.first[new.tokens[0]]))
+    return Edited(new.text, before, float(after), float(new.first[new.tokens[0]]))
+
+
+def _logprob(ask: Ask, answer: str) -> float:
+    """Of a whole answer, without edits."""
+    model, inputs = ask.opened.model, encoded_inputs(ask)
+    with model.route(ask.route):
+        return float(choice_logprobs(model, inputs, [answer])[0])
 
 
 def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
@@ -93,10 +94,8 @@ def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.D
         and by how much it moved it (nats), at the token in which the two part; the first row is
         the cut itself.
     """
-    box, key = box_of(ask), ("controls", edits, number, rival)
-    if key not in box:
-        box[key] = _controls(ask, edits, number, rival)
-    return box[key]
+    key = ("controls", edits, number, rival)
+    return once(ask, key, lambda: _controls(ask, edits, number, rival))
 
 
 def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
@@ -174,32 +173,32 @@ def effects_of_heads(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.Data
 
     Its `attrs["whole"]` is what cutting all heads of all layers does.
     """
-    box, key = box_of(ask), ("heads", rival, sounds)
-    if key not in box:
-        model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
-        asked: dict[str, Any] = {"answers": answers, "sounds": sounds}
-        with model.route(ask.route):
-            table = head_effects(model, inputs, checked=CHECKED, **asked)
-            inputs = answers.behind(inputs)
-            cuts = [Knockout(Address("pattern", sound)) for sound in sounds]
-            logits = run_cells(model, inputs, [[], cuts])
-        metric = "logprob" if answers.corrupt is None else "logit_diff"
-        lead = answer_metrics(logits, answers, logits[0])[metric]
-        table.attrs["whole"] = float(lead.iloc[1] - lead.iloc[0])
-        box[key] = table
-    return box[key]
+    return once(ask, ("heads", rival, sounds), lambda: _effects_of_heads(ask, rival, sounds))
+
+
+def _effects_of_heads(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
+    model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
+    asked: dict[str, Any] = {"answers": answers, "sounds": sounds}
+    with model.route(ask.route):
+        table = head_effects(model, inputs, checked=CHECKED, **asked)
+    cuts = [Knockout(Address("pattern", sound)) for sound in sounds]
+    with model.route(ask.route):
+        logits = run_cells(model, answers.behind(inputs), [[], cuts])
+    metric = "logprob" if answers.corrupt is None else "logit_diff"
+    lead = answer_metrics(logits, answers, logits[0])[metric]
+    table.attrs["whole"] = float(lead.iloc[1] - lead.iloc[0])
+    return table
 
 
 def fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
     """`shortest_window` of text reading `sounds`."""
-    box, key = box_of(ask), ("window", rival, sounds)
-    if key not in box:
-        model = ask.opened.model
-        with model.route(ask.route):
-            box[key] = shortest_window(
-                model, encoded_inputs(ask), answers=answers_of(ask, rival), sounds=sounds
-            )
-    return box[key]
+    return once(ask, ("window", rival, sounds), lambda: _fewest_layers(ask, rival, sounds))
+
+
+def _fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
+    model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
+    with model.route(ask.route):
+        return shortest_window(model, inputs, answers=answers, sounds=sounds)
 
 
 # -- inputs ---------------------------------------------------------------------------------------

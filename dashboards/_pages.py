@@ -1,0 +1,45 @@
+"""The pages, each with its errors as sentences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import streamlit as st
+from _attention_view import view as attention_view
+from _clips_view import view as clips_view
+from _interventions_view import view as interventions_view
+from _runs_view import view as runs_view
+
+from palscope.errors import PalscopeError
+
+
+def guarded(view: Callable[[], None]) -> Callable[[], None]:
+    """A page whose errors are sentences."""
+
+    def page() -> None:
+        try:
+            view()
+        except PalscopeError as error:
+            st.error(str(error))
+        except Exception as error:
+            logging.getLogger("palscope").exception("a page failed")
+            st.error(
+                f"This should not have happened: {type(error).__name__}, {error}. The terminal "
+                "that runs this page has the details; reloading the page starts afresh."
+            )
+
+    return page
+
+
+def show_pages() -> None:
+    """The one that the visitor is on."""
+    st.navigation(
+        [
+            st.Page(guarded(attention_view), title="Attention", url_path="attention", default=True),
+            st.Page(guarded(interventions_view), title="Interventions", url_path="interventions"),
+            st.Page(guarded(clips_view), title="Many clips", url_path="clips"),
+            st.Page(guarded(runs_view), title="Stored runs", url_path="runs"),
+        ],
+        position="top",
+    ).run()
