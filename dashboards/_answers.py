@@ -148,7 +148,7 @@ def attended(ask: Ask, offset: int) -> Attended:
     """
     place = _attended(offset, *ask.key)
     if not place:
-        inputs, prompt = _with_answer(ask)
+        inputs, prompt = with_answer(ask)
         with ask.opened.model.route(ask.route):
             keys = attention_mass(ask.opened.model, inputs, queries=[prompt - 1 + offset])
         place.append(Attended(keys, by_pathway(keys)))
@@ -166,7 +166,7 @@ def queries(ask: Ask) -> dict[int, str]:
 
 
 def _queries(ask: Ask) -> dict[int, str]:
-    inputs, prompt = _with_answer(ask)
+    inputs, prompt = with_answer(ask)
     ids = inputs["input_ids"][0].tolist()
     first = len(ids) - ids[::-1].index(ask.opened.model.processor.audio_token_id)
     tokenizer: Any = ask.opened.model.tokenizer
@@ -224,7 +224,7 @@ def encoded_inputs(ask: Ask) -> dict[str, Any]:
     }
 
 
-def _with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
+def with_answer(ask: Ask) -> tuple[dict[str, Any], int]:
     """The prompt and the answer behind it, and how many columns the prompt has."""
     answer = generated_answer(ask)
     inputs = encoded_inputs(ask)

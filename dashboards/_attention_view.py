@@ -32,6 +32,7 @@ from _edit_view import show_edits, show_effects
 from _edited import rival_of
 from _examples import show_examples
 from _figures import bars, clickable, steps_table
+from _lens_view import show_lens
 from _models import OpenModel, cached_model
 from _player import player
 from _presets import presets
@@ -90,7 +91,7 @@ def view() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         answers, edits, player = st.container(), st.container(), st.container()
-    steps, table = st.container(), st.container()
+    steps, lens, table = st.container(), st.container(), st.container()
     opened = cached_model(setup.model)
     with table:
         route = choose_route(opened)
@@ -104,6 +105,8 @@ def view() -> None:
         top = show_effects(first, selection, rival)
     with steps:
         show_steps(asks, given, setup)
+    with lens:
+        show_lenses(asks)
     offset = choose_query(asks)
     sides = [
         Side(name, ask, given[name], attended(ask, min(offset, len(given[name].tokens))))
@@ -246,6 +249,18 @@ def show_steps(asks: dict[str, Ask], given: dict[str, GeneratedAnswer], setup: S
             show_candidates(asks, setup)
 
 
+def show_lenses(asks: dict[str, Ask]) -> None:
+    """What each side's answer was after every layer."""
+    with st.expander("Logit lens: the answer after every layer"):
+        if not st.toggle("Read it", key="read lens"):
+            return
+        for column, (name, ask) in zip(st.columns(len(asks)), asks.items(), strict=True):
+            with column:
+                if len(asks) > 1:
+                    st.markdown(f"**{plain(name)}**")
+                show_lens(ask, key=f"lens unit {name}")
+
+
 COST_HELP = (
     "Timed once, on this machine, which may have been busy: `benchmarks/integrations.py` measures. "
     "Prefill runs the prompt with the sound already encoded; the cache holds keys and values of "
@@ -302,12 +317,13 @@ def choose_query(asks: dict[str, Ask]) -> int:
     st.subheader("Where its attention goes")
     # Not bound to the address by Streamlit, which would write the token's text there.
     written = st.query_params.get("token", "0")
-    chosen: Any = st.selectbox(
+    chosen: Any = st.pills(
         "Attention of the token",
         offsets,
-        index=offsets.index(int(written) if written in map(str, offsets) else 0),
+        default=int(written) if written in map(str, offsets) else 0,
         format_func=lambda offset: token_name(offset, tokens),
         key="token",
+        required=True,
         help="A token attends to predict the next one. The prompt's last token predicts the "
         "answer's first.",
     )
@@ -319,10 +335,9 @@ def choose_query(asks: dict[str, Ask]) -> int:
 
 
 def token_name(offset: int, tokens: dict[int, str]) -> str:
-    what = "answer" if offset > 0 else "prompt"
-    next_ = tokens.get(offset + 1)
-    predicts = f" (predicts {next_})" if offset >= 0 and next_ is not None else ""
-    return f"{what}: {tokens[offset]}{predicts}"
+    """A token of the prompt as it is, one of the answer in bold."""
+    text = plain(tokens[offset])
+    return f"**{text}**" if offset > 0 else text
 
 
 def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | None, int | None]:

@@ -11,11 +11,12 @@ import pandas as pd
 import streamlit as st
 from _address import address_edits, remember_edits
 from _answers import Ask, encoded_inputs, generated_answer
-from _downloads import offer, on_ground
+from _downloads import offer, on_ground, show
 from _edited import (
     controls,
     edited,
     effects_of_heads,
+    effects_of_seconds,
     fewest_layers,
     made_of,
 )
@@ -28,6 +29,7 @@ from palscope._routing import route_to_text
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.plots import head_effects_map
+from palscope.plots._effects import effects_over_time
 
 Selection = tuple[float, float] | None
 
@@ -313,6 +315,7 @@ def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] 
     say_who_carries_it(ask, table, sounds, rival)
     show_top(table)
     offer("map of effects", figure)
+    show_seconds(ask, rival, lead)
     top = table.iloc[0]
     return int(top["layer"]), int(top["head"])
 
@@ -384,6 +387,17 @@ def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: s
         st.session_state[LAYERS], st.session_state[HEADS] = layers, []
 
     st.button("Mean these layers", on_click=take, key="take window")
+
+
+def show_seconds(ask: Ask, rival: str, lead: str) -> None:
+    """Every stretch of the clip by what cutting it does."""
+    with st.expander("Seconds by effect"):
+        if not st.toggle("Cut every stretch of the clip, one by one", key="cut seconds"):
+            return
+        with st.spinner("Cutting …"):
+            table = effects_of_seconds(ask, rival)
+        caption = replace(ask.caption, asked=f"{ask.caption.asked}, {lead}")
+        show(effects_over_time(table, ask.sound.waveform, caption=caption), "seconds by effect")
 
 
 def show_top(table: Any, count: int = 8) -> None:

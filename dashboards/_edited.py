@@ -18,18 +18,23 @@ from _sounds import bundled_sound
 from palscope.audio import Waveform
 from palscope.audio._timegrid import overlaps
 from palscope.errors import AudioError
-from palscope.interventions import Address, Knockout, Sound, resolve, run_cells
+from palscope.interventions import Address, Knockout, Sound, Text, resolve, run_cells
 from palscope.measures import (
     Answers,
+    attention_knockout,
     choice_logprobs,
     disjoint_stretches,
     head_effects,
     shortest_window,
 )
+from palscope.measures._grids import steps
+from palscope.measures._knockout import Edges
 from palscope.measures._metrics import answer_metrics
 
 CHECKED = 12
 """Heads that are cut for real, beside the estimate for all."""
+MOST_STRETCHES, SHORTEST_S = 24, 0.1
+"""Stretches of a clip that are cut one by one, and how short they may be."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,27 @@ def _fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFr
     model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
     with model.route(ask.route):
         return shortest_window(model, inputs, answers=answers, sounds=sounds)
+
+
+def effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
+    """What cutting each stretch of the clip does: `start_s, end_s, change` in nats of the lead."""
+    return once(ask, ("seconds", rival), lambda: _effects_of_seconds(ask, rival))
+
+
+def _effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
+    model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
+    seconds = ask.sound.waveform.seconds
+    stretches = steps(seconds, max(SHORTEST_S, seconds / MOST_STRETCHES)).values()
+    edges = [
+        Edges(((Text(), sound),), {"start_s": sound.start, "end_s": sound.end})
+        for sound in stretches
+    ]
+    with model.route(ask.route):
+        every = [range(ask.route.n_layers)]
+        table: Any = attention_knockout(model, inputs, edges, every, answers=answers)
+    change = "logprob_change" if answers.corrupt is None else "logit_diff_change"
+    cut = table[table["run"] == "cut"].rename(columns={change: "change"})
+    return cut[["start_s", "end_s", "change"]].reset_index(drop=True)
 
 
 # -- inputs ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from palscope.encoders import Component
 
 
 class GlmAsr(WhisperTowerFamily):
-    """Windows of 30 s, each mask by itself, the silence that fills the last one included."""
+    """Windows of 30 s, each heard by itself, the silence that fills the last one included."""
 
     model_types = ("glmasr",)
     checkpoints = (("zai-org/GLM-ASR-Nano-2512", "1.5 B"),)

@@ -105,7 +105,9 @@ def shortest_window(
     holds it, but seldom does.)
 
     Args:
-        inputs, answers, sounds: as in `head_effects`.
+        inputs: as in `head_effects`, like `answers` and `sounds`.
+        answers: likewise.
+        sounds: likewise.
         share: of the change that cutting in all layers makes, more than 0 and at most 1.
 
     Returns:

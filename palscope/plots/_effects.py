@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from palscope.plots._axes import HEAD, LAYER
-from palscope.plots._cells import Heat
+from palscope.audio import Waveform
+from palscope.plots._axes import HEAD, LAYER, TIME
+from palscope.plots._cells import Heat, Spectrogram, frequency_axis
 from palscope.plots._figure import Caption, Figure, Mark, Panel
-from palscope.plots._grammar import Points
+from palscope.plots._grammar import Axis, Points, Rule, Steps
 from palscope.plots._looks import Look
+from palscope.plots._spectrogram import mel_image
+
+LEAD = "nats of the answer's lead"
 
 
 def head_effects_map(table: pd.DataFrame, *, caption: Caption) -> Figure:
@@ -32,7 +37,7 @@ def head_effects_map(table: pd.DataFrame, *, caption: Caption) -> Figure:
         "head",
         "layer",
         "change",
-        "nats of the answer's lead",
+        LEAD,
         signed=True,
         hover=np.array(said).reshape(told["layer"].nunique(), -1),
     )
@@ -44,6 +49,23 @@ def head_effects_map(table: pd.DataFrame, *, caption: Caption) -> Figure:
         dots = Points(cut["head"], cut["layer"], 1, look=Look("orange", light=True), hover=hover)
         marks.append(dots)
     return Figure([Panel(marks, HEAD, LAYER, "dot: cut; else estimated")], caption, told)
+
+
+def effects_over_time(table: pd.DataFrame, waveform: Waveform, *, caption: Caption) -> Figure:
+    """What cutting each stretch of a clip does to the answer, above its log-mel spectrogram.
+
+    Args:
+        table: `start_s, end_s, change` of each stretch: seconds, and nats of the answer's lead.
+        waveform: the clip.
+        caption: what the figure says of its numbers.
+    """
+    image = mel_image(waveform)
+    told: Any = table.sort_values(by="start_s", ignore_index=True)
+    steps = Steps(told["start_s"], told["end_s"], told["change"], look=Look("ink", marker=""))
+    time = replace(TIME, limits=(0, image.seconds))
+    above = Panel([steps, Rule(0.0)], time, Axis(LEAD))
+    below = Panel([Spectrogram(image)], time, frequency_axis(image), row=1)
+    return Figure([above, below], caption, told)
 
 
 def _said(row: Any) -> str:

@@ -119,7 +119,7 @@ def test_seconds_tile_into_the_streams(open_page: Opener) -> None:
 def test_a_token_of_the_answer_can_be_asked(open_page: Opener) -> None:
     first, second = open_page(), open_page(token="1")
     quiet(second)
-    assert second.selectbox(key="token").value == 1
+    assert second.button_group(key="token").value == 1
     assert metrics(second) != metrics(first)
 
 
@@ -306,3 +306,21 @@ def test_the_demo_hears_a_rooster(page: AppTest, name: str) -> None:
     quiet(page)
     assert answers(page)["Answer"] == "rooster"
     assert any("known to be: **rooster**" in each for each in captions(page))
+
+
+def test_the_lens_s_last_layer_is_the_answer(open_page: Opener) -> None:
+    page = open_page(clip="rooster")
+    assert not any("logit lens" in each.proto.body for each in page.get("html"))
+    page.toggle(key="read lens").set_value(True).run()
+    quiet(page)
+    (table,) = [each.proto.body for each in page.get("html") if "logit lens" in each.proto.body]
+    rows = re.findall(r"<tr>(.*?)</tr>", table)
+    cells = re.findall(r"<td .*?>(.*?) <small>(.*?)</small>", rows[1])
+    steps = next(each.proto.body for each in page.get("html") if "class='steps'" in each.proto.body)
+    chosen = re.findall(r"class='chosen'.*?><span>(.*?)</span> <small>(.*?)</small>", steps)
+    assert cells == chosen and "after 3" in rows[1] and "before layer 0" in rows[-1]
+    unit = next(each for each in page.button_group if (each.key or "").startswith("lens unit"))
+    unit.set_value("nats").run()
+    (table,) = [each.proto.body for each in page.get("html") if "logit lens" in each.proto.body]
+    first = float(re.findall(r"<small>(.*?)</small>", re.findall(r"<tr>(.*?)</tr>", table)[1])[0])
+    assert np.exp(first) == pytest.approx(float(chosen[0][1].split()[0]) / 100, rel=0.02)

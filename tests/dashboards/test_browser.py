@@ -179,7 +179,8 @@ def test_a_copied_link_opens_the_same_view(page: Page, chromium: Browser, addres
 
 
 def test_downloads_open(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("button", name="Download").nth(1).click()  # after the map of effects
+    below = page.get_by_test_id("stPopover").filter(has_text="Download")
+    below.nth(1).get_by_role("button").click()  # after the map of effects
     files: dict[str, Path] = {}
     for label in ("PNG", "SVG", "HTML", "CSV", "Parquet"):
         with page.expect_download() as waiting:

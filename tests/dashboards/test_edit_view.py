@@ -179,6 +179,13 @@ def test_the_fewest_layers_are_found_and_meant(
     assert page.select_slider(key="cut layers").value == (layers[0], layers[-1])
 
 
+def test_every_stretch_is_cut_when_it_is_asked_for(scene: AppTest) -> None:
+    before = len(figures(scene))
+    scene.toggle(key="cut seconds").set_value(True).run()
+    quiet(scene)
+    assert len(figures(scene)) == before + 1
+
+
 @pytest.mark.slow
 def test_the_demo_s_examples_do_what_they_say(page: AppTest) -> None:
     page.run()

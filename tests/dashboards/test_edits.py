@@ -185,6 +185,36 @@ def test_a_clip_that_is_too_short_is_refused(pal: Any) -> None:
             last(pal, [edit(kind, 2.0, 3.0, source="another")], long)
 
 
+def test_every_stretch_has_the_effect_of_cutting_it(pal: Any) -> None:
+    from _answers import Ask  # pyright: ignore[reportMissingImports]
+    from _edited import (  # pyright: ignore[reportMissingImports]
+        answers_of,
+        effects_of_seconds,
+        rival_of,
+    )
+    from _models import OpenModel  # pyright: ignore[reportMissingImports]
+    from _sounds import ChosenSound  # pyright: ignore[reportMissingImports]
+
+    opened = OpenModel("tiny", pal, pal.current_route, "of this test")
+    ask = Ask(opened, ChosenSound("a clip", SOUND, "of this test"), "what?", pal.current_route)
+    rival = rival_of(ask, ())
+    answers = answers_of(ask, rival)
+    table: Any = effects_of_seconds(ask, rival)
+    assert table["start_s"].iloc[0] == 0 and table["end_s"].iloc[-1] == pytest.approx(1.9)
+    np.testing.assert_allclose(table["start_s"].iloc[1:], table["end_s"].iloc[:-1])
+    inputs = answers.behind(pal.inputs("what?", SOUND))
+
+    def lead(*cuts: Knockout) -> float:
+        with torch.no_grad(), intervene(pal, inputs, cuts):
+            logits = pal(inputs)[0, -1].double()
+        return float(logits[answers.clean] - logits[answers.corrupt])
+
+    for row in table.iloc[[0, 7, -1]].itertuples():
+        cut = Knockout(Address("pattern", Sound(row.start_s, row.end_s)))
+        assert row.change == pytest.approx(lead(cut) - lead(), abs=1e-5)
+    assert table["change"].abs().min() > 0
+
+
 def test_code_prints_both_answers(pal: Any, monkeypatch: Any, capsys: Any) -> None:
     from _edits import code, interventions  # pyright: ignore[reportMissingImports]
 

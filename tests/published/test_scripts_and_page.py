@@ -96,7 +96,7 @@ def test_the_page_answers_and_patches_with_a_published_model(
 ) -> None:
     monkeypatch.syspath_prepend(str(DASHBOARDS))
     monkeypatch.setattr("sys.argv", ["attention.py"])
-    page = opened(new_page(), folder)
+    page = opened(new_page(), folder, seconds="none")
     quiet(page)
     shares = metrics(page)
     assert set(shares) == {"text", "frames"}

@@ -155,7 +155,7 @@ def test_a_hook_that_never_fires(
     with pytest.raises(HookError, match="hook_rot_q"):  # the model notices it itself
         check("hooks")
     monkeypatch.setattr(blocks, "require_fired", lambda missing: None)  # and if it did not
-    assert "1 of 219 are silent: blocks.1.attn.hook_rot_q" in fails(check, "hooks")
+    assert "1 of 219 do not fire: blocks.1.attn.hook_rot_q" in fails(check, "hooks")
 
 
 def test_a_run_with_hooks_that_computes_something_else(check: Check, qwen2: Any) -> None:
