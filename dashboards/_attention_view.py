@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,6 +24,7 @@ from _answers import (
     GeneratedAnswer,
     attended,
     generated_answer,
+    once,
     queries,
     ranked,
     token_grid,
@@ -69,6 +72,7 @@ class Side:
     ask: Ask
     answer: GeneratedAnswer
     attended: Attended
+    offset: int
 
     @property
     def mass(self) -> pd.DataFrame:
@@ -79,6 +83,16 @@ class Side:
     def pathways(self) -> pd.DataFrame:
         """Mass of each pathway."""
         return self.attended.pathways
+
+
+def side_of(name: str, ask: Ask, answer: GeneratedAnswer, offset: int) -> Side:
+    return Side(name, ask, answer, attended(ask, offset), offset)
+
+
+def once_of_sides(sides: list[Side], key: Any, make: Callable[[], Any]) -> Any:
+    """What follows from all sides, made once; `key` tells it from their others."""
+    whole = (key, tuple((*side.ask.key, side.offset) for side in sides))
+    return once(sides[0].ask, whole, make)
 
 
 def view() -> None:
@@ -109,7 +123,7 @@ def view() -> None:
         show_lenses(asks)
     offset = choose_query(asks)
     sides = [
-        Side(name, ask, given[name], attended(ask, min(offset, len(given[name].tokens))))
+        side_of(name, ask, given[name], min(offset, len(given[name].tokens)))
         for name, ask in asks.items()
     ]
     shares, layers, maps = st.container(), st.container(), st.container()
@@ -294,14 +308,24 @@ def show_candidates(asks: dict[str, Ask], setup: Setup) -> None:
     """Ranked candidates, where the visitor gave some or the sound brings them."""
     if not setup.choices:
         return
-    tables = {name: ranked(ask, setup.choices).set_index("answer") for name, ask in asks.items()}
-    order = next(iter(tables.values())).index
-    shares: Any = {name: table.loc[order, "share"] for name, table in tables.items()}
-    st.plotly_chart(bars(shares, "probability among the candidates (%)"), key="candidate bars")
+    every = tuple((name, *ask.key) for name, ask in asks.items())
+    figure = once(
+        next(iter(asks.values())),
+        ("candidate bars", setup.choices, every),
+        lambda: bars(candidate_shares(asks, setup), "probability among the candidates (%)"),
+    )
+    st.plotly_chart(figure, key="candidate bars")
     st.caption(
         "Each candidate is scored as the whole answer, its end included; shares are among these "
         "candidates alone."
     )
+
+
+def candidate_shares(asks: dict[str, Ask], setup: Setup) -> Any:
+    """Each side's shares, in the order of the first side."""
+    tables = {name: ranked(ask, setup.choices).set_index("answer") for name, ask in asks.items()}
+    order = next(iter(tables.values())).index
+    return {name: table.loc[order, "share"] for name, table in tables.items()}
 
 
 # -- what is looked at --------------------------------------------------------------------------
@@ -451,11 +475,10 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
         "Mean over all layers and heads. Text is everything that is no sound: question, chat "
         "marks, answer so far."
     )
-    shares: list[Any] = [pathway_shares(side.pathways) for side in sides]
-    if selection is not None:
-        for side, share in zip(sides, shares, strict=True):
-            mass: Any = selected_mass(side, selection)["mass"]
-            share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = mass.fillna(0).mean()
+    shares: list[Any] = [
+        once_of_sides([side], ("shares", selection), partial(shares_of, side, selection))
+        for side in sides
+    ]
     both = len(sides) > 1
     names = list(dict.fromkeys(name for share in shares for name in share.index))
     for column, name in zip(st.columns(len(names)), names, strict=True):
@@ -471,6 +494,15 @@ def show_shares(sides: list[Side], selection: tuple[float, float] | None) -> Non
     if selection is not None:
         for side in sides:
             say_what_was_covered(side, selection)
+
+
+def shares_of(side: Side, selection: Seconds | None) -> pd.Series:
+    """Mass of each pathway, and of the selected seconds."""
+    share = pathway_shares(side.pathways)
+    if selection is not None:
+        mass: Any = selected_mass(side, selection)["mass"]
+        share[f"{selection[0]:.2f}–{selection[1]:.2f} s"] = mass.fillna(0).mean()
+    return share
 
 
 def pathway_shares(pathways: Any) -> pd.Series:
@@ -512,10 +544,14 @@ def say_what_was_covered(side: Side, selection: tuple[float, float]) -> None:
 
 def show_layers(sides: list[Side]) -> None:
     """Mass by layer and pathway, one figure a side, on the same scale."""
-    figures = [mass_by_layer(side.pathways, caption=side.ask.caption) for side in sides]
-    for column, side, figure in zip(
-        st.columns(len(sides)), sides, shared_scale(figures), strict=True
-    ):
+    figures = once_of_sides(
+        sides,
+        "by layer",
+        lambda: shared_scale(
+            [mass_by_layer(side.pathways, caption=side.ask.caption) for side in sides]
+        ),
+    )
+    for column, side, figure in zip(st.columns(len(sides)), sides, figures, strict=True):
         with column:
             title(side, sides)
             show(figure, f"mass by layer {side.name}")
@@ -543,30 +579,43 @@ def show_maps(
         required=True,
         help="Each cell is a head. Over time: its attention from the clip's start to its end.",
     )
+    key = ("map", kind, wanted, selection)
+    figures = once_of_sides(sides, key, lambda: maps_of(sides, kind, wanted, selection))
+    if len(figures) < len(sides):
+        st.caption(f"{sides[1].name} less {sides[0].name}")
+        draw_map("difference", figures[0], wanted, (layer, head))
+        return
+    for column, side, figure in zip(st.columns(len(sides)), sides, figures, strict=True):
+        with column:
+            title(side, sides)
+            if figure is not None:
+                draw_map(f"{kind} {side.name}", figure, wanted, (layer, head))
+            else:
+                st.info(f"{side.name} has no stream {wanted}.")
+
+
+def maps_of(
+    sides: list[Side], kind: str, wanted: str, selection: Seconds | None
+) -> list[Figure | None]:
+    """A map a side, None for one without the stream; or one of the difference of two."""
     masses = [map_mass(side, wanted, selection) for side in sides]
     seen = [has_pathway(mass, wanted) for mass in masses]
     if kind == "difference" and all(seen):
         caption = captioned(sides[0], wanted, selection)
         models = [side.ask.caption.model for side in reversed(sides)]
         caption = replace(caption, model=" less ".join(models))
-        figure = layer_head_map(masses[1], wanted, minus=masses[0], caption=caption)
-        st.caption(f"{sides[1].name} less {sides[0].name}")
-        draw_map("difference", figure, wanted, (layer, head))
-        return
+        return [layer_head_map(masses[1], wanted, minus=masses[0], caption=caption)]
     draw = head_thumbnails if kind == "over time" else layer_head_map
-    figures = [
-        draw(mass, wanted, caption=captioned(side, wanted, selection))
-        for side, mass, there in zip(sides, masses, seen, strict=True)
-        if there
-    ]
-    drawn = iter(shared_scale(figures))
-    for column, side, there in zip(st.columns(len(sides)), sides, seen, strict=True):
-        with column:
-            title(side, sides)
-            if there:
-                draw_map(f"{kind} {side.name}", next(drawn), wanted, (layer, head))
-            else:
-                st.info(f"{side.name} has no stream {wanted}.")
+    drawn = iter(
+        shared_scale(
+            [
+                draw(mass, wanted, caption=captioned(side, wanted, selection))
+                for side, mass, there in zip(sides, masses, seen, strict=True)
+                if there
+            ]
+        )
+    )
+    return [next(drawn) if there else None for there in seen]
 
 
 def captioned(side: Side, wanted: str, selection: tuple[float, float] | None) -> Caption:
@@ -607,7 +656,7 @@ def draw_map(name: str, figure: Figure, wanted: str, chosen: tuple[int | None, i
         theme=None,
         alt=f"Layer by head map of attention to {wanted}",
     )
-    offer(key, figure)
+    offer(key, lambda: figure)
 
 
 def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
@@ -618,10 +667,11 @@ def show_words(sides: list[Side], layer: int | None, head: int | None) -> None:
             st.caption(f"Attention over the prompt ({head_name(layer, head)})")
             chosen = of_head(side.mass, layer, head)
             st.html(token_strip(chosen).html)
-            figure = time_over_spectrogram(
-                chosen, side.ask.sound.waveform, caption=side.ask.caption
-            )
-            offer(f"attention over time {side.name}", figure)
+            offer(f"attention over time {side.name}", partial(over_spectrogram, side, chosen))
+
+
+def over_spectrogram(side: Side, chosen: pd.DataFrame) -> Figure:
+    return time_over_spectrogram(chosen, side.ask.sound.waveform, caption=side.ask.caption)
 
 
 def show_command(ask: Ask, offset: int) -> None:

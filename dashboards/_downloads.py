@@ -17,22 +17,25 @@ _DRAWN: WeakKeyDictionary[Figure, dict[bool, go.Figure]] = WeakKeyDictionary()
 """Of each figure that is still there, what is shown on light and on dark."""
 
 
-def offer(name: str, figure: Figure) -> None:
+def offer(name: str, describe: Callable[[], Figure]) -> None:
     """A button that opens the files of one figure.
 
     Args:
         name: of the files, and unique on the page.
-        figure: its description.
+        describe: gives its description; called when a file is asked for.
     """
-    data: Any = figure.data
+
+    def table() -> Any:
+        return describe().data
+
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        "png": ("image/png", lambda: _picture(figure, "png")),
-        "svg": ("image/svg+xml", lambda: _picture(figure, "svg")),
-        "html": ("text/html", lambda: _page(figure).to_html(include_plotlyjs=True).encode()),
-        "csv": ("text/csv", lambda: data.to_csv(index=False).encode()),
+        "png": ("image/png", lambda: _picture(describe(), "png")),
+        "svg": ("image/svg+xml", lambda: _picture(describe(), "svg")),
+        "html": ("text/html", lambda: _page(describe()).to_html(include_plotlyjs=True).encode()),
+        "csv": ("text/csv", lambda: table().to_csv(index=False).encode()),
         "parquet": (
             "application/vnd.apache.parquet",
-            lambda: storable(figure.data).to_parquet(index=False),
+            lambda: storable(table()).to_parquet(index=False),
         ),
     }
     with st.popover("Download", icon=":material/download:", help="Figure and table as files"):
@@ -56,17 +59,17 @@ def show(figure: Figure, name: str) -> None:
         figure: its description.
         name: of the files, and unique on the page.
     """
+    st.plotly_chart(on_ground(figure), key=name, theme=None)
+    offer(name, lambda: figure)
+
+
+def on_ground(figure: Figure) -> go.Figure:
+    """The figure for the screen, on the visitor's ground; drawn once, so not to be changed."""
     dark = on_dark()
     drawn = _DRAWN.setdefault(figure, {})
     if dark not in drawn:
         drawn[dark] = figure.screen(dark=dark)
-    st.plotly_chart(drawn[dark], key=name, theme=None)
-    offer(name, figure)
-
-
-def on_ground(figure: Figure) -> go.Figure:
-    """The figure for the screen, on the visitor's ground."""
-    return figure.screen(dark=on_dark())
+    return drawn[dark]
 
 
 def on_dark() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _address import address_edits, remember_edits
-from _answers import Ask, encoded_inputs, generated_answer
+from _answers import Ask, encoded_inputs, generated_answer, once
 from _downloads import offer, on_ground, show
 from _edited import (
     controls,
@@ -310,11 +310,13 @@ def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] 
         st.info(str(error))
         return None
     asked = f"{ask.caption.asked}, {what}, {lead}"
-    figure = head_effects_map(table, caption=replace(ask.caption, asked=asked))
+    caption = replace(ask.caption, asked=asked)
+    key = ("map of effects", rival, sounds)
+    figure = once(ask, key, lambda: head_effects_map(table, caption=caption))
     draw_effects(figure)
     say_who_carries_it(ask, table, sounds, rival)
     show_top(table)
-    offer("map of effects", figure)
+    offer("map of effects", lambda: figure)
     show_seconds(ask, rival, lead)
     top = table.iloc[0]
     return int(top["layer"]), int(top["head"])
@@ -397,7 +399,12 @@ def show_seconds(ask: Ask, rival: str, lead: str) -> None:
         with st.spinner("Cutting …"):
             table = effects_of_seconds(ask, rival)
         caption = replace(ask.caption, asked=f"{ask.caption.asked}, {lead}")
-        show(effects_over_time(table, ask.sound.waveform, caption=caption), "seconds by effect")
+        figure = once(
+            ask,
+            ("figure of seconds", rival),
+            lambda: effects_over_time(table, ask.sound.waveform, caption=caption),
+        )
+        show(figure, "seconds by effect")
 
 
 def show_top(table: Any, count: int = 8) -> None:

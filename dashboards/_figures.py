@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -83,8 +84,9 @@ def steps_table(steps: pd.DataFrame) -> str:
 def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Figure:
     """A layer × head map on which a click names a head (`customdata`), the chosen one framed.
 
-    Heatmaps send no clicks through Streamlit; a point on each cell does.
+    Heatmaps send no clicks through Streamlit; a point on each cell does. `figure` stays as it is.
     """
+    figure = copy.deepcopy(figure)
     data: Any = figure.data
     z = data[0].z
     layout: Any = figure.layout
