@@ -3,9 +3,11 @@
     python -m benchmarks.page --out runs/page.json
 
 Starts the page on this machine and measures, in seconds of wall clock: the first visit to a fresh
-server (the model is loaded), new clips, and changes of view (a head, a token, a stretch of sound),
-each until the page's script has ended; and the server's memory over many interactions. Run it on an
-idle machine: it competes with whatever else runs.
+server (until it says a word, and until it rests), new clips, changes of view (a head, a token, a
+stretch of sound), each until the page's script has ended; a cut until the new answer stands there;
+and the server's memory over many interactions. Beside it, in this process, by turns: a cut's new
+answer, and a bare forward pass plus a greedy answer. Run it on an idle machine: it competes with
+whatever else runs.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from tqdm.auto import tqdm
 
 from tests.dashboards.browser import chromium, click_head, idle, server, settled
 
+DASHBOARDS = Path(__file__).resolve().parents[1] / "dashboards"
 MAP = "st-key-map-share-demo-pal"
 CLIPS = ("rain", "rooster", "dog 1", "three", "piano", "sneeze 1")
 
@@ -59,8 +64,17 @@ def measure(interactions: int) -> dict[str, Any]:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         start = time.perf_counter()
         page.goto(address)
+        page.get_by_text("Opening palscope").wait_for()
+        report: dict[str, Any] = {"first_word": time.perf_counter() - start}
         settled(page)
-        report: dict[str, Any] = {"first_visit": time.perf_counter() - start}
+        report["first_visit"] = time.perf_counter() - start
+        start = time.perf_counter()
+        page.get_by_role("button", name="Cut", exact=True).click()
+        page.get_by_role("heading", name="seven → one").wait_for()
+        report["first_cut"] = time.perf_counter() - start
+        idle(page)
+        page.get_by_role("button", name="Take back").click()
+        idle(page)
         clips = [timed(page, lambda clip=clip: choose(page, "Sound", clip)) for clip in CLIPS]
         heads = [(layer, head) for layer in (0, 3, 6, 9) for head in (1, 4, 7)]
         views = [
@@ -82,6 +96,31 @@ def measure(interactions: int) -> dict[str, Any]:
     return report
 
 
+def cuts(rounds: int = 12) -> dict[str, Any]:
+    """Seconds of a cut's new answer, and of a bare forward pass plus a greedy answer, by turns."""
+    sys.path.insert(0, str(DASHBOARDS))
+    answers, edits = import_module("_answers"), import_module("_edits")
+    edited = import_module("_edited").edited
+    opened = import_module("_models").cached_model("demo/pal")
+    sound = import_module("_sounds").bundled_sound("three, seven, one")
+    ask = answers.Ask(opened, sound, sound.question, opened.route)
+    answers.generated_answer(ask)
+    edited(ask, (edits.Edit("cut", 0.0, 0.1),))
+    found: dict[str, list[float]] = {"bare": [], "cut": []}
+    for number in range(rounds):
+        inputs = answers.encoded_inputs(ask)
+        start = time.perf_counter()
+        with torch.no_grad():
+            opened.model(inputs, logits_to_keep=1)
+        answers.generate(ask, inputs)
+        middle = time.perf_counter()
+        edited(ask, (edits.Edit("cut", 0.1 * number, 0.1 * number + 0.35),))
+        found["bare"].append(middle - start)
+        found["cut"].append(time.perf_counter() - middle)
+    ratio = statistics.median(found["cut"]) / statistics.median(found["bare"])
+    return {**found, "cut_ratio": ratio}
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -96,6 +135,7 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "versions": {"torch": torch.__version__, "streamlit": streamlit.__version__},
     } | measure(args.interactions)
+    report |= cuts()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=2))
     print(json.dumps(report, indent=2))
