@@ -459,6 +459,8 @@ def one_player(
         selection=before,
         first=ask.sound.focus,
     )
+    for each in ask.sound.told:
+        st.warning(plain(each))
     if ask.sound.note:
         st.caption(ask.sound.note)
     if chosen != before:

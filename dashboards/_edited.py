@@ -100,7 +100,11 @@ def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.D
         the cut itself.
     """
     key = ("controls", edits, number, rival)
-    return once(ask, key, lambda: _controls(ask, edits, number, rival))
+    table: pd.DataFrame = once(ask, key, lambda: _controls(ask, edits, number, rival)).copy()
+    # Not remembered: the visitor's labels may change.
+    stretches = zip(table["start_s"], table["end_s"], strict=True)
+    table.insert(2, "sounds", [sounding(ask, start, end) for start, end in stretches])
+    return table
 
 
 def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
@@ -121,7 +125,6 @@ def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.
         {
             "start_s": [start for start, _ in stretches],
             "end_s": [end for _, end in stretches],
-            "sounds": [sounding(ask, start, end) for start, end in stretches],
             "change": lead[1:] - lead[0],
             "lead": lead[1:],
         }

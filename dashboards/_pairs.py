@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 from _sounds import ENDINGS, read
 
+from palscope.audio._told import told
 from palscope.pairs import Pair, bundled_pairs, pair_from_files
 
 OWN = "two sounds of your own …"
@@ -74,11 +75,15 @@ def _own() -> Pair | None:
     with TemporaryDirectory() as folder:
         paths: list[Path] = []
         for number, file in enumerate((clean, corrupt)):
-            read(file.getvalue(), file.name)  # refuses what is too long or no sound, by its name
+            # Refuses what is too long or no sound, by its name.
+            _, odd = read(file.getvalue(), file.name)
+            for each in odd:
+                st.warning(each)
             paths.append(Path(folder) / str(number) / Path(file.name).name)
             paths[-1].parent.mkdir()
             paths[-1].write_bytes(file.getvalue())
-        return pair_from_files(paths[0], paths[1], question, right, wrong)
+        with told():  # which was shown above
+            return pair_from_files(paths[0], paths[1], question, right, wrong)
 
 
 @st.cache_resource(show_spinner="Making the pairs …")

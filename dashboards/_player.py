@@ -30,13 +30,14 @@ from palscope.plots._spectrogram import MelImage, mel_image
 
 Stretch = tuple[float, float]
 
-ENVELOPE_COLUMNS = 1000
+MOST_COLUMNS = 3000
+"""Of the spectrogram: those of 30 s, each a frame of 10 ms as the encoder hears it."""
 DECIBELS_PER_UNIT = 40
 """Whisper's log-mel features are log10 of power, divided by 4."""
 SHOWN_DECIBELS = 80
 """Whisper cuts off what is further below a clip's loudest bin."""
 
-_show = component("player", "player_picture")
+_show = component("player", "player_time", "player_words", "player_picture", "player_hand")
 
 
 def player(
@@ -46,6 +47,7 @@ def player(
     tokens: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
     labels: Sequence[LabelledSpan] = (),
+    frames: Sequence[Stretch] = (),
     selection: Stretch | None = None,
     first: Stretch | None = None,
 ) -> Stretch | None:
@@ -57,7 +59,8 @@ def player(
         tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
             rows without seconds (text) are left out.
         curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
-        labels: what sounds when.
+        labels: what sounds when, in order of time; a point has its start as its end.
+        frames: stretches that differ from another clip.
         selection: first and last second, shown at first and whenever it changes. Giving back what
             this function returned is no change.
         first: what is selected in a clip that was not shown before, unless `selection` is new.
@@ -80,6 +83,7 @@ def player(
         "name": file_name(waveform.source),
         "tokens": token_edges(tokens),
         "labels": [{"text": s.label, "start": s.start, "end": s.end} for s in labels],
+        "frames": [list(frame) for frame in frames],
         "curves": curve_steps(curves),
         "curvesTitle": SHARE_PER_TOKEN.label,
         "timeTitle": TIME.label,
@@ -98,19 +102,16 @@ def _sound(clip: str, _waveform: Waveform) -> dict[str, Any]:
 def sound_payload(clip: str, waveform: Waveform) -> dict[str, Any]:
     """What the browser gets of a clip that is known by the text `clip`.
 
-    Its WAV file and spectrogram in base64, the waveform's `low` and `high` as parts of `peak`
-    (full scale 1), `left` and `right` edge of the spectrogram in seconds.
+    Its WAV file (which clips at full scale, 1) and spectrogram in base64, `peak` of the WAV's
+    samples, `left` and `right` edge of the spectrogram in seconds.
     """
-    image = mel_image(waveform)
-    low, high = envelope(waveform.samples)
-    peak = float(max(-low.min(), high.max(), 0.0))
+    image = mel_image(waveform, columns=MOST_COLUMNS)
     return {
         "id": clip,
         "seconds": waveform.seconds,
         "wav": base64.b64encode(wav_bytes(waveform.samples, waveform.sample_rate)).decode("ascii"),
-        "low": np.round(low / (peak or 1), 3).tolist(),
-        "high": np.round(high / (peak or 1), 3).tolist(),
-        "peak": peak,
+        "rate": waveform.sample_rate,
+        "peak": min(float(np.abs(waveform.samples).max()), 1.0),
         "picture": base64.b64encode(spectrogram_png(image)).decode("ascii"),
         "left": image.first - image.step / 2,
         "right": image.first + (image.values.shape[1] - 0.5) * image.step,
@@ -129,15 +130,6 @@ def file_name(source: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(source).stem).strip("-")
     return f"{plain or 'sound'}.wav"
-
-
-def envelope(
-    samples: Float[np.ndarray, " samples"], columns: int = ENVELOPE_COLUMNS
-) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
-    """Lowest and highest sample of each of at most `columns` equal parts."""
-    columns = min(columns, len(samples))
-    starts = np.arange(columns) * len(samples) // columns
-    return np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
 
 
 def spectrogram_png(image: MelImage) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from _labels import labelled
 from _models import demo_models
 from _sounds import (
     ENDINGS,
@@ -115,11 +116,11 @@ def choose_sound(key: str, label: str, at: int = 0) -> ChosenSound | None:
     elif chosen == MICROPHONE:
         file = st.audio_input("Record", sample_rate=16_000, key=f"{key}-microphone")
     else:
-        return bundled_sound(chosen)
+        return labelled(bundled_sound(chosen), key)
     if file is None:
         st.info("A link cannot carry a sound of your own: give it here.")
         return None
-    return given_sound(file.getvalue(), file.name)
+    return labelled(given_sound(file.getvalue(), file.name), key)
 
 
 def choose_question(sound: ChosenSound | None) -> str:

@@ -14,6 +14,7 @@ from palscope._sweeps.clips import SOUND_ENDINGS
 from palscope.audio import Waveform, load_audio
 from palscope.audio._bundled import BundledScene, bundled_clips, bundled_scenes
 from palscope.audio._compose import LabelledSpan
+from palscope.audio._told import told
 from palscope.datasets._questions import LABELS
 from palscope.errors import AudioError
 
@@ -34,7 +35,7 @@ class ChosenSound:
 
     `digest` stands for its samples wherever results are remembered; `path` is its file, where it
     is one of the package's; `question`, `answer`, `choices` and `spans` (what sounds when) are
-    empty where none is known.
+    empty where none is known. `told` is what is odd about it, in sentences.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChosenSound:
     answer: str = ""
     choices: tuple[str, ...] = ()
     spans: tuple[LabelledSpan, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def focus(self) -> tuple[float, float] | None:
@@ -72,26 +74,32 @@ def bundled_sound(name: str) -> ChosenSound:
         return _of_scene(_scenes()[name])
     row = _clip_rows()[name]
     data = Path(row["path"]).read_bytes()
+    waveform, odd = read(data, name)
     return ChosenSound(
         name,
-        read(data, name),
+        waveform,
         hashlib.sha256(data).hexdigest(),
         path=row["path"],
         note=f"[{row['title']}]({row['source']}) by {row['author']}, {row['licence']}",
         question=QUESTION_OF_DOMAIN[row["domain"]],
         answer=row["label"],
         choices=LABELS[row["domain"]],
+        told=odd,
     )
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the sound …")
 def given_sound(data: bytes, name: str) -> ChosenSound:
     """An uploaded or recorded sound. Raises `AudioError`, naming the file."""
-    return ChosenSound(name, read(data, name), hashlib.sha256(data).hexdigest())
+    waveform, odd = read(data, name)
+    return ChosenSound(name, waveform, hashlib.sha256(data).hexdigest(), told=odd)
 
 
-def read(data: bytes, name: str) -> Waveform:
-    """The sound of a file's bytes, at 16 kHz. Raises `AudioError`, naming the file."""
+def read(data: bytes, name: str) -> tuple[Waveform, tuple[str, ...]]:
+    """The sound of a file's bytes, at 16 kHz, and what is odd about it.
+
+    Raises `AudioError`, naming the file.
+    """
     if len(data) > MAX_MEGABYTES * 1e6:
         raise AudioError(
             f"{name} has {len(data) / 1e6:.0f} MB; this page takes up to {MAX_MEGABYTES} MB. "
@@ -99,7 +107,9 @@ def read(data: bytes, name: str) -> Waveform:
         )
     file = io.BytesIO(data)
     file.name = name  # for error messages; nothing is written under it
-    return load_audio(file, max_seconds=MAX_SECONDS)
+    with told() as odd:
+        waveform = load_audio(file, max_seconds=MAX_SECONDS)
+    return waveform, tuple(odd)
 
 
 def example_questions() -> list[str]:

@@ -1,12 +1,11 @@
-// A clip to play, look at and select from; `Picture` draws it.
+// A clip to play, look at and select from; `Picture` draws it, and `Hand` is what hands do on it.
 //
 // Python gives the selection at first and whenever `revision` goes up; between, what was selected
 // here counts, and is sent when a drag ends. The sound is replaced only when its id changes, so new
 // curves neither stop it nor move its cursor.
 
-const CLICK = 4; // px that a pointer may move and still click
-const STEP = 0.1; // s, of an arrow key
-const DECIMALS = 2; // of seconds, shown and sent
+const CALM = 0.5; // s, by which the cursor steps for who asked for less motion
+const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 class Player {
   constructor(root) {
@@ -15,8 +14,8 @@ class Player {
     this.cursor = 0;
     this.selection = null;
     this.hover = null;
-    this.drag = null;
     this.until = null; // where playing stops: the end of the selection, or null
+    this.loop = false;
     this.build();
   }
 
@@ -27,17 +26,18 @@ class Player {
     if (data.revision !== this.revision) {
       this.revision = data.revision;
       this.selection = data.selection;
-      this.drag = null;
+      this.hand.drag = null;
       if (this.selection && this.audio.paused) this.moveTo(this.selection[0]);
     }
     this.showLegend();
+    this.showLabels();
     this.gridBox.hidden = data.tokens.length === 0;
     this.picture.draw();
     this.show();
   }
 
   load() {
-    const { id, wav, picture, name } = this.data;
+    const { id, wav, picture, name, seconds } = this.data;
     this.id = id;
     this.audio.pause();
     if (this.url) URL.revokeObjectURL(this.url);
@@ -45,6 +45,8 @@ class Player {
     this.url = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }));
     this.audio.src = this.saveLink.href = this.url;
     this.saveLink.download = name;
+    this.picture.samples = samplesOf(bytes);
+    this.picture.shown = [0, seconds];
     this.picture.image.src = `data:image/png;base64,${picture}`;
     this.cursor = 0;
     this.selection = this.hover = this.until = null;
@@ -62,14 +64,17 @@ class Player {
     this.root.innerHTML = `
       <div class="legend" data-testid="player-legend"></div>
       <div class="stage" tabindex="0" role="slider" data-testid="player-stage" aria-valuemin="0"
-        aria-label="Place in the sound. Space plays, arrow keys move, with shift they select, escape clears.">
+        aria-label="Place in the sound. Space plays, arrow keys move, with shift they select, escape clears, plus and minus zoom, 0 shows all.">
         <canvas data-testid="player-canvas"></canvas>
         <canvas data-testid="player-overlay"></canvas>
         <div class="tip" data-testid="player-tip" hidden></div>
       </div>
+      <p class="unseen" data-testid="player-words"></p>
+      <ul class="labels" data-testid="player-labels" aria-label="What sounds when"></ul>
       <div class="controls">
         <button type="button" data-testid="player-play"></button>
         <span class="time" data-testid="player-time"></span>
+        <label data-testid="player-loop"><input type="checkbox">loop</label>
         <label data-testid="player-grid"
           title="Which seconds each token of the encoder stands for: thin lines for the first stream, thick ones for the next."
           ><input type="checkbox" checked><span>token grid</span></label>
@@ -78,14 +83,18 @@ class Player {
         <span class="time" data-testid="player-selection" aria-live="polite"></span>
         <button type="button" data-testid="player-play-all">▶ Play all</button>
         <button type="button" data-testid="player-clear">Clear</button>
+        <button type="button" data-testid="player-zoom">Zoom to selection</button>
+        <button type="button" data-testid="player-whole">Whole clip</button>
         <a data-testid="player-save">Save sound</a>
       </div>`;
     const part = (name) => this.root.querySelector(`[data-testid="player-${name}"]`);
     [this.legend, this.stage, this.tip] = ["legend", "stage", "tip"].map(part);
     [this.playButton, this.allButton, this.clearButton] = ["play", "play-all", "clear"].map(part);
+    [this.zoomButton, this.wholeButton] = ["zoom", "whole"].map(part);
     [this.timeText, this.selectionText, this.saveLink] = ["time", "selection", "save"].map(part);
-    this.gridBox = part("grid");
+    [this.gridBox, this.labelList, this.pictureText] = ["grid", "labels", "words"].map(part);
     this.picture = new Picture(this.stage, part("canvas"), part("overlay"));
+    this.hand = new Hand(this);
 
     this.gridBox.querySelector("input").onchange = ({ target }) => {
       this.picture.gridShown = target.checked;
@@ -93,18 +102,27 @@ class Player {
     };
     this.playButton.onclick = () => this.toggle();
     this.allButton.onclick = () => this.play(0, null);
+    part("loop").querySelector("input").onchange = ({ target }) => {
+      this.loop = target.checked;
+    };
+    // These hide themselves: the focus goes on to the picture.
     this.clearButton.onclick = () => {
       this.select(null);
       this.stage.focus();
     };
-    this.stage.onkeydown = (event) => this.key(event);
-    this.stage.onpointerdown = (event) => this.pointerDown(event);
-    this.stage.onpointermove = (event) => this.pointerMove(event);
-    this.stage.onpointerup = (event) => this.pointerUp(event);
-    this.stage.onpointercancel = () => this.cancelDrag();
-    this.stage.onpointerleave = () => this.pointAt(null);
+    this.zoomButton.onclick = () => {
+      this.look(around(this.selection, this.data.seconds));
+      this.stage.focus();
+    };
+    this.wholeButton.onclick = () => {
+      this.look([0, this.data.seconds]);
+      this.stage.focus();
+    };
     this.audio.onplay = this.audio.onpause = () => this.show();
-    this.audio.onended = () => this.moveTo(this.data.seconds);
+    this.audio.onended = () => {
+      if (this.loop) this.play(this.until === null ? 0 : this.selection[0], this.until);
+      else this.moveTo(this.data.seconds);
+    };
     this.audio.ontimeupdate = () => this.follow(); // a hidden tab gets no animation frames
     this.watcher = new ResizeObserver(() => {
       this.picture.draw();
@@ -119,13 +137,18 @@ class Player {
     if (!this.data) return;
     const { seconds, tokens } = this.data;
     const playing = !this.audio.paused;
-    const shown = this.drag?.moved ? this.drag.span : this.selection;
+    const { drag } = this.hand;
+    const shown = drag?.moved ? drag.span : this.selection;
     const what = this.selection ? "Play selection" : "Play";
     this.playButton.textContent = playing ? "❚❚ Pause" : `▶ ${what}`;
-    this.allButton.hidden = this.clearButton.hidden = !this.selection;
-    this.timeText.textContent = `${digits(this.cursor)} / ${digits(seconds)} s`;
+    for (const each of [this.allButton, this.clearButton, this.zoomButton]) {
+      each.hidden = !this.selection;
+    }
+    this.wholeButton.hidden = this.picture.whole;
+    const part = this.picture.whole ? "" : `, shown ${stretch(this.picture.shown)}`;
+    this.timeText.textContent = `${digits(this.cursor)} / ${digits(seconds)} s${part}`;
     this.selectionText.textContent = shown
-      ? `Selected: ${this.words(shown)}`
+      ? `Selected: ${selectionWords(this.data, shown)}`
       : "Drag across the picture to select a stretch of the sound.";
     const grid = tokens.map(({ stream, start, end }, i) => {
       const every = this.picture.gridStep(i);
@@ -135,8 +158,9 @@ class Player {
     this.gridBox.querySelector("span").textContent = `token grid (${grid.join("; ")})`;
     this.stage.setAttribute("aria-valuemax", digits(seconds));
     this.stage.setAttribute("aria-valuenow", digits(this.cursor));
-    const values = [`${digits(this.cursor)} s`, ...this.valuesAt(this.cursor)];
+    const values = [`${digits(this.cursor)} s`, ...valuesAt(this.data, this.cursor)];
     this.stage.setAttribute("aria-valuetext", values.join(", "));
+    this.pictureText.textContent = pictureWords(this.data, this.picture.shown);
     this.picture.mark({ selection: shown, hover: this.hover, cursor: this.cursor });
   }
 
@@ -155,23 +179,18 @@ class Player {
     this.legend.hidden = curves.length === 0;
   }
 
-  // "1.20–1.80 s (tokens: frames 12–17, summary 4–5)"
-  words([from, to]) {
-    const tokens = this.data.tokens.map(({ stream, start, end }) => {
-      const first = end.findIndex((edge) => edge > from + 1e-6);
-      const last = start.findLastIndex((edge) => edge < to - 1e-6);
-      if (first < 0 || last < first) return `no ${stream}`;
-      return first === last ? `${stream} ${first}` : `${stream} ${first}–${last}`;
+  // Each selects its stretch; of a point, moves there.
+  showLabels() {
+    const items = this.data.labels.map((label) => {
+      const [item, button] = ["li", "button"].map((tag) => document.createElement(tag));
+      button.type = "button";
+      button.textContent = labelWords(this.data, label);
+      button.onclick = () => this.take([label.start, label.end]);
+      item.append(button);
+      return item;
     });
-    const list = tokens.length ? ` (tokens: ${tokens.join(", ")})` : "";
-    return `${digits(from)}–${digits(to)} s${list}`;
-  }
-
-  valuesAt(seconds) {
-    return this.data.curves.flatMap(({ pathway, start, end, mass }) => {
-      const i = start.findIndex((from, n) => from <= seconds && seconds < end[n]);
-      return i < 0 ? [] : [`${pathway} ${shortNumber(mass[i])}`];
-    });
+    this.labelList.replaceChildren(...items);
+    this.labelList.hidden = items.length === 0;
   }
 
   // Between two strips, beside the pointer: what the curves are there.
@@ -180,7 +199,7 @@ class Player {
     this.hover = inside ? this.picture.seconds(x) : null;
     this.tip.hidden = !inside;
     if (inside) {
-      this.tip.textContent = [`${digits(this.hover)} s`, ...this.valuesAt(this.hover)].join(" · ");
+      this.tip.textContent = [`${digits(this.hover)} s`, ...valuesAt(this.data, this.hover)].join(" · ");
       const right = this.stage.clientWidth - this.tip.offsetWidth;
       this.tip.style.left = `${Math.max(0, Math.min(x + 10, right))}px`;
       this.tip.style.top = `${this.picture.strips.waveform.title}px`;
@@ -215,22 +234,55 @@ class Player {
 
   follow() {
     if (this.audio.paused) return;
-    this.cursor = Math.min(this.audio.currentTime, this.data.seconds);
-    if (this.until !== null && this.cursor >= this.until) {
+    const at = Math.min(this.audio.currentTime, this.data.seconds);
+    if (this.until !== null && at >= this.until) {
+      if (this.loop) {
+        this.moveTo(this.selection[0]);
+        return;
+      }
       this.audio.pause();
       this.cursor = this.until;
+    } else if (STILL.matches && Math.abs(at - this.cursor) < CALM) {
+      return;
+    } else {
+      this.cursor = at;
     }
-    this.show();
+    this.reveal();
   }
 
   moveTo(seconds) {
     this.cursor = this.audio.currentTime = this.inside(seconds);
-    this.show();
+    this.reveal();
   }
 
   // A place in the clip, as exact as it is shown.
   inside(seconds) {
     return Math.min(Math.max(Number(digits(seconds)), 0), this.data.seconds);
+  }
+
+  // -- looking ---------------------------------------------------------------------------------
+
+  look(shown) {
+    this.picture.shown = shown;
+    this.picture.draw();
+    this.show();
+  }
+
+  zoom(factor, about) {
+    this.look(zoomed(this.picture.shown, factor, about, this.data.seconds));
+  }
+
+  // By so many px.
+  pan(across) {
+    const { shown, span, inner } = this.picture;
+    this.look(within(shown[0] + (across / inner) * span, span, this.data.seconds));
+  }
+
+  // So that the cursor is seen.
+  reveal() {
+    const shown = following(this.picture.shown, this.cursor, this.data.seconds);
+    if (shown[0] !== this.picture.shown[0]) this.look(shown);
+    else this.show();
   }
 
   // -- selecting -------------------------------------------------------------------------------
@@ -240,9 +292,16 @@ class Player {
     this.report();
   }
 
+  // A stretch or a place that is given in words.
+  take([from, to]) {
+    const [start, end] = [this.inside(from), this.inside(to)];
+    if (end > start) this.select([start, end]);
+    if (this.audio.paused) this.moveTo(start);
+  }
+
   change(span) {
     this.selection = span;
-    this.until = null; // what plays, plays on
+    this.until = this.loop && span ? span[1] : null; // what plays, plays on
     this.show();
   }
 
@@ -251,84 +310,10 @@ class Player {
     this.send("selection", { revision: this.revision, value: this.selection });
   }
 
-  across(event) {
-    return event.clientX - this.stage.getBoundingClientRect().left;
-  }
-
-  pointerDown(event) {
-    if (event.button !== 0) return;
-    this.stage.setPointerCapture(event.pointerId);
-    const x = this.across(event);
-    this.drag = { x, from: this.inside(this.picture.seconds(x)), moved: false, span: null };
-  }
-
-  pointerMove(event) {
-    const x = this.across(event);
-    if (this.drag) {
-      this.drag.moved ||= Math.abs(x - this.drag.x) > CLICK;
-      this.drag.span = inOrder(this.drag.from, this.inside(this.picture.seconds(x)));
-    }
-    this.pointAt(event.pointerType === "touch" ? null : x);
-  }
-
-  pointerUp(event) {
-    const drag = this.drag;
-    this.drag = null;
-    if (!drag) return;
-    if (drag.moved && drag.span[1] > drag.span[0]) {
-      this.fixed = drag.from;
-      this.select(drag.span);
-      if (this.audio.paused) this.moveTo(drag.span[0]);
-    } else {
-      this.until = null;
-      this.moveTo(this.picture.seconds(this.across(event)));
-    }
-  }
-
-  cancelDrag() {
-    this.drag = null;
-    this.show();
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = Math.max(Math.min(STEP, this.data.seconds / 10), 10 ** -DECIMALS);
-    const by = { ArrowLeft: -step, ArrowRight: step }[event.key];
-    if (event.key === " ") {
-      this.toggle();
-    } else if (event.key === "Escape") {
-      if (this.selection) this.select(null);
-    } else if (event.key === "Home" || event.key === "End") {
-      this.moveTo(event.key === "Home" ? 0 : this.data.seconds);
-    } else if (by && event.shiftKey) {
-      this.extend(by);
-    } else if (by) {
-      this.moveTo(this.cursor + by);
-    } else {
-      return;
-    }
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  // Moves the end that was dragged or moved last; sent once the keys rest.
-  extend(by) {
-    const [from, to] = this.selection ?? [this.cursor, this.cursor];
-    if (this.fixed !== to) this.fixed = from;
-    this.moveTo((this.fixed === from ? to : from) + by);
-    const span = inOrder(this.fixed, this.cursor);
-    this.change(span[1] > span[0] ? span : null);
+  reportSoon() {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.report(), 300);
   }
-}
-
-function inOrder(a, b) {
-  return a < b ? [a, b] : [b, a];
-}
-
-function digits(seconds) {
-  return seconds.toFixed(DECIMALS);
 }
 
 const players = new WeakMap();

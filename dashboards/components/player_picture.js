@@ -1,11 +1,12 @@
 // What the player draws, strip under strip on one axis of seconds: attention, waveform,
-// spectrogram. `draw` fills the lower canvas; `mark` fills the upper one, as often as the screen
-// can show while sound plays.
+// spectrogram, of which `shown` is the window that is seen. `draw` fills the lower canvas; `mark`
+// fills the upper one, as often as the screen can show while sound plays.
 
 const MARGIN = { left: 46, right: 12 }; // px, of all strips
 const HEADER = 20; // px, above a strip: its title
 const HEIGHTS = { curves: 88, waveform: 44, spectrogram: 132 }; // px
 const AXIS = 40; // px, below: seconds
+const LINES = 5; // of labels over the spectrogram
 const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
 
 class Picture {
@@ -16,6 +17,7 @@ class Picture {
     this.image = new Image(); // the spectrogram
     this.image.onload = () => this.draw();
     this.gridShown = true;
+    this.shown = [0, 1]; // s
   }
 
   // -- places ----------------------------------------------------------------------------------
@@ -37,12 +39,22 @@ class Picture {
     this.height = this.bottom + AXIS;
   }
 
-  x(seconds) {
-    return MARGIN.left + (seconds / this.data.seconds) * this.inner;
+  get span() {
+    return this.shown[1] - this.shown[0];
   }
 
+  get whole() {
+    return this.span > this.data.seconds * (1 - 1e-9);
+  }
+
+  x(seconds) {
+    return MARGIN.left + ((seconds - this.shown[0]) / this.span) * this.inner;
+  }
+
+  // Beside the strips it is their first or last second.
   seconds(x) {
-    return ((x - MARGIN.left) / this.inner) * this.data.seconds;
+    const share = Math.min(Math.max((x - MARGIN.left) / this.inner, 0), 1);
+    return this.shown[0] + share * this.span;
   }
 
   holds(x) {
@@ -62,9 +74,13 @@ class Picture {
     if (this.strips.curves) this.drawCurves(context);
     this.drawWaveform(context);
     this.drawSpectrogram(context);
-    if (this.gridShown) this.drawGrid(context);
-    this.drawLabels(context);
+    this.inside(context, this.strips.spectrogram, () => {
+      if (this.gridShown) this.drawGrid(context);
+      this.drawFrames(context);
+      this.drawLabels(context);
+    });
     this.drawAxis(context);
+    if (!this.whole) this.drawPlace(context);
     this.mark(this.marks);
   }
 
@@ -73,25 +89,39 @@ class Picture {
     this.marks = marks;
     if (!this.width || !marks) return;
     const context = this.context(this.upper);
-    for (const { top, height } of Object.values(this.strips)) {
-      if (marks.selection) {
-        const [from, to] = marks.selection.map((seconds) => this.x(seconds));
-        context.fillStyle = this.accent;
-        context.globalAlpha = 0.14;
-        context.fillRect(from, top, to - from, height);
-        context.globalAlpha = 1;
-        context.fillRect(from - 1, top, 2, height);
-        context.fillRect(to - 1, top, 2, height);
-        context.fillRect(from, top, to - from, 2);
-        context.fillRect(from, top + height - 2, to - from, 2);
-      }
-      if (marks.hover !== null) {
-        context.globalAlpha = 0.5;
-        this.line(context, this.x(marks.hover), 1, top, height);
-        context.globalAlpha = 1;
-      }
-      this.line(context, this.x(marks.cursor), 2, top, height);
+    for (const strip of Object.values(this.strips)) {
+      this.inside(context, strip, () => this.drawMarks(context, strip, marks));
     }
+  }
+
+  drawMarks(context, { top, height }, { selection, hover, cursor }) {
+    if (selection) {
+      const [from, to] = selection.map((seconds) => this.x(seconds));
+      context.fillStyle = this.accent;
+      context.globalAlpha = 0.14;
+      context.fillRect(from, top, to - from, height);
+      context.globalAlpha = 1;
+      context.fillRect(from - 1, top, 2, height);
+      context.fillRect(to - 1, top, 2, height);
+      context.fillRect(from, top, to - from, 2);
+      context.fillRect(from, top + height - 2, to - from, 2);
+    }
+    if (hover !== null) {
+      context.globalAlpha = 0.5;
+      this.line(context, this.x(hover), 1, top, height);
+      context.globalAlpha = 1;
+    }
+    this.line(context, this.x(cursor), 2, top, height);
+  }
+
+  // Draws nothing beside the strip (but a line at its very edge).
+  inside(context, { top, height }, draw) {
+    context.save();
+    context.beginPath();
+    context.rect(MARGIN.left - 2, top, this.inner + 4, height);
+    context.clip();
+    draw();
+    context.restore();
   }
 
   // Visible on light and dark alike.
@@ -149,32 +179,39 @@ class Picture {
     const y = (mass) => strip.bottom - (highest ? mass / highest : 0) * (strip.height - 4);
     this.tick(context, strip, strip.bottom, "0");
     if (highest) this.tick(context, strip, y(highest), shortNumber(highest));
-    for (const { colour, start, end, mass } of curves) {
-      context.beginPath();
-      mass.forEach((value, i) => {
-        // A gap between two slices is no value: the line starts anew.
-        const gap = i === 0 || start[i] > end[i - 1] + 1e-3;
-        context[gap ? "moveTo" : "lineTo"](this.x(start[i]), y(value));
-        context.lineTo(this.x(end[i]), y(value));
-      });
-      context.strokeStyle = colour;
-      context.lineWidth = 2;
-      context.stroke();
-    }
+    this.inside(context, strip, () => {
+      for (const curve of curves) this.drawCurve(context, curve, y);
+    });
+  }
+
+  drawCurve(context, { colour, start, end, mass }, y) {
+    context.beginPath();
+    mass.forEach((value, i) => {
+      // A gap between two slices is no value: the line starts anew.
+      const gap = i === 0 || start[i] > end[i - 1] + 1e-3;
+      context[gap ? "moveTo" : "lineTo"](this.x(start[i]), y(value));
+      context.lineTo(this.x(end[i]), y(value));
+    });
+    context.strokeStyle = colour;
+    context.lineWidth = 2;
+    context.stroke();
   }
 
   drawWaveform(context) {
     const strip = this.strips.waveform;
-    const { low, high, peak } = this.data;
+    const { peak, rate } = this.data;
     this.title(context, strip, "waveform (full scale 1)");
     const middle = strip.top + strip.height / 2;
     const reach = strip.height / 2 - 1;
     this.tick(context, strip, middle, "0");
     if (peak) this.tick(context, strip, middle - reach, shortNumber(peak));
+    const columns = Math.ceil(this.inner * (window.devicePixelRatio || 1));
+    const { low, high } = envelope(this.samples, rate, this.shown, columns);
+    const at = (i) => MARGIN.left + ((i + 0.5) / columns) * this.inner;
+    const y = (value) => middle - (value / (peak || 1)) * reach;
     context.beginPath();
-    const at = (i) => MARGIN.left + ((i + 0.5) / low.length) * this.inner;
-    high.forEach((value, i) => context.lineTo(at(i), middle - value * reach));
-    for (let i = low.length - 1; i >= 0; i -= 1) context.lineTo(at(i), middle - low[i] * reach);
+    high.forEach((value, i) => context.lineTo(at(i), y(value)));
+    for (let i = columns - 1; i >= 0; i -= 1) context.lineTo(at(i), y(low[i]));
     context.closePath();
     context.fillStyle = context.strokeStyle = this.ink;
     context.globalAlpha = 0.75;
@@ -238,19 +275,35 @@ class Picture {
     context.globalAlpha = 1;
   }
 
-  // What sounds when, at the top of the spectrogram; what would overlap goes a line down.
+  // What differs from another clip.
+  drawFrames(context) {
+    const { top, height } = this.strips.spectrogram;
+    this.data.frames.forEach(([start, end]) => {
+      const [from, to] = [this.x(start), this.x(end)];
+      for (const [colour, width] of [["#000", 5], ["#ff9d45", 3]]) {
+        context.strokeStyle = colour;
+        context.lineWidth = width;
+        context.strokeRect(from + 2, top + 2, to - from - 4, height - 4);
+      }
+    });
+  }
+
+  // What sounds when, at the top of the spectrogram; what would overlap goes a line down, and of
+  // what finds no line the borders are left.
   drawLabels(context) {
-    const { top } = this.strips.spectrogram;
+    const { top, bottom } = this.strips.spectrogram;
     const ends = []; // of each line, px
     this.data.labels.forEach(({ text, start, end }) => {
-      const [from, to] = [this.x(start), this.x(end)];
+      if (end < this.shown[0] || start > this.shown[1]) return;
+      const [from, to] = [Math.max(this.x(start), MARGIN.left - 1), this.x(end)];
       const width = context.measureText(text).width + 10;
       let line = ends.findIndex((edge) => edge <= from);
-      if (line < 0) line = ends.push(0) - 1;
-      ends[line] = Math.max(from + width, to);
+      if (line < 0) line = Math.min(ends.length, LINES);
       const y = top + 3 + 18 * line;
       context.fillStyle = "#fff";
-      for (const edge of [from, to]) context.fillRect(edge - 0.5, y, 1, this.strips.spectrogram.bottom - y);
+      for (const edge of [this.x(start), to]) context.fillRect(edge - 0.5, y, 1, bottom - y);
+      if (line === LINES) return;
+      ends[line] = Math.max(from + width, to);
       context.fillRect(from, y, to - from, 1);
       context.globalAlpha = 0.85;
       context.fillStyle = "#000";
@@ -270,17 +323,30 @@ class Picture {
   }
 
   drawAxis(context) {
-    const { seconds, timeTitle } = this.data;
-    const step = niceStep(seconds, Math.max(2, Math.floor(this.inner / 70)));
+    const [from, to] = this.shown;
+    const step = niceStep(this.span, Math.max(2, Math.floor(this.inner / 70)));
     context.fillStyle = this.ink;
     context.fillRect(MARGIN.left, this.bottom, this.inner, 1);
     context.textAlign = "center";
-    for (let i = 0; i * step <= seconds * (1 + 1e-9); i += 1) {
+    const slack = 1e-9 * this.span;
+    for (let i = Math.ceil((from - slack) / step); i * step <= to + slack; i += 1) {
       const x = this.x(i * step);
       context.fillRect(Math.round(x), this.bottom, 1, 5);
-      context.fillText(trimmed(i * step), Math.min(x, this.width - 10), this.bottom + 13);
+      context.fillText(trimmed(i * step), Math.min(x, this.width - 12), this.bottom + 13);
     }
-    context.fillText(timeTitle, MARGIN.left + this.inner / 2, this.bottom + 29);
+    context.fillText(this.data.timeTitle, MARGIN.left + this.inner / 2, this.bottom + 29);
+  }
+
+  // Where in the clip the window is, below the axis.
+  drawPlace(context) {
+    const [from, to] = this.shown.map((seconds) => seconds / this.data.seconds);
+    context.fillStyle = this.ink;
+    context.globalAlpha = 0.2;
+    context.fillRect(MARGIN.left, this.height - 3, this.inner, 3);
+    context.globalAlpha = 1;
+    context.fillStyle = this.accent;
+    const width = Math.max((to - from) * this.inner, 3);
+    context.fillRect(MARGIN.left + from * this.inner, this.height - 3, width, 3);
   }
 }
 

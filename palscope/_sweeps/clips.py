@@ -6,10 +6,11 @@ from pathlib import Path
 
 from palscope.errors import AudioError
 
-# For folders and uploads; a file given by itself is known by its content.
+# What `load_audio` reads, for folders and uploads; a file given by itself is known by its content.
 SOUND_ENDINGS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".aif", ".aiff"),
-    *(".caf", ".au", ".w64", ".rf64", ".wma", ".sph"),
+    *(".caf", ".au", ".w64", ".rf64", ".wma", ".sph", ".m4b", ".mp4", ".mov", ".3gp", ".mka"),
+    *(".mkv", ".mp2", ".ac3", ".amr", ".aifc", ".snd", ".voc", ".wv", ".tta"),
 )
 
 

@@ -8,7 +8,6 @@ came out, and time stamps against the samples counted.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from palscope.audio import _containers as containers
+from palscope.audio import _told
 from palscope.audio._byte_source import ByteSource
 from palscope.audio._ffmpeg_log import ffmpeg_log
-from palscope.errors import AudioError, AudioWarning
+from palscope.errors import AudioError
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -293,7 +293,7 @@ class _Run:
         )
 
     def _warn(self, what: str) -> None:
-        warnings.warn(f"{self.name} {what}.", AudioWarning, stacklevel=2)
+        _told.warn(f"{self.name} {what}.")
 
 
 class _Blocks:
@@ -352,10 +352,8 @@ def _track(container: InputContainer, name: str) -> AudioStream:
     )
     if len(tracks) > 1:
         number, language = tracks.index(chosen) + 1, chosen.language or "of no language"
-        warnings.warn(
-            f"{name} holds {len(tracks)} sound tracks; number {number} ({language}) is read.",
-            AudioWarning,
-            stacklevel=2,
+        _told.warn(
+            f"{name} holds {len(tracks)} sound tracks; number {number} ({language}) is read."
         )
     for stream in container.streams:
         if stream is not chosen:

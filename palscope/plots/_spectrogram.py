@@ -22,7 +22,7 @@ class MelImage:
     """What Whisper's encoder hears of a clip.
 
     Attributes:
-        values: log-mel features, long clips averaged down to at most 1000 columns.
+        values: log-mel features, long clips averaged down to at most so many columns.
         first: seconds at the centre of the first column.
         step: seconds from one column to the next.
         seconds: length of the clip.
@@ -37,13 +37,16 @@ class MelImage:
     tick_labels: tuple[str, ...]
 
 
-def mel_image(waveform: Waveform) -> MelImage:
-    """The picture of a clip. Raises `AudioError` for samples that are empty or not finite."""
+def mel_image(waveform: Waveform, columns: int = _SHOWN_COLUMNS) -> MelImage:
+    """The picture of a clip, at most `columns` wide.
+
+    Raises `AudioError` for samples that are empty or not finite.
+    """
     extractor: Any = WhisperFeatureExtractor()
     mono = load_audio(waveform, sample_rate=extractor.sampling_rate)
     mel = log_mel(mono.samples, extractor).numpy()
     hop = extractor.hop_length / extractor.sampling_rate
-    pooled = -(-mel.shape[1] // _SHOWN_COLUMNS)
+    pooled = -(-mel.shape[1] // columns)
     values = np.stack(
         [mel[:, at : at + pooled].mean(1) for at in range(0, mel.shape[1], pooled)], axis=1
     )

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palscope.audio import load_audio
+from palscope.audio._told import told
 from palscope.errors import AudioError, AudioWarning
 from tests.audio.encoders import chirp, encode
 
@@ -84,3 +85,38 @@ def test_a_stretch_in_which_channels_cancel_is_warned_of() -> None:
         load_audio(encode(samples, RATE, "flac"))
     samples[2 * RATE : 3 * RATE, 1] *= 0.3
     load_audio(samples, native_rate=RATE)  # in part only
+
+
+def test_clipping_and_silence_are_told_to_who_listens_and_warned_of_nowhere() -> None:
+    time = np.arange(RATE) / RATE
+    sine = np.sin(2 * np.pi * 100 * time)
+    quiet = (2**14 * sine).astype(np.int16)
+    cut = np.clip(2**16 * sine, -(2**15), 2**15 - 1).astype(np.int16)
+    cut[: RATE // 2] = quiet[: RATE // 2]
+    share = np.mean(np.abs(2**16 * sine[RATE // 2 :]) > 2**15) / 2  # of the second
+    expected = {
+        "is clipped for 3": cut,
+        "first at 0.50 s: what was louder is cut off": cut,
+        "reaches full scale for 3": np.where(np.arange(RATE) < RATE // 2, 0.5 * sine, 2 * sine),
+        "silent: all of its samples are 0": np.zeros(RATE, np.int16),
+        "next to silent: its loudest sample is 80 dB below": 1e-4 * sine,
+    }
+    assert round(1000 * share) in range(300, 340)
+    for words, samples in expected.items():
+        load_audio(samples, native_rate=RATE)  # warnings are errors here
+        with told() as heard:
+            load_audio(samples, native_rate=RATE)
+        assert len(heard) == 1 and words in heard[0], (words, heard)
+    with told() as heard:
+        load_audio(quiet, native_rate=RATE)
+    assert heard == []
+
+
+def test_who_listens_is_told_what_others_are_warned_of() -> None:
+    one = chirp(RATE, 1.0)[:, 0]
+    samples = np.stack([one, np.where(np.arange(RATE) < RATE // 2, -one, one)], 1)
+    with pytest.warns(AudioWarning) as warned:
+        load_audio(samples, native_rate=RATE)
+    with told() as heard:
+        load_audio(samples, native_rate=RATE)
+    assert heard == [str(each.message) for each in warned]

@@ -51,26 +51,9 @@ def picture(made: dict[str, Any]) -> np.ndarray:
 # -- the sound ------------------------------------------------------------------------------------
 
 
-def test_the_envelope_has_the_extremes_of_each_part(parts: Any):
-    low, high = parts.envelope(np.array([0, 3, -1, 2, 5, -4, 1, 1], np.float32), columns=4)
-    assert low.tolist() == [0, -1, -4, 1]
-    assert high.tolist() == [3, 2, 5, 1]
-
-
-def test_the_envelope_loses_no_peak_and_never_has_more_columns_than_samples(parts: Any):
-    samples = np.random.default_rng(0).normal(size=12_345).astype(np.float32)
-    low, high = parts.envelope(samples)
-    assert len(low) == len(high) == 1000
-    assert (low.min(), high.max()) == (samples.min(), samples.max())
-    short = parts.envelope(samples[:7])
-    assert short[0].tolist() == short[1].tolist() == samples[:7].tolist()
-
-
-def test_the_waveform_is_sent_relative_to_its_peak():
-    made = payload(tone(1.0, loud=0.25))
-    assert made["peak"] == pytest.approx(0.25, rel=1e-3)
-    assert max(made["high"]) == pytest.approx(1, abs=2e-3)
-    assert min(made["low"]) == pytest.approx(-1, abs=2e-3)
+def test_the_peak_is_that_of_the_sound_which_is_sent():
+    assert payload(tone(1.0, loud=0.25))["peak"] == pytest.approx(0.25, rel=1e-3)
+    assert payload(tone(1.0, loud=3))["peak"] == 1  # of floats beyond full scale, 16 bits are cut
 
 
 def test_the_sound_is_sent_as_loud_as_it_is():
@@ -110,15 +93,14 @@ def test_the_picture_has_the_colours_of_the_scale_80_decibels_deep():
 def test_clips_of_any_length_can_be_sent(seconds: float):
     made = payload(tone(seconds))
     assert made["seconds"] == pytest.approx(seconds)
-    assert picture(made).shape[1] <= 1000
-    assert made["right"] >= seconds - 0.03
+    assert picture(made).shape[1] == min(3000, round(100 * seconds) or 1)
+    assert made["right"] >= seconds - 0.01
     assert len(json.dumps(made)) < 1_600_000
 
 
 def test_silence_is_flat_and_dark():
     made = payload(Waveform(np.zeros(RATE, np.float32), RATE, "silence"))
     assert made["peak"] == 0
-    assert set(made["low"]) == set(made["high"]) == {0}
     shown = picture(made)
     assert (shown == shown[0, 0]).all()
     assert shown[0, 0].sum() < 130
