@@ -11,16 +11,15 @@ from _analyses import AnalysisRequest, widgets
 from _downloads import show
 from _models import OpenModel, cached_model
 from _pairs import ChosenPair, choose_pair
+from _player import player
 from _setup import choose_model
-from plotly import graph_objects as go
 
 from palscope._routing import Route, route_to_text
 from palscope.analyses import Analysis, analysis_of
 from palscope.analyses._registry import analyses
+from palscope.audio._compose import LabelledSpan
 from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
-from palscope.plots._looks import AMOUNT
-from palscope.plots._spectrogram import mel_image
 
 
 def view() -> None:
@@ -60,8 +59,12 @@ def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> None:
                 f"{side}: right is “{answer}”, which is {verdict} of the other answer by "
                 f"{abs(lead):.1f} nats"
             )
-            st.audio(clip.samples, sample_rate=clip.sample_rate)
-            st.plotly_chart(picture(pair, clip), key=f"{side} clip")
+            player(
+                clip,
+                key=f"{side} clip",
+                labels=[LabelledSpan(s.name, s.start, s.end) for s in pair.segments],
+                frames=[(s.start, s.end) for s in pair.segments if s.differs],
+            )
     if not (leads[0] > 0 > leads[1]):
         st.warning(
             "The model does not answer both clips right, so there is no difference to explain: "
@@ -83,29 +86,6 @@ def answers_of(
             logits = model(inputs, logits_to_keep=1)[:, -1].detach().float()
             leads.append(float(answer_metrics(logits, answers, logits[0])["logit_diff"].iloc[0]))
     return leads[0], leads[1]
-
-
-def picture(pair: Pair, clip: Any) -> go.Figure:
-    """A clip's mel spectrogram with the pair's segments; those that differ are framed."""
-    image = mel_image(clip)
-    figure = go.Figure(
-        go.Heatmap(
-            z=image.values, x0=image.first, dx=image.step, colorscale=AMOUNT, showscale=False
-        )
-    )
-    for segment in pair.segments:
-        figure.add_vrect(
-            x0=segment.start,
-            x1=segment.end,
-            line={"color": "#D55E00" if segment.differs else "#808080", "width": 2},
-            fillcolor="rgba(0,0,0,0)",
-            annotation={"text": segment.name, "font": {"color": "white"}},
-            annotation_position="top left",
-        )
-    figure.update_layout(height=200, margin={"l": 40, "r": 5, "t": 5, "b": 35})
-    figure.update_xaxes(title="seconds")
-    figure.update_yaxes(title="frequency (kHz)", tickvals=image.ticks, ticktext=image.tick_labels)
-    return figure
 
 
 def choose_analysis() -> tuple[str, Analysis[Any, Any]]:

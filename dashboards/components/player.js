@@ -32,8 +32,7 @@ class Player {
     this.showLegend();
     this.showLabels();
     this.gridBox.hidden = data.tokens.length === 0;
-    this.picture.draw();
-    this.show();
+    this.look(this.picture.shown);
   }
 
   load() {
@@ -160,7 +159,6 @@ class Player {
     this.stage.setAttribute("aria-valuenow", digits(this.cursor));
     const values = [`${digits(this.cursor)} s`, ...valuesAt(this.data, this.cursor)];
     this.stage.setAttribute("aria-valuetext", values.join(", "));
-    this.pictureText.textContent = pictureWords(this.data, this.picture.shown);
     this.picture.mark({ selection: shown, hover: this.hover, cursor: this.cursor });
   }
 
@@ -181,7 +179,11 @@ class Player {
 
   // Each selects its stretch; of a point, moves there.
   showLabels() {
-    const items = this.data.labels.map((label) => {
+    const { labels, frames } = this.data;
+    const now = JSON.stringify([labels, frames]);
+    if (now === this.labelled) return; // the focus may be on one
+    this.labelled = now;
+    const items = labels.map((label) => {
       const [item, button] = ["li", "button"].map((tag) => document.createElement(tag));
       button.type = "button";
       button.textContent = labelWords(this.data, label);
@@ -265,6 +267,7 @@ class Player {
   look(shown) {
     this.picture.shown = shown;
     this.picture.draw();
+    this.pictureText.textContent = pictureWords(this.data, shown);
     this.show();
   }
 

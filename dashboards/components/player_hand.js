@@ -17,6 +17,7 @@ class Hand {
     this.stage.onpointermove = (event) => this.move(event);
     this.stage.onpointerup = (event) => this.up(event);
     this.stage.onpointercancel = (event) => this.cancel(event);
+    this.stage.onlostpointercapture = (event) => this.fingers.delete(event.pointerId);
     this.stage.onpointerleave = () => player.pointAt(null);
     this.stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
   }
@@ -107,20 +108,23 @@ class Hand {
     const { seconds } = player.data;
     // In a narrow window a step is narrow too.
     const step = Math.max(Math.min(STEP, this.picture.span / 10), 10 ** -DECIMALS);
+    const [from, to] = this.picture.shown;
+    const { cursor } = player;
+    const about = cursor >= from && cursor <= to ? cursor : (from + to) / 2;
     const by = { ArrowLeft: -step, ArrowRight: step }[event.key];
     const does = {
       " ": () => player.toggle(),
       Escape: () => player.selection && player.select(null),
       Home: () => player.moveTo(0),
       End: () => player.moveTo(seconds),
-      "+": () => player.zoom(ZOOM, player.cursor),
-      "=": () => player.zoom(ZOOM, player.cursor), // + without shift
-      "-": () => player.zoom(1 / ZOOM, player.cursor),
+      "+": () => player.zoom(ZOOM, about),
+      "=": () => player.zoom(ZOOM, about), // + without shift
+      "-": () => player.zoom(1 / ZOOM, about),
       0: () => player.look([0, seconds]),
     }[event.key];
     if (does) does();
     else if (by && event.shiftKey) this.extend(by);
-    else if (by) player.moveTo(player.cursor + by);
+    else if (by) player.moveTo(cursor + by);
     else return;
     event.preventDefault();
     event.stopPropagation();

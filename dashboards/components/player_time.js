@@ -1,7 +1,7 @@
 // Sums about seconds and samples, without a page: which tokens a stretch takes, which part of the
 // clip is shown, and how its samples look there.
 
-const SHORTEST = 0.02; // s, that can be shown over the whole width
+const SHORTEST = 0.05; // s, that can be shown over the whole width
 
 // -- what a stretch takes ----------------------------------------------------------------------
 

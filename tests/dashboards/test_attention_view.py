@@ -197,6 +197,9 @@ def wav(samples: np.ndarray, subtype: str = "FLOAT") -> bytes:
     return file.getvalue()
 
 
+SINE = np.sin(np.arange(8000) / 8)
+
+
 def uploaded(page: AppTest, name: str, data: bytes) -> AppTest:
     page.selectbox(key="clip").select("upload …").run()
     return page.file_uploader(key="clip-upload").upload(name, data, "audio/wav").run()
@@ -218,9 +221,11 @@ def test_an_upload_is_heard(shown: AppTest) -> None:
         ("nan.wav", wav(np.full(800, np.nan)), "nan.wav holds NaN"),
         ("long.wav", wav(np.zeros(31 * 8000), "PCM_U8"), "at most 30 s"),
         ("large.wav", bytes(21_000_000), "large.wav has 21 MB"),
+        ("scaled.wav", wav(2**14 * SINE), "look like integers held as floats"),
+        ("opposite.wav", wav(np.stack([SINE, -SINE], 1)), "opposite phase and cancel"),
     ],
     # The data would name the cases, and a WAV of floats holds the second in which it was written.
-    ids=["broken", "empty", "none", "nan", "long", "large"],
+    ids=["broken", "empty", "none", "nan", "long", "large", "scaled", "opposite"],
 )
 def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes, says: str) -> None:
     uploaded(shown, name, data)
@@ -228,10 +233,24 @@ def test_a_bad_upload_ends_in_a_sentence(shown: AppTest, name: str, data: bytes,
     assert not shown.exception and not shown.metric
 
 
-def test_silence_is_heard(shown: AppTest) -> None:
+def test_silence_is_heard_and_told(shown: AppTest) -> None:
     uploaded(shown, "silence.wav", wav(np.zeros(8000)))
     quiet(shown)
     assert metrics(shown)
+    assert shown.warning[0].value == r"silence\.wav is silent\: all of its samples are 0\."
+
+
+def test_what_is_odd_about_a_sound_is_told_whenever_it_is_shown(shown: AppTest) -> None:
+    turned = np.where(np.arange(8000) < 4000, 1, -1)
+    loud = np.clip(2 * SINE, -1, 1)
+    uploaded(shown, "odd.wav", wav(np.stack([loud, loud * turned], 1), "PCM_16"))
+    for _ in range(2):  # the second time, out of the cache
+        quiet(shown)
+        said = [each.value for each in shown.warning]
+        assert len(said) == 2 and "is clipped" in said[0] and "opposite phase" in said[1], said
+        shown.selectbox(key="clip").select("rooster").run()
+        assert not shown.warning
+        uploaded(shown, "odd.wav", wav(np.stack([loud, loud * turned], 1), "PCM_16"))
 
 
 def test_a_link_to_an_upload_asks_for_it(open_page: Opener) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.dashboards import browser as tools
 from tests.dashboards.browser import click_head, idle, metrics, settled
@@ -99,6 +99,83 @@ def test_the_sound_plays_and_a_stretch_is_selected(page: Page) -> None:
     start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())
     assert 0.5 < start < end < 3.5
     assert f"{start:.2f}–{end:.2f} s" in metrics(page)
+
+
+def player(page: Page, name: str) -> Locator:
+    return page.get_by_test_id(f"player-{name}")
+
+
+def shown(page: Page) -> list[float]:
+    """First and last second of the player's window; the whole clip's where it says none."""
+    said = player(page, "time").inner_text()
+    found = re.search(r"shown ([\d.]+)–([\d.]+) s", said)
+    return [float(each) for each in found.groups()] if found else [0, float(said.split()[-2])]
+
+
+def test_a_clip_is_zoomed_into(page: Page, address: str) -> None:
+    page.goto(address)
+    settled(page)
+    length = shown(page)[1]
+    player(page, "zoom").click()  # 0.68 to 1.21 s, and a tenth around
+    assert shown(page) == pytest.approx([0.65, 1.24], abs=0.011)
+    box = player(page, "overlay").bounding_box()
+    assert box is not None
+    left, inner = box["x"] + 46, box["width"] - 58  # the picture's margins
+    middle = box["y"] + 0.5 * box["height"]
+    page.mouse.move(left + 0.25 * inner, middle)
+    page.mouse.down()
+    page.mouse.move(left + 0.75 * inner, middle, steps=5)
+    page.mouse.up()
+    expect(player(page, "selection")).to_contain_text(re.compile("Selected: 0.80–1.09 s"))
+    idle(page)
+    assert shown(page) == pytest.approx([0.65, 1.24], abs=0.011)  # the run of the page kept it
+    player(page, "whole").click()
+    assert shown(page) == [0, length]
+    page.mouse.move(left + 0.25 * inner, middle)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    start, end = shown(page)
+    assert (length / 4 - start) / (end - start) == pytest.approx(0.25, abs=0.01)
+    assert end - start == pytest.approx(length * np.exp(-0.45), abs=0.02)
+    for key, factor in (("+", 0.5), ("-", 1)):
+        player(page, "stage").press(key)
+        assert np.diff(shown(page)) == pytest.approx((end - start) * factor, abs=0.02)
+    player(page, "stage").press("0")
+    assert shown(page) == [0, length]
+    assert "plus and minus zoom" in str(player(page, "stage").get_attribute("aria-label"))
+
+
+def cursors(page: Page, seconds: float) -> list[float]:
+    """Where the cursor stands, each of so many frames."""
+    said: list[str] = player(page, "time").evaluate(
+        "async (time, seconds) => { const said = [], end = performance.now() + 1000 * seconds;"
+        " while (performance.now() < end) { said.push(time.textContent);"
+        " await new Promise(requestAnimationFrame); } return said }",
+        seconds,
+    )
+    return [float(each.split()[0]) for each in said]
+
+
+def test_a_selection_is_looped_and_less_motion_respected(page: Page, address: str) -> None:
+    page.goto(address)
+    settled(page)
+    player(page, "labels").get_by_text("one 1").click()  # what sounds when, in words
+    expect(player(page, "selection")).to_contain_text("Selected: 1.51")
+    idle(page)
+    start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())
+    player(page, "loop").get_by_role("checkbox").check()
+    player(page, "play").click()
+    seen = np.array(cursors(page, 2.5 * (end - start)))
+    assert start <= seen.min() and seen.max() <= end + 0.05
+    assert sum(np.diff(seen) < -0.5 * (end - start)) >= 1  # it went back
+    assert len(set(seen)) > 10
+    player(page, "stage").press("Home")
+    player(page, "clear").click()
+    page.emulate_media(reduced_motion="reduce")
+    steps = np.diff(sorted(set(cursors(page, 1.5))))
+    assert len(steps) and min(steps) > 0.45
+    expect(player(page, "play")).to_contain_text("Pause")
 
 
 def test_a_click_on_a_head_opens_it(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -76,15 +77,25 @@ def test_every_analysis_runs_when_asked_and_not_before(
 ) -> None:
     page = open_page(analysis=analysis)
     quiet(page)
-    assert len(figures(page)) == 2 and not page.dataframe  # the two clips alone
+    assert not figures(page) and not page.dataframe
     go(page)
     quiet(page)
-    assert len(figures(page)) == 2 + drawn
+    assert len(figures(page)) == drawn
     assert len(page.dataframe[0].value) > 5
     # Another pair's results are not this one's.
     page.selectbox(key="pair").set_value(bundled_pairs()[0].name).run()
     quiet(page)
-    assert len(figures(page)) == 2
+    assert not figures(page)
+
+
+def test_both_clips_are_played_with_their_segments(open_page: Callable[..., AppTest]) -> None:
+    shown = [json.loads(each.proto.json) for each in open_page().get("bidi_component")]
+    assert [each["seconds"] for each in shown] == [PAIR.clean.seconds, PAIR.corrupt.seconds]
+    assert shown[0]["id"] != shown[1]["id"]
+    differs = [[s.start, s.end] for s in PAIR.segments if s.differs]
+    for each in shown:
+        assert [label["text"] for label in each["labels"]] == [s.name for s in PAIR.segments]
+        assert each["frames"] == differs != []
 
 
 def test_an_option_greys_where_it_does_nothing(open_page: Callable[..., AppTest]) -> None:
@@ -292,7 +303,7 @@ def test_an_analysis_of_one_s_own_is_on_the_page(
     quiet(go(open_page(analysis="leakage")))
     page = go(open_page(analysis="mine"))
     quiet(page)
-    assert len(figures(page)) == 2 + 1 and len(page.dataframe[0].value) == 1
+    assert len(figures(page)) == 1 and len(page.dataframe[0].value) == 1
     assert page.code[-1].value.startswith(f"python {own} --model ")
 
 

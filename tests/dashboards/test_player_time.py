@@ -81,7 +81,7 @@ def test_a_zoom_keeps_the_place_under_the_pointer_and_stays_in_the_clip() -> Non
         cases.append([shown, float(rng.choice([0.1, 0.7, 1.5, 40])), about, length])
     made = in_node("given.map((each) => zoomed(...each))", cases)
     for ((start, end), factor, about, length), (first, last) in zip(cases, made, strict=True):
-        shortest = min(0.02, length)
+        shortest = min(0.05, length)
         assert abs(last - first - np.clip((end - start) / factor, shortest, length)) < 1e-9
         assert -1e-9 <= first <= about + 1e-9 and about - 1e-9 <= last <= length + 1e-9
         if first > 1e-9 and last < length - 1e-9:
