@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def test_the_waveform_keeps_every_peak_of_what_is_shown() -> None:
     for (start, end), lines in zip(windows, drawn, strict=True):
         low, high = np.array(lines)
         edges = np.floor((start + (end - start) * np.arange(columns + 1) / columns) * rate)
-        for column, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-            part = samples[int(first) : max(int(last), int(first) + 1)]
+        for column, (first, last) in enumerate(pairwise(edges.astype(int).tolist())):
+            part = samples[first : max(last, first + 1)]
             np.testing.assert_allclose(
                 [low[column], high[column]], [part.min(), part.max()], atol=2**-15
             )
