@@ -143,6 +143,14 @@ def test_a_clip_is_zoomed_into(page: Page, address: str) -> None:
         assert np.diff(shown(page)) == pytest.approx((end - start) * factor, abs=0.02)
     player(page, "stage").press("0")
     assert shown(page) == [0, length]
+    fingers = page.context.new_cdp_session(page)
+    for kind, places in (("Start", (0.4, 0.6)), ("Move", (0.3, 0.7)), ("End", ())):
+        points = [
+            {"x": left + share * inner, "y": middle, "id": number}
+            for number, share in enumerate(places)
+        ]
+        fingers.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+    assert shown(page) == pytest.approx([length / 4, 3 * length / 4], abs=0.02)
     assert "plus and minus zoom" in str(player(page, "stage").get_attribute("aria-label"))
 
 

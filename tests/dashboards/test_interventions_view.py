@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -21,6 +22,7 @@ from palscope._routing import Route, route_to_text
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
 from palscope.analyses._items import sides
 from palscope.analyses._registry import module_of
+from palscope.audio._display import wav_bytes
 from palscope.datasets._questions import LABELS
 from palscope.errors import HookError
 from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
@@ -124,6 +126,14 @@ def test_own_sounds_are_asked_for(open_page: Callable[..., AppTest]) -> None:
     quiet(page)
     assert "Give two sounds" in page.info[0].value
     assert not figures(page)
+    loud = PAIR.clean.samples / np.abs(PAIR.clean.samples).max()
+    for key, samples in (("clean", np.clip(4 * loud, -1, 1)), ("corrupt", loud)):
+        file = wav_bytes(samples, PAIR.clean.sample_rate)
+        page.file_uploader(key=f"pair-{key}").upload(f"{key}.wav", file, "audio/wav")
+    for key in ("Question about both", "Answer to the clean clip", "Answer to the corrupt clip"):
+        page.text_input(key=f"pair-{key}").set_value(key)
+    quiet(page.run())
+    assert page.warning[0].value.startswith("clean.wav is clipped")
 
 
 def logprobs(shown: Any, **at: str) -> Any:
