@@ -18,14 +18,16 @@ _EXPECTED = "expected start, end and text with a tab between, seconds such as 0.
 
 def labelled(sound: ChosenSound, key: str) -> ChosenSound:
     """The sound with the labels of a file that the visitor gives, in place of its own."""
-    # Of this sound alone: another one has other labels.
-    file = st.file_uploader(
-        "Labels: what sounds when",
-        type=["txt"],
-        key=f"{key} labels {sound.digest}",
-        help="A text file as Audacity exports it: start, end (seconds) and text in each line, with "
-        "a tab between. They are drawn over the sound, and name what sounds in a control.",
-    )
+    with st.expander("Labels of your own"):
+        # Of this sound alone: another one has other labels.
+        file = st.file_uploader(
+            "What sounds when",
+            type=["txt"],
+            key=f"{key} labels {sound.digest}",
+            max_upload_size=1,
+            help="A text file as Audacity exports it: start, end (seconds) and text in each line, "
+            "with a tab between. They are drawn over the sound, and name what sounds in a control.",
+        )
     if file is None:
         return sound
     try:

@@ -6,7 +6,7 @@ const MARGIN = { left: 46, right: 12 }; // px, of all strips
 const HEADER = 20; // px, above a strip: its title
 const HEIGHTS = { curves: 88, waveform: 44, spectrogram: 132 }; // px
 const AXIS = 40; // px, below: seconds
-const LINES = 5; // of labels over the spectrogram
+const LINES = 3; // of labels over the spectrogram
 const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
 
 class Picture {
@@ -288,8 +288,8 @@ class Picture {
     });
   }
 
-  // What sounds when, at the top of the spectrogram; what would overlap goes a line down, and of
-  // what finds no line the borders are left.
+  // What sounds when, at the top of the spectrogram; what would overlap goes a line down, and what
+  // finds no line has a mark alone.
   drawLabels(context) {
     const { top, bottom } = this.strips.spectrogram;
     const ends = []; // of each line, px
@@ -301,8 +301,11 @@ class Picture {
       if (line < 0) line = Math.min(ends.length, LINES);
       const y = top + 3 + 18 * line;
       context.fillStyle = "#fff";
+      if (line === LINES) {
+        context.fillRect(from, y, 1, 6);
+        return;
+      }
       for (const edge of [this.x(start), to]) context.fillRect(edge - 0.5, y, 1, bottom - y);
-      if (line === LINES) return;
       ends[line] = Math.max(from + width, to);
       context.fillRect(from, y, to - from, 1);
       context.globalAlpha = 0.85;

@@ -69,7 +69,7 @@ def test_labels_are_drawn_and_name_the_controls(open_page: Callable[..., AppTest
     assert drawn(page) == own
 
     def give(text: str) -> None:
-        (place,) = [each for each in page.file_uploader if each.label.startswith("Labels")]
+        (place,) = [each for each in page.file_uploader if each.label == "What sounds when"]
         place.upload("mine.txt", text.encode(), "text/plain").run()
 
     give("0\t0.2\twhat\tis this")
