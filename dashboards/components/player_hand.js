@@ -62,8 +62,8 @@ class Hand {
     const [width, middle] = measured();
     this.fingers.set(finger, x);
     const [now, there] = measured();
+    this.player.zoom(now / width, this.picture.seconds(middle));
     this.player.pan(middle - there);
-    this.player.zoom(now / width, this.picture.seconds(there));
   }
 
   up(event) {
