@@ -133,7 +133,8 @@ def test_own_sounds_are_asked_for(open_page: Callable[..., AppTest]) -> None:
     for key in ("Question about both", "Answer to the clean clip", "Answer to the corrupt clip"):
         page.text_input(key=f"pair-{key}").set_value(key)
     quiet(page.run())
-    assert page.warning[0].value.startswith("clean.wav is clipped")
+    (told,) = [each.value for each in page.sidebar.warning]
+    assert told.startswith("clean.wav is clipped")
 
 
 def logprobs(shown: Any, **at: str) -> Any:
