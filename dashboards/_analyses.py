@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from _given import pick, tell_dropped, typed
 from _models import OpenModel
 from _pairs import ChosenPair
 
@@ -19,6 +21,9 @@ from palscope.analyses import Analysis, Results
 from palscope.analyses._items import sides
 from palscope.analyses._measured import measured
 from palscope.analyses._options import Setting, command_words, options_of, settings_of
+
+TEXT_CHARACTERS = 200
+"""Of an option that is a text."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class AnalysisRequest:
         return self.script, self.opened.version, route, self.chosen.digest, self.given
 
     @property
+    def written(self) -> str:
+        """As the address names its results: the same wherever model, pair and options are."""
+        route = route_to_text(self.route)
+        told = self.script, self.opened.name, route, self.chosen.digest, self.given
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+
+    @property
     def options(self) -> Any:
         """The analysis's own dataclass, of what the widgets hold, and of model, route and pair."""
         values: dict[str, Any] = {**dict(self.given), "model": self.opened.name}
@@ -63,34 +75,56 @@ class AnalysisRequest:
         return shlex.join([*words_for(self.script), *command_words(self.options), "--out", out])
 
     def results(self) -> Results[Any, Any]:
-        """The tables, measured once for all visitors."""
-        box = _box(*self.key)
-        if not box:
+        """The tables, measured once for all visitors; what was stopped goes on where it was."""
+        done = _done(*self.key)
+        if done.results is None:
             with st.spinner("Running: it takes some seconds on two cores …"):
                 name = Path(self.opened.name).name
                 asked = self.analysis, name, self.options, self.opened.model, self.route
-                box.append(measured(*asked, self.items, Memory()))
-        return box[0]
+                done.results = measured(*asked, self.items, done.tables)
+        return done.results
+
+    @property
+    def measured_so_far(self) -> str:
+        """What a run that was stopped had measured, in words; empty where that is nothing."""
+        done = _done(*self.key)
+        count = len(done.tables) if done.results is None else 0
+        return f"{count} part{'s' * (count > 1)} of it measured" if count else ""
+
+
+@dataclass
+class Done:
+    """What of a request is measured, and its results once all is."""
+
+    tables: Memory
+    results: Results[Any, Any] | None = None
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _box(*key: Any) -> list[Results[Any, Any]]:
+def _done(*key: Any) -> Done:
     """A place for results: filled outside, because cached code cannot show how far it is."""
-    return []
+    return Done(Memory())
 
 
-def widgets(analysis: Analysis[Any, Any]) -> tuple[tuple[str, Any], ...]:
-    """A widget for each option that the page offers, and what they hold."""
+def widgets(analysis: Analysis[Any, Any]) -> tuple[tuple[str, Any], ...] | None:
+    """A widget for each option that the page offers, and what they hold.
+
+    None where the address asks for what an option cannot be.
+    """
     shown = [each for each in settings_of(analysis.options).values() if each.page]
     values: dict[str, Any] = {each.name: each.default for each in shown} | dict(analysis.on_page)
     if not shown:
         return ()
-    columns = st.columns(min(4, len(shown)))
+    columns, refused = st.columns(min(4, len(shown))), False
     for number, setting in enumerate(shown):
         with columns[number % len(columns)]:
             key = f"{analysis.name}-{setting.name}"
             off = not setting.applies(values)
-            values[setting.name] = _widget(setting, values[setting.name], key, off)
+            default = values[setting.name]
+            values[setting.name] = _widget(setting, default, key, off)
+            refused |= values[setting.name] is None and default is not None
+    if refused:
+        return None
     return tuple(
         (each.name, tuple(values[each.name]) if each.several else values[each.name])
         for each in shown
@@ -105,16 +139,24 @@ def _widget(setting: Setting, value: Any, key: str, off: bool) -> Any:
         "key": key,
         "help": setting.help,
         "disabled": off,
-        "bind": "query-params",
     }
+    if setting.choices:
+        chosen = {"default": value} if setting.several else {"index": setting.choices.index(value)}
+        widget = st.multiselect if setting.several else st.selectbox
+        return pick(widget, label, setting.choices, what=label, **chosen, **shared)
+    shared["bind"] = "query-params"
+    if setting.kind in (bool, int, float):
+        asked = None if key in st.session_state else st.query_params.get(key)  # of a link
+        held = _number(setting, label, value, shared)
+        tell_dropped(key, label, asked, held)
+        return held
+    held = typed(label, most=TEXT_CHARACTERS, value=value, **shared)
+    return held if held or value is not None else None
+
+
+def _number(setting: Setting, label: str, value: Any, shared: dict[str, Any]) -> Any:
     if setting.kind is bool:
         return st.checkbox(label, value=value, **shared)
-    if setting.choices and setting.several:
-        return st.multiselect(label, setting.choices, default=value, **shared)
-    if setting.choices:
-        return st.selectbox(label, setting.choices, index=setting.choices.index(value), **shared)
-    if setting.kind in (int, float):
-        least = None if setting.least is None else setting.kind(setting.least)
-        step = 1 if setting.kind is int else 0.1
-        return st.number_input(label, value=value, min_value=least, step=step, **shared)
-    return st.text_input(label, value=value, **shared)
+    least = None if setting.least is None else setting.kind(setting.least)
+    step = 1 if setting.kind is int else 0.1
+    return st.number_input(label, value=value, min_value=least, step=step, **shared)

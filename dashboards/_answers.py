@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 import torch
+from _given import check_candidates, check_question
 from _models import OpenModel
 from _sounds import ChosenSound
 from jaxtyping import Float
@@ -46,6 +47,10 @@ class Ask:
     sound: ChosenSound
     question: str
     route: Route
+
+    def __post_init__(self) -> None:
+        """Raises `PalscopeError` where the question is too long."""
+        check_question(self.question)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -174,7 +179,11 @@ def _queries(ask: Ask) -> dict[int, str]:
 
 
 def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:
-    """Candidate answers and the probability of each among them: `answer, logprob, share`."""
+    """Candidate answers and the probability of each among them: `answer, logprob, share`.
+
+    Raises `PalscopeError` where they are too many, or too long.
+    """
+    check_candidates(choices)
     return once(ask, ("ranked", choices), lambda: _ranked(ask, choices))
 
 

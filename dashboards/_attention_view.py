@@ -15,8 +15,11 @@ from _address import (
     Seconds,
     address_route,
     address_selection,
+    address_token,
     remember_route,
     remember_selection,
+    remember_token,
+    token_moved,
 )
 from _answers import (
     Ask,
@@ -35,6 +38,7 @@ from _edit_view import show_edits, show_effects
 from _edited import rival_of
 from _examples import show_examples
 from _figures import bars, clickable, steps_table
+from _given import pick
 from _lens_view import show_lens
 from _models import OpenModel, cached_model
 from _player import player
@@ -113,7 +117,7 @@ def view() -> None:
     with answers:
         given = show_answers(asks)
     first = next(iter(asks.values()))
-    selection = address_selection(setup.sound.focus)
+    selection = address_selection(setup.sound.waveform.seconds, setup.sound.focus)
     rival = rival_of(first, setup.choices)
     with right:
         top = show_effects(first, selection, rival)
@@ -336,25 +340,23 @@ def choose_query(asks: dict[str, Ask]) -> int:
     first = next(iter(asks.values()))
     tokens = queries(first)
     offsets = [*tokens]
-    if st.session_state.get("token") not in offsets:
-        st.session_state.pop("token", None)
     st.subheader("Where its attention goes")
+    asked = st.session_state.get("token")
+    if asked not in offsets or token_moved():
+        asked = st.session_state["token"] = address_token(offsets)
     # Not bound to the address by Streamlit, which would write the token's text there.
-    written = st.query_params.get("token", "0")
     chosen: Any = st.pills(
         "Attention of the token",
         offsets,
-        default=int(written) if written in map(str, offsets) else 0,
         format_func=lambda offset: token_name(offset, tokens),
         key="token",
         required=True,
         help="A token attends to predict the next one. The prompt's last token predicts the "
         "answer's first.",
     )
-    if chosen:
-        st.query_params["token"] = str(chosen)
-    else:
-        st.query_params.pop("token", None)
+    if chosen is None:
+        st.stop()
+    remember_token(chosen)
     return chosen
 
 
@@ -379,12 +381,13 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
     st.subheader("Which head listens when")
     one, two, three = st.columns(3)
     boxes: list[Any] = [
-        box.selectbox(
+        pick(
+            box.selectbox,
             label,
             options,
-            index=options.index(str(value)),
             key=key,
-            bind="query-params",
+            what=key,
+            index=options.index(str(value)),
             help="Set at first to the head without which the answer changes most. A click on a "
             "map chooses a head.",
         )
@@ -394,13 +397,16 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
         )
     ]
     streams = [s.name for s in sides[0].ask.opened.model.model.streams]
-    three.selectbox(
+    shown = pick(
+        three.selectbox,
         "Map shows attention to",
         [*streams, "text", SELECTED],
         key="stream",
-        bind="query-params",
+        what="stream",
         help="A stream of the sound, the text, or the seconds selected in the player.",
     )
+    if None in (*boxes, shown):
+        st.stop()  # nothing stands in place of what is not here
     layer, head = (None if value == ALL else int(value) for value in boxes)
     return layer, head
 

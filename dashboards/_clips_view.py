@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import streamlit as st
 from _address import address_route
 from _answers import Ask, attended, generated_answer, known
 from _downloads import on_ground
+from _given import QUESTION_CHARACTERS, pick, typed
 from _means import show_means
 from _models import cached_model
 from _setup import choose_model
@@ -31,15 +31,15 @@ def view() -> None:
     with st.sidebar:
         name = choose_model("model", "Model")
         names = choose_sounds()
-        question = st.text_input(
+        question = typed(
             "Question",
             key="question-of-all",
+            most=QUESTION_CHARACTERS,
             bind="query-params",
             persist_state="session",
-            max_chars=300,
             placeholder="each sound's own",
-        ).strip()
-    if name is None:
+        )
+    if name is None or question is None:
         return
     opened = cached_model(name)
     route = address_route(opened)
@@ -63,13 +63,14 @@ def view() -> None:
 def choose_sounds() -> list[str]:
     """The sounds to listen to."""
     names = bundled_names()
-    domains: Any = st.pills(
+    domains: list[str] = pick(
+        st.pills,
         "Domains",
         [*names],
+        key="domains",
+        what="domain",
         selection_mode="multi",
         default=["sound"],
-        key="domains",
-        bind="query-params",
         persist_state="session",
     )
     offered = [name for domain in domains for name in names[domain]]

@@ -25,7 +25,8 @@ MOST = 12
 """Edits that an address may hold."""
 
 _WRITTEN = re.compile(
-    r"(cut|keep|patch|tokens)~(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)~([^~]*)~([\d.]*)~([\d.]*)~([^~]*)"
+    r"(cut|keep|patch|tokens)~(\d{1,5}(?:\.\d{1,6})?)-(\d{1,5}(?:\.\d{1,6})?)~([^~]*)"
+    r"~((?:\d{1,4}(?:\.\d{1,4})*)?)~((?:\d{1,4}(?:\.\d{1,4})*)?)~([^~]*)"
 )
 
 

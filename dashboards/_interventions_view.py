@@ -6,9 +6,10 @@ import sys
 from typing import Any
 
 import streamlit as st
-from _address import address_route
+from _address import address_results, address_route, remember_results
 from _analyses import AnalysisRequest, widgets
 from _downloads import show
+from _given import pick
 from _models import OpenModel, cached_model
 from _pairs import ChosenPair, choose_pair
 from _player import player
@@ -34,13 +35,25 @@ def view() -> None:
     if route != opened.route:
         st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
     show_pair(chosen, opened, route)
-    script, analysis = choose_analysis()
+    named = choose_analysis()
+    if named is None:
+        return
+    script, analysis = named
     st.markdown(analysis.about)
-    asked = AnalysisRequest(script, analysis, opened, route, chosen, widgets(analysis))
-    if st.button(f"Run: {analysis.cost}", type="primary"):
-        st.session_state["analysis-run"] = asked.key
-    if st.session_state.get("analysis-run") == asked.key:
+    given = widgets(analysis)
+    if given is None:
+        return
+    asked = AnalysisRequest(script, analysis, opened, route, chosen, given)
+    one, two, _ = st.columns([2, 1, 4])
+    label = f"Run: {analysis.cost}"
+    one.button(label, type="primary", on_click=remember_results, args=(asked.written,))
+    two.button("Stop", on_click=remember_results, args=("",), help="What is measured so far stays.")
+    if address_results() == asked.written:
         show_results(asked)
+    elif address_results():
+        st.caption("The address names results of other options; *Run* makes those of these.")
+    elif asked.measured_so_far:
+        st.caption(f"{asked.measured_so_far}; *Run* goes on from there.")
 
 
 def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> None:
@@ -88,20 +101,24 @@ def answers_of(
     return leads[0], leads[1]
 
 
-def choose_analysis() -> tuple[str, Analysis[Any, Any]]:
-    """The visitor's analysis, kept in the address, and its name or the file named at the start."""
+def choose_analysis() -> tuple[str, Analysis[Any, Any]] | None:
+    """The visitor's analysis, kept in the address, and its name or the file named at the start.
+
+    None where the address names none that is here.
+    """
     found = {name: each for name, each in analyses().items() if each.takes is not None}
     found |= {file: analysis_of(file) for file in sys.argv[1:]}
     known = {each.title: (script, each) for script, each in found.items()}
-    title: Any = st.segmented_control(
+    title = pick(
+        st.segmented_control,
         "Analysis",
         list(known),
-        default="patching",
         key="analysis",
-        bind="query-params",
+        what="analysis",
+        default="patching",
         required=True,
     )
-    return known[title]
+    return None if title is None else known[title]
 
 
 def show_results(asked: AnalysisRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -49,10 +49,11 @@ def demo_models() -> list[str]:
 def cached_model(name: str) -> OpenModel:
     """The hooked model of a checkpoint, loaded once for each version of its files.
 
-    Raises `CheckpointError` when there is none.
+    All names of one folder are one model. Raises `CheckpointError` when there is none.
     """
     found = find_model(name)
-    return _open(name, _version(found), found)
+    found = replace(found, folder=found.folder.resolve())
+    return replace(_open(str(found.folder), _version(found), found), name=name)
 
 
 def _version(found: Checkpoint) -> str:
@@ -72,8 +73,8 @@ def serves(model: HookedAudioModel, route: Route) -> bool:
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the model: once, about ten seconds …")
-def _open(name: str, version: str, _found: Checkpoint) -> OpenModel:
+def _open(folder: str, version: str, _found: Checkpoint) -> OpenModel:
     # Leave cores to the server and the browser: torch's threads spin while they wait for one.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     model = load(_found)
-    return OpenModel(name, model, model.current_route, version)
+    return OpenModel(_found.name, model, model.current_route, version)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import streamlit as st
+from _given import CANDIDATE_CHARACTERS, QUESTION_CHARACTERS, pick
 from _sounds import ENDINGS, read
 
 from palscope.audio._told import told
@@ -43,15 +44,18 @@ class ChosenPair:
 def choose_pair() -> ChosenPair | None:
     """The visitor's pair, kept in the address; None while something is missing."""
     pairs = _bundled()
-    chosen: Any = st.selectbox(
+    chosen = pick(
+        st.selectbox,
         "Pair of clips",
         [*pairs, OWN],
         key="pair",
-        bind="query-params",
+        what="pair",
         persist_state="session",
         help="A clean and a corrupt clip, as long and as loud as each other, that differ in one "
         "thing.",
     )
+    if chosen is None:
+        return None
     pair = _own() if chosen == OWN else pairs[chosen]
     if pair is None:
         st.info("Give two sounds, a question and both answers.")
@@ -63,11 +67,11 @@ def _own() -> Pair | None:
     clean = st.file_uploader("Clean clip", type=list(ENDINGS), key="pair-clean")
     corrupt = st.file_uploader("Corrupt clip", type=list(ENDINGS), key="pair-corrupt")
     question, right, wrong = (
-        st.text_input(label, key=f"pair-{label}", max_chars=300).strip()
-        for label in (
-            "Question about both",
-            "Answer to the clean clip",
-            "Answer to the corrupt clip",
+        st.text_input(label, key=f"pair-{label}", max_chars=most).strip()
+        for label, most in (
+            ("Question about both", QUESTION_CHARACTERS),
+            ("Answer to the clean clip", CANDIDATE_CHARACTERS),
+            ("Answer to the corrupt clip", CANDIDATE_CHARACTERS),
         )
     )
     if clean is None or corrupt is None or not (question and right and wrong):
@@ -79,7 +83,7 @@ def _own() -> Pair | None:
             _, odd = read(file.getvalue(), file.name)
             for each in odd:
                 st.warning(each)
-            paths.append(Path(folder) / str(number) / Path(file.name).name)
+            paths.append(Path(folder) / str(number) / Path(file.name).name[-60:])  # of any length
             paths[-1].parent.mkdir()
             paths[-1].write_bytes(file.getvalue())
         with told():  # which was shown above

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as parquet
 import streamlit as st
+from _given import FOLDER_CHARACTERS, short, typed
 from _means import show_means
+from PIL import Image
 
 from palscope._beside import words_for
 from palscope._sweeps.store import read_record
@@ -27,7 +30,7 @@ def view() -> None:
         return
     for run in runs_of(folder):
         record = read_record(run)
-        st.code(record.get("command", "(the command was not stored)"), language="bash")
+        st.code(str(record.get("command", "(the command was not stored)")), language="bash")
         name = "The record" if run == folder else f"The record of {run.name}"
         with st.expander(f"{name}: route, weights, versions"):
             st.json(record, expanded=1)
@@ -40,23 +43,31 @@ def choose_run() -> Path | None:
     """The folder of a run, or of several: one below `runs/`, or a typed one."""
     found = stored_runs()
     with st.sidebar:
-        typed = st.text_input(
+        given = typed(
             "Folder of a run",
             key="run",
+            most=FOLDER_CHARACTERS,
             bind="query-params",
             placeholder=str(found[0]) if found else "runs/mass",
             help="The folder that a script of `analyses/` was given as --out.",
-        ).strip()
+        )
         if found:
             st.caption("Below runs/: " + ", ".join(str(path) for path in found[:20]))
-    folder = Path(typed) if typed else (found[0] if found else None)
+    if given is None:
+        return None
+    folder = Path(given) if given else (found[0] if found else None)
     if folder is None:
         st.info(
             "No run is stored below `runs/`. A script makes one: "
             f"`{' '.join(words_for('attention_mass'))} --help`."
         )
         return None
-    if not runs_of(folder):
+    try:
+        runs = runs_of(folder)
+    except (OSError, ValueError) as error:  # too long a name, a folder that one may not read
+        reason = getattr(error, "strerror", None) or error
+        raise PalscopeError(f"{short(str(folder))} cannot be looked into: {reason}.") from error
+    if not runs:
         raise PalscopeError(
             f"{folder} holds no run.json; give the folder that a script was given as --out."
         )
@@ -98,7 +109,7 @@ def masses_by_clip(path: str, changed: int) -> list[pd.DataFrame]:
             for clip, rows in group.groupby("path", sort=False):
                 clips.setdefault(str(clip), []).append(rows)
         return [by_pathway(pd.concat(parts)) for parts in clips.values()]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PalscopeError(
             f"{path} cannot be read as attention_mass.py writes it: {error}"
         ) from error
@@ -113,7 +124,8 @@ def show_attention(path: Path) -> None:
 
 def caption_of(folder: Path, clips: int) -> Caption:
     """What the record says of a run's figures."""
-    config = read_record(folder).get("config", {})
+    config = read_record(folder).get("config")
+    config = config if isinstance(config, Mapping) else {}
     model = " ".join(str(config[name]) for name in ("model", "route") if config.get(name))
     asked = f"“{config['question']}”" if config.get("question") else "each clip's own question"
     return Caption(model or "model not stored", asked, clips)
@@ -129,17 +141,29 @@ def show_other_files(folder: Path) -> None:
         st.subheader("Figures of the run")
         for start in range(0, len(pictures), 3):
             for column, path in zip(st.columns(3), pictures[start : start + 3], strict=False):
-                column.image(str(path), caption=path.stem)
+                with column:
+                    show_picture(path)
     for path in tables:
         with st.expander(f"Table {path.name}"):
             try:
                 table = pd.read_csv(path, nrows=SHOWN_ROWS)
-            except (OSError, pd.errors.ParserError, UnicodeDecodeError) as error:
-                st.error(f"{path} cannot be read: {error}")
-                continue
             except pd.errors.EmptyDataError:  # contrasts of domains, say, where there is one
                 st.caption("Empty: this run had nothing to put there.")
+                continue
+            except (OSError, ValueError, OverflowError) as error:
+                st.error(f"{path} cannot be read as a table: {short(str(error), 200)}")
                 continue
             st.dataframe(table)
             if len(table) == SHOWN_ROWS:
                 st.caption(f"The first {SHOWN_ROWS} rows.")
+
+
+def show_picture(path: Path) -> None:
+    """A figure of the run, or a sentence where the file is damaged."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        st.error(f"{path} cannot be read as a picture: {short(str(error), 200)}")
+        return
+    st.image(str(path), caption=path.stem)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
+from _given import (
+    CANDIDATE_CHARACTERS,
+    CANDIDATES,
+    FOLDER_CHARACTERS,
+    QUESTION_CHARACTERS,
+    check_candidates,
+    pick,
+    say,
+    typed,
+)
 from _labels import labelled
 from _models import demo_models
 from _sounds import (
@@ -18,6 +27,8 @@ from _sounds import (
     example_questions,
     given_sound,
 )
+
+from palscope.errors import PalscopeError
 
 OTHER = "another …"
 UPLOAD, MICROPHONE = "upload …", "microphone …"
@@ -45,12 +56,13 @@ def choose_setup() -> Setup | None:
         sound = choose_sound("clip", "Sound")
         question = choose_question(sound)
         choices = choose_candidates(sound, question)
-        against: Any = st.segmented_control(
+        against = pick(
+            st.segmented_control,
             "Compare with",
             AGAINST,
-            default=AGAINST[0],
             key="against",
-            bind="query-params",
+            what="comparison",
+            default=AGAINST[0],
             required=True,
             help="Another route is what you change in the route table below.",
         )
@@ -59,7 +71,7 @@ def choose_setup() -> Setup | None:
             other_model = choose_model("model2", "The other model", at=1)
         elif against == "another sound":
             other_sound = choose_sound("clip2", "The other sound", at=1)
-    if model is None or sound is None:
+    if model is None or sound is None or question is None or choices is None or against is None:
         return None
     return Setup(model, sound, question, choices, other_model, other_sound)
 
@@ -67,44 +79,48 @@ def choose_setup() -> Setup | None:
 def choose_model(key: str, label: str, at: int = 0) -> str | None:
     """The name, hub id or folder of a checkpoint; None while none is given."""
     models = [*demo_models(), OTHER]
-    chosen: Any = st.selectbox(
+    chosen = pick(
+        st.selectbox,
         label,
         models,
-        index=min(at, len(models) - 1),  # an installed package has no demo models
         key=key,
-        bind="query-params",
+        what="model",
+        index=min(at, len(models) - 1),  # an installed package has no demo models
         persist_state="session",
         help="The demo trio hears the same sound in three ways: PLITS puts audio tokens into the "
         "text, LAL only lets text read them, PAL does both.",
     )
     if chosen != OTHER:
         return chosen
-    typed = st.text_input(
+    folder = typed(
         "Folder or hub id of a checkpoint, palscope's or a published model's",
         key=f"{key}-folder",
+        most=FOLDER_CHARACTERS,
         bind="query-params",
         persist_state="session",
         placeholder="runs/demo/pal",
-    ).strip()
-    if not typed:
+    )
+    if folder == "":
         st.info("Give the folder of a checkpoint.")
-        return None
-    return typed
+    return folder or None
 
 
 def choose_sound(key: str, label: str, at: int = 0) -> ChosenSound | None:
     """A bundled sound, an upload or a recording; None while none is given."""
     names = bundled_names()
     bundled = [name for domain in names.values() for name in domain]
-    chosen: Any = st.selectbox(
+    chosen = pick(
+        st.selectbox,
         label,
         [*bundled, UPLOAD, MICROPHONE],
-        index=bundled.index(FIRST) if at == 0 else at,
         key=key,
-        bind="query-params",
+        what="sound",
+        index=bundled.index(FIRST) if at == 0 else at,
         persist_state="session",
         help="Everyday sounds, spoken digits, instruments, and scenes put together of them.",
     )
+    if chosen is None:
+        return None
     if chosen == UPLOAD:
         file = st.file_uploader(
             "A sound file",
@@ -123,24 +139,23 @@ def choose_sound(key: str, label: str, at: int = 0) -> ChosenSound | None:
     return labelled(given_sound(file.getvalue(), file.name), key)
 
 
-def choose_question(sound: ChosenSound | None) -> str:
-    """The question: the sound's own until another is typed or taken."""
+def choose_question(sound: ChosenSound | None) -> str | None:
+    """The question: the sound's own until another is typed or taken; None where it is too long."""
 
     def take_example() -> None:
         if st.session_state["example"]:
             st.session_state["question"] = st.session_state["example"]
 
     suggested = sound.question if sound is not None and sound.question else example_questions()[0]
-    asked = st.text_input(
+    asked = typed(
         "Question",
-        value="",
         key="question",
+        most=QUESTION_CHARACTERS,
         bind="query-params",
         persist_state="session",
-        max_chars=300,
         placeholder=suggested,
         help="Left empty, it is the one shown in grey.",
-    ).strip()
+    )
     st.selectbox(
         "Example questions",
         example_questions(),
@@ -150,20 +165,31 @@ def choose_question(sound: ChosenSound | None) -> str:
         on_change=take_example,
         label_visibility="collapsed",
     )
-    return asked or suggested
+    return None if asked is None else asked or suggested
 
 
-def choose_candidates(sound: ChosenSound | None, question: str) -> tuple[str, ...]:
-    """Answers to rank: typed ones, else the sound's own where its own question is asked."""
-    typed = st.text_input(
+def choose_candidates(sound: ChosenSound | None, question: str | None) -> tuple[str, ...] | None:
+    """Answers to rank: typed ones, else the sound's own where its own question is asked.
+
+    None where they are too many, or too long.
+    """
+    listed = typed(
         "Candidate answers",
         key="candidates",
+        most=CANDIDATES * (CANDIDATE_CHARACTERS + 2),
         bind="query-params",
         persist_state="session",
         placeholder="dog, rain, rooster",
         help="Separated by commas. Left empty, the bundled sounds bring theirs.",
     )
-    given = tuple(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+    if listed is None:
+        return None
+    given = tuple(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
+    try:
+        check_candidates(given)
+    except PalscopeError as error:
+        say(str(error))
+        return None
     if given:
         return given
     return sound.choices if sound is not None and question == sound.question else ()

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 
 import streamlit as st
+from _history import keep_history
 
 from palscope._versions import check_versions
 
 check_versions("streamlit")
 
 st.set_page_config(page_title="palscope", page_icon="👂", layout="wide")
+keep_history()
 opening = None
 if not hasattr(sys.modules.get("_pages"), "show_pages"):  # the first visit to a fresh server
     opening = st.info("Opening palscope: PyTorch and the models' code are read, once.")

@@ -154,8 +154,11 @@ def checkpoint_here(name: str) -> Path | None:
 
 def _local_folder(name: str) -> Path | None:
     for folder in (Path(name), Path(__file__).resolve().parents[2] / name):
-        if folder.is_dir():
-            return folder
+        try:
+            if folder.is_dir():
+                return folder
+        except OSError:  # no folder can have such a name, which may be too long
+            continue
     if name in DEMO:
         raise CheckpointError(
             f"{name} comes with a clone of palscope, and is not here: work in the clone's folder, "

@@ -26,8 +26,16 @@ class KeptTable:
 class Memory:
     """Measures as a `Run` does, in one process, silently, and keeps what it measures.
 
-    Random numbers are not seeded: they are the process's, and other threads draw them too.
+    Asked again, it goes on where an exception that is no `PalscopeError` ended it. Random numbers
+    are not seeded: they are the process's, and other threads draw them too.
     """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], pd.DataFrame] = {}
+
+    def __len__(self) -> int:
+        """How many items' rows are kept, over all tables."""
+        return len(self._kept)
 
     def over(
         self,
@@ -45,11 +53,13 @@ class Memory:
         rows: dict[str, Callable[[], pd.DataFrame]] = {}
         left_out: dict[str, str] = {}
         for name, each in named.items():
-            try:
-                measured = named_rows(measure(each), name, item, keys)
-            except PalscopeError as error:
-                left_out[name] = str(error)
-            else:
-                rows[name] = measured.reset_index(drop=True).copy
+            if (table, name) not in self._kept:
+                try:
+                    measured = named_rows(measure(each), name, item, keys)
+                    self._kept[table, name] = measured.reset_index(drop=True)
+                except PalscopeError as error:
+                    left_out[name] = str(error)
+                    continue
+            rows[name] = self._kept[table, name].copy
         check_any(table, rows, left_out)
         return KeptTable(rows, left_out)

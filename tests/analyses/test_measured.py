@@ -91,6 +91,26 @@ def test_an_item_is_left_out_of_what_follows_with_its_reason(store: Store) -> No
     assert set(results.rows("second")["asked"]) == {str(ROUTE)}
 
 
+def test_what_was_stopped_goes_on_where_it_was() -> None:
+    store, model, seen = Memory(), Model(), list[str]()
+
+    def stopping(work: Any, items: Any) -> Any:
+        seen.append(items[0].name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return first(work, items)
+
+    tables = [Table("first", stopping, ()), ANALYSIS.tables[2]]
+    with pytest.raises(KeyboardInterrupt):
+        results_of(store, model, replace(ANALYSIS, tables=tables))
+    assert len(store) == 1
+    results = results_of(store, model, replace(ANALYSIS, tables=tables))
+    assert seen == ["a", "mute", "short", "mute", "short", "b"]
+    again = results_of(Memory(), Model())
+    assert results.left_out == again.left_out
+    assert results.rows("first").equals(again.rows("first"))
+
+
 def test_the_model_is_free_between_two_items(store: Store) -> None:
     model = Model()
     results = results_of(store, model)

@@ -133,26 +133,6 @@ def test_layer_and_head_come_from_the_address(open_page: Opener) -> None:
     assert any("layer 2, all heads" in c for c in captions(page))
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        {"layer": "99"},
-        {"head": "x"},
-        {"clip": "no such clip"},
-        {"seconds": "5-1"},
-        {"seconds": "a-b"},
-        {"seconds": "900-901"},
-        {"token": "900"},
-        {"stream": "nothing"},
-        {"against": "nobody"},
-    ],
-)
-def test_nonsense_in_the_address_is_left_out(open_page: Opener, address: dict[str, str]) -> None:
-    page = open_page(**address)
-    quiet(page)
-    assert metrics(page)
-
-
 def test_candidates_are_ranked(open_page: Opener) -> None:
     page = open_page(candidates="dog, rain,, dog ,rooster")
     quiet(page)

@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import soundfile
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from benchmarks.visitors import measure
 from tests.dashboards import browser as tools
 from tests.dashboards.browser import click_head, idle, metrics, settled
 
@@ -40,17 +42,34 @@ def address() -> Generator[str]:
 
 @pytest.fixture
 def page(chromium: Browser, address: str) -> Generator[Page]:
-    """A visitor with the attention page open; the browser's console must stay free of errors."""
+    """A visitor with the attention page open.
+
+    The browser's console must stay free of errors, and no other host may be asked for anything.
+    """
     context = chromium.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda asked: faults.extend(elsewhere(asked.url)))
+    page.on("websocket", lambda opened: faults.extend(elsewhere(opened.url)))
     page.goto(f"{address}/?clip=rooster")
     settled(page)
     yield page
     context.close()
     assert faults == []
+
+
+def elsewhere(url: str) -> list[str]:
+    """An address of another host than this machine; none where it is none."""
+    parts = urlsplit(url)
+    inside = parts.scheme in ("blob", "data", "about") or parts.hostname == "127.0.0.1"
+    return [] if inside else [f"another host was asked: {url}"]
+
+
+def test_another_host_is_noticed() -> None:
+    assert elsewhere("https://data.streamlit.io/tokens.json") and elsewhere("wss://a.b/c")
+    assert not elsewhere("http://127.0.0.1:8501/x") and not elsewhere("data:image/png;base64,A")
 
 
 def answer(page: Page) -> str:
@@ -261,6 +280,56 @@ def test_a_copied_link_opens_the_same_view(page: Page, chromium: Browser, addres
         other.get_by_text("Attention over the prompt").first.inner_text(),
     )
     other.context.close()
+
+
+def test_back_returns_to_the_view_before(page: Page) -> None:
+    """Over a choice, a click on a map, and another page: each is one step."""
+    page.get_by_label("Sound", exact=True).first.click()
+    page.keyboard.type("rain")
+    page.get_by_role("option", name="rain", exact=True).click()
+    page.wait_for_url(re.compile("clip=rain"))
+    settled(page)
+    click_head(page, MAP, layer=1, head=4)
+    page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
+    idle(page)
+    page.get_by_role("link", name="Stored runs").click()
+    page.get_by_role("heading", name="Stored runs").wait_for()
+    idle(page)
+    page.go_back()
+    page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
+    settled(page)
+    page.go_back()
+    page.get_by_text("layer 1, head 4").first.wait_for(state="hidden")
+    settled(page)
+    assert "clip=rain" in page.url and "layer=" not in page.url
+    page.go_back()
+    expect(page.locator("h4").first).to_have_text("rooster")
+    settled(page)
+    assert "clip=rooster" in page.url
+    page.go_forward()
+    page.wait_for_url(re.compile("clip=rain"))
+    settled(page)
+
+
+def test_an_analysis_is_stopped_and_its_link_runs_it(page: Page, address: str) -> None:
+    page.goto(f"{address}/interventions?analysis=patching&activation_patching-grid=heads")
+    page.get_by_role("button", name="Run").click()
+    running = page.get_by_text("Running: it takes")
+    running.wait_for()
+    page.wait_for_url(re.compile("results="))
+    link = page.url
+    page.get_by_role("button", name="Stop").click()
+    running.wait_for(state="hidden")
+    idle(page, 20)
+    assert "results=" not in page.url and page.get_by_text("Table").count() == 0
+    page.goto(link)
+    running.wait_for()
+
+
+def test_visitors_never_see_each_other_s_answers() -> None:
+    """The whole one: `python -m benchmarks.visitors`."""
+    faults, took = measure(visitors=4, seconds=12, views_each=3)
+    assert faults == [] and len(took) >= 8
 
 
 def test_downloads_open(page: Page, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import streamlit as st
+from streamlit.runtime.scriptrunner_utils.exceptions import StopException
 from streamlit.testing.v1 import AppTest
 
 from palscope import load
@@ -20,6 +21,7 @@ from palscope._connectors import ConnectorConfig
 from palscope._models import turns
 from palscope._routing import Route, route_to_text
 from palscope._routing.depths import NO_AUDIO, rerouted_depths
+from palscope._sweeps.memory import Memory
 from palscope.analyses._items import sides
 from palscope.analyses._registry import module_of
 from palscope.audio._display import wav_bytes
@@ -98,6 +100,52 @@ def test_both_clips_are_played_with_their_segments(open_page: Callable[..., AppT
     for each in shown:
         assert [label["text"] for label in each["labels"]] == [s.name for s in PAIR.segments]
         assert each["frames"] == differs != []
+
+
+def test_results_are_in_the_address(open_page: Callable[..., AppTest]) -> None:
+    """Opened elsewhere it shows the same, and other options have others."""
+    page = go(open_page(analysis="logit lens"))
+    quiet(page)
+    found: Any = page.query_params["results"]
+    written = found if isinstance(found, str) else found[0]
+    table = page.dataframe[0].value
+    opened = open_page(analysis="logit lens", results=written)  # on a fresh server
+    quiet(opened)
+    assert opened.dataframe[0].value.equals(table)
+    other = open_page(analysis="leakage", results=written)
+    quiet(other)
+    assert not other.dataframe and "results of other options" in captions(other)[-1]
+    next(b for b in page.button if b.label == "Stop").click().run()
+    assert "results" not in page.query_params and not page.dataframe
+
+
+def test_what_was_stopped_is_told_and_goes_on(
+    open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A click ends an analysis at the model's next turn; what was measured of it stays."""
+    import _analyses  # pyright: ignore[reportMissingImports]
+
+    stores: list[Memory] = []
+
+    class Seen(Memory):
+        def __init__(self) -> None:
+            super().__init__()
+            stores.append(self)
+
+    def look() -> None:
+        if any(len(store) == 1 for store in stores):
+            raise StopException
+
+    monkeypatch.setattr(_analyses, "Memory", Seen)
+    page = open_page(analysis="masking")  # of both clips
+    with monkeypatch.context() as patched:
+        patched.setattr(turns, "before_turn", look)
+        go(page)
+    assert not page.dataframe
+    next(b for b in page.button if b.label == "Stop").click().run()
+    assert any("1 part of it measured; *Run* goes on" in each for each in captions(page))
+    quiet(go(page))
+    assert len(page.dataframe[0].value) > 5
 
 
 def test_an_option_greys_where_it_does_nothing(open_page: Callable[..., AppTest]) -> None:

@@ -116,6 +116,36 @@ def test_a_run_of_several_models_is_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert page.info[0].value.endswith("are in runs/depth.") and not page.get("image")
 
 
+def test_damaged_files_of_a_run_are_a_sentence_each(tmp_path: Path) -> None:
+    record = {"command": 5, "config": ["no", "settings"]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    whole = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    pd.DataFrame({"a": [1]}).to_csv(tmp_path / "good.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00\x01,\x00\n\xff")
+    (tmp_path / "ragged.csv").write_text('a,b\n1,2\n1,2,3,4\n"')
+    page = shown(tmp_path)
+    told = [each.value for each in page.error]
+    assert len(told) == 4 and all(" cannot be read as a " in each for each in told)
+    assert [Path(each.split(" cannot")[0]).name for each in told] == [
+        "a.png",
+        "c.png",
+        "bytes.csv",
+        "ragged.csv",
+    ]
+    assert len(page.get("image")) == 1 and len(page.dataframe) == 1
+    pd.DataFrame({"path": ["a"], "mass": ["much"]}).to_parquet(tmp_path / "attention_mass.parquet")
+    assert "as attention_mass.py writes it" in shown(tmp_path).error[0].value
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 240, "no\0where"])
+def test_a_folder_that_cannot_be_is_a_sentence(name: str) -> None:
+    (error,) = shown(Path(name)).error
+    assert "cannot be looked into" in error.value or "holds no run.json" in error.value
+
+
 def test_what_is_no_run_ends_in_a_sentence(tmp_path: Path, run: Path) -> None:
     assert "holds no run.json" in shown(tmp_path).error[0].value
     (tmp_path / "run.json").write_text("{")
