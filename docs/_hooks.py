@@ -1,4 +1,4 @@
-"""Build steps of the site: the reference's pages, and pages of the repository outside of docs/."""
+"""Build steps of the site: the reference, the notebooks, and other pages from outside of docs/."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "palscope"
@@ -20,14 +21,18 @@ PAGES = [
     "demo/plits/README.md",
     "palscope/assets/clips/ATTRIBUTION.md",
 ]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WHOLE = {"training": "palscope.training._recipe"}
 """Modules that a room's page shows whole: all the keys of a recipe."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the reference, and the pages outside of docs/ with the files that they link to."""
+    """Add the reference, the notebooks, and pages outside of docs/ with what they link to."""
     for name in rooms():
         files.append(File.generated(config, f"reference/{name}.md", content=reference(name)))
+    for path in NOTEBOOKS:
+        for name, content in notebook(path).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
         links = re.findall(r"\]\(([^):#]+)\)", text)
@@ -39,11 +44,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead links from docs/ to these pages to their place in the site; list the reference's."""
+    """Lead links to pages outside of docs/ to their place in the site; list the reference's."""
     depth = page.file.src_uri.count("/")
     out, inside = "../" * (depth + 1), "../" * depth
     for target in PAGES:
         markdown = markdown.replace(f"]({out}{target}", f"]({inside}{target}")
+    for path in NOTEBOOKS:
+        markdown = markdown.replace(f"]({out}notebooks/{path.name})", f"]({inside}notebooks/{path.stem}.md)")
     if page.file.src_uri in PAGES:
         markdown = markdown.replace("](docs/", "](")
     if page.file.src_uri == "reference/index.md":
@@ -52,6 +59,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         )
         markdown += f"\n| from | what is in it |\n|---|---|\n{rows}\n"
     return markdown
+
+
+def notebook(path: Path) -> dict[str, str | bytes]:
+    """A notebook with its stored outputs, as a page, and the page's images."""
+    body, resources = MarkdownExporter().from_filename(str(path))
+    linked = re.sub(r"\((\d\d_\w+)\.ipynb\)", r"(\1.md)", body)
+    images = {f"{path.stem}/{name}": data for name, data in resources["outputs"].items()}
+    for name in resources["outputs"]:
+        linked = linked.replace(f"]({name})", f"]({path.stem}/{name})")
+    return {f"{path.stem}.md": linked, **images}
 
 
 def rooms() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every Python block of the README and of docs/ runs, a page's blocks one after the other."""
+"""Every Python block of the README and of docs/ runs and prints what the page says that it prints."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from sybil import Document
+from sybil import Document, Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from palscope._published import registry as published
 from palscope.encoders import _registry as registry
 from tests import demo
 from tests.docs.pages import PAGES, name_of
+from tests.docs.printed import agree, check, said
 
 FENCE = re.compile(r"^[ \t]*```+[ \t]*(\w*)", re.MULTILINE)
 
@@ -23,6 +24,10 @@ def languages(page: Path) -> list[str]:
 
 
 WITH_SAMPLES = [page for page in PAGES if "python" in languages(page)]
+
+
+def examples_of(page: Path) -> list[Example]:
+    return list(Document.parse(str(page), PythonCodeBlockParser()).examples())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -36,6 +41,36 @@ def test_the_readme_and_every_kind_of_page_have_samples() -> None:
     assert {"README.md", "docs/index.md", "docs/concepts.md", "docs/how-to/analysis.md"} <= names
 
 
+@pytest.mark.parametrize("page", WITH_SAMPLES, ids=name_of)
+def test_what_a_sample_prints_stands_beside_it(page: Path) -> None:
+    for example in examples_of(page):
+        told = said(example)
+        silent = [line for line, comment in told.comments.items() if comment is None]
+        assert told.below is not None or not silent, f"no output beside lines {silent}"
+
+
+@pytest.mark.parametrize(
+    ("written", "printed", "same"),
+    [
+        ("seven", "seven", True),
+        ("seven", "one", False),
+        ("seven", "seven, I think", False),
+        ("-15.19 nats", "-15.1874 nats", True),
+        ("−15.19", "-15.1874", True),
+        ("-15.19", "-15.1674", False),
+        ("-15.19", "15.1874", False),
+        ("7 tokens", "8 tokens", False),
+        ("1.3e-02", "0.0131", True),
+        ("1.3e-02", "0.131", False),
+        ("… layers [10, …]", "'frames' has none for layers [10, 11, 12]", True),
+        ("… layers [10, …]", "'frames' has none for layers [11, 12]", False),
+        ("a  b\nc", "a b   c", True),
+    ],
+)
+def test_how_a_page_and_an_output_agree(written: str, printed: str, same: bool) -> None:
+    assert agree(written, printed) == same
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_SAMPLES, ids=name_of)
 def test_the_samples_of_a_page_run_from_top_to_bottom(
@@ -44,8 +79,8 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(
     monkeypatch.chdir(tmp_path)  # samples write to runs/
     monkeypatch.setattr(registry, "_ENCODERS", dict(registry._ENCODERS))
     monkeypatch.setattr(published, "_FAMILIES", dict(published._FAMILIES))
-    examples = list(Document.parse(str(page), PythonCodeBlockParser()).examples())
+    examples = examples_of(page)
     assert len(examples) == languages(page).count("python")
     with demo.shared():
         for example in examples:
-            example.evaluate()
+            check(example)
