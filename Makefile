@@ -3,6 +3,7 @@
 #   make demo [PORT=8501]          the attention page
 #   make test [PYTEST_ARGS=…]      ruff, pyright, the documentation, all tests
 #   make docs                      the documentation, into build/site
+#   make gallery                   the figures of the documentation's gallery, anew
 #   make test-versions             a short contract with the oldest and the newest libraries, and on
 #                                  other Pythons, where they are installed
 #   make test-kernels              the numeric tests under other kernels of the CPU
@@ -40,7 +41,7 @@ BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 # Sets of versions and Pythons, SET:PYTHON, of constraints/SET.txt.
 VERSIONS ?= oldest:3.10 pinned:3.10 pinned:3.12 pinned:3.13 newest:3.13
 
-.PHONY: help setup demo test test-versions contract test-kernels docs mutants lint ruff format clean
+.PHONY: help setup demo test test-versions contract test-kernels docs gallery mutants lint ruff format clean
 
 help:
 	@sed -n '1,/^$$/s/^#[ ]\{0,1\}//p' Makefile
@@ -101,6 +102,10 @@ $(VENV)/.docs: $(VENV)/.packages
 # Not with --quiet: warnings that are not printed are not counted, and --strict lets them pass.
 docs: setup $(VENV)/.docs
 	@echo "== documentation in build/site"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+# Some minutes; what docs/gallery.md shows is kept in docs/images/gallery.
+gallery: setup
+	@$(PY) docs/_gallery.py
 
 # The documentation is built by a test of it. Types are checked beside the tests, on whichever core is
 # free, and told of after them.

@@ -50,7 +50,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     for target in PAGES:
         markdown = markdown.replace(f"]({out}{target}", f"]({inside}{target}")
     for path in NOTEBOOKS:
-        markdown = markdown.replace(f"]({out}notebooks/{path.name})", f"]({inside}notebooks/{path.stem}.md)")
+        markdown = markdown.replace(
+            f"]({out}notebooks/{path.name})", f"]({inside}notebooks/{path.stem}.md)"
+        )
     if page.file.src_uri in PAGES:
         markdown = markdown.replace("](docs/", "](")
     if page.file.src_uri == "reference/index.md":

@@ -13,6 +13,9 @@ from jaxtyping import Float
 from palscope._statistics.intervals import FEWEST, Interval, mean_intervals
 from palscope._statistics.shares import wilson
 
+ROUNDING = 1e-3
+"""By so much a sum of shares may exceed 1."""
+
 
 @dataclass(frozen=True)
 class Values:
@@ -121,7 +124,7 @@ def mean_band(
         has each clip's.
 
     Raises:
-        ValueError: there is no table.
+        ValueError: there is no table, or a clip's value lies outside of the limits.
     """
     means = [
         cast(Any, table).groupby(list(by), observed=True)[value].mean().rename(index)
@@ -130,8 +133,25 @@ def mean_band(
     if not means:
         raise ValueError("mean_band needs one table at least, one for each clip.")
     wide: Any = pd.concat(means, axis=1).sort_index()
+    _check_within(wide.to_numpy(float), value, limits)
     out = pd.DataFrame(banded(wide.to_numpy(float), confidence, limits), index=wide.index)
     return out.reset_index()
+
+
+def _check_within(
+    values: Float[np.ndarray, "places clips"],
+    name: str,
+    limits: tuple[float | None, float | None],
+) -> None:
+    """An interval that ends at limits which its mean is beyond would be nonsense."""
+    low = -np.inf if limits[0] is None else limits[0] - ROUNDING
+    high = np.inf if limits[1] is None else limits[1] + ROUNDING
+    outside = values[(values < low) | (values > high)]
+    if len(outside):
+        raise ValueError(
+            f"{name!r} has values such as {outside[0]:g}, outside of the limits {limits}; give "
+            "those that it has, limits=(None, None) where it has none."
+        )
 
 
 def banded(

@@ -1,4 +1,4 @@
-"""Every Python block of the README and of docs/ runs and prints what the page says that it prints."""
+"""Every Python block of the README and of docs/ runs, and prints what the page says."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The built site: no warning, every public name in the reference, nothing from another host."""
+"""The built site: no warning, every public name, notebooks, search; nothing from another host."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.dashboards.browser import chromium, find_chromium
 from tests.docs.pages import ROOT
 from tests.test_public import NAMES
 
@@ -43,3 +45,25 @@ def test_pages_load_nothing_from_another_host(site: Path) -> None:
     loaded = re.compile(r"<(?:script|img|link|iframe)\b[^>]*(?:src|href)=\"((?:https?:)?//[^\"]+)")
     for page in pages:
         assert loaded.findall(page.read_text(encoding="utf-8")) == [], page
+
+
+def test_notebooks_are_pages_with_their_figures(site: Path) -> None:
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        page = site / "notebooks" / f"{notebook.stem}.html"
+        images = re.findall(r'<img [^>]*src="([^"]+)"', page.read_text(encoding="utf-8"))
+        assert notebook.read_text(encoding="utf-8").count('"image/png"') == len(images)
+        assert all((page.parent / image).is_file() for image in images)
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert 'href="notebooks/01_hooked_caches.html"' in index
+
+
+def test_search_works_from_a_folder(site: Path) -> None:
+    if find_chromium() is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine: install the system's package chromium")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((site / "how-to" / "first-finding.html").as_uri())
+        page.locator("[data-md-component=search-query]").fill("denoising")
+        found = page.locator(".md-search-result__item a").first
+        found.wait_for()
+        assert (found.get_attribute("href") or "").startswith("file:")

@@ -26,6 +26,14 @@ def test_a_band_is_of_the_clips_own_means() -> None:
     assert row["values"].numbers == ()
 
 
+def test_values_beyond_the_limits_are_refused() -> None:
+    changes = [clip(-15.0), clip(-12.5)]
+    with pytest.raises(ValueError, match=r"'mass' has values such as -15.*limits=\(None, None\)"):
+        mean_band(changes, ["layer"])
+    assert mean_band(changes, ["layer"], limits=(None, None))["mean"].tolist() == [-13.75]
+    mean_band([clip(1.0002)], ["layer"])  # rounding
+
+
 def test_of_few_clips_the_values_themselves_are_given() -> None:
     row = mean_band([clip(0.2, 0.4), clip(0.5, 0.5), clip(0.1, 0.1)], ["layer"]).iloc[0]
     assert np.isnan([row["low"], row["high"]]).all()
