@@ -17,7 +17,6 @@ import soundfile
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from benchmarks.visitors import measure
 from tests.dashboards import browser as tools
 from tests.dashboards.browser import click_head, idle, metrics, settled
 
@@ -311,7 +310,8 @@ def test_back_returns_to_the_view_before(page: Page) -> None:
     settled(page)
 
 
-def test_an_analysis_is_stopped_and_its_link_runs_it(page: Page, address: str) -> None:
+def test_an_analysis_is_stopped_and_its_link_runs_it(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()  # Streamlit logs a 404 of its own where a link opens another page
     page.goto(f"{address}/interventions?analysis=patching&activation_patching-grid=heads")
     page.get_by_role("button", name="Run").click()
     running = page.get_by_text("Running: it takes")
@@ -324,12 +324,7 @@ def test_an_analysis_is_stopped_and_its_link_runs_it(page: Page, address: str) -
     assert "results=" not in page.url and page.get_by_text("Table").count() == 0
     page.goto(link)
     running.wait_for()
-
-
-def test_visitors_never_see_each_other_s_answers() -> None:
-    """The whole one: `python -m benchmarks.visitors`."""
-    faults, took = measure(visitors=4, seconds=12, views_each=3)
-    assert faults == [] and len(took) >= 8
+    page.close()
 
 
 def test_downloads_open(page: Page, tmp_path: Path) -> None:
