@@ -71,6 +71,24 @@ def test_how_a_page_and_an_output_agree(written: str, printed: str, same: bool) 
     assert agree(written, printed) == same
 
 
+@pytest.mark.parametrize(
+    ("source", "below", "prints"),
+    [
+        ("print(1 + 1)  # 3", "", "prints '2'"),
+        ("for i in range(2):\n    print(\n        i,\n    )  # 0 2", "", r"prints '0\\n1'"),
+        ("print('seven')", "```text\none\n```", "prints\nseven"),
+    ],
+)
+def test_a_page_that_says_something_else_is_found(
+    source: str, below: str, prints: str, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"```python\n{source}\n```\n\n{below}\n", encoding="utf-8")
+    (example,) = examples_of(page)
+    with pytest.raises(AssertionError, match=prints):
+        check(example)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_SAMPLES, ids=name_of)
 def test_the_samples_of_a_page_run_from_top_to_bottom(
