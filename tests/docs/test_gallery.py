@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from types import ModuleType
 
 import pytest
 
+from palscope.analyses._registry import analyses
 from tests.docs.pages import DOCS, ROOT
 
 PAGE = (DOCS / "gallery.md").read_text(encoding="utf-8")
@@ -22,6 +24,13 @@ def gallery() -> ModuleType:
     sys.modules[spec.name] = module  # as dataclasses ask for it
     spec.loader.exec_module(module)
     return module
+
+
+def test_every_analysis_has_a_figure_or_is_named(gallery: ModuleType) -> None:
+    sources = [drawing.source for drawing in gallery.drawings() if drawing.figures]
+    shown = set(re.findall(r"analyses/(\w+)\.py", "".join(sources)))
+    told = PAGE.split("## Not here")[1]
+    assert [name for name in sorted(set(analyses()) - shown) if name not in told] == []
 
 
 def test_every_figure_is_there_and_small(gallery: ModuleType) -> None:
@@ -42,5 +51,5 @@ def test_every_figure_says_what_it_does_not_say() -> None:
 
 def test_a_run_has_one_folder(gallery: ModuleType) -> None:
     runs = [drawing.run for drawing in gallery.drawings()]
-    assert len(runs) == len(set(runs))
+    assert len(runs) == len(set(runs)) > 10
     assert "gallery:" in (ROOT / "Makefile").read_text(encoding="utf-8")
