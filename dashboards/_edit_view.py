@@ -127,7 +127,7 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
     """Cut, Keep only, Patch from, and where in the model."""
     none = selection is None
     start, end = selection or (0.0, 1.0)
-    one, two, three, four = st.columns([1, 1.4, 1.7, 4], vertical_alignment="center")
+    one, two, three, four = st.columns([1, 1.4, 2, 4], vertical_alignment="center")
     with four.popover(f"in {where_in_words(ask)}"):
         choose_where(ask)
 
