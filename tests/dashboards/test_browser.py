@@ -244,7 +244,7 @@ def wav(seconds: float) -> bytes:
 def test_uploads_good_and_bad(page: Page, address: str) -> None:
     page.goto(f"{address}/?clip=upload+…")
     page.get_by_text("A link cannot carry a sound").wait_for()
-    give = page.locator("input[type=file]")
+    give = page.locator("input[type=file]").first  # the other takes labels
     give.set_input_files({"name": "a tone.wav", "mimeType": "audio/wav", "buffer": wav(1)})
     settled(page)
     assert metrics(page)

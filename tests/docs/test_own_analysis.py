@@ -71,7 +71,7 @@ def test_it_is_on_the_page(file: Path, checkpoint: Path, monkeypatch: pytest.Mon
     assert page.number_input(key="muting-width").value == 2
     next(button for button in page.button if button.label.startswith("Run")).click().run()
     quiet(page)
-    assert len(figures(page)) == 2 + 1 and len(page.dataframe[0].value) == 2
+    assert len(figures(page)) == 1 and len(page.dataframe[0].value) == 2
     assert "--width 2" in page.code[-1].value
 
 
