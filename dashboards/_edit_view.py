@@ -55,44 +55,47 @@ def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
         return
     if not edits:
         return
+    table = None
     try:
         for name, each in asks.items():
             show_new_answer(name if len(asks) > 1 else "", each, edits)
+        if edits[-1].kind == "cut":
+            table = told_controls(ask, edits, rival)
     except PalscopeError as error:
         st.error(str(error))
-        show_done(edits)
-        return
-    if edits[-1].kind != "cut":
-        show_done(edits)
-        show_code(ask, edits, rival)
-        return
-    table = told_controls(ask, edits, rival)
     show_done(edits)
-    one, two, _ = st.columns([1, 1, 2])
-    with one:
-        show_controls(table)
-    with two:
+    with st.container(horizontal=True):
+        if table is not None:
+            show_controls(table)
         show_code(ask, edits, rival)
 
 
 def choose_where(ask: Ask) -> None:
     """Widgets of the streams, layers and heads that are meant."""
-    heads = ask.opened.model.cfg.n_heads
-    streams = [s.name for s in ask.route.streams if ask.route.layers(s.name)]
     last = ask.route.n_layers - 1
-    keep_valid(STREAMS, lambda held: set(held) <= set(streams))
-    keep_valid(LAYERS, lambda held: held[1] <= last)
-    keep_valid(HEADS, lambda held: all(head < heads for head in held))
     every = "All where none is chosen."
-    st.pills("Streams", streams, selection_mode="multi", key=STREAMS, help=every)
+    st.pills("Streams", seen_streams(ask), selection_mode="multi", key=STREAMS, help=every)
     st.select_slider("Layers", range(last + 1), value=(0, last), key=LAYERS)
     st.multiselect(
         "Heads",
-        range(heads),
+        range(ask.opened.model.cfg.n_heads),
         key=HEADS,
         placeholder="all",
         help=f"{every} A click on the map chooses a head and its layer.",
     )
+
+
+def seen_streams(ask: Ask) -> list[str]:
+    """Those that text sees somewhere."""
+    return [stream.name for stream in ask.route.streams if ask.route.layers(stream.name)]
+
+
+def forget_invalid(ask: Ask) -> None:
+    """Forget what was chosen for another model or route, where this one does not have it."""
+    heads, streams = ask.opened.model.cfg.n_heads, seen_streams(ask)
+    keep_valid(STREAMS, lambda held: set(held) <= set(streams))
+    keep_valid(LAYERS, lambda held: held[1] < ask.route.n_layers)
+    keep_valid(HEADS, lambda held: all(head < heads for head in held))
 
 
 def meant(ask: Ask) -> dict[str, Any]:
@@ -127,9 +130,6 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
     """Cut, Keep only, Patch from, and where in the model."""
     none = selection is None
     start, end = selection or (0.0, 1.0)
-    one, two, three, four = st.columns([1, 1.4, 2, 4], vertical_alignment="center")
-    with four.popover(f"in {where_in_words(ask)}"):
-        choose_where(ask)
 
     def add(kind: Kind) -> None:
         # What is chosen when the button is pressed, which may be later than when it was drawn.
@@ -145,7 +145,8 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
     def patch() -> None:
         add("patch" if st.session_state["patch how"] == "sound" else "tokens")
 
-    one.button(
+    row = st.container(horizontal=True)
+    row.button(
         "Cut",
         type="primary",
         disabled=none,
@@ -154,7 +155,7 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
         key="cut",
         help="Text no longer reads the selected seconds; the attention that is left sums to 1.",
     )
-    two.button(
+    row.button(
         "Keep only",
         disabled=none,
         on_click=add,
@@ -162,7 +163,7 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
         key="keep",
         help="Text reads nothing of the sound but the selection.",
     )
-    with three.popover("Patch from …", disabled=none):
+    with row.popover("Patch from …", disabled=none):
         clips = [name for names in bundled_names().values() for name in names]
         st.selectbox("Put into these seconds", [SILENCE, NOISE, *clips], key="patch source")
         st.radio(
@@ -176,6 +177,9 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
             ],
         )
         st.button("Patch", on_click=patch, key="patch")
+    forget_invalid(ask)
+    with row.popover(f"in {where_in_words(ask)}"):
+        choose_where(ask)
 
 
 def show_done(edits: Sequence[Edit]) -> None:
