@@ -215,6 +215,7 @@ def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
     before = metrics(page)
     page.get_by_text("Route: which stream takes part").click()
     page.get_by_test_id("brush-.").click()
+    page.get_by_test_id("route-cell-summary-5").hover()  # waits until the table lies still
     first = page.get_by_test_id("route-cell-summary-5").bounding_box()
     last = page.get_by_test_id("route-cell-summary-29").bounding_box()
     assert first and last
