@@ -52,10 +52,9 @@ from palscope.analyses import (
 )
 from palscope.analyses._options import GIVEN, LEFT_OUT, OptionError
 from palscope.errors import PalscopeError
-from palscope.interventions import Address, Sound, resolve
+from palscope.interventions import Sound
 from palscope.interventions._cells import with_encoded
 from palscope.measures._choices import choice_logprobs
-from palscope.measures._head_effects import disjoint_stretches
 from palscope.measures._knockout import (
     ALL_AUDIO,
     EFFECTS,
@@ -63,6 +62,7 @@ from palscope.measures._knockout import (
     Edges,
     attention_knockout,
     audio_to_audio,
+    cuts_of_text,
     generated_knockout,
     knockout_effects,
     sliding_windows,
@@ -71,6 +71,7 @@ from palscope.measures._knockout import (
     through_fillers,
 )
 from palscope.measures._metrics import Answers
+from palscope.measures._stretches import stretches_beside
 from palscope.plots import _knockout as knockout
 
 WINDOW = ["first_layer", "last_layer"]
@@ -183,9 +184,8 @@ def one_cut(work: Work[KnockoutOptions], clip: AskedClip, inputs: Any) -> list[E
     start, end = stretch_of(options)
     streams = options.streams or (None,)
     sounds = [Sound(start, end, stream) for stream in streams]
-    reached = [clear_of(model, inputs, sound) for sound in sounds]
-    clear = min(first for first, _ in reached), max(last for _, last in reached)
-    others = disjoint_stretches(start, end, clip.clip.seconds, clear_of=clear)
+    cuts = cuts_of_text(model.current_route, sounds, layers=options.layers or None)
+    others = stretches_beside(model, inputs, cuts, start, end, clip.clip.seconds)
     named = {SELECTED: (start, end)} | {f"{a:.2f}-{b:.2f} s": (a, b) for a, b in others}
     return [
         Edges(
@@ -211,15 +211,6 @@ def stretch_of(options: KnockoutOptions) -> tuple[float, float]:
         given = " ".join(f"{each:g}" for each in options.seconds)
         raise OptionError(f"--seconds takes a START and a later END, got {given}.")
     return options.seconds[0], options.seconds[1]
-
-
-def clear_of(model: HookedAudioModel, inputs: Any, sound: Sound) -> tuple[float, float]:
-    """From where to where the tokens of a stretch reach."""
-    covered: Any = resolve(model, inputs, Address("pattern", sound)).covered
-    return (
-        min(sound.start, float(covered["start_s"].min())),
-        max(sound.end or 0.0, float(covered["end_s"].max())),
-    )
 
 
 def asked_for(options: KnockoutOptions, clip: AskedClip) -> AskedClip:

@@ -10,18 +10,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _address import address_edits, remember_edits
-from _answers import Ask, encoded_inputs, generated_answer, once
-from _downloads import offer, on_ground, show
+from _answers import Ask, generated_answer, once
+from _downloads import offer, show
 from _edited import (
+    code_of,
     controls,
     edited,
+    effect_of_all,
     effects_of_heads,
     effects_of_seconds,
     fewest_layers,
-    made_of,
 )
-from _edits import NOISE, SILENCE, Edit, Kind, code, numbers
-from _figures import clickable
+from _edits import NOISE, SILENCE, Edit, Kind, numbers
+from _figures import click_map
 from _sounds import bundled_names
 
 from palscope._beside import words_for
@@ -225,12 +226,10 @@ def told_controls(ask: Ask, edits: Sequence[Edit], rival: str) -> pd.DataFrame:
     number, cut = len(edits) - 1, edits[-1]
     with st.spinner("Cutting other stretches of that length …"):
         table: Any = controls(ask, tuple(edits), number, rival)
-    old = generated_answer(ask).text
-    lead = f"the lead of “{old}” over “{rival}”" if rival else f"the log-probability of “{old}”"
     changes: list[float] = table["change"].tolist()
     mine, others = changes[0], changes[1:]
     length = f"{cut.end - cut.start:.2f} s"
-    text = f"The cut moves {lead} by **{mine:+.2f} nats**"
+    text = f"The cut moves the {lead_in_words(ask, rival)} by **{mine:+.2f} nats**"
     if not others:
         st.caption(f"{text}; no other stretch of {length} shares no token with it.")
     elif len(others) == 1:
@@ -244,6 +243,11 @@ def told_controls(ask: Ask, edits: Sequence[Edit], rival: str) -> pd.DataFrame:
             f"by {min(others):+.2f} to {max(others):+.2f}."
         )
     return table
+
+
+def lead_in_words(ask: Ask, rival: str) -> str:
+    answer = generated_answer(ask).text
+    return f"lead of “{answer}” over “{rival}”" if rival else f"log-probability of “{answer}”"
 
 
 def show_controls(table: Any) -> None:
@@ -267,9 +271,7 @@ def show_code(ask: Ask, edits: Sequence[Edit], rival: str) -> None:
     """The same in Python, and of one cut from a script."""
     with st.popover("In Python", icon=":material/code:"):
         try:
-            with ask.opened.model.route(ask.route):
-                made = made_of(ask, edits, encoded_inputs(ask))
-            st.code(code(edits, made, ask.opened.name, ask.question), language="python")
+            st.code(code_of(ask, tuple(edits)), language="python")
         except PalscopeError as error:
             st.caption(str(error))
         if len(edits) == 1 and edits[0].kind == "cut":
@@ -304,8 +306,7 @@ def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] 
     """
     sounds = (Sound(*selection),) if selection else (Sound(),)
     what = f"{selection[0]:.2f}–{selection[1]:.2f} s" if selection else "all of the sound"
-    answer = generated_answer(ask).text
-    lead = f"lead of “{answer}” over “{rival}”" if rival else f"log-probability of “{answer}”"
+    lead = lead_in_words(ask, rival)
     st.caption(f"Heads by effect: what cutting one off from {what} does to the {lead}")
     try:
         with st.spinner("One gradient, and a dozen cuts …"):
@@ -317,34 +318,22 @@ def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] 
     caption = replace(ask.caption, asked=asked)
     key = ("map of effects", rival, sounds)
     figure = once(ask, key, lambda: head_effects_map(table, caption=caption))
-    draw_effects(figure)
+    click_map(
+        "map of effects",
+        figure,
+        chosen(),
+        choose,
+        "Layer by head map of what cutting a head off does to the answer",
+        height=330,
+        title=None,
+        margin={"t": 24, "b": 36, "l": 40, "r": 0},
+    )
     say_who_carries_it(ask, table, sounds, rival)
     show_top(table)
     offer("map of effects", lambda: figure)
     show_seconds(ask, rival, lead)
     top = table.iloc[0]
     return int(top["layer"]), int(top["head"])
-
-
-def draw_effects(figure: Any) -> None:
-    """The map; a click chooses a head, here and in all that follows."""
-    key = "map of effects"
-
-    def clicked() -> None:
-        points = st.session_state[key]["selection"]["points"]
-        if points and points[0].get("customdata") is not None:
-            choose(*points[0]["customdata"])
-
-    drawn = clickable(on_ground(figure), chosen())
-    drawn.update_layout(height=330, title=None, margin={"t": 24, "b": 36, "l": 40, "r": 0})
-    st.plotly_chart(
-        drawn,
-        key=key,
-        on_select=clicked,
-        selection_mode="points",
-        theme=None,
-        alt="Layer by head map of what cutting a head off does to the answer",
-    )
 
 
 def choose(layer: int, head: int) -> None:
@@ -363,7 +352,7 @@ def chosen() -> tuple[int | None, int | None]:
 
 def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: str) -> None:
     """Whether one head does it, and else the fewest neighbouring layers."""
-    whole = float(table.attrs["whole"])
+    whole = effect_of_all(ask, rival, sounds)
     top = next(table.itertuples())
     share = top.effect / whole if whole else 0.0
     head = f"layer {top.layer}, head {top.head} ({top.effect:+.2f} nats)"

@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _answers import Ask, encoded_inputs, generate, generated_answer, once, ranked
-from _edits import Edit, edited_sound, interventions
+from _edits import Edit, code, edited_sound, interventions
 from _sounds import bundled_sound
 
 from palscope.audio import Waveform
 from palscope.audio._timegrid import overlaps
 from palscope.errors import AudioError
-from palscope.interventions import Address, Knockout, Sound, Text, resolve, run_cells
+from palscope.interventions import Sound, Text, run_cells
 from palscope.measures import (
     Answers,
     attention_knockout,
     choice_logprobs,
-    disjoint_stretches,
     head_effects,
     shortest_window,
 )
 from palscope.measures._grids import steps
 from palscope.measures._knockout import Edges
 from palscope.measures._metrics import answer_metrics
+from palscope.measures._stretches import stretches_beside
 
 CHECKED = 12
 """Heads that are cut for real, beside the estimate for all."""
@@ -87,6 +87,19 @@ def _logprob(ask: Ask, answer: str) -> float:
         return float(choice_logprobs(model, inputs, [answer])[0])
 
 
+def code_of(ask: Ask, edits: tuple[Edit, ...]) -> str:
+    """`code` of cuts, which needs the prompt's layout: made once."""
+
+    def make() -> str:
+        made: list[Any] = []
+        if not any(each.brings_sound for each in edits):  # `code` refuses other sound
+            with ask.opened.model.route(ask.route):
+                made = made_of(ask, edits, encoded_inputs(ask))
+        return code(edits, made, ask.opened.name, ask.question)
+
+    return once(ask, ("code", edits), make)
+
+
 def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
     """The same cut of every other stretch of that length, all other edits in force.
 
@@ -113,14 +126,15 @@ def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.
     answers = answers_of(ask, rival)
     inputs = answers.behind(inputs_under(ask, edits))
     with model.route(ask.route):
-        stretches = [(mine.start, mine.end), *_beside(ask, mine, inputs)]
+        cuts, whole = made_of(ask, [mine], inputs), ask.sound.waveform.seconds
+        others_of_it = stretches_beside(model, inputs, cuts, mine.start, mine.end, whole)
+        stretches = [(mine.start, mine.end), *others_of_it]
         cells = [made_of(ask, others, inputs)] + [
             made_of(ask, (*others, replace(mine, start=start, end=end)), inputs)
             for start, end in stretches
         ]
         logits = run_cells(model, inputs, cells)
-    metric = "logprob" if answers.corrupt is None else "logit_diff"
-    lead = answer_metrics(logits, answers, logits[0])[metric].to_numpy()
+    lead = answer_metrics(logits, answers, logits[0])[answers.metric].to_numpy()
     return pd.DataFrame(
         {
             "start_s": [start for start, _ in stretches],
@@ -129,16 +143,6 @@ def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.
             "lead": lead[1:],
         }
     )
-
-
-def _beside(ask: Ask, cut: Edit, inputs: dict[str, Any]) -> list[tuple[float, float]]:
-    """The other stretches of a cut's length that share no token with it."""
-    reached: list[float] = []
-    for each in made_of(ask, [cut], inputs):
-        covered: Any = resolve(ask.opened.model, inputs, each.address).covered
-        reached += [float(covered["start_s"].min()), float(covered["end_s"].max())]
-    clear_of = min(cut.start, *reached), max(cut.end, *reached)
-    return disjoint_stretches(cut.start, cut.end, ask.sound.waveform.seconds, clear_of=clear_of)
 
 
 def sounding(ask: Ask, start: float, end: float) -> str:
@@ -177,25 +181,22 @@ def answers_of(ask: Ask, rival: str) -> Answers:
 
 
 def effects_of_heads(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
-    """`head_effects` of text reading `sounds`, on the answer's lead over its rival.
-
-    Its `attrs["whole"]` is what cutting all heads of all layers does.
-    """
+    """`head_effects` of text reading `sounds`, on the answer's lead over its rival."""
     return once(ask, ("heads", rival, sounds), lambda: _effects_of_heads(ask, rival, sounds))
 
 
 def _effects_of_heads(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
     model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
-    asked: dict[str, Any] = {"answers": answers, "sounds": sounds}
+    asked: dict[str, Any] = {"answers": answers, "sounds": sounds, "checked": CHECKED}
     with model.route(ask.route):
-        table = head_effects(model, inputs, checked=CHECKED, **asked)
-    cuts = [Knockout(Address("pattern", sound)) for sound in sounds]
-    with model.route(ask.route):
-        logits = run_cells(model, answers.behind(inputs), [[], cuts])
-    metric = "logprob" if answers.corrupt is None else "logit_diff"
-    lead = answer_metrics(logits, answers, logits[0])[metric]
-    table.attrs["whole"] = float(lead.iloc[1] - lead.iloc[0])
-    return table
+        return head_effects(model, inputs, **asked)
+
+
+def effect_of_all(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> float:
+    """What cutting text off from `sounds` in all layers and heads does to that lead, in nats."""
+    edges = [Edges(tuple((Text(), sound) for sound in sounds))]
+    table = once(ask, ("all", rival, sounds), lambda: _cut_everywhere(ask, rival, edges))
+    return float(table["change"].iloc[0])
 
 
 def fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFrame:
@@ -215,19 +216,23 @@ def effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
 
 
 def _effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
-    model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
     seconds = ask.sound.waveform.seconds
     stretches = steps(seconds, max(SHORTEST_S, seconds / MOST_STRETCHES)).values()
     edges = [
         Edges(((Text(), sound),), {"start_s": sound.start, "end_s": sound.end})
         for sound in stretches
     ]
+    return _cut_everywhere(ask, rival, edges)[["start_s", "end_s", "change"]]
+
+
+def _cut_everywhere(ask: Ask, rival: str, edges: Sequence[Edges]) -> Any:
+    """`attention_knockout` in all layers: a row each of `edges`, `change` of the lead in nats."""
+    model, inputs, answers = ask.opened.model, encoded_inputs(ask), answers_of(ask, rival)
     with model.route(ask.route):
         every = [range(ask.route.n_layers)]
         table: Any = attention_knockout(model, inputs, edges, every, answers=answers)
-    change = "logprob_change" if answers.corrupt is None else "logit_diff_change"
-    cut = table[table["run"] == "cut"].rename(columns={change: "change"})
-    return cut[["start_s", "end_s", "change"]].reset_index(drop=True)
+    cut = table[table["run"] == "cut"].rename(columns={f"{answers.metric}_change": "change"})
+    return cut.reset_index(drop=True)
 
 
 # -- inputs ---------------------------------------------------------------------------------------
@@ -235,7 +240,7 @@ def _effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
 
 def inputs_under(ask: Ask, edits: Sequence[Edit]) -> dict[str, Any]:
     """The prompt about the clip with other sound put in; encoded already where it can be."""
-    if not any(each.kind in ("patch", "tokens") for each in edits):
+    if not any(each.brings_sound for each in edits):
         return encoded_inputs(ask)
     sound = edited_sound(edits, ask.sound.waveform, other_sound)
     return dict(ask.opened.model.inputs(ask.question, sound))

@@ -15,6 +15,7 @@ from palscope.audio import Waveform
 from palscope.audio._timegrid import overlaps
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Knockout, Patch, Resample, Sound, edit_waveform
+from palscope.measures._knockout import cuts_of_text
 
 Kind = Literal["cut", "keep", "patch", "tokens"]
 
@@ -51,6 +52,11 @@ class Edit:
     layers: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
     source: str = ""
+
+    @property
+    def brings_sound(self) -> bool:
+        """Whether other sound stands there."""
+        return self.kind in ("patch", "tokens")
 
     def __str__(self) -> str:
         seconds = f"{self.start:.2f}–{self.end:.2f} s"
@@ -185,10 +191,8 @@ def _sounds(edit: Edit) -> list[Sound]:
 
 def _cuts(edit: Edit, model: HookedAudioModel, inputs: Mapping[str, Any]) -> Iterator[Knockout]:
     del inputs
-    for sound in _sounds(edit):
-        layers = tuple(sorted(_seen(model, sound.stream) & set(edit.layers)))
-        if layers or not edit.layers:
-            yield Knockout(Address("pattern", sound, layers or None, edit.heads or None))
+    where: dict[str, Any] = {"layers": edit.layers or None, "heads": edit.heads or None}
+    yield from cuts_of_text(model.current_route, _sounds(edit), **where)
 
 
 def _cuts_of_the_rest(
@@ -200,7 +204,7 @@ def _cuts_of_the_rest(
     """
     table: Any = model.layout(inputs).table(0)
     for stream in (each.name for each in model.current_route.streams):
-        seen = _seen(model, stream)
+        seen = set(model.current_route.layers(stream))
         mine = table[(table["stream"] == stream) & (table["clip"] == 0)]
         if not seen or not len(mine):
             continue
@@ -221,13 +225,6 @@ def _cuts_of_the_rest(
         heads = tuple(sorted(set(range(model.cfg.n_heads)) - set(edit.heads)))
         if edit.heads and heads and layers:
             yield Knockout(Address("pattern", kept, layers, heads))
-
-
-def _seen(model: HookedAudioModel, stream: str | None) -> set[int]:
-    """Layers in which text sees a stream; any stream where none is named."""
-    route = model.current_route
-    names = [each.name for each in route.streams] if stream is None else [stream]
-    return {layer for name in names for layer in route.layers(name)}
 
 
 def _source(edit: Edit, sound: Waveform, source_of: Callable[[str], Waveform]) -> Waveform:
@@ -262,7 +259,7 @@ def code(
     Raises:
         PalscopeError: an edit is no cut, and its other sound is at hand on the page alone.
     """
-    if any(each.kind in ("patch", "tokens") for each in edits):
+    if any(each.brings_sound for each in edits):
         raise PalscopeError("other sound is put in by edit_waveform and Resample.")
     cuts = ",\n    ".join(_call(cast(Knockout, each)) for each in made)
     return f"""\

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import streamlit as st
+from _downloads import on_ground
 
 from palscope._palette import PALETTE
+from palscope.plots import Figure
 
 SIDES = (PALETTE["green"][0], PALETTE["orange"][0])
 """Of the two sides of a comparison, on light and dark; the streams have others of theirs."""
@@ -111,3 +114,33 @@ def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Fi
             type="rect", x0=x[0], x1=x[1], y0=y[0], y1=y[1], line={"color": "#D55E00", "width": 2}
         )
     return figure
+
+
+def click_map(
+    key: str,
+    figure: Figure,
+    chosen: tuple[int | None, int | None],
+    choose: Callable[[int, int], None],
+    alt: str,
+    **layout: Any,
+) -> None:
+    """Draw a `clickable` map; a click on a cell calls `choose` with its layer and head.
+
+    Args:
+        key: unique on the page.
+        figure: the map's description.
+        chosen: the layer and head that are framed.
+        choose: called before the page runs again.
+        alt: what it is, for screen readers.
+        **layout: of plotly's, in place of the figure's.
+    """
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points and points[0].get("customdata") is not None:  # marks on cells have none
+            choose(*points[0]["customdata"])
+
+    drawn = clickable(on_ground(figure), chosen)
+    if layout:
+        drawn.update_layout(**layout)
+    st.plotly_chart(drawn, key=key, on_select=clicked, selection_mode="points", theme=None, alt=alt)

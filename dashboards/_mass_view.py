@@ -11,8 +11,8 @@ import streamlit as st
 from _address import (
     Seconds,
 )
-from _downloads import offer, on_ground, show
-from _figures import clickable
+from _downloads import offer, show
+from _figures import click_map
 from _sides import Side, head_name, of_head, once_of_sides, title
 
 from palscope.measures._columns import HEAD, NO_SOUND
@@ -204,20 +204,10 @@ def draw_map(name: str, figure: Figure, wanted: str, chosen: tuple[int | None, i
     """One map on which a click chooses a head."""
     key = f"map {name}"
 
-    def clicked() -> None:
-        points = st.session_state[key]["selection"]["points"]
-        if points:
-            layer, head = points[0]["customdata"]
-            st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
+    def choose(layer: int, head: int) -> None:
+        st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
 
-    st.plotly_chart(
-        clickable(on_ground(figure), chosen),
-        key=key,
-        on_select=clicked,
-        selection_mode="points",
-        theme=None,
-        alt=f"Layer by head map of attention to {wanted}",
-    )
+    click_map(key, figure, chosen, choose, f"Layer by head map of attention to {wanted}")
     offer(key, lambda: figure)
 
 

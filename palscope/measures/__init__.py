@@ -12,7 +12,7 @@ from palscope.measures._grids import (
     layers_by_heads,
     layers_by_places,
 )
-from palscope.measures._head_effects import disjoint_stretches, head_effects, shortest_window
+from palscope.measures._head_effects import head_effects, shortest_window
 from palscope.measures._key_writes import attention_writes
 from palscope.measures._knockout import (
     attention_knockout,
@@ -26,6 +26,7 @@ from palscope.measures._metrics import Answers
 from palscope.measures._patching import activation_patching, patching_effects
 from palscope.measures._pathway_mass import clip_sets, pathway_mass, seconds_set, set_mass
 from palscope.measures._seconds import by_seconds, tokens_within
+from palscope.measures._stretches import disjoint_stretches
 
 __all__ = [
     "Answers",

@@ -30,8 +30,8 @@ from palscope.interventions._apply import Bound
 from palscope.interventions._capture import Captured
 from palscope.interventions._resolve import Part, Resolved, encoder_grid
 from palscope.measures._columns import NO_SOUND
-from palscope.measures._gradients import Metric, Moved, Values, gradients_of, leaf
-from palscope.measures._metrics import Answers
+from palscope.measures._gradients import Moved, Values, gradients_of, leaf
+from palscope.measures._metrics import Answers, Metric
 from palscope.measures._patching import Direction, source_and_target
 
 CELL = ["site", "layer", "stream", "clip", "token", "start_s", "end_s", "bin", "hz"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,7 @@ from palscope.interventions import Change
 from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._cells import copies_of
 from palscope.interventions._resolve import Part
-from palscope.measures._metrics import Answers
-
-Metric = Literal["logit_diff", "logprob"]
+from palscope.measures._metrics import Answers, Metric
 
 Values = dict[tuple[str, int], Tensor]
 """By hook point and row: `[tokens, width]`; of heads `[tokens, heads, head_dim]`."""

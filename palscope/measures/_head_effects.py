@@ -22,15 +22,13 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._models.recording import LayerAttention
 from palscope._queued import queued
-from palscope._routing import TokenLayout
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError
-from palscope.interventions import Address, Knockout, Sound, Text, resolve, run_cells
+from palscope.interventions import Address, Sound, Text, resolve, run_cells
 from palscope.interventions._apply import Bound
 from palscope.interventions._cells import with_encoded
-from palscope.interventions._resolve import token_columns
 from palscope.measures._gradients import Moved, Values, gradients_of, leaf
-from palscope.measures._knockout import Edges, attention_knockout, sliding_windows
+from palscope.measures._knockout import Edges, attention_knockout, cuts_of_text, sliding_windows
 from palscope.measures._metrics import Answers, answer_metrics
 
 HEAD_OUTPUTS = Address("head_output", Text())
@@ -72,10 +70,9 @@ def head_effects(
     if inputs["input_ids"].shape[0] != 1:
         raise PalscopeError("effects of heads are of one answer: give the inputs of one prompt.")
     inputs = with_encoded(model, answers.behind(inputs))
-    layout = model.layout(inputs).on_host
-    columns = torch.cat([token_columns(model, sound, layout, 0) for sound in sounds])
-    for sound in sounds:
-        resolve(model, inputs, Address("pattern", sound), layout)  # refused where nothing sees it
+    layout = model.layout(inputs)
+    found = [resolve(model, inputs, Address("pattern", sound), layout) for sound in sounds]
+    columns = torch.cat([part.columns for each in found for part in each.parts])
     table = _estimates(model, inputs, columns, answers)
     order = table["estimate"].abs().sort_values(ascending=False, kind="stable").dropna().index
     table["effect"] = float("nan")
@@ -121,7 +118,7 @@ def shortest_window(
         raise PalscopeError(f"a share of {share} is none; give more than 0 and at most 1.")
     layers = model.current_route.n_layers
     edges = [Edges(tuple((Text(), sound) for sound in sounds))]
-    metric = "logprob_change" if answers.corrupt is None else "logit_diff_change"
+    metric = f"{answers.metric}_change"
 
     def effects(width: int) -> pd.DataFrame:
         windows = sliding_windows(layers, width, 1)
@@ -152,31 +149,6 @@ def shortest_window(
         else:
             low = middle
     return kept.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
-
-
-def disjoint_stretches(
-    start: float, end: float, seconds: float, *, clear_of: tuple[float, float] | None = None
-) -> list[tuple[float, float]]:
-    """Stretches as long as `start` to `end` that lie beside it in a clip, and beside each other.
-
-    They are laid out from the stretch to both ends; what is left over at an end has none.
-
-    Args:
-        start: of the stretch, in seconds.
-        end: likewise.
-        seconds: the clip's length.
-        clear_of: seconds that no other stretch may touch, by default the stretch's own; those of
-            its tokens (`Resolved.covered`), where two stretches are to share none.
-
-    Returns:
-        `(start, end)` in order, in seconds; none where the stretch leaves no room for another.
-    """
-    length = end - start
-    left, right = clear_of or (start, end)
-    starts = [left - number * length for number in range(int(left / length + 1e-6), 0, -1)]
-    room = int((seconds - right) / length + 1e-6)
-    starts += [right + number * length for number in range(room)]
-    return [(max(0.0, at), min(at + length, seconds)) for at in starts]
 
 
 # -- estimates ------------------------------------------------------------------------------------
@@ -246,9 +218,8 @@ def _head_gradients(
         (part.hook, part.row): leaf(torch.zeros(len(part.columns), heads, width))
         for part in resolved.parts
     }
-    metric = "logprob" if answers.corrupt is None else "logit_diff"
     placed = [(Bound(resolved, Moved(nudges, replaces=False)), 0)]
-    _, (found,) = gradients_of(model, inputs, placed, 1, [nudges], answers, metric)
+    _, (found,) = gradients_of(model, inputs, placed, 1, [nudges], answers, answers.metric)
     return {
         cast(int, part.layer): _Gradient(
             cast("list[int]", part.columns.tolist()), found[part.hook, part.row].transpose(0, 1)
@@ -268,29 +239,11 @@ def _exact(
     answers: Answers,
 ) -> Float[np.ndarray, "heads"]:
     """The change that each of `heads` makes when it alone is cut off."""
-    layout = model.layout(inputs)
-    cells: list[list[Knockout]] = [[]]
-    for layer, head in zip(heads["layer"], heads["head"], strict=True):
-        cells.append(_cut(model, inputs, layout, int(layer), int(head), sounds))
-    logits = run_cells(model, inputs, cells)
-    metric = "logprob" if answers.corrupt is None else "logit_diff"
-    found = answer_metrics(logits, answers, logits[0])[metric].to_numpy()
-    return found[1:] - found[0]
-
-
-def _cut(
-    model: HookedAudioModel,
-    inputs: Mapping[str, Any],
-    layout: TokenLayout,
-    layer: int,
-    head: int,
-    sounds: Sequence[Sound],
-) -> list[Knockout]:
-    """The edges from text to those of `sounds` that stand in the layer."""
-    keys = layout.on_host.layer_columns(model.current_route, layer).keys[0]
-    seen = [
-        sound
-        for sound in sounds
-        if torch.isin(token_columns(model, sound, layout.on_host, 0), keys).any()
+    route = model.current_route
+    cells = [
+        cuts_of_text(route, sounds, layers=[int(layer)], heads=(int(head),))
+        for layer, head in zip(heads["layer"], heads["head"], strict=True)
     ]
-    return [Knockout(Address("pattern", sound, layers=(layer,), heads=(head,))) for sound in seen]
+    logits = run_cells(model, inputs, [[], *cells])
+    found = answer_metrics(logits, answers, logits[0])[answers.metric].to_numpy()
+    return found[1:] - found[0]

@@ -111,6 +111,27 @@ def text_to_audio(
     return made
 
 
+def cuts_of_text(
+    route: Route,
+    sounds: Iterable[Sound],
+    *,
+    layers: Iterable[int] | None = None,
+    heads: tuple[int, ...] | None = None,
+) -> list[Knockout]:
+    """Text no longer reads each sound, in those of `layers` in which the route lets it.
+
+    None of `layers` or `heads` stands for all; a sound that none of the layers sees has no cut.
+    """
+    made: list[Knockout] = []
+    for sound in sounds:
+        names = [each.name for each in route.streams if sound.stream in (None, each.name)]
+        seen = {layer for name in names for layer in route.layers(name)}
+        chosen = None if layers is None else tuple(sorted(seen & set(layers)))
+        if chosen != ():
+            made.append(Knockout(Address("pattern", sound, chosen, heads)))
+    return made
+
+
 def audio_to_audio(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[Edges]:
     """Edges among audio tokens, for every stream that runs: to itself, and to each other stream.
 

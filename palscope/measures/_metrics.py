@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from torch import Tensor
 from palscope._models.processor import AudioProcessor
 from palscope._models.scoring import answer_ids, continued
 from palscope.errors import PromptError
+
+Metric = Literal["logit_diff", "logprob"]
 
 NAN = float("nan")
 METRICS = ("logit_diff", "logprob", "kl", "rank")
@@ -47,6 +49,11 @@ class Answers:
             if a != b:
                 return cls(tuple(first[:place]), a, b)
         raise PromptError(f"the answers {clean!r} and {corrupt!r} are the same tokens.")
+
+    @property
+    def metric(self) -> Metric:
+        """What can be told of them: of one answer alone, its log-probability."""
+        return "logprob" if self.corrupt is None else "logit_diff"
 
     def behind(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """`inputs` of one prompt with the common beginning of the answers behind it."""

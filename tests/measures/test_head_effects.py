@@ -22,7 +22,7 @@ from palscope.interventions import (
     intervene,
 )
 from palscope.measures import _head_effects as effects
-from palscope.measures import disjoint_stretches, head_effects, shortest_window
+from palscope.measures import head_effects, shortest_window
 from palscope.measures._metrics import Answers
 from tests import tiny
 from tests.hooks.conftest import noise
@@ -194,27 +194,6 @@ def test_no_window_one_layer_shorter_does_as_much(pal: Any, wanted: int, monkeyp
     found = shortest_window(pal, inputs, answers=ANSWERS)
     assert found[["first_layer", "last_layer"]].to_numpy().tolist() == [[1, wanted]]
     assert wanted - 1 in asked
-
-
-@pytest.mark.parametrize(
-    "start, end, seconds, wanted",
-    [
-        (1.0, 1.5, 3.2, [(0.0, 0.5), (0.5, 1.0), (1.5, 2.0), (2.0, 2.5), (2.5, 3.0)]),
-        (0.3, 0.4, 0.6, [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.4, 0.5), (0.5, 0.6)]),
-        (0.2, 1.1, 1.9, []),
-    ],
-)
-def test_stretches_are_laid_out_from_the_selection(
-    start: float, end: float, seconds: float, wanted: Any
-) -> None:
-    found = disjoint_stretches(start, end, seconds)
-    np.testing.assert_allclose(np.array(found).reshape(-1, 2), np.array(wanted).reshape(-1, 2))
-
-
-def test_stretches_keep_clear_of_the_selection_s_tokens() -> None:
-    found = disjoint_stretches(1.0, 1.5, 3.2, clear_of=(0.9, 1.8))
-    wanted = [(0.4, 0.9), (1.8, 2.3), (2.3, 2.8)]
-    np.testing.assert_allclose(found, wanted)
 
 
 def test_what_cannot_be_asked_is_refused(pal: Any) -> None:
