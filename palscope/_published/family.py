@@ -38,6 +38,8 @@ class PublishedFamily(ABC):
     """The transformers class."""
     checkpoints: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Published weights by hub id, and their size as their pages state it."""
+    tested_with: ClassVar[str] = "random"
+    """Which weights palscope's tests run it with, a tiny model's random ones or published ones."""
     decoder_path: ClassVar[str] = "model.language_model"
     """Module of the bare decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""
     tower_path: ClassVar[str] = "model.audio_tower"

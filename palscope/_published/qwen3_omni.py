@@ -13,7 +13,7 @@ from palscope.encoders import Component
 from palscope.encoders._config import ClipFeatures
 from palscope.encoders._whisper import whisper_components
 
-_CHUNK = 100
+CHUNK = 100
 """Feature frames that the convolutions hear at once."""
 _STRIDE = 8
 """Feature frames from one token of a chunk to the next."""
@@ -39,11 +39,11 @@ class Qwen3Omni(OmniThinkerFamily):
         """Thirteen uneven steps a second."""
         seconds = _STRIDE * self.seconds_per_frame
         centres = tuple(seconds * i for i in range(_TOKENS))
-        return TimeGrid(_CHUNK * self.seconds_per_frame / _TOKENS, centres=centres)
+        return TimeGrid(CHUNK * self.seconds_per_frame / _TOKENS, centres=centres)
 
     def tokens(self, frames: int) -> int:
         """Three convolutions of stride 2, chunk by chunk."""
-        chunks, rest = divmod(frames, _CHUNK)
+        chunks, rest = divmod(frames, CHUNK)
         return chunks * _TOKENS + -(-rest // _STRIDE)
 
     def extract(self, extractor: Any, samples: Samples) -> ClipFeatures:

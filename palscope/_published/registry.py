@@ -61,5 +61,5 @@ def _check_transformers(family: type[PublishedFamily]) -> None:
     if Version(have) < Version(least):
         raise CheckpointError(
             f"{family.architecture} needs transformers {least} or newer; {have} is installed, "
-            "which computes it otherwise. Upgrade: pip install -U transformers."
+            "which lacks it or computes it otherwise. Upgrade: pip install -U transformers."
         )

@@ -6,7 +6,15 @@ from palscope._published.family import PublishedFamily
 from palscope._published.registry import published_families
 from palscope.audio._timegrid import TimeGrid
 
-_HEAD = ("class", "checkpoints", "one token", "longest", "hook points", "what is special")
+_HEAD = (
+    "class",
+    "checkpoints",
+    "one token",
+    "longest",
+    "hook points",
+    "what is special",
+    "tested with",
+)
 
 
 def models_table() -> str:
@@ -27,6 +35,7 @@ def _row(family: type[PublishedFamily]) -> tuple[str, ...]:
         f"{known.longest:g} s" if known.longest < float("inf") else "any",
         " ".join(f"`{name}`" for name in known.components()),
         about,
+        family.tested_with,
     )
 
 

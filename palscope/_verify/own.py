@@ -102,31 +102,32 @@ def same_places(ids: Tensor, own: dict[str, Tensor], family: PublishedFamily, cl
     return ids
 
 
-def _asked(row: UserTurn, written: str | None = None) -> list[dict[str, Any]]:
+def _asked(family: PublishedFamily, row: UserTurn) -> list[dict[str, Any]]:
     """The conversation; templates know a clip's place by different keys, or by its text."""
     clips, question = row
-    if written is not None:
-        return [{"role": "user", "content": written * len(clips) + question}]
+    if family.architecture in _WRITTEN:
+        return [{"role": "user", "content": family.place * len(clips) + question}]
     place = {"type": "audio", "audio": "clip.wav", "audio_url": "clip.wav"}
-    content = [*[dict(place) for _ in clips], {"type": "text", "text": question}]
-    return [{"role": "user", "content": content}]
+    sounds, text = [dict(place) for _ in clips], {"type": "text", "text": question}
+    if family.architecture in _SAID_BEFORE:
+        return [{"role": "system", "content": [text]}, {"role": "user", "content": sounds}]
+    return [{"role": "user", "content": [*sounds, text]}]
 
 
 def _by_template(
     processor: Any, family: PublishedFamily, rows: Sequence[UserTurn], **words: Any
 ) -> dict[str, Tensor]:
     """Texts of the chat template, and the clips beside them."""
-    written = family.place if family.architecture in _WRITTEN else None
     beside = processor.chat_template is None and processor.tokenizer.chat_template is not None
     renders = processor.tokenizer if beside else processor
     texts = [
-        renders.apply_chat_template(
-            _asked(row, written), tokenize=False, add_generation_prompt=True
-        )
+        renders.apply_chat_template(_asked(family, row), tokenize=False, add_generation_prompt=True)
         for row in rows
     ]
     clips = [clip for row, _ in rows for clip in row]
-    audio = {"audio": clips, "sampling_rate": family.sample_rate} if clips else {}
+    audio: dict[str, Any] = {"audio": None}  # Qwen3-ASR's wants to be told
+    if clips:
+        audio = {"audio": clips, "sampling_rate": family.sample_rate}
     if family.architecture in _NO_RATE:
         audio.pop("sampling_rate", None)
     words = {"padding": True, **words}
@@ -160,7 +161,10 @@ _WAYS: dict[str, Callable[[Any, PublishedFamily, Sequence[UserTurn]], dict[str, 
     "VoxtralForConditionalGeneration": _by_conversation,
     "Gemma3nForConditionalGeneration": _with_start_in_template,
 }
-_WRITTEN = ("GraniteSpeechForConditionalGeneration", "Phi4MultimodalForCausalLM")
+_GRANITE = ("GraniteSpeechForConditionalGeneration", "GraniteSpeechPlusForConditionalGeneration")
+_WRITTEN = (*_GRANITE, "Phi4MultimodalForCausalLM")
 """A clip's place is part of the message's text."""
-_NO_RATE = ("GraniteSpeechForConditionalGeneration",)
+_SAID_BEFORE = ("Qwen3ASRForConditionalGeneration",)
+"""Words stand in the system message."""
+_NO_RATE = _GRANITE
 """The feature extractor takes no sampling rate."""

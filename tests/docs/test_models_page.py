@@ -8,26 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen3ASRConfig,
-    Qwen3ASRForConditionalGeneration,
-    Qwen3ASRProcessor,
-)
-from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
+from transformers import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 
 import palscope
 from palscope._published import registry
 from palscope._published.table import models_table
 from palscope.errors import CheckpointError
 from tests.docs.pages import DOCS
-from tests.published.tiny import qwen3_omni
-from tests.published.tiny.qwen2_5_omni import loud, tokenizer
+from tests.published.tiny import qwen3_asr, qwen3_omni
+from tests.published.tiny.qwen2_5_omni import loud
 
 PAGE = (DOCS / "models.md").read_text(encoding="utf-8")
-SPECIAL = {
-    name: token for name, token in qwen3_omni.SPECIAL.items() if "i" not in name.split("_")[0]
-}
 RATE = 16_000
 
 
@@ -37,41 +28,22 @@ def test_the_table_is_what_the_classes_say() -> None:
     assert found is not None and found[1] == wanted, f"the table should be:\n{wanted}"
 
 
-def words() -> PreTrainedTokenizerFast:
-    made = tokenizer(qwen3_omni.SPECIAL)
-    for name in ("audio_token", "audio_bos_token", "audio_eos_token"):
-        setattr(made, name, qwen3_omni.SPECIAL[name])
-    return made
+class MyASRConfig(Qwen3ASRConfig):
+    """Of a class that palscope does not know."""
+
+    model_type = "my_asr"
+
+
+class MyASRForConditionalGeneration(Qwen3ASRForConditionalGeneration):
+    """Qwen3-ASR under another name."""
+
+    config_class = MyASRConfig
 
 
 def tiny() -> Any:
-    ids = words()
-    config = Qwen3ASRConfig(
-        audio_config={
-            "model_type": "qwen3_asr_encoder",
-            "encoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "encoder_ffn_dim": 40,
-            "d_model": 24,
-            "output_dim": 32,
-            "downsample_hidden_size": 4,
-        },
-        text_config={
-            "model_type": "qwen3",
-            "vocab_size": len(ids),
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-        },
-        audio_token_id=ids.convert_tokens_to_ids(qwen3_omni.SPECIAL["audio_token"]),
-        pad_token_id=ids.pad_token_id,
-        eos_token_id=ids.eos_token_id,
-    )
     torch.manual_seed(0)
-    return loud(Qwen3ASRForConditionalGeneration(config))
+    settings = {k: v for k, v in qwen3_asr.config().to_dict().items() if k != "model_type"}
+    return loud(MyASRForConditionalGeneration(MyASRConfig(**settings)))
 
 
 def test_a_class_is_added_from_outside_in_under_a_hundred_lines(
@@ -79,7 +51,8 @@ def test_a_class_is_added_from_outside_in_under_a_hundred_lines(
 ) -> None:
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     template = qwen3_omni.TEMPLATE.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
-    own = Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), words(), chat_template=template)
+    own = qwen3_asr.processor()
+    own.chat_template = template
     with pytest.raises(CheckpointError, match="register_published"):
         palscope.load(tiny(), processor=own)
     (recipe,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

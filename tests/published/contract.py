@@ -134,6 +134,17 @@ CASES = [
         too_short=0.02,
         hits=4,
     ),
+    # Clips of one length in a row, alone: its projector hears what pads a shorter one.
+    Case(
+        "fun_asr_nano",
+        seconds=(4.1, 2.3, 2.3),
+        longest=122.88,
+        own_batches=ONE_EACH,
+        together=False,
+        counted=(0.025, 0.084, 0.085, 0.095),
+        too_short=0.024,
+        hits=4,
+    ),
     # Clips of one length in a row: a longer one beside it changes a clip's last token.
     Case(
         "gemma3n",
@@ -155,6 +166,12 @@ CASES = [
         own_batches=ONE_EACH,
         counted=(0.07, 30.05),
         too_short=0.06,
+    ),
+    Case(
+        "moss_transcribe_diarize",
+        long=32.7,
+        counted=(0.01, 0.09, 1.99, 2.0, 29.99, 30.01),
+        hits=4,
     ),
     # Its own processor and class fail on a clip that ends up to 20 ms behind a window.
     Case(
@@ -184,6 +201,13 @@ CASES = [
         atol=2e-4,  # the conformer rounds otherwise for three clips than for one
     ),
     Case(
+        "granite_speech_plus",
+        seconds=(3.7,) * 3,
+        counted=(0.29, 0.3, 0.31),
+        too_short=0.016,
+        atol=2e-4,
+    ),
+    Case(
         "phi4_multimodal",
         seconds=(3.7,) * 3,
         counted=(0.105, 40.0, 40.1),
@@ -192,6 +216,8 @@ CASES = [
         atol=2e-4,  # logits of 3, give or take, where others' are of 1
     ),
     Case("qwen2_5_omni", longest=300, counted=(0.03, 0.055, 29.99, 60.01), too_short=0.02),
+    # Half a second at least. In a batch of theirs a shorter clip ends in another sample's zeros.
+    Case("qwen3_asr", own_batches=ONE_EACH, counted=(0.01, 0.5, 0.509, 0.995, 60.01)),
     Case("qwen3_omni", counted=(0.015, 0.08, 0.085, 0.995, 60.01), too_short=0.012),
 ]
 

@@ -109,7 +109,7 @@ def test_prompts_are_those_of_the_class_s_own_processor(fetched: Fetched) -> Non
 
 def test_a_system_message_stands_where_the_class_has_it(fetched: Fetched) -> None:
     processor = fetched.hooked.processor
-    before = processor.chat(WORDS[0])
+    plain = processor.chat(WORDS[0])
     processor.system = "say in this sound"
     try:
         if fetched.name == "voxtral":
@@ -117,15 +117,15 @@ def test_a_system_message_stands_where_the_class_has_it(fetched: Fetched) -> Non
                 processor.chat(WORDS[0])
             return
         said = [{"type": "audio"}, {"type": "text", "text": WORDS[0]}]
+        before = "say in this sound"
+        if fetched.name == "qwen3_asr":  # whose template drops a user's words
+            before = f"{before}\n{said.pop()['text']}"
         wanted = fetched.own().apply_chat_template(
-            [
-                {"role": "system", "content": "say in this sound"},
-                {"role": "user", "content": said},
-            ],
+            [{"role": "system", "content": before}, {"role": "user", "content": said}],
             tokenize=False,
             add_generation_prompt=True,
         )
-        assert processor.chat(WORDS[0]) == wanted != before
+        assert processor.chat(WORDS[0]) == wanted != plain
         processor.system = f"a {processor.audio_token}"
         with pytest.raises(PromptError, match="the system message holds"):
             processor.chat(WORDS[0])

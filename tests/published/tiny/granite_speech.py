@@ -110,6 +110,11 @@ def model(seed: int = 0) -> GraniteSpeechForConditionalGeneration:
     made.add_adapter(
         LoraConfig(r=4, lora_alpha=8, target_modules=r".*language_model\..*\.(q_proj|v_proj)")
     )
+    return enlarge(made)
+
+
+def enlarge(made: Any) -> Any:
+    """`made` with weights of a size that makes sound matter."""
     with torch.no_grad():  # large enough that different sounds differ at the decoder
         for name, weight in made.named_parameters():
             if weight.ndim == 1:
