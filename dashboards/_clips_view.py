@@ -12,6 +12,7 @@ from _given import QUESTION_CHARACTERS, pick, typed
 from _means import show_means
 from _models import cached_model
 from _setup import choose_model
+from _sides import plain
 from _sounds import bundled_names, bundled_sound
 
 from palscope.measures import over_time
@@ -61,7 +62,7 @@ def view() -> None:
 
 
 def choose_sounds() -> list[str]:
-    """The sounds to listen to."""
+    """The sounds to listen to, kept in the address: single ones, else all of some domains."""
     names = bundled_names()
     domains: list[str] = pick(
         st.pills,
@@ -73,8 +74,19 @@ def choose_sounds() -> list[str]:
         default=["sound"],
         persist_state="session",
     )
-    offered = [name for domain in domains for name in names[domain]]
-    return st.multiselect("Sounds", offered, default=offered, key=f"sounds {domains}")
+    single: list[str] = pick(
+        st.multiselect,
+        "Sounds",
+        [name for domain in names.values() for name in domain],
+        key="sounds",
+        what="sound",
+        placeholder="all of these domains",
+        persist_state="session",
+        help="Where some are chosen, they alone are heard, of whatever domain.",
+    )
+    if st.session_state["sounds"]:  # all of which may be sounds that are not here
+        return single
+    return [name for domain in domains for name in names[domain]]
 
 
 def sweep(asks: list[Ask]) -> None:
@@ -100,6 +112,8 @@ def show_multiples(asks: list[Ask]) -> None:
     st.subheader("Clip by clip")
     if len(asks) > PICTURED:
         st.caption(f"The first {PICTURED} of {len(asks)}; the mean has them all.")
+        for ask in asks[PICTURED:]:
+            show_told(ask)
     figures = shared_scale(
         [
             time_over_spectrogram(
@@ -118,3 +132,10 @@ def show_multiples(asks: list[Ask]) -> None:
                 page = on_ground(figure)
                 page.update_layout(height=320, margin={"l": 40, "r": 5}, title_font_size=9)
                 st.plotly_chart(page, key=f"clip {ask.sound.name}", theme=None)
+                show_told(ask)
+
+
+def show_told(ask: Ask) -> None:
+    """What is odd about a sound; each sentence names it."""
+    for each in ask.sound.told:
+        st.warning(plain(each))

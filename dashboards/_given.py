@@ -14,6 +14,8 @@ from palscope.errors import PalscopeError
 QUESTION_CHARACTERS = 300
 CANDIDATES, CANDIDATE_CHARACTERS = 64, 80
 FOLDER_CHARACTERS = 500
+NAMED = 5
+"""So many of the choices that are not here are named."""
 
 _TOP: ContextVar[Any] = ContextVar("top of the page", default=None)
 
@@ -71,13 +73,14 @@ def pick(
     strange = [each for each in _asked(key) if each not in here and not once_here(key, each)]
     chosen = widget(label, [*options, *strange], key=key, bind="query-params", **given)
     several = isinstance(chosen, list)
-    found: list[Any] = []
-    for each in chosen if several else [chosen]:
-        if each in strange:
-            say(f"There is no {what} “{short(each)}” here: choose another.")
-        elif each is not None:
-            found.append(each)
-            note_here(key, each)
+    every = [each for each in (chosen if several else [chosen]) if each is not None]
+    missing = [f"“{short(each)}”" for each in every if each in strange]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        say(f"There is no {what} {', '.join(missing[:NAMED])}{more} here: choose another.")
+    found = [each for each in every if each not in strange]
+    for each in found:
+        note_here(key, each)
     return found if several else next(iter(found), None)
 
 

@@ -25,14 +25,14 @@ def script() -> None:
 def open_clips(checkpoint: Path) -> Callable[..., AppTest]:
     st.cache_resource.clear()  # what other tests measured in this process
 
-    def opened(sounds: list[str], **address: str) -> AppTest:
+    def opened(chosen: list[str] | None, **address: str | list[str]) -> AppTest:
         page = AppTest.from_function(script, default_timeout=600)
         page.query_params["model"] = OTHER
         page.query_params["model-folder"] = str(checkpoint)
         for name, value in address.items():
             page.query_params[name] = value
         page.run()
-        return page.multiselect[0].set_value(sounds).run()
+        return page if chosen is None else page.multiselect(key="sounds").set_value(chosen).run()
 
     return opened
 
@@ -86,6 +86,45 @@ def numbers(values: Any) -> list[float | None]:
 
         return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
     return list(values)
+
+
+def test_a_link_has_the_sounds_that_were_chosen(open_clips: Callable[..., AppTest]) -> None:
+    page = open_clips(None, sounds=["dog 2", "three"])  # of whatever domain
+    quiet(page)
+    assert page.multiselect(key="sounds").value == ["dog 2", "three"]
+    listen(page)
+    shown = [c.split(":")[0] for c in captions(page) if "(known: " in c]
+    assert shown == ["dog 2", "three"]
+    everything = open_clips([])
+    assert everything.button[0].label == "Listen to 11"  # of 12 of the domain
+
+
+def test_a_link_to_clips_that_are_not_here_says_so(open_clips: Callable[..., AppTest]) -> None:
+    page = open_clips(None, sounds=["rooster 9", "cat"])
+    (error,) = [each.value for each in page.error]
+    assert error == "There is no sound “rooster 9”, “cat” here: choose another."
+    assert not page.button and not figures(page)  # nothing in their place
+    some = open_clips(None, sounds=["rooster 9", "rain"])
+    (error,) = [each.value for each in some.error]
+    assert error == "There is no sound “rooster 9” here: choose another."
+    assert [b.label for b in some.button] == ["Listen to 1", "Stop"]
+    many = open_clips(None, sounds=[f"cat {i}" for i in range(40)])
+    (error,) = [each.value for each in many.error]
+    assert "“cat 4” and 35 more here" in error
+
+
+def test_what_is_odd_about_a_clip_is_told_at_it(
+    open_clips: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bundled ones too, and of those without a picture."""
+    import _clips_view  # pyright: ignore[reportMissingImports]
+
+    (told,) = [w.value for w in listen(open_clips(["dog 2", "three"])).warning]
+    assert told.startswith("dog 2 reaches full scale")
+    monkeypatch.setattr(_clips_view, "PICTURED", 1)
+    page = open_clips(["three", "dog 2"])
+    assert len(figures(page)) == 1 + 2 + 1
+    assert [w.value for w in page.warning] == [told]
 
 
 def test_a_question_for_all_and_another_route_count(open_clips: Callable[..., AppTest]) -> None:
