@@ -107,6 +107,11 @@ class Remembered:
                 self._results.popitem(last=False)
         return made
 
+    def kept(self, key: Any) -> Any:
+        """What was made of it before; None where nothing was."""
+        with self._lock:
+            return self._results.get(key)
+
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _remembered(*key: str) -> Remembered:
@@ -116,6 +121,11 @@ def _remembered(*key: str) -> Remembered:
 def once(ask: Ask, key: Any, make: Callable[[], Any]) -> Any:
     """A result of an `Ask`, made once for all visitors; `key` tells it from its others."""
     return _remembered(*ask.key).once(key, make)
+
+
+def kept(ask: Ask, key: Any) -> Any:
+    """A result that `once` has made already; None where it has not."""
+    return _remembered(*ask.key).kept(key)
 
 
 @dataclass(frozen=True)

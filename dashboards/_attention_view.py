@@ -22,13 +22,13 @@ from _answers import (
     queries,
     token_grid,
 )
-from _edit_view import show_edits, show_effects
+from _edit_view import effects_for_player, show_edits, show_effects
 from _edited import rival_of
 from _examples import show_examples
 from _given import pick
 from _mass_view import SELECTED, show_layers, show_maps, show_shares, show_words
 from _models import OpenModel, cached_model
-from _player import player
+from _player import Effects, player
 from _route_view import choose_route
 from _setup import Setup, choose_setup
 from _sides import Side, head_name, of_head, plain, side_of
@@ -76,7 +76,7 @@ def view() -> None:
     with maps:
         layer, head = choose_head(sides, top)
     with player:
-        show_sounds(sides, layer, head, selection)
+        show_sounds(sides, layer, head, selection, effects_for_player(first, rival))
     with edits:
         show_edits(asks, selection, rival)
     with shares:
@@ -186,9 +186,16 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
 
 
 def show_sounds(
-    sides: list[Side], layer: int | None, head: int | None, selection: Seconds | None
+    sides: list[Side],
+    layer: int | None,
+    head: int | None,
+    selection: Seconds | None,
+    effects: Effects | None,
 ) -> None:
-    """The player with the chosen head's attention, and the stretch selected in it."""
+    """The player with the chosen head's attention, and the stretch selected in it.
+
+    `effects` are those of the first side.
+    """
     curves = [over_time(of_head(side.mass, layer, head)) for side in sides]
     st.caption(
         f"Sound, and attention to it ({head_name(layer, head)}). Drag to select seconds, click to "
@@ -199,13 +206,22 @@ def show_sounds(
         for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
             with column:
                 st.markdown(f"**{plain(side.name)}**")
-                one_player(side, [curves[number]], [""], f"player {number}", selection)
+                mine = None if number else effects
+                one_player(side, [curves[number]], [""], f"player {number}", selection, mine)
         return
-    one_player(sides[0], curves, ["", f", {sides[-1].name}"], "player 0", selection)
+    if effects is not None and len(sides) > 1:
+        effects = replace(effects, title=f"{effects.title}, {sides[0].name}")
+    marks = ["", f", {sides[-1].name}"]
+    one_player(sides[0], curves, marks, "player 0", selection, effects)
 
 
 def one_player(
-    side: Side, curves: list[pd.DataFrame], marks: list[str], key: str, before: Seconds | None
+    side: Side,
+    curves: list[pd.DataFrame],
+    marks: list[str],
+    key: str,
+    before: Seconds | None,
+    effects: Effects | None,
 ) -> None:
     """One player; what is selected in it counts on the whole page."""
     named = [
@@ -218,6 +234,7 @@ def one_player(
         key=key,
         tokens=token_grid(ask),
         curves=pd.concat(named, ignore_index=True),
+        effects=effects,
         labels=ask.sound.spans,
         selection=before,
         first=ask.sound.focus,

@@ -20,9 +20,11 @@ from _edited import (
     effects_of_heads,
     effects_of_seconds,
     fewest_layers,
+    measured_seconds,
 )
 from _edits import NOISE, SILENCE, Edit, Kind, numbers
 from _figures import click_map
+from _player import Effects
 from _sounds import bundled_names
 
 from palscope._beside import words_for
@@ -36,6 +38,9 @@ Selection = tuple[float, float] | None
 
 STREAMS, LAYERS, HEADS = "cut streams", "cut layers", "cut heads"
 """Widgets that say where in the model a selection is meant."""
+
+SECONDS = "cut seconds"
+"""The switch that has every stretch of the clip cut."""
 
 SOLE = 0.5
 """Of what cutting all layers does: a head that does as much carries the answer by itself."""
@@ -387,7 +392,7 @@ def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: s
 def show_seconds(ask: Ask, rival: str, lead: str) -> None:
     """Every stretch of the clip by what cutting it does."""
     with st.expander("Seconds by effect"):
-        if not st.toggle("Cut every stretch of the clip, one by one", key="cut seconds"):
+        if not st.toggle("Cut every stretch of the clip, one by one", key=SECONDS):
             return
         with st.spinner("Cutting …"):
             table = effects_of_seconds(ask, rival)
@@ -398,6 +403,12 @@ def show_seconds(ask: Ask, rival: str, lead: str) -> None:
             lambda: effects_over_time(table, ask.sound.waveform, caption=caption),
         )
         show(figure, "seconds by effect")
+
+
+def effects_for_player(ask: Ask, rival: str) -> Effects | None:
+    """What `show_seconds` has measured; None while it is not asked for."""
+    table = measured_seconds(ask, rival) if st.session_state.get(SECONDS) else None
+    return None if table is None else Effects(table, lead_in_words(ask, rival))
 
 
 def show_top(table: Any, count: int = 8) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _answers import Ask, encoded_inputs, generate, generated_answer, once, ranked
+from _answers import Ask, encoded_inputs, generate, generated_answer, kept, once, ranked
 from _edits import Edit, code, edited_sound, interventions
 from _sounds import bundled_sound
 
@@ -213,6 +213,11 @@ def _fewest_layers(ask: Ask, rival: str, sounds: tuple[Sound, ...]) -> pd.DataFr
 def effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:
     """What cutting each stretch of the clip does: `start_s, end_s, change` in nats of the lead."""
     return once(ask, ("seconds", rival), lambda: _effects_of_seconds(ask, rival))
+
+
+def measured_seconds(ask: Ask, rival: str) -> pd.DataFrame | None:
+    """`effects_of_seconds` where they are measured already."""
+    return kept(ask, ("seconds", rival))
 
 
 def _effects_of_seconds(ask: Ask, rival: str) -> pd.DataFrame:

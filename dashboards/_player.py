@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from palscope.audio import Waveform
 from palscope.audio._compose import LabelledSpan
 from palscope.audio._display import wav_bytes
 from palscope.plots._axes import SHARE_PER_TOKEN, TIME
-from palscope.plots._looks import AMOUNT
+from palscope.plots._looks import AMOUNT, SIGNED
 from palscope.plots._spectrogram import MelImage, mel_image
 
 Stretch = tuple[float, float]
@@ -37,6 +38,22 @@ DECIBELS_PER_UNIT = 40
 SHOWN_DECIBELS = 80
 """Whisper cuts off what is further below a clip's loudest bin."""
 
+
+@dataclass(frozen=True)
+class Effects:
+    """What cutting each stretch of a clip does to an answer.
+
+    Attributes:
+        table: `start_s, end_s, change`: seconds and nats, of at least one stretch.
+        about: whose change it is, in words.
+        title: of the strip.
+    """
+
+    table: pd.DataFrame
+    about: str
+    title: str = "effect on the answer"
+
+
 _show = component("player", "player_time", "player_words", "player_picture", "player_hand")
 
 
@@ -46,6 +63,7 @@ def player(
     key: str,
     tokens: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
+    effects: Effects | None = None,
     labels: Sequence[LabelledSpan] = (),
     frames: Sequence[Stretch] = (),
     selection: Stretch | None = None,
@@ -59,6 +77,7 @@ def player(
         tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
             rows without seconds (text) are left out.
         curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
+        effects: of each stretch on the answer.
         labels: what sounds when, in order of time; a point has its start as its end.
         frames: stretches that differ from another clip.
         selection: first and last second, shown at first and whenever it changes. Giving back what
@@ -85,6 +104,7 @@ def player(
         "labels": [{"text": s.label, "start": s.start, "end": s.end} for s in labels],
         "frames": [list(frame) for frame in frames],
         "curves": curve_steps(curves),
+        "effects": None if effects is None else effect_strip(effects),
         "curvesTitle": SHARE_PER_TOKEN.label,
         "timeTitle": TIME.label,
         "selection": span_within(shown.first, waveform.seconds),
@@ -178,6 +198,27 @@ def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
         }
         for pathway, rows in known.groupby("pathway", sort=False, observed=True)
     ]
+
+
+def effect_strip(effects: Effects) -> dict[str, Any]:
+    """Title, `start`, `end`, `change` and colour of each stretch, the scale of the colours.
+
+    `most` (nats) is the scale's end; white is 0.
+    """
+    known: Any = effects.table.sort_values("start_s")
+    change = known["change"].to_numpy(float)
+    most = float(np.abs(change).max())
+    signed = matplotlib.colormaps[SIGNED]
+    return {
+        "title": effects.title,
+        "about": effects.about,
+        "start": known["start_s"].astype(float).round(4).tolist(),
+        "end": known["end_s"].astype(float).round(4).tolist(),
+        "change": [float(f"{each:.4g}") for each in change],
+        "colour": [to_hex(signed(0.5 + 0.5 * each / (most or 1))) for each in change],
+        "most": most,
+        "scale": [to_hex(signed(place)) for place in np.linspace(0, 1, 17)],
+    }
 
 
 def span_within(span: Any, seconds: float) -> Stretch | None:

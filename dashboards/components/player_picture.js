@@ -1,10 +1,11 @@
 // What the player draws, strip under strip on one axis of seconds: attention, waveform,
-// spectrogram, of which `shown` is the window that is seen. `draw` fills the lower canvas; `mark`
+// spectrogram, effects, of which `shown` is the window that is seen. `draw` fills the lower canvas; `mark`
 // fills the upper one, as often as the screen can show while sound plays.
 
 const MARGIN = { left: 46, right: 12 }; // px, of all strips
 const HEADER = 20; // px, above a strip: its title
-const HEIGHTS = { curves: 88, waveform: 44, spectrogram: 132 }; // px
+const HEIGHTS = { curves: 88, waveform: 44, spectrogram: 132, effects: 14 }; // px
+const TINT = 0.1; // of the selection: what is drawn below keeps a contrast of 3:1
 const AXIS = 40; // px, below: seconds
 const LINES = 3; // of labels over the spectrogram
 const SPACING = 10; // px between the thinnest token borders; of closer ones some are left out
@@ -32,6 +33,7 @@ class Picture {
       // The curves' title and legend stand above the canvas: they may need several lines.
       const header = name === "curves" ? 4 : HEADER;
       if (name === "curves" && !this.data.curves.length) continue;
+      if (name === "effects" && !this.data.effects) continue;
       this.strips[name] = { title: top, top: top + header, height, bottom: top + header + height };
       top += header + height + 4;
     }
@@ -79,6 +81,7 @@ class Picture {
       this.drawFrames(context);
       this.drawLabels(context);
     });
+    if (this.strips.effects) this.drawEffects(context);
     this.drawAxis(context);
     if (!this.whole) this.drawPlace(context);
     this.mark(this.marks);
@@ -90,15 +93,16 @@ class Picture {
     if (!this.width || !marks) return;
     const context = this.context(this.upper);
     for (const strip of Object.values(this.strips)) {
-      this.inside(context, strip, () => this.drawMarks(context, strip, marks));
+      const tint = strip === this.strips.effects ? 0 : TINT; // whose colours are read
+      this.inside(context, strip, () => this.drawMarks(context, strip, marks, tint));
     }
   }
 
-  drawMarks(context, { top, height }, { selection, hover, cursor }) {
+  drawMarks(context, { top, height }, { selection, hover, cursor }, tint) {
     if (selection) {
       const [from, to] = selection.map((seconds) => this.x(seconds));
       context.fillStyle = this.accent;
-      context.globalAlpha = 0.14;
+      context.globalAlpha = tint;
       context.fillRect(from, top, to - from, height);
       context.globalAlpha = 1;
       context.fillRect(from - 1, top, 2, height);
@@ -243,20 +247,20 @@ class Picture {
       context.textAlign = "right";
       context.fillText(tickLabels[i], MARGIN.left - 7, y);
     });
-    this.drawScale(context, strip.title + HEADER / 2, scale, decibels);
+    const loudest = this.width < 480 ? "0 dB" : "0 dB (loudest)";
+    this.drawScale(context, strip, scale, `−${decibels}`, loudest);
   }
 
-  // What the spectrogram's colours mean, at the right of its title.
-  drawScale(context, y, scale, decibels) {
-    const end = this.width - MARGIN.right;
+  // What a strip's colours mean, at the right of its title.
+  drawScale(context, strip, scale, lowest, highest) {
+    const [y, end] = [strip.title + HEADER / 2, this.width - MARGIN.right];
     context.fillStyle = this.ink;
     context.textAlign = "right";
-    const unit = this.width < 480 ? "0 dB" : "0 dB (loudest)";
-    context.fillText(unit, end, y);
-    const bar = end - context.measureText(unit).width - 6;
+    context.fillText(highest, end, y);
+    const bar = end - context.measureText(highest).width - 6;
     const gradient = context.createLinearGradient(bar - 60, 0, bar, 0);
     scale.forEach((colour, i) => gradient.addColorStop(i / (scale.length - 1), colour));
-    context.fillText(`−${decibels}`, bar - 66, y);
+    context.fillText(lowest, bar - 66, y);
     context.fillStyle = gradient;
     context.fillRect(bar - 60, y - 5, 60, 10);
   }
@@ -323,6 +327,26 @@ class Picture {
     const { start, end } = this.data.tokens[i];
     const spacing = this.x(end[0]) - this.x(start[0]);
     return Math.max(1, Math.ceil((SPACING * lineWidth(i)) / spacing));
+  }
+
+  // What cutting each stretch does: red where the answer's lead grows, blue where it shrinks.
+  drawEffects(context) {
+    const strip = this.strips.effects;
+    const { title, start, end, colour, most, scale } = this.data.effects;
+    this.title(context, strip, title);
+    this.drawScale(context, strip, scale, signed(-most), `${signed(most)} nats`);
+    this.inside(context, strip, () => {
+      colour.forEach((each, i) => {
+        const [from, to] = [this.x(start[i]), this.x(end[i])];
+        context.fillStyle = each;
+        context.fillRect(from, strip.top, to - from, strip.height);
+      });
+      // 0 is white, as a light page is.
+      const [from, to] = [this.x(start[0]), this.x(end[end.length - 1])];
+      context.strokeStyle = this.ink;
+      context.lineWidth = 1;
+      context.strokeRect(from + 0.5, strip.top + 0.5, to - from - 1, strip.height - 1);
+    });
   }
 
   drawAxis(context) {

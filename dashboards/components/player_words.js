@@ -21,12 +21,27 @@ function selectionWords({ tokens }, [from, to]) {
   return stretch([from, to]) + (parts.length ? ` (tokens: ${parts.join(", ")})` : "");
 }
 
-// What the curves are at a place.
-function valuesAt({ curves }, seconds) {
-  return curves.flatMap(({ pathway, start, end, mass }) => {
-    const i = start.findIndex((from, n) => from <= seconds && seconds < end[n]);
-    return i < 0 ? [] : [`${pathway} ${shortNumber(mass[i])}`];
+// What the curves and effects are at a place.
+function valuesAt({ curves, effects }, seconds) {
+  const at = ({ start, end }) => start.findIndex((from, n) => from <= seconds && seconds < end[n]);
+  const masses = curves.flatMap((curve) => {
+    const i = at(curve);
+    return i < 0 ? [] : [`${curve.pathway} ${shortNumber(curve.mass[i])}`];
   });
+  const i = effects ? at(effects) : -1;
+  return i < 0 ? masses : [...masses, `effect ${signed(effects.change[i])} nats`];
+}
+
+// "−2.02"
+function signed(value) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+}
+
+function effectWords({ title, about, start, end, change }) {
+  const size = change.map(Math.abs);
+  const i = size.indexOf(Math.max(...size));
+  const most = `${stretch([start[i], end[i]])}, by ${signed(change[i])} nats`;
+  return `${title}: of ${change.length} stretches cut one by one, the ${about} changes most by cutting ${most}`;
 }
 
 function labelWords({ frames }, { text, start, end }) {
@@ -35,7 +50,7 @@ function labelWords({ frames }, { text, start, end }) {
 }
 
 // Of the picture as a whole; its labels are listed beside it.
-function pictureWords({ curves, curvesTitle, peak, decibels }, shown) {
+function pictureWords({ curves, curvesTitle, effects, peak, decibels }, shown) {
   const highest = curves.map(({ pathway, start, end, mass }) => {
     const i = mass.indexOf(Math.max(...mass));
     return `${pathway} ${shortNumber(mass[i])} at ${stretch([start[i], end[i]])}`;
@@ -45,6 +60,7 @@ function pictureWords({ curves, curvesTitle, peak, decibels }, shown) {
     ...above,
     `Waveform, loudest sample ${shortNumber(peak)} of full scale 1`,
     `Spectrogram up to 8 kHz, ${decibels} dB deep`,
+    ...(effects ? [effectWords(effects)] : []),
     `Shown: ${stretch(shown)}`,
   ].join(". ");
 }

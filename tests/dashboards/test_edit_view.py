@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from palscope import load
 from palscope.interventions import Address, Knockout, Sound, intervene
 from palscope.measures import Answers, head_effects
+from palscope.measures._metrics import answer_metrics
 from tests.dashboards.conftest import captions, figures, quiet
 from tests.scripts import run_script
 
@@ -184,6 +186,42 @@ def test_every_stretch_is_cut_when_it_is_asked_for(scene: AppTest) -> None:
     scene.toggle(key="cut seconds").set_value(True).run()
     quiet(scene)
     assert len(figures(scene)) == before + 1
+
+
+def strip(page: AppTest) -> Any:
+    """What the player gets of effects."""
+    sent = [each.proto.json for each in page.get("bidi_component")]
+    (effects,) = [json.loads(each)["effects"] for each in sent if '"curves"' in each]
+    return effects
+
+
+def test_the_player_shows_what_cutting_each_stretch_does(scene: AppTest, checkpoint: Any) -> None:
+    from _sounds import bundled_sound  # pyright: ignore[reportMissingImports]
+
+    assert strip(scene) is None
+    scene.toggle(key="cut seconds").set_value(True).run()
+    quiet(scene)
+    effects = strip(scene)
+    assert effects["start"][1:] == pytest.approx(effects["end"][:-1])
+    assert effects["most"] == pytest.approx(max(map(abs, effects["change"])), rel=1e-3)
+    said = next(each for each in captions(scene) if each.startswith("Heads by effect"))
+    answer, rival = re.findall("“(.*?)”", said)
+    assert effects["about"] == f"lead of “{answer}” over “{rival}”"
+    clip, model = bundled_sound("three, seven, one"), load(checkpoint)
+    answers = Answers.of(model.processor, answer, rival)
+    inputs = answers.behind(model.inputs(clip.question, clip.waveform))
+
+    def lead() -> float:
+        logits = model(inputs, logits_to_keep=1)[:, -1].detach().float()
+        return float(answer_metrics(logits, answers, logits[0])["logit_diff"].iloc[0])
+
+    before = lead()
+    for i in (3, len(effects["change"]) - 1):
+        sound = Sound(effects["start"][i], effects["end"][i])
+        with intervene(model, inputs, [Knockout(Address("pattern", sound))]):
+            assert effects["change"][i] == pytest.approx(lead() - before, rel=2e-3, abs=1e-5)
+    scene.toggle(key="cut seconds").set_value(False).run()
+    assert strip(scene) is None
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ from streamlit.testing.v1 import AppTest
 from palscope._routing.display import colours
 from palscope.audio import Waveform
 from palscope.errors import AudioError
-from palscope.plots._looks import AMOUNT
+from palscope.plots._looks import AMOUNT, DARK_GROUNDS, LIGHT_GROUNDS
 from palscope.plots._spectrogram import mel_image
+from tests.colours import luminance
 
 RATE = 16_000
+DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
 
 
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module under test, found as Streamlit finds it: beside the page."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "dashboards"))
+    monkeypatch.syspath_prepend(str(DASHBOARDS))
     return import_module("_player")
 
 
@@ -153,6 +156,51 @@ def test_curves_have_the_colours_of_the_other_figures(parts: Any):
 def test_curves_may_be_missing_or_empty(parts: Any):
     assert parts.curve_steps(None) == []
     assert parts.curve_steps(pd.DataFrame(columns=["pathway", "start_s", "end_s", "mass"])) == []
+
+
+# -- effects --------------------------------------------------------------------------------------
+
+
+def test_effects_are_white_at_nothing_and_as_strong_as_they_are_large(parts: Any):
+    table = pd.DataFrame(
+        {"start_s": [0.5, 0.0, 1.0], "end_s": [1.0, 0.5, 1.5], "change": [-2.0, 0.0, 1.0]}
+    )
+    strip = parts.effect_strip(parts.Effects(table, "lead"))
+    assert strip["start"] == [0.0, 0.5, 1.0] and strip["change"] == [0.0, -2.0, 1.0]
+    assert strip["most"] == 2.0 and strip["title"] == "effect on the answer"
+    nothing, less, more = strip["colour"]
+    assert luminance(nothing) > 0.9
+    red, _, blue = (int(less[at : at + 2], 16) for at in (1, 3, 5))
+    assert less == strip["scale"][0] and blue > 2 * red
+    red, _, blue = (int(more[at : at + 2], 16) for at in (1, 3, 5))
+    assert more == strip["scale"][12] and red > 1.5 * blue  # half of the way from white
+    still = parts.effect_strip(parts.Effects(table.assign(change=0.0), "lead"))
+    assert set(still["colour"]) == {nothing} and still["most"] == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_curves_stand_out_from_the_page_inside_of_the_selection_too(parts: Any, dark: bool):
+    settings = (DASHBOARDS / ".streamlit" / "config.toml").read_text(encoding="utf-8")
+    accent = re.findall(r'\[theme\.(?:light|dark)\]\nprimaryColor = "(#\w{6})"', settings)[dark]
+    script = (DASHBOARDS / "components" / "player_picture.js").read_text(encoding="utf-8")
+    (tint,) = re.findall(r"const TINT = ([\d.]+);", script)
+    names = ["frames", "summary", "a", "b", "c", "d", "e"]
+    rows = [(name, 0.0, 1.0, 0.5) for name in names]
+    curves = pd.DataFrame(rows, columns=["pathway", "start_s", "end_s", "mass"])
+    for curve in parts.curve_steps(curves):
+        for ground in DARK_GROUNDS if dark else LIGHT_GROUNDS[:1]:  # it stands in no panel
+            for share in (0.0, float(tint)):
+                both = [over(accent, each, share) for each in (curve["colour"], ground)]
+                one, other = sorted(map(luminance, both))
+                assert (other + 0.05) / (one + 0.05) >= 3, (curve, ground, share)
+
+
+def over(colour: str, below: str, share: float) -> str:
+    """What is seen where `share` of a colour lies over another."""
+    above, under = (
+        np.array([int(c[at : at + 2], 16) for at in (1, 3, 5)]) for c in (colour, below)
+    )
+    return "#" + "".join(f"{round(each):02x}" for each in share * above + (1 - share) * under)
 
 
 # -- the selection --------------------------------------------------------------------------------

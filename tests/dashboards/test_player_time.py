@@ -1,4 +1,4 @@
-"""The player's sums about seconds and samples, which its browser does, held against Python's."""
+"""The player's sums and words, which its browser makes, held against Python's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ import playwright
 from palscope.audio._display import wav_bytes
 from palscope.audio._timegrid import TimeGrid, overlaps
 
-SCRIPT = Path(__file__).resolve().parents[2] / "dashboards" / "components" / "player_time.js"
+COMPONENTS = Path(__file__).resolve().parents[2] / "dashboards" / "components"
+SCRIPTS = ("player_time", "player_words", "player_picture")
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 
 
 def in_node(expression: str, given: Any) -> Any:
-    """What a JavaScript expression gives behind the script; `given` is what it is asked about."""
-    code = f"{SCRIPT.read_text(encoding='utf-8')}\nconst given = JSON.parse("
+    """What a JavaScript expression gives behind the scripts; `given` is what it is asked about."""
+    texts = [(COMPONENTS / f"{each}.js").read_text(encoding="utf-8") for each in SCRIPTS]
+    code = "\n".join(texts) + "\nconst given = JSON.parse("
     code += "require('fs').readFileSync(0, 'utf8'));\n"
     code += f"console.log(JSON.stringify({expression}));"
     command = [str(NODE), "-e", code]
@@ -97,3 +99,23 @@ def test_a_zoom_keeps_the_place_under_the_pointer_and_stays_in_the_clip() -> Non
         assert fit[0] - 1e-9 <= shown[0] and about <= fit[1] + 1e-9 <= length + 2e-9
         assert page[0] - 1e-9 <= 0.9 * length <= page[1] + 1e-9
         assert abs(page[1] - page[0] - (shown[1] - shown[0])) < 1e-9
+
+
+def test_effects_are_told_at_their_place_and_of_the_whole() -> None:
+    curves = [{"pathway": "summary", "start": [0, 0.5], "end": [0.5, 1], "mass": [0.25, 0.5]}]
+    effects = {"title": "effect", "about": "lead of “a” over “b”"}
+    effects |= {"start": [0, 0.4], "end": [0.4, 0.8], "change": [0.5, -2.0249]}
+    data = {"curves": curves, "curvesTitle": "share", "peak": 1, "decibels": 80}
+    places = in_node(
+        "[0.1, 0.4, 0.9].map((at) => valuesAt(given, at))", data | {"effects": effects}
+    )
+    assert places == [
+        ["summary 0.25", "effect +0.50 nats"],
+        ["summary 0.25", "effect −2.02 nats"],
+        ["summary 0.5"],
+    ]
+    assert in_node("valuesAt(given, 0.1)", data | {"effects": None}) == ["summary 0.25"]
+    told = in_node("pictureWords(given, [0, 1])", data | {"effects": effects})
+    assert "effect: of 2 stretches" in told
+    assert "lead of “a” over “b” changes most by cutting 0.40–0.80 s, by −2.02 nats." in told
+    assert "effect" not in in_node("pictureWords(given, [0, 1])", data | {"effects": None})

@@ -35,6 +35,7 @@ from palscope.plots import (
 from palscope.plots._cells import frequency_axis
 from palscope.plots._looks import DARK_GROUNDS, LIGHT_GROUNDS, looks, ramp
 from palscope.plots._spectrogram import mel_image
+from tests.colours import luminance
 from tests.plots.reading import agree, colour_ends
 
 CAPTION = Caption("pal", "what is heard? $5 <b>", 20)
@@ -184,13 +185,6 @@ def test_maps_side_by_side_share_a_scale() -> None:
     lines = [described(Panel([Line([0, 1], [0, y], 1)], LAYER, SHARE)) for y in (8, 1)]
     for figure in shared_scale(lines):
         assert agree(figure)[0]["limits"][2:] == (0, pytest.approx(8.32))
-
-
-def luminance(colour: str) -> float:
-    """WCAG 2.2's relative luminance."""
-    parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 @pytest.mark.parametrize("dark", [False, True])
