@@ -48,6 +48,7 @@ from palscope.analyses import (
     option,
 )
 from palscope.analyses._items import places_of
+from palscope.analyses._passes import ANSWER, LAST_TOKEN, ROW, rows_of_patches
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids
@@ -149,6 +150,14 @@ def answered(work: Work[PatchingOptions], pair: Pair) -> pd.DataFrame:
     model = work.model
     clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
     return greedy_answers(model, clean, corrupt, pair.clean_answer, pair.corrupt_answer)
+
+
+def passes(work: Work[PatchingOptions], pair: Pair) -> float:
+    """Every cell with the clean and an unrelated clip's values, both clips and two answers."""
+    cells = cells_of(work, pair, work.model.inputs(pair.question, pair.clean))
+    every = rows_of_patches([cell.addresses for cell in cells], work.route.n_layers)
+    row = ROW * (LAST_TOKEN if work.options.grid == "heads" else 1)
+    return 6 + 2 * ANSWER + 2 * row * every
 
 
 def cells_of(work: Work[PatchingOptions], pair: Pair, inputs: dict[str, Any]) -> list[GridCell]:
@@ -260,7 +269,7 @@ ANALYSIS = Analysis(
     "share of the two runs' difference that this restores: 0 is none, 1 all of it. A patched "
     "*token* knows of sounds around it, for the encoder mixes them; `waveform` swaps the sound "
     "itself.",
-    cost="some 10 to 60 seconds",
+    passes=passes,
     options=PatchingOptions,
     items=chosen_pairs,
     tables=[

@@ -51,6 +51,7 @@ from palscope.analyses import (
     option,
 )
 from palscope.analyses._options import GIVEN, LEFT_OUT, OptionError
+from palscope.analyses._passes import ROW, share_run
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.interventions._cells import with_encoded
@@ -142,8 +143,7 @@ def cut(work: Work[KnockoutOptions], clip: AskedClip) -> pd.DataFrame:
         windows: list[Any] = [options.layers or range(layers)]
         edges = one_cut(work, clip, inputs)
     else:
-        sliding = sliding_windows(layers, min(options.width, layers), options.stride)
-        windows = list(dict.fromkeys([*sliding, range(layers)]))  # of few layers both are the same
+        windows = [*windows_of(work)]
         edges = edges_of(work, clip, inputs, answers)
     table = attention_knockout(model, inputs, edges, windows, answers=answers)
     if "generated" in options.queries:
@@ -156,6 +156,25 @@ def cut(work: Work[KnockoutOptions], clip: AskedClip) -> pd.DataFrame:
     for place, (name, value) in enumerate(about.items()):
         table.insert(place, name, value)
     return table
+
+
+def passes(work: Work[KnockoutOptions], clip: AskedClip) -> float:
+    """Every edge in every window, as far up as its rows run."""
+    model, n_layers = work.model, work.route.n_layers
+    inputs = model.inputs(clip.question, clip.clip)
+    answers = Answers.of(model.processor, str(clip.answer), clip.other)
+    windows = windows_of(work)
+    edges = edges_of(work, clip, inputs, answers)
+    generated = len(windows) * 3 * ("generated" in work.options.queries)
+    rows = len(edges) * sum(share_run(window, n_layers) for window in windows)
+    return 3 + ROW * rows + generated
+
+
+def windows_of(work: Work[KnockoutOptions]) -> list[range]:
+    """Those that slide up the model, and all layers."""
+    layers, options = work.route.n_layers, work.options
+    sliding = sliding_windows(layers, min(options.width, layers), options.stride)
+    return list(dict.fromkeys([*sliding, range(layers)]))  # of few layers both are the same
 
 
 def edges_of(
@@ -290,7 +309,7 @@ ANALYSIS = Analysis(
     "left of attention sums to 1. The effect is the change of the clean answer's log-probability. "
     "Where it is none, the sound was not needed *from there*: text that read it below carries it "
     "on.",
-    cost="some 20 to 60 seconds",
+    passes=passes,
     options=KnockoutOptions,
     items=chosen_clips,
     prepare=asked_for,

@@ -43,6 +43,7 @@ from palscope.analyses import (
     main,
     option,
 )
+from palscope.analyses._passes import GRADIENT, ROW, share_run
 from palscope.interventions import Address
 from palscope.measures import _grids as grids
 from palscope.measures import attention_mass, over_time
@@ -211,6 +212,23 @@ def deleted(work: Work[AttributionOptions], pair: Pair) -> pd.DataFrame:
     ).assign(kind=pair.kind)
 
 
+def passes(work: Work[AttributionOptions], pair: Pair) -> float:
+    """Gradients at every point of every path, and of the checks the patches and the orders."""
+    options, n_layers = work.options, work.model.current_route.n_layers
+    layers = chosen_layers(work)
+    points = 1 + 2 * options.points
+    points += max(1, options.points // 4) * sum(share_run([each], n_layers) for each in layers)
+    found = 6 + GRADIENT * ROW * points
+    if "patching" in options.check:
+        steps = len(grids.steps(pair.seconds, options.step))
+        whole, part = 3 + len(work.route.streams), sum(share_run([i], n_layers) for i in layers)
+        found += 6 + ROW * steps * (whole + part * len(work.route.streams))
+    if "deletion" in options.check:
+        orders = 4 + options.orders
+        found += ROW * 2 * orders * (options.windows + 1)
+    return found
+
+
 def of_method(table: Any, method: str) -> Any:
     """The rows of one method."""
     return table[table["method"] == method]
@@ -281,7 +299,7 @@ ANALYSIS = Analysis(
     about="Gradients say, to first order, what patching every token and every bin of the "
     "spectrogram would do: fast, and wrong where the model is far from linear. `check` compares "
     "them with exact patching, and with what deleting sound does.",
-    cost="some 5 to 60 seconds",
+    passes=passes,
     options=AttributionOptions,
     items=chosen_pairs,
     prepare=against,

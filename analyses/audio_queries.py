@@ -54,7 +54,6 @@ ANALYSIS = placement_analysis(
     about="The sound that the checkpoint carries upwards (PLITS: the frames; PAL: the summary) at "
     "three levels: `full` tokens attend and pass the feed-forward network, `queries` attend alone, "
     "`keys` are only read. The weights were trained for `full`.",
-    cost="some 5 to 20 seconds",
 )
 
 if __name__ == "__main__":

@@ -64,7 +64,6 @@ ANALYSIS = placement_analysis(
     "layer upwards, or in a window; PAL with less of LAL, without the summary, or with the summary "
     "from a layer upwards; PLITS frozen from a layer upwards. Both clips are asked, so that an "
     "answer that wins whatever is heard shows.",
-    cost="some 10 to 60 seconds",
 )
 
 if __name__ == "__main__":

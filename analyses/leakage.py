@@ -134,7 +134,7 @@ ANALYSIS = Analysis(
     title="leakage",
     about="Stretches of the *waveform* are changed, and every token says how far it moves: the "
     "receptive field that patching a token silently has.",
-    cost="a few seconds",
+    passes=lambda work, clip: 2.0 * work.options.windows,  # each before and after
     options=LeakageOptions,
     items=chosen_clips,
     tables=[Table("leakage", measured, ("window_s", "depth", "token"))],

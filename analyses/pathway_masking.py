@@ -39,6 +39,7 @@ from palscope.analyses import (
     main,
     option,
 )
+from palscope.analyses._passes import passes_of_choices
 from palscope.analyses._roles import with_roles
 from palscope.errors import PalscopeError
 from palscope.measures._choices import best_choices
@@ -71,6 +72,12 @@ def ranked(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
         raise PalscopeError("no layer of this route has sound, so there is nothing to mask.")
     inputs = work.model.inputs(clip.question, clip.clip)
     return masked_choices(work.model, inputs, clip.choices, ways=work.options.way)
+
+
+def passes(work: Work[MaskingOptions], clip: AskedClip) -> float:
+    """The prompt, and the candidates behind it, under each masking."""
+    ways, masked = len(work.options.way), len(maskings(work.route))
+    return ways * masked * passes_of_choices(len(clip.choices))
 
 
 @each
@@ -126,7 +133,7 @@ ANALYSIS = Analysis(
     "but other sound that runs may; by *rerouting* it is absent, so that nothing reads it. In PAL "
     "the two differ for the frames, which the summary reads too. The model was never trained so: "
     "what it loses says what these weights rely on.",
-    cost="a few seconds",
+    passes=passes,
     options=MaskingOptions,
     items=partial(chosen_clips, corrupt=True),
     tables=[

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from _duration import Pace, pace, told_while_running
 from _given import pick, tell_dropped, typed
 from _models import OpenModel
 from _pairs import ChosenPair
@@ -17,10 +19,11 @@ from _pairs import ChosenPair
 from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
 from palscope._sweeps.memory import Memory
-from palscope.analyses import Analysis, Results
+from palscope.analyses import Analysis, Results, Work
 from palscope.analyses._items import sides
 from palscope.analyses._measured import measured
 from palscope.analyses._options import Setting, command_words, options_of, settings_of
+from palscope.errors import PalscopeError
 
 TEXT_CHARACTERS = 200
 """Of an option that is a text."""
@@ -30,7 +33,8 @@ TEXT_CHARACTERS = 200
 class AnalysisRequest:
     """A pair, a model on a route, and an analysis with its options.
 
-    `script` is the analysis's name; of one of the visitor's own its file.
+    `script` is the analysis's name; of one of the visitor's own its file. `pass_s` is how long the
+    model took for one of the pair's clips.
     """
 
     script: str
@@ -39,6 +43,7 @@ class AnalysisRequest:
     route: Route
     chosen: ChosenPair
     given: tuple[tuple[str, Any], ...]
+    pass_s: float
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -74,14 +79,41 @@ class AnalysisRequest:
         out = f"runs/{self.analysis.name}"
         return shlex.join([*words_for(self.script), *command_words(self.options), "--out", out])
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it should take from its beginning; None where nobody knows."""
+        passes = self._passes
+        return None if passes is None else passes * self.pass_s * self._pace.factor
+
+    @property
+    def _passes(self) -> float | None:
+        count, done = self.analysis.passes, _done(*self.key)
+        if count is None:
+            return None
+        if done.passes is None:
+            work = Work(self.opened.model, self.route, self.options, _no_rows)
+            try:
+                with self.opened.model.route(self.route):
+                    done.passes = sum(count(work, item) for item in self.items)
+            except PalscopeError:  # which the run itself will tell
+                done.passes = 0.0
+        return done.passes or None
+
+    @property
+    def _pace(self) -> Pace:
+        return pace(self.script, self.opened.version)
+
     def results(self) -> Results[Any, Any]:
         """The tables, measured once for all visitors; what was stopped goes on where it was."""
         done = _done(*self.key)
         if done.results is None:
-            with st.spinner("Running: it takes some seconds on two cores …"):
+            whole, began = not len(done.tables), time.monotonic()
+            with told_while_running(self.seconds):
                 name = Path(self.opened.name).name
                 asked = self.analysis, name, self.options, self.opened.model, self.route
                 done.results = measured(*asked, self.items, done.tables)
+            if whole and done.passes:
+                self._pace.factor = (time.monotonic() - began) / (done.passes * self.pass_s)
         return done.results
 
     @property
@@ -92,12 +124,20 @@ class AnalysisRequest:
         return f"{count} part{'s' * (count > 1)} of it measured" if count else ""
 
 
+def _no_rows(table: str, item: str) -> Any:
+    raise PalscopeError(f"{item} has no rows of {table} yet: its passes cannot be counted by them.")
+
+
 @dataclass
 class Done:
-    """What of a request is measured, and its results once all is."""
+    """What of a request is measured, and its results once all is.
+
+    `passes` is how many it takes, 0 where that cannot be said.
+    """
 
     tables: Memory
     results: Results[Any, Any] | None = None
+    passes: float | None = None
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

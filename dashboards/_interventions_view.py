@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import streamlit as st
 from _address import address_results, address_route, remember_results
 from _analyses import AnalysisRequest, widgets
 from _downloads import show
+from _duration import in_words
 from _given import pick
 from _models import OpenModel, cached_model
 from _pairs import ChosenPair, choose_pair
@@ -34,7 +36,7 @@ def view() -> None:
     route = address_route(opened)
     if route != opened.route:
         st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
-    show_pair(chosen, opened, route)
+    pass_s = show_pair(chosen, opened, route)
     named = choose_analysis()
     if named is None:
         return
@@ -43,10 +45,19 @@ def view() -> None:
     given = widgets(analysis)
     if given is None:
         return
-    asked = AnalysisRequest(script, analysis, opened, route, chosen, given)
+    asked = AnalysisRequest(script, analysis, opened, route, chosen, given, pass_s)
     one, two, _ = st.columns([2, 1, 4])
-    label = f"Run: {analysis.cost}"
-    one.button(label, type="primary", on_click=remember_results, args=(asked.written,))
+    seconds = asked.seconds
+    one.button(
+        "Run" if seconds is None else f"Run: {in_words(seconds)}",
+        type="primary",
+        key="run analysis",
+        on_click=remember_results,
+        args=(asked.written,),
+        help="How long it takes is not known."
+        if seconds is None
+        else f"As many passes as it takes, of {pass_s:.2g} s as these clips took.",
+    )
     two.button("Stop", on_click=remember_results, args=("",), help="What is measured so far stays.")
     if address_results() == asked.written:
         show_results(asked)
@@ -56,11 +67,12 @@ def view() -> None:
         st.caption(f"{asked.measured_so_far}; *Run* goes on from there.")
 
 
-def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> None:
-    """Both clips, what differs, and how the model answers each."""
+def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> float:
+    """Both clips, what differs, and how the model answers each; gives how long a pass took."""
     pair = chosen.pair
     st.markdown(f"**{pair.question}**")
-    leads = answers_of(opened, opened.version, route_to_text(route), route, chosen.digest, pair)
+    told = route_to_text(route)
+    leads, pass_s = answers_of(opened, opened.version, told, route, chosen.digest, pair)
     sides = (
         ("clean", pair.clean, pair.clean_answer, leads[0]),
         ("corrupt", pair.corrupt, pair.corrupt_answer, -leads[1]),
@@ -83,22 +95,29 @@ def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> None:
             "The model does not answer both clips right, so there is no difference to explain: "
             "choose another pair or model."
         )
+    return pass_s
 
 
 @st.cache_data(max_entries=128, show_spinner="Asking about both clips …")
 def answers_of(
     _opened: OpenModel, version: str, route: str, _route: Route, digest: str, _pair: Pair
-) -> tuple[float, float]:
-    """Logit difference between the clean and the corrupt answer, for the clean and corrupt clip."""
+) -> tuple[tuple[float, float], float]:
+    """Logit difference between the clean and the corrupt answer, for the clean and corrupt clip.
+
+    And the seconds of one pass: the shorter one's, for the first may wait for others.
+    """
     model = _opened.model
     answers = Answers.of(model.processor, _pair.clean_answer, _pair.corrupt_answer)
     leads: list[float] = []
+    took: list[float] = []
     with model.route(_route):
         for clip in (_pair.clean, _pair.corrupt):
             inputs = answers.behind(model.inputs(_pair.question, clip))
+            began = time.perf_counter()
             logits = model(inputs, logits_to_keep=1)[:, -1].detach().float()
+            took.append(time.perf_counter() - began)
             leads.append(float(answer_metrics(logits, answers, logits[0])["logit_diff"].iloc[0]))
-    return leads[0], leads[1]
+    return (leads[0], leads[1]), min(took)
 
 
 def choose_analysis() -> tuple[str, Analysis[Any, Any]] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +32,22 @@ class OpenModel:
     version: str
 
 
+_each_turn: ContextVar[Callable[[], None]] = ContextVar("each turn", default=lambda: None)
+
+
+@contextmanager
+def at_each_turn(tell: Callable[[], None]) -> Generator[None]:
+    """Within, `tell` is called whenever this visitor's work takes a turn on a model."""
+    held = _each_turn.set(tell)
+    try:
+        yield
+    finally:
+        _each_turn.reset(held)
+
+
 def look_for_clicks() -> None:
     """End this run of the page where its visitor has clicked on; a pass itself cannot be ended."""
+    _each_turn.get()()
     if get_script_run_ctx(suppress_warning=True) is not None:
         _ = (
             "click" in st.session_state

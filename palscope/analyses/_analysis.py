@@ -181,7 +181,8 @@ class Analysis(Generic[OptionsT, ItemT]):
         name: of the command, and of its file.
         title: on the page.
         about: what it measures and how it is to be read, in a few sentences; for the page.
-        cost: how long one pair takes on two cores, in words.
+        passes: how many passes of one prompt (`palscope.analyses._passes`) an item takes, about;
+            None where nobody knows. The page makes seconds of them.
         options: its dataclass, of `option` fields.
         items: what the options choose (`chosen_clips`, `chosen_pairs`).
         prepare: what options make of one item before it is measured.
@@ -211,7 +212,7 @@ class Analysis(Generic[OptionsT, ItemT]):
     prepare: Callable[[OptionsT, ItemT], ItemT] = _as_it_is
     summaries: Callable[[Results[OptionsT, ItemT]], Mapping[str, pd.DataFrame]] = _none
     notes: Callable[[Results[OptionsT, ItemT]], Sequence[str]] = _no_notes
-    cost: str = "some seconds"
+    passes: Callable[[Work[OptionsT], ItemT], float] | None = None
     item: str = "clip"
     takes: Literal["pair", "clean", "both"] | None = "clean"
     on_page: Mapping[str, Any] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from palscope.analyses._analysis import (
 )
 from palscope.analyses._items import AskedClip, ClipOptions, chosen_clips
 from palscope.analyses._options import option
+from palscope.analyses._passes import passes_of_choices
 from palscope.analyses._roles import with_roles
 from palscope.errors import PalscopeError, RouteError
 from palscope.evaluation._accuracy import accuracy
@@ -63,7 +64,6 @@ def placement_analysis(
     name: str,
     title: str,
     about: str,
-    cost: str,
 ) -> Analysis[PlacementOptions, AskedClip]:
     """The analysis of a checkpoint on other routes than its own.
 
@@ -72,10 +72,9 @@ def placement_analysis(
         panels: adds the columns `panel, x, axis` of `choices_against` to what a clip's candidates
             get; of one clip, or both of a pair, these are drawn.
         compared: draws models beside each other, one as well.
-        name: of `Analysis`, as title, about and cost.
+        name: of `Analysis`, as title and about.
         title: on the page.
         about: for the page.
-        cost: in words.
     """
 
     def drawn(results: PlacementResults) -> dict[str, Figure]:
@@ -88,7 +87,7 @@ def placement_analysis(
         name=name,
         title=title,
         about=about,
-        cost=cost,
+        passes=partial(_passes, find),
         options=PlacementOptions,
         items=partial(chosen_clips, corrupt=True),
         tables=[
@@ -131,6 +130,11 @@ def _ranked(find: Find, work: PlacementWork, clip: AskedClip) -> pd.DataFrame:
     routes = {placement.name: route_to_text(placement.route) for placement in placements}
     table.insert(4, "route", table["placement"].map(routes))
     return table.assign(own=table["route"] == route_to_text(work.route))
+
+
+def _passes(find: Find, work: PlacementWork, clip: AskedClip) -> float:
+    """The prompt, and the candidates behind it, on each route."""
+    return len({each.name for each in _served(find, work)}) * passes_of_choices(len(clip.choices))
 
 
 def _best(work: PlacementWork, clip: AskedClip) -> pd.DataFrame:

@@ -148,6 +148,29 @@ def test_what_was_stopped_is_told_and_goes_on(
     assert len(page.dataframe[0].value) > 5
 
 
+def test_run_says_how_long_it_takes_as_a_pass_took(
+    open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once it has run, as long as that took: for another pair, with these weights."""
+    import _analyses  # pyright: ignore[reportMissingImports]
+    import _duration  # pyright: ignore[reportMissingImports]
+    import _interventions_view as shown  # pyright: ignore[reportMissingImports]
+
+    answers_of = shown.answers_of
+    monkeypatch.setattr(shown, "answers_of", lambda *given: (answers_of(*given)[0], 0.5))
+    clock = iter(range(0, 10**9, 40))  # s: the run takes as long as twice looking at it
+    page = open_page(analysis="logit lens")
+    assert page.button(key="run analysis").label == "Run: about 2 s"  # three passes
+    monkeypatch.setattr(_analyses, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    quiet(page.button(key="run analysis").click().run())
+    page.selectbox(key="pair").set_value(bundled_pairs()[0].name).run()
+    assert page.button(key="run analysis").label == "Run: about 40 s"
+    assert open_page(analysis="leakage").button(key="run analysis").label == "Run: about 3 s"
+    assert [_duration.in_words(each) for each in (0.1, 8.2, 61, 91)] == [
+        "about 1 s", "about 9 s", "about 65 s", "about 2 min",
+    ]  # fmt: skip
+
+
 def test_an_option_greys_where_it_does_nothing(open_page: Callable[..., AppTest]) -> None:
     """And an address carries what is chosen."""
     page = open_page(**{"activation_patching-grid": "streams"})
@@ -364,6 +387,7 @@ def test_an_analysis_of_one_s_own_is_on_the_page(
     quiet(page)
     assert len(figures(page)) == 1 and len(page.dataframe[0].value) == 1
     assert page.code[-1].value.startswith(f"python {own} --model ")
+    assert page.button(key="run analysis").label == "Run"  # nobody knows how long
 
 
 def test_what_is_left_out_is_said(open_page: Callable[..., AppTest], own: str) -> None:
