@@ -161,7 +161,7 @@ ANALYSIS = Analysis(
     ],
     summaries=peaks,
     figures=drawn,
-    item="path",
+    column="path",  # `clip` is the number of a clip within its prompt
     takes=None,
     compare=compared,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -62,26 +62,50 @@ def steps_table(steps: pd.DataFrame) -> str:
     Args:
         steps: columns `step, rank, token, probability, chosen`.
     """
-    head = "".join(f"<th scope='col'>{step + 1}</th>" for step in steps["step"].unique())
-    rows: list[str] = []
     whole: Any = steps
-    for rank, cells in whole.groupby("rank"):
-        row = "".join(
-            f"<td class='{'chosen' if cell.chosen else ''}' "
-            f"style='--share:{100 * cell.probability:.1f}%'>"
-            f"<span>{escape(cell.token)}</span> <small>{100 * cell.probability:.1f} %</small></td>"
+    rows = {
+        str(int(str(rank)) + 1): [
+            shaded_cell(
+                cell.token, cell.probability, f"{100 * cell.probability:.1f} %", bold=cell.chosen
+            )
             for cell in cells.itertuples()
-        )
-        rows.append(f"<tr><th scope='row'>{int(str(rank)) + 1}</th>{row}</tr>")
-    return (
-        "<style>.steps{overflow-x:auto}.steps table{border-collapse:collapse;font-size:.8rem}"
-        ".steps th{font-weight:400;opacity:.7;padding:0 .4rem}"
-        ".steps td{padding:.1rem .4rem;white-space:nowrap;background:linear-gradient("
-        "90deg,rgba(0,158,115,.35) var(--share),transparent var(--share));"
-        "border:1px solid rgba(128,128,128,.2)}.steps td.chosen span{font-weight:700}</style>"
-        "<div class='steps' tabindex='0' aria-label='likeliest tokens of each step'><table>"
-        f"<tr><th>step</th>{head}</tr>{''.join(rows)}</table></div>"
+        ]
+        for rank, cells in whole.groupby("rank")
+    }
+    columns = [str(step + 1) for step in whole["step"].unique()]
+    return shaded_table("likeliest tokens of each step", "step", columns, rows)
+
+
+def shaded_table(
+    label: str, corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> str:
+    """An HTML table of words, each shaded by its probability; it scrolls where it is too large.
+
+    Args:
+        label: what it is, for screen readers.
+        corner: over the names of the rows.
+        columns: their names.
+        rows: by their names, a `shaded_cell` each column.
+    """
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th scope='row'>{name}</th>{''.join(cells)}</tr>" for name, cells in rows.items()
     )
+    return (
+        "<style>.shaded{overflow:auto;max-height:30rem}.shaded table{border-collapse:collapse;"
+        "font-size:.8rem}.shaded th{font-weight:400;padding:0 .5rem;white-space:nowrap;"
+        "text-align:left}.shaded td{padding:.05rem .5rem;white-space:nowrap;background:"
+        "linear-gradient(90deg,rgba(0,158,115,.35) var(--share),transparent var(--share));"
+        "border:1px solid rgba(128,128,128,.2)}</style>"
+        f"<div class='shaded' tabindex='0' aria-label='{label}'>"
+        f"<table><tr><th>{corner}</th>{head}</tr>{body}</table></div>"
+    )
+
+
+def shaded_cell(word: str, share: float, number: str, *, bold: bool = False) -> str:
+    """A cell of `shaded_table`: a word, and its probability as a shade and as `number`."""
+    said = f"<b>{escape(word)}</b>" if bold else escape(word)
+    return f"<td style='--share:{100 * share:.1f}%'>{said} <small>{number}</small></td>"
 
 
 def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Figure:

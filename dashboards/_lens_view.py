@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 from _answers import Ask, generated_answer, once, visible, with_answer
+from _figures import shaded_cell, shaded_table
 
 from palscope.measures import logit_lens
 
@@ -47,28 +47,18 @@ def lens_table(table: pd.DataFrame, *, nats: bool) -> str:
     whole: Any = table
     columns: list[int] = sorted(whole["column"].unique())
     tokens = whole.drop_duplicates("column").set_index("column")["token"]
-    head = "".join(f"<th scope='col'>{escape(visible(tokens[c]))} →</th>" for c in columns)
-    rows: list[str] = []
+    rows: dict[str, list[str]] = {}
     depths = whole[["site", "layer"]].drop_duplicates().itertuples(index=False)
     for site, layer in reversed([*depths]):
         name = "before layer 0" if site == "resid_pre" else f"after {layer}"
         here = whole[(whole["site"] == site) & (whole["layer"] == layer)].set_index("column")
         there = set(here.index)
-        cells = "".join(_cell(here.loc[c], nats) if c in there else "<td></td>" for c in columns)
-        rows.append(f"<tr><th scope='row'>{name}</th>{cells}</tr>")
-    return (
-        "<style>.lens{overflow:auto;max-height:30rem}.lens table{border-collapse:collapse;"
-        "font-size:.8rem}.lens th{font-weight:400;padding:0 .5rem;white-space:nowrap;"
-        "text-align:left}.lens td{padding:.05rem .5rem;white-space:nowrap;background:"
-        "linear-gradient(90deg,rgba(0,158,115,.35) var(--share),transparent var(--share));"
-        "border:1px solid rgba(128,128,128,.2)}</style>"
-        "<div class='lens' tabindex='0' aria-label='logit lens: likeliest word by layer and token'>"
-        f"<table><tr><th>layer</th>{head}</tr>{''.join(rows)}</table></div>"
-    )
+        rows[name] = [_cell(here.loc[c], nats) if c in there else "<td></td>" for c in columns]
+    named = [f"{visible(tokens[c])} →" for c in columns]
+    return shaded_table("logit lens: likeliest word by layer and token", "layer", named, rows)
 
 
 def _cell(row: Any, nats: bool) -> str:
     share = float(np.exp(row["logprob"]))
     number = f"{row['logprob']:.2f}" if nats else f"{100 * share:.1f} %"
-    word = escape(visible(row["entry"]))
-    return f"<td style='--share:{100 * share:.1f}%'>{word} <small>{number}</small></td>"
+    return shaded_cell(visible(row["entry"]), share, number)

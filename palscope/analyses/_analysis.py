@@ -192,7 +192,8 @@ class Analysis(Generic[OptionsT, ItemT]):
         figures: by the names of their files.
         summaries: small tables beside the figures, by the names of their CSV files.
         notes: lines that are printed, and stand under the figures on the page.
-        item: what an item is; the name of every table's first column.
+        item: what an item is, in captions and in what is printed.
+        column: the name of every table's first column, which names the item; by default `item`.
         takes: what the page gives it: a pair, its clean clip, or both of its clips.
         on_page: other defaults on the page, where a person waits: options by name.
         reroutes: whether its measures set the model's route themselves; the page then leaves the
@@ -213,7 +214,8 @@ class Analysis(Generic[OptionsT, ItemT]):
     summaries: Callable[[Results[OptionsT, ItemT]], Mapping[str, pd.DataFrame]] = _none
     notes: Callable[[Results[OptionsT, ItemT]], Sequence[str]] = _no_notes
     passes: Callable[[Work[OptionsT], ItemT], float] | None = None
-    item: str = "clip"
+    item: Literal["clip", "pair"] = "clip"
+    column: str = ""
     takes: Literal["pair", "clean", "both"] | None = "clean"
     on_page: Mapping[str, Any] = field(default_factory=dict)
     reroutes: bool = False

@@ -87,7 +87,7 @@ def measured(
             measure,
             table=table.name,
             key=lambda item: item.name,
-            item=analysis.item,
+            item=analysis.column or analysis.item,
             keys=table.keys,
             content=lambda item: item.digest,
         )

@@ -22,9 +22,13 @@ Mark = Drawn | Heat | Spectrogram
 Limits = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
 _WRAP = 84
-"""Letters of a line of the caption."""
-_PER_INCH = 14
-"""Letters that stand in an inch."""
+"""Letters of a line of the caption, at most."""
+_SAID_PER_INCH = 16
+"""Letters of the caption that stand in an inch."""
+PER_INCH = 14
+"""Letters of titles and labels that stand in an inch."""
+BESIDE = 0.9
+"""Inches beside the panels, for the ticks and the title of an axis."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ class Panel:
     @property
     def heats(self) -> list[Heat]:
         return [mark for mark in self.marks if isinstance(mark, Heat)]
+
+    @property
+    def band_opacity(self) -> float:
+        """Of each interval's band: however many lie on each other, lines show through."""
+        bands = sum(bool(mark.bands) for mark in self.marks if isinstance(mark, Line))
+        return round(min(0.2, 0.4 / max(1, bands)), 3)
 
     def beside(self, bars: Bars) -> tuple[np.ndarray, float]:
         """The middles and the width of bars: several sets stand beside each other in 0.8 of 1."""
@@ -231,12 +241,16 @@ class Figure:
         return named
 
     def title(self, panel: Panel) -> str:
-        """A panel's title: with its n where panels differ in it, with its sum where it has one."""
+        """A panel's title: with its n where panels differ in it, with its sum where it has one.
+
+        Its lines are no longer than the panel is wide, as those of `x_label`.
+        """
         parts = [panel.title] if panel.title else []
         differ = {frozenset(each.counts) for each in self.panels if each.counts}
         if len(differ) > 1 and panel.counts:
             parts.append(_counted(panel.counts))
-        return ", ".join(parts) + "".join(_sum(heat) for heat in panel.heats)
+        said = ", ".join(parts) + "".join(_sum(heat) for heat in panel.heats)
+        return _in_lines(said, self.widths()[panel.column])
 
     def lines(self) -> list[str]:
         """What stands under the figure."""
@@ -246,7 +260,21 @@ class Figure:
             said += f" ({_counted(counts)} at a point)"
         blank = any(np.isnan(heat.values).any() for p in self.panels for heat in p.heats)
         texts = [said, self.note, BLANK if blank else ""]
-        return [line for text in texts for line in textwrap.wrap(text, _WRAP)]
+        letters = min(_WRAP, round(_SAID_PER_INCH * (sum(self.widths()) + BESIDE)))
+        return [line for text in texts for line in textwrap.wrap(text, letters)]
+
+    def x_label(self, panel: Panel) -> str:
+        """The label of a panel's x axis, in lines that are no longer than the panel is wide."""
+        return _in_lines(panel.x.label, self.widths()[panel.column])
+
+    def further_lines(self, row: int) -> tuple[int, int]:
+        """Beyond the first: of the titles over a row of panels, and of the labels under it."""
+        panels = [panel for panel in self.panels if panel.row == row]
+        title, label = (
+            max((said(panel).count("\n") for panel in panels), default=0)
+            for said in (self.title, self.x_label)
+        )
+        return title, label
 
     def y_label(self, panel: Panel) -> str:
         """The label of a panel's y axis, in lines that are no longer than the panel is tall."""
@@ -324,7 +352,7 @@ def _ends(values: np.ndarray, limits: tuple[float | None, float | None], room: f
 
 
 def _in_lines(text: str, inches: float) -> str:
-    width = round(_PER_INCH * inches)
+    width = round(PER_INCH * inches)
     return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any, cast
 
@@ -13,15 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from palscope.plots._cells import Heat, Spectrogram
-from palscope.plots._figure import Figure, Mark, Panel, named_ticks
+from palscope.plots._figure import BESIDE, PER_INCH, Figure, Mark, Panel, named_ticks
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
 from palscope.plots._looks import AMOUNT, BLANK_GROUND, DASHES, HATCHES, MARKERS, SIGNED, Look
 
 _SMALL = 7
-_LEVEL = 12
-"""Letters of a name that stands level under its place; longer ones slant."""
-_FURTHER = 0.9
-"""Inches of a panel beside its marks: ticks and titles."""
+_EDGE = 0.06
+"""Inches between the legend and the paper's edge."""
+_LINE = 0.14
+"""Inches of a line of the caption, or of a further line of a title or label."""
 
 
 def draw(figure: Figure) -> Paper:
@@ -29,17 +30,13 @@ def draw(figure: Figure) -> Paper:
     rows, columns = figure.grid
     widths, heights = figure.widths(), figure.heights()
     bars = 0.9 * bool(figure.colours())
-    named, lines = figure.legend(), figure.lines()
-    per_row = max(1, round((sum(widths) + _FURTHER) / 1.9))
-    size = (
-        sum(widths) + _FURTHER + 0.3 * (columns - 1) + bars,
-        sum(heights)
-        + 0.6 * rows
-        + 0.22 * -(-len(named) // per_row)
-        + 0.14 * len(lines)
-        + _slanted(figure),
-    )
-    paper = Paper(figsize=size, layout="constrained")
+    lines = figure.lines()
+    wide = sum(widths) + BESIDE + 0.3 * (columns - 1) + bars
+    paper = Paper(figsize=(wide, 1), layout="constrained")
+    named = _legend(paper, figure)
+    further = len(lines) + sum(sum(figure.further_lines(row)) for row in range(rows))
+    tall = sum(heights) + 0.6 * rows + named[1] + _LINE * further + _slanted(figure)
+    paper.set_size_inches(max(wide, named[0]), tall)
     ratios = {"width_ratios": widths, "height_ratios": heights}
     grid: Any = paper.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
     used = {(panel.row, panel.column) for panel in figure.panels}
@@ -49,12 +46,6 @@ def draw(figure: Figure) -> Paper:
     for panel in figure.panels:
         _panel(grid[panel.row, panel.column], figure, panel)
     _colour_bars(paper, grid, figure)
-    if named:
-        handles = [_handle(kind, look) for kind, look in named.values()]
-        names = [_text(name) for name in named]
-        paper.legend(
-            handles, names, frameon=False, ncols=per_row, fontsize="small", loc="outside upper left"
-        )
     said = "\n".join(map(_text, lines))
     paper.supxlabel(said, fontsize=_SMALL, x=0.01, ha="left")
     return paper
@@ -75,24 +66,35 @@ def _panel(axes: Any, figure: Figure, panel: Panel) -> None:
     if title:
         axes.set_title(_text(title), fontsize="small")
     shown = figure.shown(panel)
-    _ticks(axes.xaxis, panel.x, figure.scale(panel.x), turn=True)
+    _ticks(axes.xaxis, panel.x, figure.scale(panel.x), slant=_slants(figure, panel))
     _ticks(axes.yaxis, panel.y, figure.scale(panel.y))
     axes.tick_params(labelsize="small", labelbottom=shown[0], labelleft=shown[1])
-    axes.set_xlabel(_text(panel.x.label) if shown[0] else "", fontsize="small")
+    axes.set_xlabel(_text(figure.x_label(panel)) if shown[0] else "", fontsize="small")
     axes.set_ylabel(_text(figure.y_label(panel)) if shown[1] else "", fontsize="small")
     if panel.heats:
         axes.set_facecolor(BLANK_GROUND[0])
         axes.grid(visible=False)
 
 
-def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, turn: bool = False) -> None:
+def _ticks(axis: Any, of: Axis, scale: tuple[float, float], *, slant: bool = False) -> None:
     axis.axes.set(**{f"{axis.axis_name}lim": scale})
     placed = named_ticks(of, scale)
     if placed is not None:
         places, labels = placed
-        long = turn and max(map(_longest, labels), default=0) > _LEVEL
-        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if slant else {}
         axis.set_ticks(places, labels=[_text(label) for label in labels], **turned)
+
+
+def _slants(figure: Figure, panel: Panel) -> bool:
+    """Whether the names along x are too long to stand level beside each other."""
+    names = _along(figure, panel)
+    room = PER_INCH * figure.widths()[panel.column] / max(1, len(names))
+    return _longest(names) + 1 > room
+
+
+def _along(figure: Figure, panel: Panel) -> list[str]:
+    placed = named_ticks(panel.x, figure.scale(panel.x))
+    return placed[1] if placed else []
 
 
 # -- marks ----------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def _line(line: Line, axes: Any, figure: Figure, panel: Panel, order: float) -> 
         sure = cast(Spread, line.spread)
         axes.fill_between(
             x[band], sure.low[band], sure.high[band],
-            color=colour, alpha=0.2, linewidth=0, zorder=order - 0.5,
+            color=colour, alpha=panel.band_opacity, linewidth=0, zorder=0.9,
         )  # fmt: skip
     if line.alone:
         sides = cast(Spread, line.spread).sides(line.y)[:, line.alone]
@@ -202,6 +204,25 @@ def _marker(look: Look, size: float = 1.0) -> dict[str, Any]:
 # -- beside the panels ----------------------------------------------------------------------------
 
 
+def _legend(paper: Paper, figure: Figure) -> tuple[float, float]:
+    """Name the series in as many columns as the paper is wide; the inches that they take."""
+    named = figure.legend()
+    if not named:
+        return 0.0, 0.0
+    names = [_text(name) for name in named]
+    handles = [_handle(kind, look) for kind, look in named.values()]
+    look: dict[str, Any] = {"frameon": False, "fontsize": "small", "loc": "outside upper left"}
+    columns = len(named)
+    while True:
+        legend = paper.legend(handles, names, ncols=columns, **look)
+        box = legend.get_window_extent()
+        wide, tall = box.width / paper.dpi + 2 * _EDGE, box.height / paper.dpi
+        if wide <= paper.get_figwidth() or columns == 1:
+            return wide, tall
+        legend.remove()
+        columns -= 1
+
+
 def _handle(kind: type[Mark], look: Look) -> Any:
     colour = look.colour()
     if kind is Bars:
@@ -227,10 +248,10 @@ def _text(text: str) -> str:
 
 def _slanted(figure: Figure) -> float:
     """Inches that slanted names take."""
-    longest = max((_longest(n) for panel in figure.panels for n in panel.x.categories), default=0)
-    return 0.04 * longest if longest > _LEVEL else 0.0
+    slanted = [_along(figure, panel) for panel in figure.panels if _slants(figure, panel)]
+    return 0.04 * max(map(_longest, slanted), default=0)
 
 
-def _longest(text: str) -> int:
-    """Letters of its longest line."""
-    return max(map(len, text.split("\n")))
+def _longest(names: Iterable[str]) -> int:
+    """Letters of the longest line of any."""
+    return max((len(line) for name in names for line in name.split("\n")), default=0)

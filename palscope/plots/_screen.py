@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import singledispatchmethod
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,10 @@ from palscope.plots._looks import (
 
 _PIXELS = 100
 """Of an inch of the description."""
-_WIDTH = 800
-"""Pixels of a page's column, by which the legend's lines are reckoned."""
-_TITLE, _TICKS = 0.3, 0.6
-"""Inches of a panel's title, and of the ticks and title of an axis."""
+_NAMED = 700
+"""Pixels of the legend's rows in a page's column."""
+_TITLE, _TICKS, _LINE = 0.3, 0.6, 0.16
+"""Inches of a panel's title, of the ticks and title of an axis, of a further line of either."""
 
 
 def draw(figure: Figure, dark: bool) -> go.Figure:
@@ -43,6 +45,9 @@ class _Screen:
         rows, columns = figure.grid
         widths, heights = figure.widths(), figure.heights()
         below = _TICKS + _TITLE if not _shared(figure, 0) else 0.25 + _TITLE
+        lines = [figure.further_lines(row) for row in range(rows)]
+        between = [label + title for (_, label), (title, _) in pairwise(lines)]
+        below += _LINE * max(between, default=0)
         beside = 0.7 if not _shared(figure, 1) else 0.2
         tall = sum(heights) + below * (rows - 1)
         wide = sum(widths) + beside * (columns - 1)
@@ -83,6 +88,9 @@ class _Screen:
                 text=_text(panel.empty), x=0.5, y=0.5, showarrow=False,
                 xref="x domain", yref="y domain", **at,
             )  # fmt: skip
+        for mark in panel.marks:  # bands first: none may lie on another's line
+            if isinstance(mark, Line):
+                self._bands(mark, panel, at)
         for mark in panel.marks:
             self._mark(mark, panel, at)
         for which, shown in zip("xy", self.figure.shown(panel), strict=True):
@@ -96,8 +104,8 @@ class _Screen:
             "showgrid": not panel.heats, "automargin": True,
         }  # fmt: skip
         if shown:
-            label = self.figure.y_label(panel) if which == "y" else axis.label
-            settings["title"] = {"text": _text(label), "font": {"size": 13}, "standoff": 6}
+            said = self.figure.y_label if which == "y" else self.figure.x_label
+            settings["title"] = {"text": _text(said(panel)), "font": {"size": 13}, "standoff": 6}
         placed = named_ticks(axis, scale)
         if placed is not None:
             settings |= {"tickvals": placed[0], "ticktext": [_text(each) for each in placed[1]]}
@@ -120,14 +128,6 @@ class _Screen:
     @_mark.register
     def _line(self, line: Line, panel: Panel, at: dict[str, int]) -> None:
         x, colour = panel.x.places(line.x), line.look.colour(self.dark)
-        for band in line.bands:
-            low, high = line.spread.low[band], line.spread.high[band]  # pyright: ignore[reportOptionalMemberAccess]
-            self.drawn.add_scatter(
-                x=np.concatenate([x[band], x[band][::-1]]),
-                y=np.concatenate([high, low[::-1]]),
-                mode="lines", fill="toself", fillcolor=translucent(colour), line={"width": 0},
-                hoverinfo="skip", showlegend=False, legendgroup=line.name, **at,
-            )  # fmt: skip
         self._values(line.spread, x, colour, line.name, at)
         hover = [_hover(panel, line, i) for i in range(len(x))]
         self.drawn.add_scatter(
@@ -137,6 +137,18 @@ class _Screen:
             error_y=_alone(line, colour),
             hovertemplate="%{text}", **self._named(line.name), **at,
         )  # fmt: skip
+
+    def _bands(self, line: Line, panel: Panel, at: dict[str, int]) -> None:
+        x, colour = panel.x.places(line.x), line.look.colour(self.dark)
+        for band in line.bands:
+            low, high = line.spread.low[band], line.spread.high[band]  # pyright: ignore[reportOptionalMemberAccess]
+            self.drawn.add_scatter(
+                x=np.concatenate([x[band], x[band][::-1]]),
+                y=np.concatenate([high, low[::-1]]),
+                mode="lines", fill="toself", line={"width": 0},
+                fillcolor=translucent(colour, panel.band_opacity),
+                hoverinfo="skip", showlegend=False, legendgroup=line.name, **at,
+            )  # fmt: skip
 
     @_mark.register
     def _points(self, points: Points, panel: Panel, at: dict[str, int]) -> None:
@@ -255,9 +267,9 @@ class _Screen:
 
     def _around(self, tall: float) -> None:
         lines = self.figure.lines()
-        below = 62 + 15 * len(lines)
-        names = sum(7 * len(name) + 60 for name in self.figure.legend())
-        above = 40 + 20 * max(1, -(-names // _WIDTH))
+        line = _PIXELS * _LINE
+        below = 62 + 15 * len(lines) + line * self.figure.further_lines(self.figure.grid[0] - 1)[1]
+        above = 40 + 20 * _rows(self.figure.legend()) + line * self.figure.further_lines(0)[0]
         height = round(_PIXELS * tall) + above + below
         self.drawn.update_layout(
             template="plotly_dark" if self.dark else "plotly_white",
@@ -267,7 +279,14 @@ class _Screen:
             modebar={"orientation": "v"},
             height=height,
             margin={"l": 60, "r": 40, "t": above, "b": below},
-            legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
+            legend={
+                "orientation": "h",
+                "x": 0,
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "tracegroupgap": 0,
+            },
             title={
                 "text": "<br>".join(map(_text, lines)),
                 "font": {"size": 11},
@@ -278,6 +297,17 @@ class _Screen:
                 "yref": "container",
             },
         )
+
+
+def _rows(names: Iterable[str]) -> int:
+    """Of the legend: plotly fills each from the left."""
+    rows, used = 1, 0
+    for name in names:
+        wide = 7 * len(name) + 45
+        if used and used + wide > _NAMED:
+            rows, used = rows + 1, 0
+        used += wide
+    return rows
 
 
 def _shared(figure: Figure, which: int) -> bool:

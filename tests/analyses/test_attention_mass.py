@@ -43,7 +43,7 @@ def test_clips_that_cannot_be_read_are_counted(
     (sounds / "broken.wav").write_bytes(b"RIFF no sound")
     out = analyse("attention_mass", "--audio", sounds)
     said = capsys.readouterr()
-    assert "2 path(s) measured, 1 left out" in said.out and "broken.wav" in said.err
+    assert "2 clip(s) measured, 1 left out" in said.out and "broken.wav" in said.err
     band = pd.read_csv(out / "mass_by_layer.csv")
     unseen = band["mean"].isna()  # layers that the route keeps a stream from, not layers at 0
     assert (band["n"][~unseen] == 2).all() and (band["n"][unseen] == 0).all()

@@ -147,6 +147,7 @@ def test_screen_and_print_show_the_same(name: str, finished: Any) -> None:
     for figure in figures.values():
         agree(figure)
         assert figure.caption.model == results.model and figure.caption.n <= len(results.items)
+        assert figure.caption.of == ("pairs" if hasattr(results.items[0], "kind") else "clips")
 
 
 @pytest.mark.parametrize("name", SMALL)

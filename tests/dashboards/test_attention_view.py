@@ -315,8 +315,8 @@ def test_the_lens_s_last_layer_is_the_answer(open_page: Opener) -> None:
     (table,) = [each.proto.body for each in page.get("html") if "logit lens" in each.proto.body]
     rows = re.findall(r"<tr>(.*?)</tr>", table)
     cells = re.findall(r"<td .*?>(.*?) <small>(.*?)</small>", rows[1])
-    steps = next(each.proto.body for each in page.get("html") if "class='steps'" in each.proto.body)
-    chosen = re.findall(r"class='chosen'.*?><span>(.*?)</span> <small>(.*?)</small>", steps)
+    steps = next(each.proto.body for each in page.get("html") if "each step" in each.proto.body)
+    chosen = re.findall(r"<b>(.*?)</b> <small>(.*?)</small>", steps)
     assert cells == chosen and "after 3" in rows[1] and "before layer 0" in rows[-1]
     unit = next(each for each in page.button_group if (each.key or "").startswith("lens unit"))
     unit.set_value("nats").run()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.path import Path
+from matplotlib.text import Text
+from matplotlib.transforms import Affine2D
 
 from palscope.plots import Figure
 
@@ -15,6 +19,7 @@ Shown = dict[str, Any]
 def agree(figure: Figure) -> list[Shown]:
     """Assert that screen, light and dark, and print show the same; returns it, a panel each."""
     page, paper = figure.screen(), drawn(figure)
+    is_readable(paper)
     shown = in_print(figure, paper)
     for other in (on_screen(figure, page), on_screen(figure, figure.screen(dark=True))):
         for ours, theirs in zip(shown, other, strict=True):
@@ -39,6 +44,43 @@ def agree(figure: Figure) -> list[Shown]:
     return shown
 
 
+def is_readable(paper: Any) -> None:
+    """Assert that every text on paper stands on it whole, and no two on each other."""
+    outlines = [(text.get_text(), _outline(text)) for text in _texts(paper)]
+    for said, outline in outlines:
+        low, high = outline.get_extents().get_points()
+        assert (low > -0.5).all() and (high < paper.bbox.max + 0.5).all(), f"cut off: {said!r}"
+    for (one, here), (other, there) in combinations(outlines, 2):
+        assert not here.intersects_path(there), f"{one!r} stands on {other!r}"
+
+
+def _texts(paper: Any) -> list[Any]:
+    """Those that are drawn: matplotlib keeps marks beyond an axis's ends, too."""
+    beyond: set[Any] = set()
+    for axis in (axis for axes in paper.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        room = 1e-6 * (high - low)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if not low - room <= tick.get_loc() <= high + room:
+                beyond |= {tick.label1, tick.label2}
+    texts = [text for text in paper.findobj(Text) if text.get_visible() and text not in beyond]
+    return [text for text in texts if text.get_text().strip()]
+
+
+def _outline(text: Any) -> Path:
+    """Its box in pixels, turned as it is."""
+    angle = text.get_rotation()
+    slants = bool(angle % 90)
+    text.set_rotation(0 if slants else angle)
+    (left, low), (right, high) = text.get_window_extent().padded(-0.5).get_points()
+    text.set_rotation(angle)
+    box = Path([(left, low), (right, low), (right, high), (left, high), (left, low)], closed=True)
+    if not slants:
+        return box
+    at = text.get_transform().transform(text.get_position())
+    return box.transformed(Affine2D().rotate_deg_around(*at, angle))
+
+
 def named(figure: Figure, panel: int = 0) -> dict[str, Any]:
     """The marks of a panel that have a name."""
     marks: list[Any] = list(figure.panels[panel].marks)
@@ -53,7 +95,7 @@ def colour_ends(figure: Figure) -> dict[str, tuple[float, float]]:
 def drawn(figure: Figure) -> Any:
     """The figure on paper, all its parts in place."""
     paper: Any = figure.print()
-    paper.canvas.draw()
+    paper.draw_without_rendering()
     return paper
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from tests.plots.reading import agree, colour_ends
 CAPTION = Caption("pal", "what is heard? $5 <b>", 20)
 LAYER = Axis("layer", integer=True)
 SHARE = Axis("share", limits=(0, None))
+LONG = "what the last token reads of the summary of the sound, integrated gradients"
 NONE = pd.DataFrame({"a": [1.0]})
 
 
@@ -79,6 +81,8 @@ def figures() -> dict[str, Figure]:
     bars = [Bars(["a", "b <b>"], [0.3, 0.2], 20, name, look, SURE)
             for name, look in looks("xy").items()]  # fmt: skip
     points = Points(["a", "b <b>"], [0.3, 0.2], 20, "p", spread=SURE)
+    names = [f"{i} to {i + 9}, of silence" for i in range(40)]
+    crowd = Axis("stretch", categories=tuple(names))
     across = Points([0.3, 0.2], [0, 1], 1, x_spread=SURE)
     return {
         "lines": described(
@@ -88,7 +92,7 @@ def figures() -> dict[str, Figure]:
             note="A note.",
         ),
         "bars": described(Panel([*bars, Rule(0.1, ends=(-0.4, 0.4))], kinds, SHARE)),
-        "points": described(Panel([points], kinds, SHARE)),
+        "points": described(Panel([points], kinds, SHARE), note=f"{LONG}; {LONG}"),
         "across": described(Panel([across], SHARE, kinds)),
         "heat": described(
             Panel([heat], Axis("head", integer=True), LAYER),
@@ -98,10 +102,24 @@ def figures() -> dict[str, Figure]:
             Panel([steps], time, SHARE),
             Panel([Spectrogram(image)], time, frequency_axis(image), row=1),
         ),
+        "wordy": described(
+            *(Panel([line(name=f"{LONG}, {i}")], replace(LAYER, title=LONG), SHARE, f"{i}: {LONG}",
+                    i // 3, i % 3) for i in range(6)),
+        ),
+        "narrow": described(
+            Panel([Points(list("abc"), [1, 2, 3], 1, LONG)], Axis("", categories=(*"abc",)), SHARE),
+        ),
+        "crowded": described(
+            Panel([Heat(np.eye(40), names, names, LONG)], crowd, crowd),
+            Panel([Bars(names[:2], [1, 2], 1)], Axis(LONG, categories=tuple(names[:2])), SHARE,
+                  "a", 0, 1),
+        ),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["lines", "bars", "points", "across", "heat", "sound"])
+@pytest.mark.parametrize(
+    "kind", ["lines", "bars", "points", "across", "heat", "sound", "wordy", "narrow", "crowded"]
+)
 def test_screen_and_print_show_the_same(figures: dict[str, Figure], kind: str) -> None:
     assert agree(figures[kind])
 
