@@ -225,7 +225,7 @@ def passes(work: Work[AttributionOptions], pair: Pair) -> float:
         found += 6 + ROW * steps * (whole + part * len(work.route.streams))
     if "deletion" in options.check:
         orders = 4 + options.orders
-        found += ROW * 2 * orders * (options.windows + 1)
+        found += 2 * orders * (options.windows + 1)  # each encoded anew
     return found
 
 

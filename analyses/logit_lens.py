@@ -111,7 +111,7 @@ ANALYSIS = Analysis(
     about="The decoder's output, had it ended after each layer: in what share of the tokens of a "
     "place the clean answer is ahead of the others. Sound that is keys only has no residual "
     "stream, so what it *writes* to the last token is read instead.",
-    passes=lambda work, clip: 3.0,  # one, and what each layer of it reads as
+    passes=lambda work, clip: 8.0,  # two, and every layer's words at every token
     options=LensOptions,
     items=chosen_clips,
     tables=[Table("logit_lens", measured, ("place", "depth"))],

@@ -82,11 +82,12 @@ class AnalysisRequest:
     @property
     def seconds(self) -> float | None:
         """How long it should take from its beginning; None where nobody knows."""
-        passes = self._passes
+        passes = self.passes
         return None if passes is None else passes * self.pass_s * self._pace.factor
 
     @property
-    def _passes(self) -> float | None:
+    def passes(self) -> float | None:
+        """How many it takes, about; None where nobody knows."""
         count, done = self.analysis.passes, _done(*self.key)
         if count is None:
             return None
@@ -117,11 +118,24 @@ class AnalysisRequest:
         return done.results
 
     @property
-    def measured_so_far(self) -> str:
-        """What a run that was stopped had measured, in words; empty where that is nothing."""
-        done = _done(*self.key)
-        count = len(done.tables) if done.results is None else 0
-        return f"{count} part{'s' * (count > 1)} of it measured" if count else ""
+    def measured(self) -> bool:
+        """Whether all of it is."""
+        return _done(*self.key).results is not None
+
+    @property
+    def unfinished(self) -> str:
+        """What a run that was stopped has measured, and what not; empty of all or nothing."""
+        if self.measured:
+            return ""
+        kept = _done(*self.key).tables
+        tables = [each for each in self.analysis.tables if each.when(self.options)]
+        parts = [(table.name, item.name) for table in tables for item in self.items]
+        left = [part for part in parts if part not in kept]
+        if left == parts:
+            return ""
+        named = ", ".join(f"{table} of {item}" for table, item in left)
+        whole = f"{len(parts) - len(left)} of {len(parts)} parts"
+        return f"Stopped: {whole} are kept; *Run* goes on with {named}."
 
 
 def _no_rows(table: str, item: str) -> Any:

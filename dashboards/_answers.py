@@ -234,13 +234,14 @@ def _encoded(_opened: OpenModel, version: str, digest: str, _sound: ChosenSound)
 
 def encoded_inputs(ask: Ask) -> dict[str, Any]:
     """The prompt's tensors, its clip encoded."""
-    inputs = ask.opened.model.inputs(ask.question, ask.sound.waveform)
     audio = _encoded(ask.opened, ask.opened.version, ask.sound.digest, ask.sound)
-    return {
-        "input_ids": inputs["input_ids"],
-        "attention_mask": inputs["attention_mask"],
-        "audio": audio,
-    }
+    return {**once(ask, "prompt", lambda: _prompt(ask)), "audio": audio}
+
+
+def _prompt(ask: Ask) -> dict[str, Any]:
+    """The prompt's ids: as many places as the clip has tokens, so its features are made for it."""
+    inputs = ask.opened.model.inputs(ask.question, ask.sound.waveform)
+    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
 def with_answer(ask: Ask) -> tuple[dict[str, Any], int]:

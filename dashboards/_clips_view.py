@@ -48,6 +48,9 @@ def view() -> None:
         Ask(opened, sound, question or sound.question, route)
         for sound in (bundled_sound(each) for each in names)
     ]
+    if not asks:
+        st.info("No sound is chosen.")
+        return
     sweep(asks)
     done = [ask for ask in asks if known(ask, 0)]
     if not done:

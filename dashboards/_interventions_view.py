@@ -24,6 +24,9 @@ from palscope.audio._compose import LabelledSpan
 from palscope.measures._metrics import Answers, answer_metrics
 from palscope.pairs import Pair
 
+STOPPED = "stopped"
+"""Of which request the visitor has pressed Stop last."""
+
 
 def view() -> None:
     st.title("Interventions")
@@ -56,15 +59,24 @@ def view() -> None:
         args=(asked.written,),
         help="How long it takes is not known."
         if seconds is None
-        else f"As many passes as it takes, of {pass_s:.2g} s as these clips took.",
+        else f"Some {asked.passes:.0f} passes, of which one took {pass_s:.2g} s for these clips; "
+        "once it has run with this model, as long as that took.",
     )
-    two.button("Stop", on_click=remember_results, args=("",), help="What is measured so far stays.")
+    two.button("Stop", on_click=stop, args=(asked,), help="Clips and pairs that are measured stay.")
     if address_results() == asked.written:
         show_results(asked)
     elif address_results():
         st.caption("The address names results of other options; *Run* makes those of these.")
-    elif asked.measured_so_far:
-        st.caption(f"{asked.measured_so_far}; *Run* goes on from there.")
+    elif asked.unfinished:
+        st.caption(asked.unfinished)
+    elif st.session_state.pop(STOPPED, "") == asked.written and not asked.measured:
+        st.caption("Stopped: nothing of it was whole yet, so nothing is kept.")
+
+
+def stop(asked: AnalysisRequest) -> None:
+    """End the run, which a click does, and say what became of it."""
+    remember_results("")
+    st.session_state[STOPPED] = asked.written
 
 
 def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> float:

@@ -141,6 +141,9 @@ def show_maps(
         required=True,
         help="Each cell is a head. Over time: its attention from the clip's start to its end.",
     )
+    st.caption(
+        f"Attention mass: what each head gives to {wanted}, not what the answer needs of it."
+    )
     key = ("map", kind, wanted, selection)
     figures = once_of_sides(sides, key, lambda: maps_of(sides, kind, wanted, selection))
     if len(figures) < len(sides):

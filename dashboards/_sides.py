@@ -70,4 +70,4 @@ def title(side: Side, sides: list[Side]) -> None:
 
 def plain(text: str) -> str:
     """Text for Markdown that shows as it is."""
-    return re.sub(r"([^\w\s])", r"\\\1", text)
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)  # of no others Markdown takes the backslash

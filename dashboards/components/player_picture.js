@@ -337,8 +337,8 @@ class Picture {
     this.drawScale(context, strip, scale, signed(-most), `${signed(most)} nats`);
     this.inside(context, strip, () => {
       colour.forEach((each, i) => {
-        const [from, to] = [this.x(start[i]), this.x(end[i])];
-        context.fillStyle = each;
+        const [from, to] = [start[i], end[i]].map((seconds) => Math.round(this.x(seconds)));
+        context.fillStyle = each; // whole pixels, so that no seam shows between two
         context.fillRect(from, strip.top, to - from, strip.height);
       });
       // 0 is white, as a light page is.

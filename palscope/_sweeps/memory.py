@@ -37,6 +37,10 @@ class Memory:
         """How many items' rows are kept, over all tables."""
         return len(self._kept)
 
+    def __contains__(self, part: tuple[str, str]) -> bool:
+        """Whether it keeps the rows of a table and an item, both by name."""
+        return part in self._kept
+
     def over(
         self,
         items: Sequence[T],

@@ -16,7 +16,7 @@ LAST_TOKEN = 0.2
 """Of a row in which the last token alone runs anew: all others are as before."""
 GRADIENT = 4.0
 """A row with its gradient, beside one without."""
-ANSWER = 5.0
+ANSWER = 7.0
 """Passes of a greedy answer of a few tokens."""
 
 
@@ -31,5 +31,5 @@ def rows_of_patches(cells: Iterable[tuple[Address, ...]], n_layers: int) -> floa
 
 
 def passes_of_choices(choices: int) -> float:
-    """One prompt, and as many short answers behind what is kept of it."""
-    return 1 + LAST_TOKEN * ROW * choices
+    """One prompt, and as many short answers behind what is kept of it, together."""
+    return 2 + LAST_TOKEN * ROW * choices

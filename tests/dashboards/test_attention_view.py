@@ -323,3 +323,11 @@ def test_the_lens_s_last_layer_is_the_answer(open_page: Opener) -> None:
     (table,) = [each.proto.body for each in page.get("html") if "logit lens" in each.proto.body]
     first = float(re.findall(r"<small>(.*?)</small>", re.findall(r"<tr>(.*?)</tr>", table)[1])[0])
     assert np.exp(first) == pytest.approx(float(chosen[0][1].split()[0]) / 100, rel=0.02)
+
+
+def test_a_text_shows_in_markdown_as_it_is() -> None:
+    """Of what is no ASCII punctuation Markdown takes no backslash."""
+    from _sides import plain  # pyright: ignore[reportMissingImports]
+
+    assert plain("␣digit ⏎ “é”") == "␣digit ⏎ “é”"
+    assert plain("*a*_b_`c`[d]<e>$f$~") == r"\*a\*\_b\_\`c\`\[d\]\<e\>\$f\$\~"

@@ -132,6 +132,9 @@ def test_what_was_stopped_is_told_and_goes_on(
             super().__init__()
             stores.append(self)
 
+    def stop_at_once() -> None:
+        raise StopException
+
     def look() -> None:
         if any(len(store) == 1 for store in stores):
             raise StopException
@@ -139,11 +142,18 @@ def test_what_was_stopped_is_told_and_goes_on(
     monkeypatch.setattr(_analyses, "Memory", Seen)
     page = open_page(analysis="masking")  # of both clips
     with monkeypatch.context() as patched:
+        patched.setattr(turns, "before_turn", stop_at_once)
+        go(page)
+        next(b for b in page.button if b.label == "Stop").click().run()
+    assert captions(page)[-1] == "Stopped: nothing of it was whole yet, so nothing is kept."
+    with monkeypatch.context() as patched:
         patched.setattr(turns, "before_turn", look)
         go(page)
     assert not page.dataframe
     next(b for b in page.button if b.label == "Stop").click().run()
-    assert any("1 part of it measured; *Run* goes on" in each for each in captions(page))
+    said = captions(page)[-1]
+    assert said.startswith("Stopped: 1 of 4 parts are kept; *Run* goes on with choices of ")
+    assert f"{PAIR.name} corrupt" in said and said.count(f"{PAIR.name} clean") == 1
     quiet(go(page))
     assert len(page.dataframe[0].value) > 5
 
@@ -160,7 +170,7 @@ def test_run_says_how_long_it_takes_as_a_pass_took(
     monkeypatch.setattr(shown, "answers_of", lambda *given: (answers_of(*given)[0], 0.5))
     clock = iter(range(0, 10**9, 40))  # s: the run takes as long as twice looking at it
     page = open_page(analysis="logit lens")
-    assert page.button(key="run analysis").label == "Run: about 2 s"  # three passes
+    assert page.button(key="run analysis").label == "Run: about 4 s"  # eight passes
     monkeypatch.setattr(_analyses, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     quiet(page.button(key="run analysis").click().run())
     page.selectbox(key="pair").set_value(bundled_pairs()[0].name).run()
