@@ -16,6 +16,7 @@ from palscope.encoders._registry import encoder_config, register_encoder
 from palscope.encoders._several import Several, SeveralConfig
 from palscope.encoders._tower import Block, Component
 from palscope.encoders._vision import ClipVisionConfig, SiglipVisionConfig, VisionEncoder
+from palscope.encoders._wav2vec2 import HubertConfig, SampleEncoder, Wav2Vec2Config, WavLMConfig
 from palscope.encoders._weights import load_encoder, save_encoder
 from palscope.encoders._whisper import WhisperEncoder, WhisperEncoderConfig
 
@@ -26,6 +27,9 @@ for _config, _encoder in (
     (SSLAMConfig, EATEncoder),
     (EATConfig, EATEncoder),
     (ASTConfig, ASTEncoder),
+    (Wav2Vec2Config, SampleEncoder),
+    (HubertConfig, SampleEncoder),
+    (WavLMConfig, SampleEncoder),
     (ClipVisionConfig, VisionEncoder),
     (SiglipVisionConfig, VisionEncoder),
     (SeveralConfig, Several),

@@ -4,8 +4,8 @@
 
 | KIND | SOURCE |
 |---|---|
-| `whisper`, `af-whisper`, `clap`, `ast`, `clip-vision`, `siglip-vision` | a folder saved by |
-| | `transformers`, of the whole model or of this part of it |
+| `whisper`, `af-whisper`, `clap`, `ast`, `wav2vec2`, `hubert`, `wavlm`, `clip-vision`, | a folder |
+| `siglip-vision` | saved by `transformers`, of the whole model or of this part of it |
 | `eat`, `sslam`, `clap` | the published `.pt` file (fairseq's, LAION's), or a safetensors file of |
 | | the same names |
 
@@ -41,7 +41,10 @@ from transformers import (
     AutoConfig,
     ClapAudioModel,
     CLIPVisionModel,
+    HubertModel,
     SiglipVisionModel,
+    Wav2Vec2Model,
+    WavLMModel,
 )
 from transformers.utils import logging
 
@@ -57,6 +60,7 @@ from palscope.encoders import _af_whisper as af_whisper
 from palscope.encoders import _ast as ast
 from palscope.encoders import _clap as clap
 from palscope.encoders import _vision as vision
+from palscope.encoders import _wav2vec2 as wav2vec2
 from palscope.encoders._base import Encoder, build_encoder
 from palscope.encoders._config import EncoderConfig
 from palscope.encoders._eat import PATCH, EATConfig, SSLAMConfig
@@ -109,6 +113,12 @@ class _Published:
 
 
 _TEXT = ("text_model.", "text_projection.", "logit_")
+_TRAINING = (
+    *("quantizer.", "project_hid.", "project_q."),
+    *("lm_head.", "projector.", "classifier.", "layer_weights"),
+    *(f"{whole}masked_spec_embed" for whole in ("", "hubert.", "wav2vec2.", "wavlm.")),
+)
+_UNMASKED: dict[str, Any] = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
 _PUBLISHED = {
     "af-whisper": _Published(
         AudioFlamingo3Encoder,
@@ -134,6 +144,14 @@ _PUBLISHED = {
         "vision_config",
         (*_TEXT, "visual_projection."),
     ),
+    "hubert": _Published(
+        HubertModel,
+        wav2vec2.HubertConfig,
+        wav2vec2.HUBERT_SIZES,
+        None,
+        _TRAINING,
+        changes=_UNMASKED,
+    ),
     "siglip-vision": _Published(
         SiglipVisionModel,
         vision.SiglipVisionConfig,
@@ -141,6 +159,22 @@ _PUBLISHED = {
         "vision_config",
         (*_TEXT, "head.", "vision_model.head."),
         changes={"vision_use_head": False},
+    ),
+    "wav2vec2": _Published(
+        Wav2Vec2Model,
+        wav2vec2.Wav2Vec2Config,
+        wav2vec2.SIZES,
+        None,
+        _TRAINING,
+        changes=_UNMASKED,
+    ),
+    "wavlm": _Published(
+        WavLMModel,
+        wav2vec2.WavLMConfig,
+        wav2vec2.WAVLM_SIZES,
+        None,
+        _TRAINING,
+        changes=_UNMASKED,
     ),
 }
 
@@ -206,7 +240,7 @@ def _from_transformers(known: _Published, folder: Path, unpickle: bool) -> Encod
         listed = "; ".join(f"{what}: {', '.join(n)}" for what, n in problems.items() if n)
         raise CheckpointError(f"{folder} does not hold this encoder; tensors {listed}.")
     settings = {name: getattr(config, name) for name in known.sizes}
-    if issubclass(known.config, ast.ASTConfig | vision.VisionConfig):
+    if issubclass(known.config, ast.ASTConfig | vision.VisionConfig | wav2vec2.SampleEncoderConfig):
         settings["layers"] = (config.num_hidden_layers,)
     made: Any = build_encoder(known.config(**settings, **_front_end(known.config, folder)))
     load_strictly(made.model, model.state_dict(), folder)
@@ -224,6 +258,8 @@ def _front_end(kind: type[EncoderConfig], folder: Path) -> dict[str, Any]:
         names = {"mean": "mean", "std": "std"}
     elif issubclass(kind, vision.VisionConfig):
         names = {"mean": "image_mean", "std": "image_std"}
+    elif issubclass(kind, wav2vec2.SampleEncoderConfig):
+        names = {"normalize": "do_normalize"}
     return {ours: read[theirs] for ours, theirs in names.items() if theirs in read}
 
 

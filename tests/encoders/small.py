@@ -18,8 +18,11 @@ from palscope.encoders import (
     EATConfig,
     Encoder,
     EncoderConfig,
+    HubertConfig,
     SiglipVisionConfig,
     SSLAMConfig,
+    Wav2Vec2Config,
+    WavLMConfig,
     WhisperEncoderConfig,
     build_encoder,
 )
@@ -32,6 +35,19 @@ BUILT_IN = [
     if _ENCODERS[kind].encoder_class.__module__.startswith("palscope.")
 ]
 """The kinds that come with palscope: tests register others, in whatever order they are imported."""
+
+SAMPLES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    "window_frames": 200,
+}
+"""Of encoders of samples: convolutions as published, but for their width."""
+OF_SAMPLES = ("wav2vec2", "hubert", "wavlm")
 
 CONFIGS: dict[str, EncoderConfig] = {
     "whisper": WhisperEncoderConfig(
@@ -81,6 +97,12 @@ CONFIGS: dict[str, EncoderConfig] = {
         num_mel_bins=32,
         layers=(1, 2),
     ),
+    # Two norms of convolutions, two places of the layers' norms, with and without normalisation.
+    "wav2vec2": Wav2Vec2Config(
+        **SAMPLES, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, layers=(2,)
+    ),
+    "hubert": HubertConfig(**SAMPLES, layers=(1, 2)),
+    "wavlm": WavLMConfig(**SAMPLES, layers=(0, 2)),
     "clip-vision": ClipVisionConfig(
         hidden_size=16,
         intermediate_size=24,

@@ -46,6 +46,11 @@ TOWER = SIZES | {
     "num_mel_bins": 8,
     "max_source_positions": 100,
 }
+SAMPLES: dict[str, Any] = {
+    "hubert": hf.HubertForCTC,
+    "wav2vec2": hf.Wav2Vec2ForPreTraining,
+    "wavlm": hf.WavLMForSequenceClassification,
+}
 QWEN = SIZES | {"model_type": "qwen2", "vocab_size": 20, "num_key_value_heads": 1}
 
 
@@ -67,18 +72,24 @@ def whole(kind: str) -> tuple[Any, Any]:
         config = hf.AudioFlamingo3Config(audio_config=TOWER, text_config=QWEN, audio_token_id=3)
         made = hf.AudioFlamingo3ForConditionalGeneration(config)
         return made, made.model.audio_tower
+    if kind in SAMPLES:
+        sizes = SIZES | {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 16}
+        sizes |= {"num_conv_pos_embedding_groups": 2, "vocab_size": 20}
+        made = SAMPLES[kind](SAMPLES[kind].config_class(**sizes))
+        return made, made.base_model
     fused = {"enable_fusion": True} if kind == "clap-fused" else {}
     made = hf.ClapModel(hf.ClapConfig(text_config=TEXT, audio_config=AUDIO | fused))
     return made, made.audio_model
 
 
-KINDS = ("ast", "clip-vision", "siglip-vision", "af-whisper", "clap", "clap-fused")
+KINDS = ("ast", "clip-vision", "siglip-vision", "af-whisper", "clap", "clap-fused", *SAMPLES)
+TRAINING = ("head.", "masked_spec_embed")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_model_and_its_part_alone_are_converted(kind: str, tmp_path: Path) -> None:
     model, part = whole(kind)
-    expected = {n: t for n, t in part.state_dict().items() if not n.startswith("head.")}
+    expected = {n: t for n, t in part.state_dict().items() if not n.startswith(TRAINING)}
     for which, saved in (("whole", model), ("part", part)):
         saved.save_pretrained(tmp_path / which)
         made: Any = convert_encoder(kind.removesuffix("-fused"), tmp_path / which)
@@ -115,6 +126,30 @@ def test_the_front_ends_settings_are_read(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"frequency_min": 20}))
     made: Any = convert_encoder("clap", tmp_path)
     assert (made.config.frequency_min, made.config.frequency_max) == (20, 14_000)
+    for kind, default in (("hubert", True), ("wavlm", False)):
+        whole(kind)[0].save_pretrained(tmp_path / kind)
+        for said in ({}, {"do_normalize": not default}):
+            (tmp_path / kind / "preprocessor_config.json").write_text(json.dumps(said))
+            made = convert_encoder(kind, tmp_path / kind)
+            assert made.config.normalize is (not default if said else default)
+
+
+def test_the_older_names_of_a_normed_weight_are_read(tmp_path: Path) -> None:
+    """As in most files of HuBERT, wav2vec 2.0 and WavLM that were published."""
+    _, part = whole("hubert")
+    part.save_pretrained(tmp_path)
+    older = {"parametrizations.weight.original0": "weight_g"}
+    older["parametrizations.weight.original1"] = "weight_v"
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in list(tensors):
+        for new, old in older.items():
+            if name.endswith(new):
+                tensors[name.replace(new, old)] = tensors.pop(name)
+    assert sum(name.endswith(("weight_g", "weight_v")) for name in tensors) == 2
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    made: Any = convert_encoder("hubert", tmp_path)
+    found, wanted = (each.encoder.pos_conv_embed.conv.weight for each in (made.model, part))
+    assert torch.equal(found, wanted)
 
 
 # --- fairseq -------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers import (
     ClapFeatureExtractor,
     CLIPImageProcessorPil,
     SiglipImageProcessorPil,
+    Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
 
@@ -170,6 +173,67 @@ def test_af_whisper_is_transformers_audio_flamingo(clip: str, seconds: float) ->
     whole = conv // 2  # the published model drops a last token of which there is but half
     assert len(states) == -(-conv // 2)
     torch.testing.assert_close(states[:whole], expected[:whole], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+@pytest.mark.parametrize("name", small.OF_SAMPLES)
+@torch.inference_mode()
+def test_encoders_of_samples_are_transformers(name: str, large: bool) -> None:
+    norms: Any = {"feat_extract_norm": "layer" if large else "group", "do_stable_layer_norm": large}
+    config: Any = dataclasses.replace(small.CONFIGS[name], **norms)
+    made = small.randomised(build_encoder(config))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=config.normalize)
+    clips = [samples_of(CLIPS[0], 16_000)[:n] for n in (401, 16_000, 19_519, 19_520, 31_999)]
+    for samples in clips:
+        values = extractor(samples, sampling_rate=16_000, return_tensors="pt")["input_values"]
+        found = made.model(values, output_hidden_states=True)
+        states = alone(made, samples)
+        whole = (len(samples) - 80) // 320
+        assert found.last_hidden_state.shape[1] == whole
+        assert len(states) == -(-len(samples) // 320) > whole
+        for place, layer in enumerate(config.layers):
+            wanted = found.hidden_states[layer] if layer < 2 else found.last_hidden_state
+            own = states[:whole, 16 * place : 16 * place + 16]
+            torch.testing.assert_close(own, wanted[0], atol=2e-5, rtol=1e-5)
+    # In a batch of the class's own a norm over time hears what pads a clip.
+    mask = torch.arange(31_999) < torch.tensor([[16_000], [31_999]])
+    batch = torch.zeros(2, 31_999)
+    for row, samples in zip(batch, (clips[1], clips[4]), strict=True):
+        row[: len(samples)] = torch.from_numpy(config._normalized(samples))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of WavLM's two masks
+        padded = made.model(batch, attention_mask=mask.long()).last_hidden_state[0, :49]
+    last = alone(made, clips[1])[:49, -16:]
+    assert ((padded - last).abs().max() > 1e-3) == (config.feat_extract_norm == "group")
+
+
+@torch.inference_mode()
+def test_a_token_of_samples_is_made_of_those_that_are_said() -> None:
+    made = small.encoder("wav2vec2")
+    assert (made.config.step, made.config.reach) == (320, 400)
+    found: list[torch.Tensor] = []
+    made.model.feature_extractor.register_forward_hook(lambda *at: found.append(at[-1][0].T))
+    samples = 0.1 * np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    first, token = round(made.grid.span(7)[0] * 16_000), 7
+    config = dataclasses.replace(made.config, normalize=False)
+    for at in (None, first - 1, first, first + 399, first + 400):
+        edited = samples.copy()
+        if at is not None:
+            edited[at] += 1
+        made(config.features(edited).values[None], torch.tensor([50]))
+    moved = [not torch.equal(each[token], found[0][token]) for each in found[1:]]
+    assert moved == [False, True, True, False]
+
+
+@torch.inference_mode()
+def test_half_precision_counts_the_same_samples() -> None:
+    made = small.encoder("wav2vec2").to(torch.bfloat16)
+    found: list[int] = []
+    made.model.feature_extractor.register_forward_pre_hook(
+        lambda _, at: found.append(at[0].numel())
+    )
+    alone(made, samples_of(CLIPS[0], 16_000, 1.5)[:23_777])
+    assert found == [23_777]
 
 
 @torch.inference_mode()
