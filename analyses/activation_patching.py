@@ -48,7 +48,7 @@ from palscope.analyses import (
     option,
 )
 from palscope.analyses._items import places_of
-from palscope.analyses._passes import ANSWER, LAST_TOKEN, ROW, rows_of_patches
+from palscope.analyses._passes import ANSWER, ROW, rows_of_patches
 from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.measures import _grids as grids
@@ -156,8 +156,7 @@ def passes(work: Work[PatchingOptions], pair: Pair) -> float:
     """Every cell with the clean and an unrelated clip's values, both clips and two answers."""
     cells = cells_of(work, pair, work.model.inputs(pair.question, pair.clean))
     every = rows_of_patches([cell.addresses for cell in cells], work.route.n_layers)
-    row = ROW * (LAST_TOKEN if work.options.grid == "heads" else 1)
-    return 6 + 2 * ANSWER + 2 * row * every
+    return 6 + 2 * ANSWER + 2 * ROW * every
 
 
 def cells_of(work: Work[PatchingOptions], pair: Pair, inputs: dict[str, Any]) -> list[GridCell]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from palscope.interventions import Address
+from palscope.interventions import Address, Text
 
 ROW = 0.45
 """A row of a batch, beside a pass by itself."""
@@ -27,7 +27,12 @@ def share_run(layers: Iterable[int] | None, n_layers: int) -> float:
 
 def rows_of_patches(cells: Iterable[tuple[Address, ...]], n_layers: int) -> float:
     """Rows, each as far as it runs, that patch each cell's addresses by themselves."""
-    return sum(max(share_run(each.layers, n_layers) for each in cell) for cell in cells)
+    return sum(max(_share_of_row(each, n_layers) for each in cell) for cell in cells)
+
+
+def _share_of_row(address: Address, n_layers: int) -> float:
+    share = share_run(address.layers, n_layers)
+    return share * LAST_TOKEN if address.tokens == Text(-1) else share
 
 
 def passes_of_choices(choices: int) -> float:

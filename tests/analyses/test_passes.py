@@ -33,21 +33,18 @@ def run(checkpoint: Path, name: str, **given: Any) -> tuple[float, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "row"),
-    [
-        ({"grid": "layers", "width": 1}, 1.0),
-        ({"grid": "streams", "width": 2}, 1.0),
-        ({"grid": "heads"}, passes.LAST_TOKEN),
-    ],
+    "given",
+    [{"grid": "layers", "width": 1}, {"grid": "streams", "width": 2}, {"grid": "heads"}],
 )
 def test_patching_costs_a_row_a_cell_from_its_layer_up(
-    checkpoint: Path, given: dict[str, Any], row: float
+    checkpoint: Path, given: dict[str, Any]
 ) -> None:
     fixed = 6 + 2 * passes.ANSWER
     said, table = run(checkpoint, "activation_patching", **given)
     cells = table[table["run"].isin(["patch", "other"])]
-    every = (1 - cells["layer"] / (table["layer"].max() + given.get("width", 1))).sum()
-    assert said - fixed == pytest.approx(passes.ROW * row * every)
+    run_through = 1 - cells["layer"] / (table["layer"].max() + given.get("width", 1))
+    rows = run_through.where(cells["place"] != "last token", passes.LAST_TOKEN * run_through)
+    assert said - fixed == pytest.approx(passes.ROW * rows.sum())
 
 
 def test_knockout_costs_a_row_a_window_from_its_lowest_layer_up(checkpoint: Path) -> None:
