@@ -80,8 +80,8 @@ class SampleEncoderConfig(EncoderConfig):
             the final norm where there is one (`do_stable_layer_norm`), as published.
 
     Raises:
-        CheckpointError: a token's step is no multiple of 10 ms, the window none of the step, or
-            there are no such layers.
+        CheckpointError: the convolutions' fields differ in length, a token's step is no multiple of
+            10 ms, the window none of the step, or there are no such layers.
     """
 
     hidden_size: int = 768
@@ -108,7 +108,14 @@ class SampleEncoderConfig(EncoderConfig):
         object.__setattr__(self, "layers", layers)
         for name in ("conv_dim", "conv_stride", "conv_kernel"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.step % COLUMN or self.window_frames * COLUMN % self.step:
+        lengths = {len(each) for each in (self.conv_dim, self.conv_stride, self.conv_kernel)}
+        if len(lengths) > 1:
+            raise CheckpointError(
+                f"conv_dim, conv_stride and conv_kernel of a {self.kind} encoder have "
+                f"{sorted(lengths)} entries; expected one each for every convolution."
+            )
+        heard = self.window_frames * COLUMN
+        if min(self.step, heard) < 1 or self.step % COLUMN or heard % self.step:
             raise CheckpointError(
                 f"a {self.kind} encoder with a token every {self.step} samples and windows of "
                 f"{self.window_frames} frames; expected a step of whole frames of {COLUMN} "

@@ -104,3 +104,22 @@ def test_a_kind_that_is_taken() -> None:
 def test_a_kind_that_is_not_there() -> None:
     with pytest.raises(CheckpointError, match="register_encoder"):
         encoder_config({"kind": "sonar"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"conv_stride": (5, 2, 2, 2, 2, 2, 3)}, "a token every 480 samples and windows of 3001"),
+        (
+            {"conv_stride": (5, 2, 2, 2, 2, 2, 1), "conv_kernel": (10,) * 6},
+            r"have \[6, 7\] entries",
+        ),
+        ({"conv_stride": (5,) * 7}, "a token every 78125 samples"),
+        ({"layers": (13,)}, "expected one or more different numbers from 0 to 12"),
+    ],
+)
+def test_an_encoder_of_samples_whose_tokens_are_no_whole_frames(
+    changed: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        encoder_config({"kind": "hubert", "window_frames": 3001, **changed})
