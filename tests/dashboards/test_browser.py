@@ -314,7 +314,7 @@ def test_back_returns_to_the_view_before(page: Page) -> None:
 def test_an_analysis_is_stopped_and_its_link_runs_it(chromium: Browser, address: str) -> None:
     page = chromium.new_page()  # Streamlit logs a 404 of its own where a link opens another page
     page.goto(f"{address}/interventions?analysis=patching&activation_patching-grid=heads")
-    page.get_by_role("button", name=re.compile(r"Run: about \d+ (s|min)")).click()
+    page.get_by_role("button", name=re.compile(r"Run: about \d+ (s|min)")).click(timeout=120_000)
     running = page.get_by_text(re.compile(r"Running: \d+ s of about"))
     running.wait_for()
     page.wait_for_url(re.compile("results="))
