@@ -102,7 +102,8 @@ def show_first_tokens(
     order = sorted(likely, key=lambda token: -one.first[token])
     labels = [visible(tokenizer.decode([token])) for token in order]
     shares = {name: pd.Series(h.first[order], index=labels) for name, h in answers.items()}
-    st.plotly_chart(bars(shares, "probability of the answer's first token (%)"), key="first bars")
+    title = "probability of the answer's first token (%)"
+    st.plotly_chart(bars(shares, title), key="first bars", alt=title)
 
 
 def show_candidates(asks: dict[str, Ask], setup: Setup) -> None:
@@ -110,12 +111,13 @@ def show_candidates(asks: dict[str, Ask], setup: Setup) -> None:
     if not setup.choices:
         return
     every = tuple((name, *ask.key) for name, ask in asks.items())
+    title = "probability among the candidates (%)"
     figure = once(
         next(iter(asks.values())),
         ("candidate bars", setup.choices, every),
-        lambda: bars(candidate_shares(asks, setup), "probability among the candidates (%)"),
+        lambda: bars(candidate_shares(asks, setup), title),
     )
-    st.plotly_chart(figure, key="candidate bars")
+    st.plotly_chart(figure, key="candidate bars", alt=title)
     st.caption(
         "Each candidate is scored as the whole answer, its end included; shares are among these "
         "candidates alone."
@@ -130,4 +132,4 @@ def candidate_shares(asks: dict[str, Ask], setup: Setup) -> Any:
 
 
 def headline(text: str) -> str:
-    return f"#### {plain(text) or '(nothing)'}"
+    return f"## {plain(text) or '(nothing)'}"

@@ -22,8 +22,9 @@ from _answers import (
     queries,
     token_grid,
 )
-from _edit_view import effects_for_player, show_edits, show_effects
+from _edit_view import show_edits
 from _edited import rival_of
+from _effects_view import effects_for_player, show_effects
 from _examples import show_examples
 from _given import pick
 from _mass_view import SELECTED, show_layers, show_maps, show_shares, show_words
@@ -42,7 +43,6 @@ ALL = "mean of all"
 
 
 def view() -> None:
-    st.html("<style>.stMainBlockContainer{padding-top:3.5rem}</style>")
     st.title("Which second counts?")
     setup = choose_setup()
     if setup is None:
@@ -114,7 +114,7 @@ def choose_query(asks: dict[str, Ask]) -> int:
     first = next(iter(asks.values()))
     tokens = queries(first)
     offsets = [*tokens]
-    st.subheader("Where its attention goes")
+    st.header("Where its attention goes")
     asked = st.session_state.get("token")
     if asked not in offsets or token_moved():
         asked = st.session_state["token"] = address_token(offsets)
@@ -152,7 +152,7 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
         top = int(most["layer"]), int(most["head"])
     layers = [ALL, *(str(i) for i in sorted(each["layer"].unique()))]
     heads = [ALL, *(str(i) for i in sorted(each["head"].unique()))]
-    st.subheader("Which head listens when")
+    st.header("Which head listens when")
     one, two, three = st.columns(3)
     boxes: list[Any] = [
         pick(

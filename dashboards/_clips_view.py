@@ -56,7 +56,7 @@ def view() -> None:
     if not done:
         st.info("Nothing is measured yet: press *Listen*.")
         return
-    st.subheader(f"Mean over {len(done)} clip{'s' if len(done) > 1 else ''}")
+    st.header(f"Mean over {len(done)} clip{'s' if len(done) > 1 else ''}")
     questions = dict.fromkeys(ask.caption.asked for ask in done)
     asked = next(iter(questions)) if len(questions) == 1 else f"{len(questions)} questions"
     caption = replace(done[0].caption, asked=asked, n=len(done))
@@ -97,12 +97,11 @@ def sweep(asks: list[Ask]) -> None:
     left = [ask for ask in asks if not known(ask, 0)]
     if not left:
         return
-    one, two, three = st.columns([1, 1, 4])
-    start = one.button(f"Listen to {len(left)}", type="primary")
-    two.button("Stop", help="What is measured so far stays.")
+    row = st.container(horizontal=True)
+    start = row.button(f"Listen to {len(left)}", type="primary")
+    row.button("Stop", help="What is measured so far stays.")
     if start:
-        with three:
-            bar = st.progress(0.0, "listening …")
+        bar = row.progress(0.0, "listening …")
         for number, ask in enumerate(left):
             bar.progress(number / len(left), f"{number + 1} of {len(left)}: {ask.sound.name}")
             attended(ask, 0)
@@ -112,7 +111,7 @@ def sweep(asks: list[Ask]) -> None:
 
 def show_multiples(asks: list[Ask]) -> None:
     """Each clip with its answer and its attention over time."""
-    st.subheader("Clip by clip")
+    st.header("Clip by clip")
     if len(asks) > PICTURED:
         st.caption(f"The first {PICTURED} of {len(asks)}; the mean has them all.")
         for ask in asks[PICTURED:]:
@@ -134,7 +133,8 @@ def show_multiples(asks: list[Ask]) -> None:
                 st.caption(f"{ask.sound.name}: “{answer}”{right}")
                 page = on_ground(figure)
                 page.update_layout(height=320, margin={"l": 40, "r": 5}, title_font_size=9)
-                st.plotly_chart(page, key=f"clip {ask.sound.name}", theme=None)
+                alt = f"Attention over time to {ask.sound.name}"
+                st.plotly_chart(page, key=f"clip {ask.sound.name}", theme=None, alt=alt)
                 show_told(ask)
 
 

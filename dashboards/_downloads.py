@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,11 @@ import streamlit as st
 
 from palscope._statistics import storable
 from palscope.plots import Figure
+
+WIDE = "wide"
+"""Begins the key of a figure that a narrow screen scrolls through."""
+LEGEND = 4
+"""So many names stand in a line or two above a narrow figure."""
 
 _DRAWN: WeakKeyDictionary[Figure, dict[bool, go.Figure]] = WeakKeyDictionary()
 """Of each figure that is still there, what is shown on light and on dark."""
@@ -59,7 +65,10 @@ def show(figure: Figure, name: str) -> None:
         figure: its description.
         name: of the files, and unique on the page.
     """
-    st.plotly_chart(on_ground(figure), key=name, theme=None)
+    wide = figure.grid[1] > 1 or len(figure.legend()) > LEGEND
+    with st.container(key=f"{WIDE} {name}") if wide else nullcontext():
+        alt = f"{name}: {figure.caption}"
+        st.plotly_chart(on_ground(figure), key=name, theme=None, alt=alt)
     offer(name, lambda: figure)
 
 

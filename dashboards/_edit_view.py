@@ -4,49 +4,29 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 from _address import address_edits, remember_edits
-from _answers import Ask, generated_answer, once
-from _downloads import offer, show
+from _answers import Ask, generated_answer
 from _edited import (
     code_of,
     controls,
     edited,
-    effect_of_all,
-    effects_of_heads,
-    effects_of_seconds,
-    fewest_layers,
-    measured_seconds,
 )
 from _edits import NOISE, SILENCE, Edit, Kind, numbers
-from _figures import click_map
-from _player import Effects
 from _sounds import bundled_names
+from streamlit.delta_generator import DeltaGenerator
 
 from palscope._beside import words_for
 from palscope._routing import route_to_text
 from palscope.errors import PalscopeError
-from palscope.interventions import Sound
-from palscope.plots import head_effects_map
-from palscope.plots._effects import effects_over_time
 
 Selection = tuple[float, float] | None
 
 STREAMS, LAYERS, HEADS = "cut streams", "cut layers", "cut heads"
 """Widgets that say where in the model a selection is meant."""
-
-SECONDS = "cut seconds"
-"""The switch that has every stretch of the clip cut."""
-
-SOLE = 0.5
-"""Of what cutting all layers does: a head that does as much carries the answer by itself."""
-
-
-# -- what is done ---------------------------------------------------------------------------------
 
 
 @st.fragment
@@ -69,8 +49,7 @@ def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
             table = told_controls(ask, edits, rival)
     except PalscopeError as error:
         st.error(str(error))
-    show_done(edits)
-    with st.container(horizontal=True):
+    with show_done(edits):
         if table is not None:
             show_controls(table)
         show_code(ask, edits, rival)
@@ -188,16 +167,17 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
         choose_where(ask)
 
 
-def show_done(edits: Sequence[Edit]) -> None:
-    """What is in force, each to be taken back."""
+def show_done(edits: Sequence[Edit]) -> DeltaGenerator:
+    """What is in force, each to be taken back; gives the last row, which has room."""
 
     def take_back(number: int) -> None:
         remember_edits([each for i, each in enumerate(edits) if i != number])
 
+    row = st.container()
     for number, each in enumerate(edits):
-        words, button = st.columns([5, 1], vertical_alignment="center")
-        words.markdown(f":material/content_cut: {each}")
-        button.button(
+        row = st.container(horizontal=True, vertical_alignment="center")
+        row.markdown(f":material/content_cut: {each}", width="content")
+        row.button(
             "Take back",
             on_click=take_back,
             args=(number,),
@@ -205,7 +185,8 @@ def show_done(edits: Sequence[Edit]) -> None:
             type="tertiary",
         )
     if len(edits) > 1:
-        st.button("Take all back", on_click=remember_edits, args=([],), key="take all back")
+        row.button("Take all back", on_click=remember_edits, args=([],), key="take all back")
+    return row
 
 
 def show_new_answer(name: str, ask: Ask, edits: Sequence[Edit]) -> None:
@@ -214,7 +195,7 @@ def show_new_answer(name: str, ask: Ask, edits: Sequence[Edit]) -> None:
     with st.spinner("Asking again …"):
         new = edited(ask, tuple(edits))
     verdict = "still" if new.text == old else "now"
-    st.markdown(f"#### {f'{name}: ' if name else ''}{shown(old)} → {shown(new.text)}")
+    st.markdown(f"## {f'{name}: ' if name else ''}{shown(old)} → {shown(new.text)}")
     st.caption(
         f"The answer is {verdict} “{new.text}” (first token {100 * new.probability:.1f} %). "
         f"Log-probability of “{old}”: {new.before:.2f} → {new.after:.2f}, "
@@ -276,7 +257,7 @@ def show_code(ask: Ask, edits: Sequence[Edit], rival: str) -> None:
     """The same in Python, and of one cut from a script."""
     with st.popover("In Python", icon=":material/code:"):
         try:
-            st.code(code_of(ask, tuple(edits)), language="python")
+            st.code(code_of(ask, tuple(edits)), language="python", wrap_lines=True)
         except PalscopeError as error:
             st.caption(str(error))
         if len(edits) == 1 and edits[0].kind == "cut":
@@ -299,131 +280,3 @@ def command_of(ask: Ask, cut: Edit, rival: str) -> str:
         given: tuple[Any, ...] = getattr(cut, name)
         words += [f"--{name}", *map(str, given)] if given else []
     return shlex.join([*words, "--out", "runs/cut"])
-
-
-# -- where it is read -----------------------------------------------------------------------------
-
-
-def show_effects(ask: Ask, selection: Selection, rival: str) -> tuple[int, int] | None:
-    """Layers and heads by what cutting them off from the selection does to the answer.
-
-    Gives the layer and head that do most; None where text sees nothing of it.
-    """
-    sounds = (Sound(*selection),) if selection else (Sound(),)
-    what = f"{selection[0]:.2f}–{selection[1]:.2f} s" if selection else "all of the sound"
-    lead = lead_in_words(ask, rival)
-    st.caption(f"Heads by effect: what cutting one off from {what} does to the {lead}")
-    try:
-        with st.spinner("One gradient, and a dozen cuts …"):
-            table: Any = effects_of_heads(ask, rival, sounds)
-    except PalscopeError as error:
-        st.info(str(error))
-        return None
-    asked = f"{ask.caption.asked}, {what}, {lead}"
-    caption = replace(ask.caption, asked=asked)
-    key = ("map of effects", rival, sounds)
-    figure = once(ask, key, lambda: head_effects_map(table, caption=caption))
-    click_map(
-        "map of effects",
-        figure,
-        chosen(),
-        choose,
-        "Layer by head map of what cutting a head off does to the answer",
-        height=330,
-        title=None,
-        margin={"t": 24, "b": 36, "l": 40, "r": 0},
-    )
-    say_who_carries_it(ask, table, sounds, rival)
-    show_top(table)
-    offer("map of effects", lambda: figure)
-    show_seconds(ask, rival, lead)
-    top = table.iloc[0]
-    return int(top["layer"]), int(top["head"])
-
-
-def choose(layer: int, head: int) -> None:
-    """Mean this head alone, and look at it."""
-    st.session_state[LAYERS], st.session_state[HEADS] = (layer, layer), [head]
-    st.session_state["layer"], st.session_state["head"] = str(layer), str(head)
-
-
-def chosen() -> tuple[int | None, int | None]:
-    """The head that is meant, where it is one."""
-    layers, heads = (st.session_state.get(key) for key in (LAYERS, HEADS))
-    if layers and heads and layers[0] == layers[1] and len(heads) == 1:
-        return layers[0], heads[0]
-    return None, None
-
-
-def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: str) -> None:
-    """Whether one head does it, and else the fewest neighbouring layers."""
-    whole = effect_of_all(ask, rival, sounds)
-    top = next(table.itertuples())
-    share = top.effect / whole if whole else 0.0
-    head = f"layer {top.layer}, head {top.head} ({top.effect:+.2f} nats)"
-    if share >= SOLE:
-        st.caption(f"One head carries it: {head} of {whole:+.2f} with all layers cut.")
-        return
-    st.caption(f"No single head carries it: the most is {head}, all layers together {whole:+.2f}.")
-    asked = f"fewest {hash((ask.key, sounds, rival))}"
-    if st.button("Find the fewest layers that do", key="fewest"):
-        st.session_state[asked] = True
-    if not st.session_state.get(asked):
-        return
-    with st.spinner("Cutting windows of layers …"):
-        windows: Any = fewest_layers(ask, rival, sounds)
-    if not len(windows):
-        st.caption("Cutting it in all layers does nothing.")
-        return
-    first = windows.iloc[0]
-    layers = (int(first["first_layer"]), int(first["last_layer"]))
-    named = numbers(range(layers[0], layers[1] + 1))
-    st.caption(
-        f"Layer{'s' * (layers[0] != layers[1])} **{named}** alone: {first['effect']:+.2f} nats, "
-        f"{100 * first['share']:.0f} % of all. Of fewer neighbouring layers none does half."
-    )
-
-    def take() -> None:
-        st.session_state[LAYERS], st.session_state[HEADS] = layers, []
-
-    st.button("Mean these layers", on_click=take, key="take window")
-
-
-def show_seconds(ask: Ask, rival: str, lead: str) -> None:
-    """Every stretch of the clip by what cutting it does."""
-    with st.expander("Seconds by effect"):
-        if not st.toggle("Cut every stretch of the clip, one by one", key=SECONDS):
-            return
-        with st.spinner("Cutting …"):
-            table = effects_of_seconds(ask, rival)
-        caption = replace(ask.caption, asked=f"{ask.caption.asked}, {lead}")
-        figure = once(
-            ask,
-            ("figure of seconds", rival),
-            lambda: effects_over_time(table, ask.sound.waveform, caption=caption),
-        )
-        show(figure, "seconds by effect")
-
-
-def effects_for_player(ask: Ask, rival: str) -> Effects | None:
-    """What `show_seconds` has measured; None while it is not asked for."""
-    table = measured_seconds(ask, rival) if st.session_state.get(SECONDS) else None
-    return None if table is None else Effects(table, lead_in_words(ask, rival))
-
-
-def show_top(table: Any, count: int = 8) -> None:
-    """The heads with the largest effects, attention mass beside."""
-    top = table.dropna(subset=["effect"]).head(count)
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "head": [f"{row.layer}.{row.head}" for row in top.itertuples()],
-                "effect (nats)": top["effect"].round(2).to_numpy(),
-                "estimated": top["estimate"].round(2).to_numpy(),
-                "attention (%)": (100 * top["mass"]).round(1).to_numpy(),
-            }
-        ),
-        hide_index=True,
-        height=180,
-        key="top heads",
-    )

@@ -53,13 +53,12 @@ def show_examples(sound: ChosenSound) -> None:
     """The row, and one sentence what to press where one of them is open."""
     if DEMO[0] not in demo_models():
         return
-    columns = st.columns([1] * len(EXAMPLES) + [4], vertical_alignment="center")
-    for column, each in zip(columns, EXAMPLES, strict=False):
-        key = f"example {each.name}"
-        column.button(each.name, on_click=take, args=(each,), key=key, width="stretch")
+    row = st.container(horizontal=True, vertical_alignment="center")
+    for each in EXAMPLES:
+        row.button(each.name, on_click=take, args=(each,), key=f"example {each.name}")
     shown = next((each for each in EXAMPLES if each.clip == sound.name), None)
     if shown is not None:
-        columns[-1].markdown(shown.try_this)
+        row.markdown(shown.try_this, width=460)
 
 
 def take(example: Example) -> None:

@@ -97,8 +97,8 @@ def shaded_table(
         "text-align:left}.shaded td{padding:.05rem .5rem;white-space:nowrap;background:"
         "linear-gradient(90deg,rgba(0,158,115,.35) var(--share),transparent var(--share));"
         "border:1px solid rgba(128,128,128,.2)}</style>"
-        f"<div class='shaded' tabindex='0' aria-label='{label}'>"
-        f"<table><tr><th>{corner}</th>{head}</tr>{body}</table></div>"
+        f"<div class='shaded' tabindex='0' role='region' aria-label='{label}'>"
+        f"<table><tr><th scope='col'>{corner}</th>{head}</tr>{body}</table></div>"
     )
 
 

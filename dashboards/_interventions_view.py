@@ -49,9 +49,9 @@ def view() -> None:
     if given is None:
         return
     asked = AnalysisRequest(script, analysis, opened, route, chosen, given, pass_s)
-    one, two, _ = st.columns([2, 1, 4])
+    row = st.container(horizontal=True)
     seconds = asked.seconds
-    one.button(
+    row.button(
         "Run" if seconds is None else f"Run: {in_words(seconds)}",
         type="primary",
         key="run analysis",
@@ -62,7 +62,7 @@ def view() -> None:
         else f"Some {asked.passes:.0f} passes, of which one took {pass_s:.2g} s for these clips; "
         "once it has run with this model, as long as that took.",
     )
-    two.button("Stop", on_click=stop, args=(asked,), help="Clips and pairs that are measured stay.")
+    row.button("Stop", on_click=stop, args=(asked,), help="Clips and pairs that are measured stay.")
     if address_results() == asked.written:
         show_results(asked)
     elif address_results():
@@ -165,4 +165,4 @@ def show_results(asked: AnalysisRequest) -> None:
         with st.expander(f"Table {name}"):
             st.dataframe(results.rows(name), hide_index=True)
     st.caption(asked.chosen.command_note)
-    st.code(asked.command, language="bash")
+    st.code(asked.command, language="bash", wrap_lines=True)

@@ -11,6 +11,7 @@ from _clips_view import view as clips_view
 from _given import say, short, told_on_top
 from _interventions_view import view as interventions_view
 from _runs_view import view as runs_view
+from _style import show_style
 
 from palscope.errors import PalscopeError
 
@@ -37,6 +38,7 @@ def guarded(view: Callable[[], None]) -> Callable[[], None]:
 
 def show_pages() -> None:
     """The one that the visitor is on."""
+    show_style()
     st.navigation(
         [
             st.Page(guarded(attention_view), title="Attention", url_path="attention", default=True),

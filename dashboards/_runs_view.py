@@ -30,7 +30,8 @@ def view() -> None:
         return
     for run in runs_of(folder):
         record = read_record(run)
-        st.code(str(record.get("command", "(the command was not stored)")), language="bash")
+        command = str(record.get("command", "(the command was not stored)"))
+        st.code(command, language="bash", wrap_lines=True)
         name = "The record" if run == folder else f"The record of {run.name}"
         with st.expander(f"{name}: route, weights, versions"):
             st.json(record, expanded=1)
@@ -118,7 +119,7 @@ def masses_by_clip(path: str, changed: int) -> list[pd.DataFrame]:
 def show_attention(path: Path) -> None:
     """Mean mass by layer and by head over the run's clips."""
     masses = masses_by_clip(str(path), path.stat().st_mtime_ns)
-    st.subheader(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
+    st.header(f"Attention mass, {len(masses)} clip{'s' if len(masses) > 1 else ''}")
     show_means(masses, "run", caption_of(path.parent, len(masses)))
 
 
@@ -138,7 +139,7 @@ def show_other_files(folder: Path) -> None:
     if not pictures and list(folder.parent.glob("*.png")):
         st.info(f"The figures, of all models of this run, are in {folder.parent}.")
     if pictures:
-        st.subheader("Figures of the run")
+        st.header("Figures of the run")
         for start in range(0, len(pictures), 3):
             for column, path in zip(st.columns(3), pictures[start : start + 3], strict=False):
                 with column:

@@ -16,12 +16,11 @@ check_versions("streamlit")
 
 st.set_page_config(page_title="palscope", page_icon="👂", layout="wide")
 keep_history()
-opening = None
+opening = st.empty()  # always there: what follows would move up at the second run, and begin anew
 if not hasattr(sys.modules.get("_pages"), "show_pages"):  # the first visit to a fresh server
-    opening = st.info("Opening palscope: PyTorch and the models' code are read, once.")
+    opening.info("Opening palscope: PyTorch and the models' code are read, once.")
 
 from _pages import show_pages  # noqa: E402  (after the visitor was told)
 
-if opening is not None:
-    opening.empty()
+opening.empty()
 show_pages()

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST = "The same from a script"
@@ -118,3 +118,12 @@ def click_head(page: Page, key: str, layer: int, head: int) -> None:
     )
     page.mouse.move(x, y)
     page.mouse.click(x, y)
+
+
+def press_until_at(page: Page, key: str, target: Locator) -> None:
+    """Press Tab, or shift and Tab, until an element has the focus."""
+    for _ in range(80):
+        page.keyboard.press(key)
+        if target.evaluate("each => each.getRootNode().activeElement === each"):
+            return
+    raise AssertionError(f"{key} does not lead to {target}")

@@ -24,7 +24,7 @@ Opener = Callable[..., AppTest]
 def answers(page: AppTest) -> dict[str, str]:
     """The answers shown, by the caption above each."""
     above = [c.split(" of **")[0] for c in captions(page) if c.startswith("Answer")]
-    shown = [m.value[5:] for m in page.markdown if m.value.startswith("#### ")]
+    shown = [m.value[3:] for m in page.markdown if m.value.startswith("## ")]
     return {c: re.sub(r"\\(.)", r"\1", s) for c, s in zip(above, shown, strict=True)}
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.dashboards import browser as tools
-from tests.dashboards.browser import click_head, idle, metrics, settled
+from tests.dashboards.axe import violations
+from tests.dashboards.browser import click_head, idle, metrics, press_until_at, settled
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +41,13 @@ def address() -> Generator[str]:
 
 
 @pytest.fixture
-def page(chromium: Browser, address: str) -> Generator[Page]:
-    """A visitor with the attention page open.
+def page(request: pytest.FixtureRequest, chromium: Browser, address: str) -> Generator[Page]:
+    """A visitor with the attention page open, light or as the parameter says.
 
     The browser's console must stay free of errors, and no other host may be asked for anything.
     """
-    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    theme = getattr(request, "param", "light")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
     page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
@@ -72,7 +74,7 @@ def test_another_host_is_noticed() -> None:
 
 
 def answer(page: Page) -> str:
-    return page.locator("h4").first.inner_text()
+    return page.locator("h2").first.inner_text()
 
 
 def test_first_figures(page: Page) -> None:
@@ -87,17 +89,24 @@ def test_first_figures(page: Page) -> None:
     assert colours > 50  # a spectrogram is drawn
 
 
+@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_the_first_click_changes_the_answer(page: Page, address: str) -> None:
     page.goto(address)
     settled(page)
     assert answer(page) == "seven"
+    grounds = page.evaluate(
+        "['.stApp', '.js-plotly-plot .main-svg'].map(each =>"
+        " getComputedStyle(document.querySelector(each)).backgroundColor)"
+    )
+    assert grounds[0] == grounds[1]
     page.get_by_role("button", name="Cut", exact=True).click()
-    expect(page.get_by_role("heading", name="seven → one")).to_be_visible()
+    expect(page.get_by_role("heading", name="seven → one")).to_be_visible(timeout=30_000)
     for shown in ("seven → one", "Heads by effect", "Cut"):  # above the fold
         box = page.get_by_text(shown, exact=shown == "Cut").first.bounding_box()
         assert box is not None and box["y"] < 900
     idle(page)
     assert "edits=cut" in page.url
+    assert violations(page) == []
     page.get_by_role("button", name="Take back").click()
     expect(page.get_by_role("heading", name="seven → one")).to_be_hidden()
 
@@ -204,6 +213,26 @@ def test_a_selection_is_looped_and_less_motion_respected(page: Page, address: st
     expect(player(page, "play")).to_contain_text("Pause")
 
 
+def test_a_head_is_cut_off_from_a_stretch_by_keyboard(page: Page, address: str) -> None:
+    page.goto(address)
+    settled(page)
+    press_until_at(page, "Tab", player(page, "stage"))
+    for key in ("Escape", "Home", *5 * ["Shift+ArrowRight"]):
+        page.keyboard.press(key)
+    expect(player(page, "selection")).to_contain_text("Selected: 0.00–0.50 s")
+    page.wait_for_url(re.compile("seconds=0.00-0.50"))
+    settled(page)
+    press_until_at(page, "Tab", page.get_by_role("combobox", name="One head, the largest effect"))
+    page.keyboard.type("layer 23, head 4")
+    page.keyboard.press("Enter")
+    page.get_by_text("Attention over the prompt (layer 23, head 4)").wait_for()
+    idle(page)
+    press_until_at(page, "Shift+Tab", page.get_by_role("button", name="Cut", exact=True))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="seven → seven")).to_be_visible(timeout=30_000)
+    assert "edits=cut~0-0.5~~23~4~" in page.url
+
+
 def test_a_click_on_a_head_opens_it(page: Page) -> None:
     click_head(page, MAP, layer=1, head=4)
     page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
@@ -295,6 +324,7 @@ def test_back_returns_to_the_view_before(page: Page) -> None:
     page.get_by_role("link", name="Stored runs").click()
     page.get_by_role("heading", name="Stored runs").wait_for()
     idle(page)
+    assert violations(page) == []
     page.go_back()
     page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
     settled(page)
@@ -303,7 +333,7 @@ def test_back_returns_to_the_view_before(page: Page) -> None:
     settled(page)
     assert "clip=rain" in page.url and "layer=" not in page.url
     page.go_back()
-    expect(page.locator("h4").first).to_have_text("rooster")
+    expect(page.locator("h2").first).to_have_text("rooster")
     settled(page)
     assert "clip=rooster" in page.url
     page.go_forward()
@@ -323,6 +353,7 @@ def test_an_analysis_is_stopped_and_its_link_runs_it(chromium: Browser, address:
     running.wait_for(state="hidden")
     idle(page, 20)
     assert "results=" not in page.url and page.get_by_text("Table").count() == 0
+    assert violations(page) == []
     page.goto(link)
     running.wait_for()
     page.close()
@@ -367,4 +398,5 @@ def test_a_second_visitor_does_not_wait_for_a_sweep(
     sweeping.get_by_text(re.compile(r"Mean over \d+ clip")).wait_for()
     expect(bar).to_have_count(0, timeout=60_000)
     expect(sweeping.get_by_role("button", name=re.compile("Listen to"))).to_be_visible()
+    assert violations(sweeping) == []
     sweeping.context.close()

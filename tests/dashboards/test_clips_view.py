@@ -48,7 +48,7 @@ def test_clips_are_measured_once_and_averaged(open_clips: Callable[..., AppTest]
     listen(page)
     quiet(page)
     assert not [b for b in page.button if b.label.startswith("Listen")]
-    assert [s.value for s in page.subheader] == ["Mean over 2 clips", "Clip by clip"]
+    assert [s.value for s in page.header] == ["Mean over 2 clips", "Clip by clip"]
     assert len(figures(page)) == 1 + 2 + 2  # by layer; a map a stream; a picture a clip
     shown = [c for c in captions(page) if "(known: " in c]
     assert [c.split(":")[0] for c in shown] == ["rain", "dog 1"]

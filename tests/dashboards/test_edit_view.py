@@ -162,14 +162,27 @@ def test_heads_stand_by_what_cutting_them_does(scene: AppTest, checkpoint: Any) 
     first = table.iloc[0]
     chosen = [scene.selectbox(key=key).value for key in ("layer", "head")]
     assert chosen == [str(int(first["layer"])), str(int(first["head"]))]
+    # A select box means one as a click on the map does, and none again.
+    by_name = scene.selectbox(key="one head")
+    rows = [*table.head(8).itertuples()]
+    cut = [f"layer {row.layer}, head {row.head}: {row.effect:+.2f} nats" for row in rows]
+    assert by_name.value is None and by_name.options[:8] == cut
+    by_name.select_index(2).run()
+    layer, head = rows[2].layer, rows[2].head
+    assert scene.select_slider(key="cut layers").value == (layer, layer)
+    assert scene.multiselect(key="cut heads").value == [head]
+    assert scene.selectbox(key="layer").value == str(layer)
+    scene.selectbox(key="one head").set_value(None).run()
+    assert scene.multiselect(key="cut heads").value == []
+    assert scene.select_slider(key="cut layers").value == (0, model.cfg.n_layers - 1)
 
 
 def test_the_fewest_layers_are_found_and_meant(
     open_page: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import _edit_view  # pyright: ignore[reportMissingImports]
+    import _effects_view  # pyright: ignore[reportMissingImports]
 
-    monkeypatch.setattr(_edit_view, "SOLE", 1e9)  # no head is enough by itself
+    monkeypatch.setattr(_effects_view, "SOLE", 1e9)  # no head is enough by itself
     page = open_page()
     assert any("No single head carries it" in each for each in captions(page))
     page.button(key="fewest").click().run()

@@ -49,7 +49,7 @@ def test_a_stored_run_is_drawn(run: Path) -> None:
     page = shown(run)
     quiet(page)
     assert "analyses/attention_mass.py" in page.code[0].value
-    assert page.subheader[0].value == "Attention mass, 2 clips"
+    assert page.header[0].value == "Attention mass, 2 clips"
     table: Any = pd.read_csv(run / "mass_by_layer.csv")
     expected = table.loc[table["pathway"] == "frames", "mean"].dropna()
     drawn = next(t for t in figures(page)[0]["data"] if t.get("name") == "frames")
