@@ -11,7 +11,7 @@ STYLE = """
 @media (min-width: 40rem) and (max-width: 75rem) {
     .stMainBlockContainer { padding-inline: 2rem }
 }
-[class*="st-key-wide-"] .stFullScreenFrame { min-width: 45rem }
+[class*="st-key-wide-"] [data-testid="stFullScreenFrame"] { min-width: 45rem }
 .stCode .token { color: light-dark(#00598f, #7cc4f0) !important }
 .stCode .token:is(.comment, .operator, .punctuation, .interpolation) { color: inherit !important }
 button[kind^="primary"], .stMultiSelect [data-tag] { color: light-dark(#fff, #171614) !important }

@@ -106,6 +106,8 @@ def test_the_first_click_changes_the_answer(page: Page, address: str) -> None:
         assert box is not None and box["y"] < 900
     idle(page)
     assert "edits=cut" in page.url
+    for folded in ("The answer token by token", "The same from a script"):
+        page.get_by_text(folded).click()
     assert violations(page) == []
     page.get_by_role("button", name="Take back").click()
     expect(page.get_by_role("heading", name="seven → one")).to_be_hidden()
