@@ -92,6 +92,16 @@ def check_places(prompt: str, place: str, clips: int, template: object) -> None:
         )
 
 
+def check_said(prompt: str, said: Sequence[str | None], template: object) -> None:
+    """Raise `CheckpointError` where a template left out what is said: question, system message."""
+    for words in said:
+        if words is not None and words.strip() not in prompt:
+            raise _refused(
+                f"it leaves out {short(words)}, so that the model would not be asked what you ask "
+                f"({short(template)})"
+            )
+
+
 def _dated(template: str, today: datetime.date) -> str:
     """A template with this date where it asks for today's.
 

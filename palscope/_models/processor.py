@@ -13,7 +13,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from palscope._hub import hub_name
-from palscope._models.chat_format import PROMPT_DATE, chat_prompt, check_places
+from palscope._models.chat_format import PROMPT_DATE, chat_prompt, check_places, check_said
 from palscope._models.finding import Checkpoint, CheckpointLike, checkpoint_here, with_revision
 from palscope._routing import Stream
 from palscope._stored import check_folder, reading
@@ -200,18 +200,22 @@ class PalscopeProcessor(ProcessorMixin):
         Raises:
             PromptError: the question is empty, or it or the system message holds an audio place
                 itself; or the date is none.
-            CheckpointError: the template is none, loses a clip, or does not end within bounds.
+            CheckpointError: the template is none, loses a clip or words, or does not end within
+                bounds.
         """
         check_question(question, AUDIO_TOKEN)
         check_system(self.system, AUDIO_TOKEN)
         content = AUDIO_TOKEN * clips + question.strip()
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            return f"{content}\n"
-        messages = [{"role": "user", "content": content}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
-        prompt = chat_prompt(self.tokenizer, messages, date=self.date)
-        check_places(prompt, AUDIO_TOKEN, clips, self.tokenizer.chat_template)
+        template = getattr(self.tokenizer, "chat_template", None)
+        if template is None:
+            prompt = f"{content}\n"
+        else:
+            messages = [{"role": "user", "content": content}]
+            if self.system is not None:
+                messages.insert(0, {"role": "system", "content": self.system})
+            prompt = chat_prompt(self.tokenizer, messages, date=self.date)
+        check_places(prompt, AUDIO_TOKEN, clips, template)
+        check_said(prompt, (question, self.system), template)
         return prompt
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]

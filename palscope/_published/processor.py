@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature
 
-from palscope._models.chat_format import PROMPT_DATE, chat_prompt, check_places
+from palscope._models.chat_format import PROMPT_DATE, chat_prompt, check_places, check_said
 from palscope._models.processor import (
     AudioInput,
     as_clips,
@@ -25,7 +25,7 @@ from palscope.encoders._config import GivenClip
 from palscope.encoders._front_end import checked
 from palscope.errors import AudioError, CheckpointError
 
-_ANSWER = "palscope"
+_WORD = "palscope"
 """No template has this word of its own."""
 
 
@@ -73,7 +73,7 @@ class PublishedProcessor:
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self.chat("?")
+        self.chat(_WORD)
         self.turn_end = self._turn_end()
 
     @property
@@ -97,12 +97,14 @@ class PublishedProcessor:
         Raises:
             PromptError: the question is empty, or it or the system message holds an audio place
                 itself; the class knows no system message; or the date is none.
-            CheckpointError: the template is none, loses a clip, or does not end within bounds.
+            CheckpointError: the template is none, loses a clip or words, or does not end within
+                bounds.
         """
         check_question(question, self.audio_token)
         check_system(self.system, self.audio_token)
         prompt = self.family.chat(self._render, question.strip(), clips, self.system)
         check_places(prompt, self.audio_token, clips, self._source)
+        check_said(prompt, (question, self.system), self._source)
         return prompt
 
     def _render(self, messages: Any, *, goes_on: bool = True) -> str:
@@ -123,9 +125,9 @@ class PublishedProcessor:
 
         It may be another token than the tokenizer's end: `<end_of_turn>`, `<|end|>`.
         """
-        said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+        said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _WORD}]
         try:
-            behind = self._render(said, goes_on=False).rpartition(_ANSWER)[2].strip()
+            behind = self._render(said, goes_on=False).rpartition(_WORD)[2].strip()
         except CheckpointError:  # no template, or one that takes no answers
             behind = ""
         ids: list[int] = []

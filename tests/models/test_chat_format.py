@@ -122,3 +122,27 @@ def test_a_prompt_is_the_same_on_every_day_and_the_day_is_saved(tmp_path: Path) 
 def test_a_template_that_loses_or_doubles_a_clip_is_refused(template: str) -> None:
     with pytest.raises(CheckpointError, match=r"writes \d time\(s\) <\|audio\|> for 1 clip"):
         processor(template).chat("what?")
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "lost"),
+    [
+        (f"{AUDIO_TOKEN} answer:", None, "what is it"),
+        ("{{ messages[-1]['content'] }} answer:", "be brief", "be brief"),
+        (None, "be brief", "be brief"),
+    ],
+)
+def test_a_template_that_loses_words_is_refused(
+    template: str | None, system: str | None, lost: str
+) -> None:
+    made = processor(template)
+    made.system = system
+    with pytest.raises(CheckpointError, match=f"it leaves out '{lost}'"):
+        made.chat("what is it")
+
+
+def test_a_published_model_is_told_before_it_is_asked_that_its_template_loses_words() -> None:
+    own = qwen2_audio.processor()
+    own.chat_template = "{% for m in messages %}<|audio_bos|><|AUDIO|><|audio_eos|>{% endfor %}"
+    with pytest.raises(CheckpointError, match="it leaves out 'palscope'"):
+        wrap_published(qwen2_audio.model(), own)
