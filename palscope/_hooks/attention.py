@@ -13,6 +13,9 @@ from palscope._models.cache_names import OLD, naming_cache
 AUDIO_HOOKS = ("hook_audio_state", "hook_audio_k", "hook_audio_v")
 """Hook points of a layer's audio memory; they fire where a stream is at level `keys`."""
 
+ATTENTIONS = ("attn", "cross_attn")
+"""A layer's attentions by TransformerLens's names; the last that it has reads audio."""
+
 FUSED = ("hook_in", "hook_out", "q", "k", "v", "o", "q_norm", "k_norm")
 """What the fused path fires: what surrounds attention, and the projections' own hook points."""
 
@@ -74,13 +77,16 @@ class AudioAttention(nn.Module):
         )
 
 
-def with_audio(component: Any) -> None:
-    """Turn an attention component into its audio kind, in place.
+def with_audio(block: Any) -> None:
+    """Turn a layer's attentions into their audio kind, in place; one gets audio's hook points.
 
-    Its class is replaced rather than the object: adapters build attention with arguments of their
-    own (Phi-3's split of a fused projection), which a new object would have to repeat.
+    That is the one which reads audio: its only one, or the second of an encoder–decoder. A class is
+    replaced rather than the object: adapters build attention with arguments of their own (Phi-3's
+    split of a fused projection), which a new object would have to repeat.
     """
-    kind: Any = type(component)
-    component.__class__ = type(f"Audio{kind.__name__}", (AudioAttention, kind), {})
+    attentions = [block.submodules[name] for name in ATTENTIONS if name in block.submodules]
+    for component in attentions:
+        kind: Any = type(component)
+        component.__class__ = type(f"Audio{kind.__name__}", (AudioAttention, kind), {})
     for name in AUDIO_HOOKS:
-        component.add_module(name, HookPoint())
+        attentions[-1].add_module(name, HookPoint())

@@ -82,13 +82,15 @@ class HookedAudioModel(CallsBridge):
                 layer.is_list_item = False  # whoever walks the decoder's layers takes it for one
         for index, taps in enumerate(model.audio_taps):
             taps = cast(AudioTaps, taps)
-            attention: Any = self.blocks[index].attn
+            attention = getattr(self.blocks[index], self.audio_attention)
             taps.state, taps.k, taps.v = (getattr(attention, name) for name in AUDIO_HOOKS)
         for name, part in model.audio_components().items():
             if part.pattern:
                 reading: Any = getattr(self, f"audio_{name}")
                 reading.original_component.pattern = getattr(reading, PATTERN_HOOK)
-        self._unreached = self._find_unreached(self.inputs("?", self.model.encoder.blank()))
+        self._unreached = self._find_unreached(
+            self.inputs(processor.any_question, self.model.encoder.blank())
+        )
 
     @property
     def model(self) -> AudioLanguageModel:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformer_lens.hook_points import HookPoint
 
-from palscope._hooks.attention import AUDIO_HOOKS
+from palscope._hooks.attention import ATTENTIONS, AUDIO_HOOKS
 from palscope._hooks.turns import BridgeInTurns
-from palscope._models.families import key_layer
+from palscope._models.families import family_of, key_layer
 from palscope._routing import Level
 from palscope.errors import HookError
 
@@ -34,6 +34,20 @@ class HookPointsBridge(BridgeInTurns):
 
     model: AudioLanguageModel
     _unreached: frozenset[str] = frozenset()
+
+    @property
+    def audio_attention(self) -> str:
+        """Name of the attention in each layer that reads audio: the only one, or the second."""
+        crossing = family_of(self.model.text_config).crossing is not None
+        return ATTENTIONS[1] if crossing else ATTENTIONS[0]
+
+    def attentions(self, layer: int) -> dict[str, Any]:
+        """The attentions that a layer runs under the current route, by their names in it."""
+        block: Any = cast(Any, self).blocks[layer]
+        found = {name: getattr(block, name) for name in ATTENTIONS if hasattr(block, name)}
+        if not self.model.route.crosses(layer):
+            found.pop("cross_attn", None)
+        return found
 
     def can_fire(self, name: str) -> bool:
         """Whether the hook point `name` fires under the current route."""
@@ -176,13 +190,18 @@ class HookPointsBridge(BridgeInTurns):
             return (
                 f"layer {layer} reads no audio as keys under this route; layers that do: {having}"
             )
+        if parts[0] == "blocks" and parts[2] in ("cross_attn", "ln_cross"):
+            layer = int(parts[1])
+            if not route.crosses(layer):
+                having = [i for i in range(route.n_layers) if route.crosses(i)]
+                return f"layer {layer} crosses no audio under this route; layers that do: {having}"
         if parts[0].startswith("audio_projector_"):
             stream, layer = parts[0].removeprefix("audio_projector_").rsplit("_", 1)
             if route.cell(stream, int(layer)).symbol != "P":
                 return f"the route does not use the projector of stream {stream} at layer {layer}"
         if parts[0].startswith("audio_input_"):
             stream = parts[0].removeprefix("audio_input_")
-            if not any(cell.symbol in "kaF" for cell in route.cells(stream)):
+            if not any(cell.symbol in "kaFX" for cell in route.cells(stream)):
                 return f"the route carries stream {stream} in no layer"
         return None
 

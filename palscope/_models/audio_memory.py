@@ -51,6 +51,7 @@ class AudioMemory:
     angles: Angles
     layers: Collection[int]
     _stamps: dict[tuple[str, int], Stamp] = field(default_factory=dict[tuple[str, int], Stamp])
+    _entered: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def at(
         self,
@@ -79,6 +80,8 @@ class AudioMemory:
                 self._merged(names, columns, [part[which] for part in parts]) for which in (0, 1)
             )
         keys, values = taps.k(keys).transpose(1, 2), taps.v(values).transpose(1, 2)
+        if not self.family.turns:
+            return keys, values
         cos, sin = (each.to(keys.device) for each in self.angles.at(index, hidden, columns))
         return rotate_keys(keys, cos, sin), values
 
@@ -98,8 +101,7 @@ class AudioMemory:
                 state = self.family.residual(self.model.decoder.config, whole)
                 parts.append(gathered(state, counted_behind(columns, self.angles.held)))
             else:
-                state = self.model.connector.project_layer(name, index, self.clips.streams[name])
-                parts.append(self._of_clips(state.to(hidden.dtype), columns))
+                parts.append(self._of_clips(self._projected(name, index, hidden.dtype), columns))
         return self._pick(names, columns, parts)
 
     def _clip_keys_values(self, name: str, index: int, dtype: torch.dtype) -> KeysValues:
@@ -119,11 +121,19 @@ class AudioMemory:
             known = self.clips.keys_values.get((name, index))
             if known is not None and known[0] == stamp:
                 return known[1]
-        state = self.model.connector.project_layer(name, index, self.clips.streams[name])
-        made = self._keys_values(index, state.to(dtype))
+        made = self._keys_values(index, self._projected(name, index, dtype))
         if keeps:
             self.clips.keys_values[name, index] = stamp, made
         return made
+
+    def _projected(self, name: str, index: int, dtype: torch.dtype) -> Tensor:
+        """What a layer takes of one stream of every clip; what is crossed is one state for all."""
+        tokens = self.clips.streams[name]
+        if self.route.cell(name, index).source is not Source.CROSSED:
+            return self.model.connector.project_layer(name, index, tokens).to(dtype)
+        if name not in self._entered:
+            self._entered[name] = self.model.connector.project_input(name, tokens).to(dtype)
+        return self._entered[name]
 
     def _weights_of_clips(self, name: str, index: int) -> Stamp:
         """Stands for the weights that a stream's keys and values in a layer are made of."""
@@ -141,7 +151,7 @@ class AudioMemory:
             (name, layer)
             for layer in self.layers
             for name in self.route.streams_at(layer, Level.KEYS)
-            if self.route.cell(name, layer).source is Source.PROJECTED
+            if self.route.cell(name, layer).source is not Source.CARRIED
         ]
 
     def _made_by(self, name: str, index: int) -> list[nn.Module]:

@@ -20,7 +20,7 @@ from palscope._finite import all_finite, cause
 from palscope._models.cache import AudioCache
 from palscope._models.cache_names import INSTALLED, AudioOutput, only_cache
 from palscope._models.clips import AudioClips
-from palscope._models.decoder import DecoderRun
+from palscope._models.decoder import DecoderRun, check_crosses
 from palscope._models.families import family_of
 from palscope._models.gathering import spread
 from palscope._models.generation import AudioGeneration
@@ -72,6 +72,7 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
             RouteError: the weights cannot serve it.
         """
         self.audio_taps = nn.ModuleList(AudioTaps() for _ in range(route.n_layers))
+        check_crosses(self.text_config, route)
         self.connector.check_serves(route)
         self._route = route
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
+from torch.nn import functional
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from palscope._models.stamps import Stamp
@@ -28,6 +30,8 @@ class AudioCache(DynamicCache):
         self.layout: TokenLayout | None = None
         self.columns: list[LayerColumns] = []
         self.route: Route | None = None
+        self.crossed: dict[int, tuple[Tensor, Tensor]] = {}
+        """Keys and values of the audio that a layer's second attention reads, by layer."""
         self.made_of: Stamp | None = None
         """The weights it was made with."""
 
@@ -40,7 +44,8 @@ class AudioCache(DynamicCache):
         """Bytes of the keys and values held, those of audio included."""
         layers: Any = self.layers
         held = [layer for layer in layers if layer.is_initialized]
-        return sum(x.nbytes for layer in held for x in (layer.keys, layer.values))
+        words = sum(x.nbytes for layer in held for x in (layer.keys, layer.values))
+        return words + sum(x.nbytes for pair in self.crossed.values() for x in pair)
 
     def crop(self, *args: Any, **kwargs: Any) -> None:
         """Not supported: the layout does not go back."""
@@ -53,6 +58,10 @@ class AudioCache(DynamicCache):
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row, to try several continuations of one prompt."""
         super().batch_repeat_interleave(repeats)
+        self.crossed = {
+            layer: (keys.repeat_interleave(repeats, 0), values.repeat_interleave(repeats, 0))
+            for layer, (keys, values) in self.crossed.items()
+        }
         if self.layout is not None:
             self.layout = self.layout.repeated(repeats)
             self.columns = [columns.repeated(repeats) for columns in self.columns]
@@ -123,6 +132,34 @@ class PassingMemory:
     ) -> tuple[Tensor, Tensor]:
         """The layer's audio keys and values, followed by its text's."""
         return torch.cat([self._keys, key_states], 2), torch.cat([self._values, value_states], 2)
+
+
+class Crossed(NamedTuple):
+    """What a layer's second attention reads.
+
+    A query that is left nothing to read (all of it is cut) has no softmax. It reads an empty key,
+    `-1` among the columns, whose value is zero: the head then writes nothing.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Any
+    columns: Int[Tensor, "batch crossed"]
+
+    @classmethod
+    def of(
+        cls,
+        keys: Tensor,
+        values: Tensor,
+        mask: Any,
+        columns: Int[Tensor, "batch crossed"],
+        nothing: bool,
+    ) -> Crossed:
+        """With an empty key behind where `nothing` says so, as `mask` has it."""
+        if nothing:
+            keys, values = (functional.pad(each, (0, 0, 0, 1)) for each in (keys, values))
+            columns = functional.pad(columns, (0, 1), value=-1)
+        return cls(keys, values, mask, columns)
 
 
 class DeferredMemory:

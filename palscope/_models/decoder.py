@@ -21,7 +21,7 @@ from transformers import cache_utils
 
 from palscope._models.angles import Angles
 from palscope._models.audio_memory import AudioMemory, carries_keys
-from palscope._models.cache import AudioCache, DeferredMemory, PassingMemory
+from palscope._models.cache import AudioCache, Crossed, DeferredMemory, PassingMemory
 from palscope._models.cache_names import INSTALLED
 from palscope._models.clips import AudioClips
 from palscope._models.families import Family, family_of, key_layer
@@ -29,7 +29,7 @@ from palscope._models.feeding import feeding
 from palscope._models.gathering import counted_behind, gathered, scattered, spread
 from palscope._models.masks import EdgeCut, LayerMasks
 from palscope._models.parts import Parts
-from palscope._models.recording import Recording, recorded
+from palscope._models.recording import Recording, SeenBy, recorded
 from palscope._routing import LayerColumns, Level, Route, Source, TokenLayout
 from palscope._routing.on_host import on_both
 from palscope.errors import RouteError
@@ -137,7 +137,8 @@ class DecoderRun:
 
     def normed(self, hidden: Tensor) -> Float[Tensor, "... d_model"]:
         """What left the last layer, as the unembedding takes it."""
-        return self.decoder.norm(self.family.leave(self.decoder, hidden))
+        norm = getattr(self.decoder, self.family.norm)
+        return norm(self.family.leave(self.decoder, hidden))
 
     # -- columns ----------------------------------------------------------------------------------
 
@@ -175,7 +176,8 @@ class DecoderRun:
 
     def _levels(self, layer: int) -> tuple[tuple[str, ...], ...]:
         levels = (Level.KEYS, Level.ATTEND, Level.FULL)
-        return tuple(self.route.streams_at(layer, level) for level in levels)
+        crossed = ("crossed",) if self.route.crosses(layer) else ()
+        return *(self.route.streams_at(layer, level) for level in levels), crossed
 
     def first_memory_row(self, layer: int) -> int:
         """The row of the batch that comes first where `layer`'s audio memory is made."""
@@ -206,6 +208,9 @@ class DecoderRun:
         # An audio place's id is no word: it may lie outside the vocabulary, and is replaced below.
         ids = ids.masked_fill(stream >= 0, 0)
         hidden = self.model.embed(ids)
+        if self.family.placed is not None:
+            number = self.layout.word.gather(1, running.clamp(min=0))
+            hidden = self.family.placed(self.decoder, hidden, ids, number)
         carried = self._carried_streams()
         if not carried or self.clips is None:
             return self._entered(hidden, ids), None
@@ -272,11 +277,19 @@ class DecoderRun:
                 past = PassingMemory(*memory)
         if not running.shape[1]:  # a piece of a clip that is keys only
             return hidden
-        cos, sin = self._angles.at(index, hidden, running)
         columns = self.columns_of(index)
+        given: dict[str, Any] = {}
+        if self.family.turns:
+            given["position_embeddings"] = self._angles.at(index, hidden, running)
+        attentions = [SeenBy(layer.self_attn, columns)]
+        if self.family.crossing is not None:
+            second = getattr(layer, self.family.crossing)
+            given["crossed"] = crossed = self._crossed(index, columns, running, hidden)
+            if crossed is not None:
+                attentions.append(SeenBy(second, columns.reading(crossed.columns), crossed=True))
         with (
-            feeding(layer.mlp, columns),
-            recorded(layer.self_attn, index, columns, running, self.recordings),
+            feeding(layer, columns),
+            recorded(attentions, index, running, self.recordings),
         ):
             return self.family.run_layer(
                 layer,
@@ -285,9 +298,28 @@ class DecoderRun:
                 attention_mask=self._masks.of(index, columns, running, hidden),
                 position_ids=self.layout.position.gather(1, running.clamp(min=0)),
                 use_cache=self.cache is not None,
-                position_embeddings=(cos, sin),
                 **{INSTALLED: past},
+                **given,
             )
+
+    def _crossed(
+        self, index: int, columns: LayerColumns, running: Tensor, hidden: Tensor
+    ) -> Crossed | None:
+        """What the layer's second attention reads; None where that is nothing."""
+        held = self.crossed_memory(index, hidden)
+        if held is None or not columns.crossed.shape[1]:
+            return None
+        mask, nothing = self._masks.crossed(index, columns, running, hidden)
+        return Crossed.of(*held, mask, columns.crossed, nothing)
+
+    def crossed_memory(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Keys and values `[batch, heads, audio, head_dim]` of the audio that the layer crosses."""
+        if self.clips is not None and self.columns_of(index).crossed.shape[1]:
+            made = self.audio.at(index, self.columns_of(index).crossed, hidden, None)
+            if self.cache is not None:
+                self.cache.crossed[index] = made
+            return made
+        return None if self.cache is None else self.cache.crossed.get(index)
 
     def memory(
         self, index: int, hidden: Tensor, whole: Tensor | None
@@ -302,6 +334,20 @@ class DecoderRun:
         if key_layer(self.decoder.config, index) != index:
             return None  # the layer reads another's
         return self.audio.at(index, columns, hidden, whole)
+
+
+def check_crosses(config: Any, route: Route) -> None:
+    """Check that layers have the attention in which `route` lets them read audio.
+
+    Raises:
+        RouteError: they cross audio, but have one attention alone.
+    """
+    layers = [layer for layer in range(route.n_layers) if route.crosses(layer)]
+    if layers and family_of(config).crossing is None:
+        raise RouteError(
+            f"layers {layers} cross audio (X), but this decoder's layers have no cross-attention: "
+            "they read it among the words (projected or carried keys, attend, full)."
+        )
 
 
 def check_keys_are_there(config: Any, route: Route) -> None:

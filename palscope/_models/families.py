@@ -46,9 +46,10 @@ def split_heads(attention: Any, x: Tensor) -> Tensor:
 
 def key_parts(layer: Any) -> list[Any]:
     """The modules of a layer that keys and values are made by, of whatever family."""
-    attention = raw(layer.self_attn)._modules
+    parts = raw(layer)._modules
+    attention = raw(parts.get("encoder_attn", parts["self_attn"]))._modules
     names = ("k_proj", "v_proj", "qkv_proj", "k_norm", "v_norm")
-    found = [raw(layer)._modules.get("input_layernorm"), *(attention.get(n) for n in names)]
+    found = [parts.get("input_layernorm"), *(attention.get(n) for n in names)]
     return [part for part in found if part is not None]
 
 
@@ -141,6 +142,11 @@ class Family:
         leave: what the decoder does to what left its last layer, before its norm.
         run_layer: one layer's call, of the layer, what runs, `shared` and the layer's arguments.
             `shared` is one object for all layers of a pass, for keys that several of them use.
+        placed: what the decoder adds to embeddings of words, of the decoder, the embeddings, ids
+            and each word's number among the words; None where positions are turned into keys.
+        norm: name of the decoder's last norm.
+        turns: whether positions are turned into queries and keys (RoPE).
+        crossing: name of a layer's second attention, which reads audio alone; None without one.
     """
 
     architecture: str
@@ -152,6 +158,10 @@ class Family:
     residual: Callable[[Any, Tensor], Tensor] = _as_state
     leave: Callable[[Any, Tensor], Tensor] = _as_embedded
     run_layer: Callable[..., Tensor] = _one_layer
+    placed: Callable[[Any, Tensor, Tensor, Tensor], Tensor] | None = None
+    norm: str = "norm"
+    turns: bool = True
+    crossing: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -199,8 +209,9 @@ def key_layer(config: Any, layer: int) -> int:
 
     Those have no projections for them. They read the last layer of their type that has.
     """
-    own = config.num_hidden_layers - (getattr(config, "num_kv_shared_layers", None) or 0)
-    if layer < own:
+    shared = getattr(config, "num_kv_shared_layers", None) or 0
+    own = config.num_hidden_layers - shared
+    if not shared or layer < own:
         return layer
     kinds = config.layer_types
     return max(i for i in range(own) if kinds[i] == kinds[layer])

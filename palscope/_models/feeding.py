@@ -14,8 +14,8 @@ from palscope._routing import LayerColumns
 
 
 @contextmanager
-def feeding(mlp: nn.Module, columns: LayerColumns) -> Generator[None, None, None]:
-    """Within, `mlp` runs on the tokens that are fed alone; the others that run get 0.
+def feeding(layer: Any, columns: LayerColumns) -> Generator[None, None, None]:
+    """Within, `layer.mlp` runs on the tokens that are fed alone; the others that run get 0.
 
     Zero is what leaves the residual stream unchanged in every family, post-norms included.
     """
@@ -33,6 +33,7 @@ def feeding(mlp: nn.Module, columns: LayerColumns) -> Generator[None, None, None
     def after(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
         return spread(out, places, running.shape[1])
 
+    mlp: nn.Module = layer.mlp
     handles = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
     try:
         yield

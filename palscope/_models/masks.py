@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._models.devices import device_of
@@ -74,6 +74,43 @@ class LayerMasks:
         if key not in self._made:
             self._made[key] = self._uncut_mask(running, columns, window, hidden.dtype, device)
         return self._made[key]
+
+    def crossed(
+        self,
+        index: int,
+        columns: LayerColumns,
+        running: Int[Tensor, "batch running"],
+        hidden: Tensor,
+    ) -> tuple[Any, bool]:
+        """The mask of a layer's second attention, whose keys are `columns.crossed`.
+
+        None where every query reads all of them. And whether a query is left none: then the mask
+        has one more key at its end, an empty one, which such queries read.
+        """
+        device = device_of(self.decoder.layers[index]) or hidden.device
+        key = (id(columns), "crossed", device)
+        if key not in self._made:
+            here = columns.on_host
+            seen = self._seen_across(self.layout.on_host, here.running, here.crossed)
+            self._made[key] = bool(seen.all())  # known on the host: nothing waits for the device
+        if self._made[key] and not self.cuts:
+            return None, False
+        seen = self._seen_across(self.layout, running, columns.crossed)
+        left = seen[:, None]
+        for cut in self.cuts:
+            edges = cut(index, running, columns.crossed, seen)
+            left = left if edges is None else left & ~edges
+        left = left | (running < 0)[:, None, :, None]
+        none = ~left.any(-1, keepdim=True)
+        nothing = bool(none.any())
+        if nothing:
+            left = torch.cat([left, none], -1)
+        elif bool(left.all()):
+            return None, False
+        return in_kind(left, self._attention, hidden.dtype, device), nothing
+
+    def _seen_across(self, layout: TokenLayout, queries: Tensor, keys: Tensor) -> Tensor:
+        return layout.visible(queries, keys, frame_readers=self.frame_readers)
 
     def _uncut_mask(
         self,
@@ -176,6 +213,31 @@ def in_kind(
         f"attention implementation {implementation!r} takes no mask of palscope's kind; load "
         "the model with attn_implementation='sdpa', 'eager' or 'flex_attention'."
     )
+
+
+def as_added(mask: Any, scores: Float[Tensor, "batch heads queries keys"], *, causal: bool) -> Any:
+    """What a kernel's mask adds to scores, whatever its form; None for nothing.
+
+    Args:
+        mask: additive, boolean, of blocks, or None.
+        causal: what None stands for.
+    """
+    batch, heads, queries, keys = scores.shape
+    if isinstance(mask, Tensor) and mask.dtype != torch.bool:
+        return mask[..., :keys]
+    if isinstance(mask, Tensor):
+        seen = mask
+    elif mask is not None:
+        from torch.nn.attention.flex_attention import create_mask
+
+        seen = create_mask(mask.mask_mod, batch, heads, queries, keys, device=str(scores.device))
+    elif causal:
+        seen = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).tril(
+            keys - queries
+        )
+    else:
+        return None
+    return _added(seen, scores.dtype, torch.finfo(scores.dtype).min)
 
 
 def _added(visible: Tensor, dtype: torch.dtype, closed: float) -> Tensor:

@@ -43,6 +43,16 @@ class AudioProcessor(Protocol):
         ...
 
     @property
+    def takes_questions(self) -> bool:
+        """Whether a prompt holds a question; a transcriber's holds settings alone."""
+        ...
+
+    @property
+    def any_question(self) -> str:
+        """A question that is none in particular."""
+        ...
+
+    @property
     def turn_end(self) -> int:
         """Id of the token that ends an answer."""
         ...
@@ -176,6 +186,11 @@ class PalscopeProcessor(ProcessorMixin):
     def audio_token_id(self) -> int:
         """Id of an audio token's place."""
         return int(self.tokenizer.convert_tokens_to_ids(AUDIO_TOKEN))
+
+    takes_questions = True
+    """Whether a prompt holds a question."""
+    any_question = "?"
+    """A question that is none in particular."""
 
     @property
     def turn_end(self) -> int:
@@ -356,15 +371,20 @@ def with_tokens(prompts: Sequence[str], place: str, written: Sequence[str]) -> l
     ]
 
 
-def tokenised(tokenizer: Any, prompts: Sequence[str]) -> dict[str, Any]:
-    """`input_ids` and `attention_mask` of whole prompts; a start mark first unless they have it."""
+def tokenised(tokenizer: Any, prompts: Sequence[str], *, marks: bool = True) -> dict[str, Any]:
+    """`input_ids` and `attention_mask` of whole prompts; a start mark first unless they have it.
+
+    Args:
+        marks: False for prompts that have all of the tokenizer's own marks.
+    """
     bos = tokenizer.bos_token
     marked = [bos is not None and prompt.startswith(bos) for prompt in prompts]
     has_bos = all(marked)
     if any(marked) and not has_bos and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
         prompts = [prompt.removeprefix(str(bos)) for prompt in prompts]
+    marks = marks and not has_bos
     data: dict[str, Any] = dict(
-        tokenizer(list(prompts), padding=True, return_tensors="pt", add_special_tokens=not has_bos)
+        tokenizer(list(prompts), padding=True, return_tensors="pt", add_special_tokens=marks)
     )
     data.pop("token_type_ids", None)
     return data

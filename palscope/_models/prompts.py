@@ -12,9 +12,10 @@ from torch import Tensor
 from palscope._models.cache import AudioCache
 from palscope._models.clips import AudioClips
 from palscope._models.encoding import Encoding
-from palscope._models.families import rotary_switch
+from palscope._models.families import family_of, rotary_switch
 from palscope._models.rerouting import Rerouting
 from palscope._routing import Stream, TokenLayout
+from palscope._routing.layout import TEXT
 from palscope.audio._timegrid import TimeGrid
 from palscope.errors import PromptError
 
@@ -51,6 +52,11 @@ class Prompts(Rerouting, Encoding):
     @abstractmethod
     def frame_tokens(self, feature_frames: int) -> int:
         """How many frame tokens come of a clip of so many feature frames."""
+
+    def filler_tokens(self, frame_tokens: int) -> int:
+        """How many tokens of its own follow the frame tokens of a clip: none, nearly always."""
+        del frame_tokens
+        return 0
 
     @abstractmethod
     def seconds_covered(self, feature_frames: int) -> float:
@@ -145,6 +151,7 @@ class Prompts(Rerouting, Encoding):
             grid=self.frame_grid,
             durations=seconds,
             filler_id=self.filler_id,
+            fillers=[self.filler_tokens(count) for count in frames],
         )
         goes_on = audio is not None and audio.goes_on
         if before is None:
@@ -168,6 +175,16 @@ class Prompts(Rerouting, Encoding):
     def _check_context(self, layout: TokenLayout) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
         here = layout.on_host
+        if family_of(self.text_config).crossing is not None:
+            words, most = (
+                int((here.stream == TEXT).sum(1).max()),
+                self.text_config.max_target_positions,
+            )
+            if words > most:
+                raise PromptError(
+                    f"the prompt has {words} words, but the decoder has positions for {most}."
+                )
+            return
         columns = int(here.real.sum(1).max())
         if longest is not None and columns > longest:
             sound = int((here.stream >= 0).sum(1).max())

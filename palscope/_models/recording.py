@@ -1,30 +1,25 @@
 """Recording attention: each layer's queries and keys as its kernel got them.
 
 A fused kernel gives no attention pattern. What it is given is enough to compute the few rows of the
-pattern that one asks for, so the kernel runs as ever and is recorded. For the length of one layer's
-call, that layer's config names another attention function: one that calls the model's own, and then
-hands on what that was given.
+pattern that one asks for, so the kernel runs as ever and is recorded: for the length of one layer's
+call, another function stands in its place, which calls it, and then hands on what that was given.
 """
 
 from __future__ import annotations
 
-import inspect
-import threading
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from palscope._models.attention_function import AttentionFunction, redirected
 from palscope._models.families import raw
 from palscope._routing import LayerColumns
 from palscope.errors import HookError
-
-_RECORDED = "palscope_recorded"
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,7 @@ class LayerAttention:
         mask: as the kernel takes it: boolean, additive, a flex BlockMask, or None for causal.
         scaling: what scores are multiplied by.
         softcap: what bounds scores (Gemma 2), None where nothing does.
+        crossed: whether it is a layer's second attention, which reads audio alone.
     """
 
     layer: int
@@ -54,6 +50,7 @@ class LayerAttention:
     mask: Any
     scaling: float
     softcap: float | None
+    crossed: bool = False
 
     def weights(
         self, row: int, places: Int[Tensor, "chosen"]
@@ -89,7 +86,7 @@ class LayerAttention:
         elif self.mask is not None:
             heads = torch.arange(self.query.shape[1], device=places.device)[:, None, None]
             seen = self.mask.mask_mod(torch.full_like(heads, row), heads, places[:, None], at)
-        elif queries > 1:
+        elif queries > 1 and not self.crossed:
             seen = (at <= places[:, None])[None]
         else:
             return None
@@ -109,87 +106,82 @@ class Recording:
     fired: bool = field(default=False, init=False)
 
 
+@dataclass(frozen=True)
+class SeenBy:
+    """An attention of a layer, and the columns whose `keys` are its own.
+
+    Attributes:
+        crossed: whether it is the layer's second, which reads audio alone.
+    """
+
+    module: Any
+    columns: LayerColumns
+    crossed: bool = False
+
+
 @contextmanager
 def recorded(
-    attention: Any,
+    attentions: Sequence[SeenBy],
     layer: int,
-    columns: LayerColumns,
     running: Int[Tensor, "batch queries"],
     recordings: Sequence[Recording],
 ) -> Generator[None, None, None]:
     """Within the block, one call of a layer, those of `recordings` that ask for the layer see it.
 
+    Args:
+        attentions: the layer's.
+
     Raises:
         HookError: the layer ran, but not through its own attention function.
     """
     shown = [recording for recording in recordings if layer in recording.layers]
-    if not shown:
+    with ExitStack() as stack:
+        for attention in attentions if shown else ():
+            stack.enter_context(_recorded_one(attention, layer, running, shown))
         yield
-        return
-    module = raw(attention)
+
+
+@contextmanager
+def _recorded_one(
+    attention: SeenBy, layer: int, running: Tensor, shown: Sequence[Recording]
+) -> Generator[None, None, None]:
     told = False
 
     def tell(
+        own: AttentionFunction,
+        module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Any,
-        scaling: float | None,
-        softcap: float | None,
-    ) -> None:
+        **kwargs: Any,
+    ) -> Any:
         nonlocal told
+        out = own(module, query, key, value, mask, **kwargs)
         told = True
-        by = float(query.shape[-1]) ** -0.5 if scaling is None else scaling
-        seen = LayerAttention(layer, columns, running, query, key, value, mask, by, softcap)
+        scaling = kwargs.get("scaling")
+        seen = LayerAttention(
+            layer,
+            attention.columns,
+            running,
+            query,
+            key,
+            value,
+            mask,
+            float(query.shape[-1]) ** -0.5 if scaling is None else scaling,
+            kwargs.get("softcap"),
+            attention.crossed,
+        )
         for recording in shown:
             recording.fired = True
             recording.recorder(seen)
+        return out
 
-    config = module.config
-    module.config = _Redirected(config, tell)
-    try:
+    with redirected(raw(attention.module), tell):
         yield
-    finally:
-        module.config = config
     if not told:
         raise HookError(
             f"layer {layer} is recorded, but did not run through its attention function: a hook on "
             "scores, pattern or rotated queries and keys makes TransformerLens compute attention "
             "itself. Hook hook_pattern there, or remove that hook."
         )
-
-
-class _Redirected:
-    """A layer's config which, to the thread that made it, names the recorded attention function."""
-
-    def __init__(self, config: Any, tell: Callable[..., None]) -> None:
-        self.own = config
-        self.tell = tell
-        self._thread = threading.get_ident()
-
-    @property
-    def _attn_implementation(self) -> str:
-        mine = threading.get_ident() == self._thread
-        return _RECORDED if mine else self.own._attn_implementation
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.own, name)
-
-
-def _recorded_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
-) -> Any:
-    """The module's own attention function, whose input is handed on once it has run."""
-    redirected = module.config
-    # Eager attention is no entry of the table: each family's forward falls back on its own.
-    # It may be decorated (a keyword renamed): what counts is where the function itself stands.
-    forward = inspect.unwrap(cast(Callable[..., Any], type(module).forward))
-    eager: Any = forward.__globals__["eager_attention_forward"]
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(redirected.own._attn_implementation, eager)
-    out = function(module, query, key, value, attention_mask, **kwargs)
-    scaling, softcap = kwargs.get("scaling"), kwargs.get("softcap")
-    redirected.tell(query, key, value, attention_mask, scaling, softcap)
-    return out
-
-
-AttentionInterface.register(_RECORDED, _recorded_attention)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from palscope._models.decoder import check_keys_are_there
+from palscope._models.decoder import check_crosses, check_keys_are_there
 from palscope._models.masks import EdgeCut
 from palscope._models.recording import AttentionRecorder, Recording
 from palscope._models.turns import Turns
@@ -51,6 +51,7 @@ class Rerouting(nn.Module):
             raise RouteError(
                 f"the route has {route.n_layers} layers, this decoder {len(self.audio_taps)}."
             )
+        check_crosses(self.text_config, route)
         self.connector.check_serves(route)
         check_keys_are_there(self.text_config, route)
 

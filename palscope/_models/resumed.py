@@ -284,6 +284,20 @@ class ResumedRun(DecoderRun):
         )
         return new_keys, new_values
 
+    def crossed_memory(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The plain run's; of rows in which hooks change it on its way, made anew."""
+        held = self.plain.cache.crossed.get(index)
+        if held is None:
+            return None
+        rows = hidden.shape[0]
+        keys, values = (part.expand(rows, -1, -1, -1) for part in held)
+        if index not in self.anew:
+            return keys, values
+        first = self.first_memory_row(index)
+        changed = self._columns_for(index, rows - first).crossed
+        new_keys, new_values = self.audio.at(index, changed, hidden[first:], None)
+        return torch.cat([keys[:first], new_keys]), torch.cat([values[:first], new_values])
+
 
 def _late(plain: LayerColumns, place: int, fed_place: int, rows: int) -> LayerColumns:
     """So many rows of a plain run's columns, of which those from a place on run."""
@@ -293,7 +307,8 @@ def _late(plain: LayerColumns, place: int, fed_place: int, rows: int) -> LayerCo
     fed = plain.fed[:, fed_place:].expand(rows, -1)
     if fed.shape == running.shape:
         fed = running
-    columns = ResumedColumns(plain.memory.expand(rows, -1), running, fed, before)
+    memory, crossed = (each.expand(rows, -1) for each in (plain.memory, plain.crossed))
+    columns = ResumedColumns(memory, running, fed, crossed, before)
     if isinstance(plain, BorrowedColumns):
         return columns.reading(plain.keys.expand(rows, -1))
     return columns

@@ -23,6 +23,7 @@ from palscope._published.registry import (
     unread_prefixes,
 )
 from palscope._published.voxtral import Voxtral
+from palscope._published.whisper import Whisper
 
 for _family in (
     AudioFlamingo3,
@@ -39,6 +40,7 @@ for _family in (
     Qwen3ASR,
     Qwen3Omni,
     Voxtral,
+    Whisper,
 ):
     register_published(_family)
 

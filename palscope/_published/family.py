@@ -66,6 +66,12 @@ class PublishedFamily(ABC):
     """Whether the class divides logits where the decoder's own class does (Granite)."""
     subfolders: ClassVar[tuple[str, ...]] = ()
     """Folders of a checkpoint's repository that the model needs beside its top one."""
+    crosses: ClassVar[bool] = False
+    """Whether it is an encoder–decoder, whose layers read sound in an attention of its own."""
+    takes_questions: ClassVar[bool] = True
+    """Whether its prompts hold a question; a transcriber's hold settings alone."""
+    adds_marks: ClassVar[bool] = True
+    """Whether the tokenizer's own marks are put around a prompt that has none."""
     least_transformers: ClassVar[str] = "5.17"
     """The oldest transformers that opens its checkpoints rightly."""
     about_tokenizer: ClassVar[str] = ""
@@ -73,6 +79,16 @@ class PublishedFamily(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def decoder_config(self) -> Any:
+        """The config that the decoder is run by: that of the model, nearly always."""
+        return self.config
+
+    @property
+    def any_question(self) -> str:
+        """A question that is none in particular."""
+        return "?"
 
     @property
     def audio_token_id(self) -> int:
@@ -92,6 +108,14 @@ class PublishedFamily(ABC):
     @abstractmethod
     def tokens(self, frames: int) -> int:
         """How many audio tokens come of a clip of `frames` feature frames."""
+
+    def fillers(self, tokens: int) -> int:
+        """How many tokens of silence follow the `tokens` of a clip, where windows are heard whole.
+
+        They are the encoder's, behind the clip's own, and written as `filler_id`.
+        """
+        del tokens
+        return 0
 
     def seconds(self, frames: int) -> float:
         """Seconds of such a clip; to the end of its last token, if that hears padding alone."""
@@ -208,6 +232,10 @@ class PublishedFamily(ABC):
     def audio_part(self, model: Any) -> Any:
         """Of a loaded model, the class that hears: all of it, nearly always."""
         return model
+
+    def prepare_tokenizer(self, tokenizer: Any) -> None:
+        """Teach the tokenizer what it must know to write places of sound, in place."""
+        del tokenizer
 
     def read_tokenizer(self, folder: Path) -> Any:
         """The tokenizer of a checkpoint. Raises `OSError`, `ValueError` or `ImportError`."""

@@ -16,13 +16,14 @@ from palscope._models.clips import AudioClips
 from palscope._models.devices import device_of
 from palscope._models.families import raw
 from palscope._published.adapters import has_adapters
+from palscope._published.connectors import connector_of
 from palscope._published.family import PublishedFamily
 from palscope._published.tower import PublishedTower
-from palscope._routing import FRAMES, Route, Source, Stream, TokenLayout
+from palscope._routing import FRAMES, TokenLayout
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
 from palscope.encoders._tower import Passing
-from palscope.errors import AudioError, CheckpointError, RouteError
+from palscope.errors import AudioError, CheckpointError
 
 
 def unhooked_state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
@@ -52,55 +53,10 @@ def _outside(module: nn.Module, apart: set[nn.Module]) -> list[nn.Module]:
     return found
 
 
-class Unprojected(nn.Module):
-    """The connector of a published model: tokens enter the decoder as its projector made them.
-
-    It has no weights, so routes that project sound into single layers (LAL) are refused.
-
-    Attributes:
-        input_projectors: what the tokens of all clips pass on their way to the first layer.
-    """
-
-    streams: tuple[Stream, ...] = (FRAMES,)
-
-    def __init__(self, grid: TimeGrid) -> None:
-        super().__init__()
-        self.grid = grid
-        self.input_projectors = nn.ModuleDict({FRAMES.name: nn.Identity()})
-
-    def project_input(self, stream: str, tokens: Tensor) -> Tensor:
-        """The tokens themselves."""
-        return self.input_projectors[stream](tokens)
-
-    def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
-        """Never called: `check_serves` refuses routes that need it."""
-        raise NotImplementedError
-
-    def layer_projector(self, stream: str, layer: int) -> nn.Module:
-        """Never called, likewise."""
-        raise NotImplementedError
-
-    def check_serves(self, route: Route) -> None:
-        """Check that published weights can run `route`. Raises `RouteError` when they cannot."""
-        if route.streams != self.streams:
-            raise RouteError(
-                f"a published model has one stream, {FRAMES.name}; the route has "
-                f"{', '.join(stream.name for stream in route.streams)}."
-            )
-        cells = route.cells(FRAMES.name)
-        projected = [i for i, cell in enumerate(cells) if cell.source is Source.PROJECTED]
-        if projected:
-            raise RouteError(
-                f"layers {projected} read projected sound, but a published model has no projector "
-                "for single layers. Routes that need no training: full, carried keys (frozen from "
-                "a layer on), attend, absent."
-            )
-
-
 class PublishedAudioModel(AudioLanguageModel):
     """A published audio language model, run by palscope on its own modules.
 
-    By default sound takes the published way: full tokens in all layers.
+    By default sound takes the published way: full tokens in all layers, or what all layers cross.
 
     Args:
         model: a Hugging Face model; its modules are used in place, not copied.
@@ -115,7 +71,7 @@ class PublishedAudioModel(AudioLanguageModel):
     """
 
     def __init__(self, model: PreTrainedModel, family: PublishedFamily) -> None:
-        super().__init__(model.config)
+        super().__init__(family.decoder_config)
         try:
             model.get_submodule(family.decoder_path)
         except AttributeError as error:
@@ -128,12 +84,11 @@ class PublishedAudioModel(AudioLanguageModel):
         self.family = family
         self.decoder_path = f"published.{family.decoder_path}"
         self.head_path = f"published.{family.head_path}"
-        self.connector = Unprojected(family.grid)
+        self.connector = connector_of(family)
         self.encoder = PublishedTower(family)
         self.features = nn.Identity()
         self.seconds_per_frame = family.seconds_per_frame
-        layers = len(self.decoder.layers)
-        self._begin(Route.plits(layers))
+        self._begin(self.connector.published_route(len(self.decoder.layers)))
         self.take_generation(model.generation_config)
         self.eval()
 
@@ -172,7 +127,7 @@ class PublishedAudioModel(AudioLanguageModel):
     @property
     def text_config(self) -> Any:
         """The decoder's config."""
-        return self.decoder.config
+        return self.config if self.family.crosses else self.decoder.config
 
     def embed(self, input_ids: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns d"]:
         """Embeddings of words, as they enter the decoder."""
@@ -213,11 +168,15 @@ class PublishedAudioModel(AudioLanguageModel):
     @property
     def encoder_entries(self) -> list[str]:
         """The projector, or what stands in its place."""
-        return [self.family.projector]
+        return [f"input_{FRAMES.name}" if self.family.crosses else self.family.projector]
 
     def frame_tokens(self, feature_frames: int) -> int:
         """How many audio tokens come of a clip of so many feature frames."""
         return self.family.tokens(feature_frames)
+
+    def filler_tokens(self, frame_tokens: int) -> int:
+        """How many tokens of its own follow those of a clip, in classes that hear whole windows."""
+        return self.family.fillers(frame_tokens)
 
     def seconds_covered(self, feature_frames: int) -> float:
         """Seconds of such a clip, with the padding that the class gives tokens to."""
@@ -251,10 +210,10 @@ class PublishedAudioModel(AudioLanguageModel):
             self.encoder.passing = None
         counts = tuple(self.frame_tokens(length) for length in lengths)
         for length, count, tokens in zip(lengths, counts, made, strict=True):
-            if len(tokens) != count:
+            if len(tokens) != count + self.filler_tokens(count):
                 raise AudioError(
                     f"{self.family.architecture} made {len(tokens)} tokens of a clip of {length} "
-                    f"feature frames; its family counts {count}."
+                    f"feature frames; its family counts {count + self.filler_tokens(count)}."
                 )
         seconds = tuple(self.seconds_covered(length) for length in lengths)
         streams = {FRAMES.name: pad_sequence(made, batch_first=True)}

@@ -63,6 +63,7 @@ class PublishedProcessor:
         self.chat_template = chat_template or family.default_template(tokenizer, feature_extractor)
         self.system: str | None = None
         self.date = PROMPT_DATE
+        family.prepare_tokenizer(tokenizer)
         read = tokenizer(family.place, add_special_tokens=False)["input_ids"]
         if list(read) != [family.audio_token_id]:
             raise CheckpointError(
@@ -73,13 +74,23 @@ class PublishedProcessor:
         tokenizer.padding_side = "left"  # so that the last column is each row's last token
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self.chat(_WORD)
+        self.chat(_WORD if family.takes_questions else self.any_question)
         self.turn_end = self._turn_end()
 
     @property
     def audio_token(self) -> str:
         """A clip's place in a prompt."""
         return self.family.place
+
+    @property
+    def takes_questions(self) -> bool:
+        """Whether a prompt holds a question; a transcriber's holds settings alone."""
+        return self.family.takes_questions
+
+    @property
+    def any_question(self) -> str:
+        """A question that is none in particular."""
+        return self.family.any_question
 
     @property
     def audio_token_id(self) -> int:
@@ -100,7 +111,8 @@ class PublishedProcessor:
             CheckpointError: the template is none, loses a clip or words, or does not end within
                 bounds.
         """
-        check_question(question, self.audio_token)
+        if self.family.takes_questions:
+            check_question(question, self.audio_token)
         check_system(self.system, self.audio_token)
         prompt = self.family.chat(self._render, question.strip(), clips, self.system)
         check_places(prompt, self.audio_token, clips, self._source)
@@ -167,7 +179,8 @@ class PublishedProcessor:
         features = [self._extract(GivenClip(clip, sampling_rate, max_seconds)) for clip in clips]
         counts = [self.family.tokens(frames) for _, frames in features]
         written = [self.family.written(count) for count in counts]
-        made = tokenised(self.tokenizer, with_tokens(texts, place, written))
+        whole = with_tokens(texts, place, written)
+        made = tokenised(self.tokenizer, whole, marks=self.family.adds_marks)
         made["input_ids"] = self.family.read(made["input_ids"], counts)
         return BatchFeature({**made, **padded_features(features)})
 

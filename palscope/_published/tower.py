@@ -14,20 +14,23 @@ from palscope.encoders._tower import Block, Passing
 class PublishedTower:
     """What is known of a tower beside its modules: names, time grids, how it is called.
 
-    It is called once a clip, in the clips' order, with all of the clip's windows; its projector
-    likewise.
+    It is called once a clip, in the clips' order, with all of the clip's windows.
 
     Attributes:
         passing: while it is called, with which clip.
     """
 
-    a_call_a_clip = True
     prefixes = ("",)
     mel_hook = "features.hook_in"
 
     def __init__(self, family: PublishedFamily) -> None:
         self._family = family
         self.passing: Passing | None = None
+
+    @property
+    def a_call_a_clip(self) -> bool:
+        """Whether its projector is; an encoder–decoder has none, and reads all clips together."""
+        return not self._family.crosses
 
     @property
     def parts(self) -> tuple[PublishedTower, ...]:

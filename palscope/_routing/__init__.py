@@ -6,6 +6,7 @@ from palscope._routing.notation import route_from_text, route_to_text
 from palscope._routing.route import (
     ABSENT,
     ATTEND,
+    CROSSED,
     FRAMES,
     FULL,
     KEYS,
@@ -21,6 +22,7 @@ from palscope._routing.route import (
 __all__ = [
     "ABSENT",
     "ATTEND",
+    "CROSSED",
     "FRAMES",
     "FULL",
     "KEYS",

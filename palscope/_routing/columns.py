@@ -22,17 +22,24 @@ class LayerColumns(OnHost):
     in order of position and aligned to the right, so that the last column is each row's last token.
     A layer's keys are `memory` followed by `running`. `fed` are those of `running` that go through
     the feed-forward network, in the same order: all but streams at level `attend`. Where it is all,
-    `fed` and `running` are one object.
+    `fed` and `running` are one object. `crossed` are the keys of a second attention, of an
+    encoder–decoder's layer: audio that the layer reads apart from its sequence.
     """
 
     memory: Int[Tensor, "batch memory"]
     running: Int[Tensor, "batch running"]
     fed: Int[Tensor, "batch fed"]
+    crossed: Int[Tensor, "batch crossed"]
 
     @property
     def keys(self) -> Int[Tensor, "batch keys"]:
         """Columns of the layer's keys: the axis of its attention pattern."""
         return torch.cat([self.memory, self.running], dim=1)
+
+    @property
+    def audio(self) -> Int[Tensor, "batch audio"]:
+        """Columns of the audio that is only read, in either attention."""
+        return torch.cat([self.memory, self.crossed], dim=1)
 
     @property
     def feeds_all(self) -> bool:
@@ -75,13 +82,14 @@ class LayerColumns(OnHost):
 
         def behind(columns: LayerColumns, held: LayerColumns) -> ContinuedColumns:
             later = columns._moved(lambda each: torch.where(each < 0, -1, each + width))
-            return ContinuedColumns(later.memory, later.running, later.fed, held.keys)
+            crossed = torch.cat([held.crossed, later.crossed], dim=1)
+            return ContinuedColumns(later.memory, later.running, later.fed, crossed, held.keys)
 
         return on_both(behind, self, held)
 
     def reading(self, keys: Int[Tensor, "batch keys"]) -> BorrowedColumns:
-        """These columns in a layer that has no keys of its own and reads another's `keys`."""
-        return BorrowedColumns(self.memory, self.running, self.fed, keys)
+        """These columns with other `keys`: another layer's, or those that are crossed."""
+        return BorrowedColumns(self.memory, self.running, self.fed, self.crossed, keys)
 
 
 @dataclass(frozen=True)
@@ -98,11 +106,14 @@ class ContinuedColumns(LayerColumns):
 
 @dataclass(frozen=True)
 class BorrowedColumns(LayerColumns):
-    """The columns of a layer whose keys were made in another one, in which other tokens run."""
+    """The columns of an attention whose keys are not of the layer's own sequence.
+
+    They were made in another layer, in which other tokens run; or they are what is crossed.
+    """
 
     borrowed: Int[Tensor, "batch keys"]
 
     @property
     def keys(self) -> Int[Tensor, "batch keys"]:
-        """Columns of the other layer's keys; -1 where what stands there is absent in this one."""
+        """Columns of these keys; -1 where what stands there is absent in this layer."""
         return self.borrowed

@@ -25,7 +25,7 @@ from torch import Tensor
 from palscope._queued import queued
 from palscope._routing.columns import LayerColumns
 from palscope._routing.on_host import OnHost, on_both
-from palscope._routing.route import Level, Route, Stream
+from palscope._routing.route import FRAMES, Level, Route, Stream
 from palscope._whole import whole_number
 from palscope.audio._timegrid import TimeGrid, rounded
 from palscope.errors import PromptError
@@ -35,8 +35,9 @@ PADDING = -2
 TEXT = -1
 """Values of `TokenLayout.stream` that are no index of a stream.
 
-A filler fills the places of a clip behind its sound, in classes that give each clip as many (Gemma
-3n). It runs and is read as text is, and is neither text nor sound.
+A filler fills the places of a clip behind its sound, in classes that give each clip as many, and is
+neither text nor sound. Gemma 3n's are words: they run and are read as text is. Whisper's are the
+encoder's tokens of silence, which belong to the clip: they take part as its frames do.
 """
 
 _UNSTREAMED = {PADDING: "padding", TEXT: "text", FILLER: "filler"}
@@ -51,7 +52,8 @@ class TokenLayout(OnHost):
         ids: the column's id in `input_ids`.
         stream: PADDING, TEXT, FILLER, or the index in `streams`.
         clip: index of the clip among the batch's clips, -1 for text.
-        token: index of the token in its stream of its clip, -1 for text.
+        token: index of the token in its stream of its clip, -1 for text; a clip's own fillers go on
+            where its frames end.
         position: position id; 0 for padding.
         seconds: start and end of the sound a token stands for, from the clip's start; NaN for text.
             In double precision, and so on the CPU: not every device has that.
@@ -80,6 +82,7 @@ class TokenLayout(OnHost):
         grid: TimeGrid,
         durations: Sequence[float] | None = None,
         filler_id: int | None = None,
+        fillers: Sequence[int] | None = None,
     ) -> TokenLayout:
         """The layout of a batch whose clips, in reading order, have `frames` frame tokens each.
 
@@ -91,6 +94,7 @@ class TokenLayout(OnHost):
             durations: seconds of each clip, where its last tokens end; needed for a grid of tokens
                 of the whole clip.
             filler_id: of the word that fills a clip's places behind its sound.
+            fillers: how many of those behind each clip are tokens of its own; none by default.
 
         Raises:
             PromptError: the number of audio places and the clips do not fit together.
@@ -137,6 +141,15 @@ class TokenLayout(OnHost):
                 edges = grid.edges(frames[which], None if durations is None else durations[which])
                 steps = torch.stack([first, last + 1], dim=1).clamp(max=len(edges) - 1)
                 seconds[row, span] = torch.from_numpy(edges)[steps]
+                own = 0 if fillers is None else fillers[which]
+                behind = slice(int(span[-1]) + 1, int(span[-1]) + 1 + own)
+                if int((stream[row, behind] == FILLER).sum()) < own:
+                    raise PromptError(
+                        f"clip {which} needs {own} places behind its sound, which row {row} has "
+                        "not. Was the prompt cut, or made for another checkpoint?"
+                    )
+                clip[row, behind] = which
+                token[row, behind] = frames[which] + torch.arange(own)
                 clip_row.append(row)
                 used += len(tokens)
         if len(clip_row) < len(frames):
@@ -170,6 +183,12 @@ class TokenLayout(OnHost):
     def real(self) -> Bool[Tensor, "batch columns"]:
         """True where a token stands, False for padding."""
         return self.stream != PADDING
+
+    @property
+    def word(self) -> Int[Tensor, "batch columns"]:
+        """How many of a row's words stand before a column: a word's number among them."""
+        words = self.stream == TEXT
+        return words.long().cumsum(1) - words.long()
 
     @property
     def pathways(self) -> dict[str, int]:
@@ -297,14 +316,16 @@ class TokenLayout(OnHost):
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
         here = self.on_host
-        text = (here.stream == TEXT) | (here.stream == FILLER)
+        text = (here.stream == TEXT) | ((here.stream == FILLER) & (here.clip < 0))
         keys, attending, full = (
             here._of(route.streams_at(layer, level))
             for level in (Level.KEYS, Level.ATTEND, Level.FULL)
         )
         fed = _packed(text | full)
         running = _packed(text | full | attending) if bool(attending.any()) else fed
-        return LayerColumns(_packed(keys), running, fed).to(self.stream.device)
+        none, read = running[:, :0], _packed(keys)
+        memory, crossed = (none, read) if route.crosses(layer) else (read, none)
+        return LayerColumns(memory, running, fed, crossed).to(self.stream.device)
 
     def seen_in(
         self, columns: Int[Tensor, "batch n"], route: Route, layer: int
@@ -318,6 +339,8 @@ class TokenLayout(OnHost):
         found = torch.zeros_like(self.stream, dtype=torch.bool)
         for name in streams:
             found |= self.stream == self.stream_index(name)
+        if FRAMES.name in streams:
+            found |= (self.stream == FILLER) & (self.clip >= 0)
         return found
 
     def stream_index(self, name: str) -> int:

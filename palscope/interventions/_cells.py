@@ -117,7 +117,7 @@ def _run_late(
         if cell.route != model.current_route:
             continue
         bound[number] = cell.bind(model, inputs, layout)
-        start = start_of(bound[number], layout)
+        start = start_of(bound[number], layout, model.current_route)
         if not cell.interventions:
             unchanged.append(number)
         elif start is not None:

@@ -18,7 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from palscope._hooked import has_hooks_of_others, is_hooked
 from palscope._hooks import HookedAudioModel
 from palscope._models.resumed import PlainRun, resume, run_plainly
-from palscope._routing import TokenLayout
+from palscope._routing import Route, TokenLayout
 from palscope._routing.layout import TEXT
 from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._resolve import Part
@@ -42,15 +42,16 @@ class Start:
     """Whether it changes clips on their way into projectors."""
 
 
-def start_of(bound: Sequence[Bound], layout: TokenLayout) -> Start | None:
+def start_of(bound: Sequence[Bound], layout: TokenLayout, route: Route) -> Start | None:
     """Where a cell begins; None when that lies before the decoder, or it changes nothing.
 
     Args:
         layout: of its prompt.
+        route: under which it runs.
     """
     starts: list[Start] = []
     for part in (part for each in bound for part in each.parts):
-        found = _start_of_part(part, layout)
+        found = _start_of_part(part, layout, route)
         if found is None:
             return None
         starts.append(found)
@@ -64,9 +65,9 @@ def start_of(bound: Sequence[Bound], layout: TokenLayout) -> Start | None:
     )
 
 
-def _start_of_part(part: Part, layout: TokenLayout) -> Start | None:
+def _start_of_part(part: Part, layout: TokenLayout, route: Route) -> Start | None:
     if part.axis == "clip_tokens":
-        return _start_of_projector(part, layout)
+        return _start_of_projector(part, layout, route)
     if part.axis in ("passing", "mel"):
         return None
     assert part.layer is not None
@@ -75,14 +76,15 @@ def _start_of_part(part: Part, layout: TokenLayout) -> Start | None:
     return Start(part.layer, int(read.min()), anew)
 
 
-def _start_of_projector(part: Part, layout: TokenLayout) -> Start | None:
+def _start_of_projector(part: Part, layout: TokenLayout, route: Route) -> Start | None:
     """Of tokens on their way into a projector of the connector."""
     point = part.hook.removesuffix(".hook_in")
     if point.startswith("audio_projector_"):
         stream, number = point.removeprefix("audio_projector_").rsplit("_", 1)
         layer, anew = int(number), frozenset({int(number)})
     elif point.startswith("audio_input_"):
-        stream, layer, anew = point.removeprefix("audio_input_"), 0, frozenset[int]()
+        stream, layer = point.removeprefix("audio_input_"), 0
+        anew = frozenset(each for each in range(route.n_layers) if route.crosses(each))
     else:
         return None
     here = layout.on_host

@@ -94,8 +94,9 @@ class TokenIndexer:
         here = row - first
         if not 0 <= here < tensor.shape[0]:
             raise HookError(f"{part.hook} fired without row {row}, which stands elsewhere.")
-        if part.axis == "pattern":
-            keys, _ = self._places(layer.keys[row], part.columns, part.onwards)
+        if part.axis in ("pattern", "cross_pattern"):
+            read = layer.keys if part.axis == "pattern" else layer.crossed
+            keys, _ = self._places(read[row], part.columns, part.onwards)
             assert part.queries is not None
             queries, _ = self._places(layer.running[row], part.queries, part.queries_onwards)
             if not len(keys) or not len(queries):
@@ -103,7 +104,7 @@ class TokenIndexer:
             heads = _heads(part, tensor.shape[1])
             at = heads[:, None, None], queries[None, :, None], keys[None, None, :]
             return Found((row, *_on(tensor.device, *at)))
-        columns = {"memory": layer.memory, "fed": layer.fed}.get(part.axis, layer.running)
+        columns = {"memory": layer.audio, "fed": layer.fed}.get(part.axis, layer.running)
         places, which = self._places(columns[row], part.columns, part.onwards)
         if not len(places):
             return None

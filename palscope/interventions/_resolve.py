@@ -20,7 +20,9 @@ from palscope.audio._timegrid import TOUCH_S, TimeGrid, overlaps
 from palscope.errors import PalscopeError, PromptError
 from palscope.interventions._address import SITES, Address, Filler, Sound, Text, Tokens
 
-TokenAxis = Literal["running", "memory", "fed", "pattern", "passing", "clip_tokens", "mel"]
+TokenAxis = Literal[
+    "running", "memory", "fed", "pattern", "cross_pattern", "passing", "clip_tokens", "mel"
+]
 """How a hook point's tensor is laid out; `Places` knows each."""
 
 OF_CLIPS = ("passing", "mel", "clip_tokens")
@@ -36,6 +38,9 @@ _BLOCK = {
     "mlp_out": "hook_mlp_out",
     "head_output": "attn.hook_z",
     "pattern": "attn.hook_pattern",
+    "cross_out": "hook_cross_attn_out",
+    "cross_head_output": "cross_attn.hook_z",
+    "cross_pattern": "cross_attn.hook_pattern",
 }
 
 
@@ -158,6 +163,11 @@ def resolve(
 
 def _in_the_decoder(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:
     route = model.current_route
+    if address.site.startswith("cross_") and model.audio_attention == "attn":
+        raise PalscopeError(
+            f"{address.site}: this model reads sound in its layers' only attention; its site is "
+            f"{'head_output' if 'head' in address.site else 'attn_out'}."
+        )
     layers = _checked("layer", address.layers, route.n_layers)
     heads = address.heads
     if heads is not None:
@@ -204,26 +214,37 @@ def _layer_parts(
     """The parts of one layer and row: tokens that run, and tokens that are keys only."""
     columns = layout.layer_columns(model.current_route, layer)
     running = _among(chosen, columns.running[row])
-    memory = _among(chosen, columns.memory[row])
+    memory = _among(chosen, columns.audio[row])
     block = f"blocks.{layer}"
     heads = address.heads
     if address.site == "pattern":
-        both = _among(chosen, columns.keys[row])
-        hook = f"{block}.{_BLOCK['pattern']}"
-        return [Part(hook, "pattern", row, both, onwards, layer, heads)] if len(both) else []
+        # Each of a layer's attentions has its own; a key is read in one of them.
+        own, crossed = (_among(chosen, each[row]) for each in (columns.keys, columns.crossed))
+        both: tuple[tuple[TokenAxis, Tensor, bool], ...] = (
+            ("pattern", own, onwards),
+            ("cross_pattern", crossed, False),
+        )
+        parts = [
+            Part(f"{block}.{_BLOCK[axis]}", axis, row, keys, on, layer, heads)
+            for axis, keys, on in both
+        ]
+        return [part for part in parts if len(part.columns)]
     if address.site in ("audio_state", "audio_k", "audio_v"):
         letter = address.site[-1]
+        audio = f"{block}.{model.audio_attention}"
         if letter in "kv":
             heads = _kv_heads(model, address)
-            names = (f"{block}.attn.hook_audio_{letter}", f"{block}.attn.hook_{letter}")
+            names = (f"{audio}.hook_audio_{letter}", f"{block}.attn.hook_{letter}")
         else:
-            names = (f"{block}.attn.hook_audio_state", f"{block}.hook_resid_pre")
+            names = (f"{audio}.hook_audio_state", f"{block}.hook_resid_pre")
         parts = [
             Part(names[0], "memory", row, memory, False, layer, heads),
             Part(names[1], "running", row, running, False, layer, heads),
         ]
         return [part for part in parts if len(part.columns)]
     hook = f"{block}.{_BLOCK[address.site]}"
+    if address.site.startswith("cross_") and not model.can_fire(hook):
+        return []
     axis: TokenAxis = "running"
     if address.site == "mlp_out":
         running = _among(chosen, columns.fed[row])
@@ -285,7 +306,8 @@ def _sound_columns(sound: Sound, layout: TokenLayout, row: int) -> Int[Tensor, "
         raise PalscopeError(
             f"clip {sound.clip} does not exist: row {row} has {len(owned)} clip(s)."
         )
-    mine = layout.clip[row] == owned[sound.clip]
+    # A clip's own fillers are silence behind it, which no second of it addresses.
+    mine = (layout.clip[row] == owned[sound.clip]) & (layout.stream[row] >= 0)
     if sound.stream is not None:
         names = [stream.name for stream in layout.streams]
         if sound.stream not in names:
@@ -475,7 +497,7 @@ def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLa
                 for layer, cell in enumerate(route.cells(stream.name))
                 if cell.symbol == "P"
             ]
-            if any(cell.symbol in "kaF" for cell in route.cells(stream.name)):
+            if any(cell.symbol in "kaFX" for cell in route.cells(stream.name)):
                 hooks.append(f"audio_input_{stream.name}.hook_in")
             if not len(mine) or not hooks:
                 continue

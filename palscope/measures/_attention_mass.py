@@ -46,8 +46,9 @@ def attention_mass(
         of "text" and the checkpoint's streams; `token`, the text of a text key, else ""; `clip`,
         the clip's number in its row, -1 for text; `start_s`, `end_s`, the key's sound in seconds
         from its clip's start, NaN for text; `mass`, the share of attention, from 0 to 1. The masses
-        of one (row, query, layer, head) sum to 1. A stream that a layer cannot see has no rows
-        there, and a query has none in layers where it does not run.
+        of one (row, query, layer, head) sum to 1; of an encoder–decoder, those of words and those
+        of sound do, which are two attentions of the layer with as many heads. A stream that a layer
+        cannot see has no rows there, and a query has none in layers where it does not run.
 
     Raises:
         PromptError: a query does not exist, is padding, or runs in no layer.
@@ -55,12 +56,12 @@ def attention_mass(
     """
     layout = model.layout(inputs)
     asked = asked_columns(model, layout, queries)
-    found: dict[tuple[int, int], list[_Part]] = {}
+    found: dict[tuple[int, int, bool], list[_Part]] = {}
 
     def keep(rows: AttentionRows) -> None:
         keys = rows.columns.on_host.keys[rows.row].numpy()
         part = _Part(rows.queries, keys, rows.weights.cpu().numpy())
-        found.setdefault((rows.row, rows.layer), []).append(part)
+        found.setdefault((rows.row, rows.layer, rows.crossed), []).append(part)
 
     read_attention_rows(model, inputs, asked, keep)
     labels = [column_labels(model, layout, inputs["input_ids"], row) for row in range(len(asked))]
@@ -134,13 +135,16 @@ class _Part(NamedTuple):
     mass: Float[np.ndarray, "heads queries keys"]
 
 
-def _checked(blocks: Sequence[_Part], row: int, layer: int, tolerance: float) -> _Part:
-    """One layer's blocks in one, its keys in order of the columns, without padding."""
+def _checked(
+    blocks: Sequence[_Part], row: int, layer: int, crossed: bool, tolerance: float
+) -> _Part:
+    """One attention's blocks in one, its keys in order of the columns, without padding."""
     queries = [query for block in blocks for query in block.queries]
     mass = np.concatenate([block.mass for block in blocks], axis=1)
     keys: Any = blocks[0].keys
     real = keys >= 0
-    if np.abs(mass[..., ~real]).max(initial=0) > _PADDING_TOLERANCE:
+    # A query that is cut off from all that is crossed reads an empty key, which is no padding.
+    if not crossed and np.abs(mass[..., ~real]).max(initial=0) > _PADDING_TOLERANCE:
         raise PalscopeError(
             f"layer {layer}, row {row}: attention went to padding; this is a fault of palscope's."
         )
@@ -150,11 +154,13 @@ def _checked(blocks: Sequence[_Part], row: int, layer: int, tolerance: float) ->
     return _Part(queries, keys[order], mass[..., order])
 
 
-def _table(parts: Mapping[tuple[int, int], _Part], labels: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All parts, by (row, layer), as one table; `labels` of each row's columns."""
+def _table(
+    parts: Mapping[tuple[int, int, bool], _Part], labels: Sequence[pd.DataFrame]
+) -> pd.DataFrame:
+    """All parts, by (row, layer, attention), as one table; `labels` of each row's columns."""
     columns: dict[str, list[Any]] = {name: [] for name in [*HEAD, "key", "place", "mass"]}
     width = len(labels[0])
-    for (row, layer), (queries, keys, mass) in parts.items():
+    for (row, layer, _), (queries, keys, mass) in parts.items():
         heads, n_queries, n_keys = mass.shape
         for name, values in head_columns(row, layer, queries, heads, n_keys).items():
             columns[name].append(values)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.recording import LayerAttention
@@ -38,6 +39,8 @@ class AttentionRows:
         queries: the queries' columns of `input_ids`.
         columns: what stands in the layer; `columns.keys[row]` are the keys' columns.
         weights: the pattern's rows, in float32.
+        crossed: whether they are of the layer's second attention, which reads audio alone. A key -1
+            is there the empty one that a query reads which is cut off from all sound.
     """
 
     layer: int
@@ -45,6 +48,7 @@ class AttentionRows:
     queries: list[int]
     columns: LayerColumns
     weights: Float[Tensor, "heads queries keys"]
+    crossed: bool = False
 
 
 def asked_columns(
@@ -80,7 +84,7 @@ def read_attention_rows(
     known: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
 
     def places(columns: LayerColumns, row: int) -> tuple[Int[Tensor, "asked"], list[int]]:
-        key = id(columns), row  # one object for all layers in which the same tokens meet
+        key = id(columns.running), row  # one for all layers in which the same tokens run
         if key not in known:
             found, queries = running_places(columns, row, asked[row])
             where = queued(torch.tensor(found, dtype=torch.long), columns.running.device)
@@ -88,20 +92,25 @@ def read_attention_rows(
         return known[key]
 
     def hand_on(
-        layer: int, columns: LayerColumns, heads: int, weights: Callable[[int, Tensor], Tensor]
+        layer: int,
+        columns: LayerColumns,
+        heads: int,
+        weights: Callable[[int, Tensor], Tensor],
+        crossed: bool,
     ) -> None:
         size = max(1, _BLOCK // (heads * columns.keys.shape[1]))
         for row in range(len(asked)):
             where, queries = places(columns, row)
             for first in range(0, len(queries), size):
                 part = slice(first, first + size)
-                take(AttentionRows(layer, row, queries[part], columns, weights(row, where[part])))
+                made = weights(row, where[part])
+                take(AttentionRows(layer, row, queries[part], columns, made, crossed))
 
     def see(attention: LayerAttention) -> None:
-        heads = attention.query.shape[1]
-        hand_on(attention.layer, attention.columns, heads, attention.weights)
+        heads, columns = attention.query.shape[1], attention.columns
+        hand_on(attention.layer, columns, heads, attention.weights, attention.crossed)
 
-    def reader(layer: int) -> Any:
+    def reader(layer: int, name: str) -> Any:
         def hook(pattern: Float[Tensor, "batch heads queries keys"], hook: Any) -> None:
             run = model.model.current_run
             assert run is not None  # the hook fires within a call
@@ -109,14 +118,25 @@ def read_attention_rows(
             def weights(row: int, where: Tensor) -> Tensor:
                 return pattern[row][:, where.to(pattern.device)].float()
 
-            hand_on(layer, run.columns_of(layer), pattern.shape[1], weights)
+            columns, crossed = run.columns_of(layer), name == "cross_attn"
+            if crossed:
+                more = pattern.shape[-1] - columns.crossed.shape[1]
+                columns = columns.reading(functional.pad(columns.crossed, (0, more), value=-1))
+            hand_on(layer, columns, pattern.shape[1], weights, crossed)
 
         return hook
 
     layers = range(model.current_route.n_layers)
-    blocks: Any = model.blocks
-    slow = [layer for layer in layers if blocks[layer].attn.is_hooked_inside()]
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", reader(layer)) for layer in slow]
+    slow = [
+        layer
+        for layer in layers
+        if any(each.is_hooked_inside() for each in model.attentions(layer).values())
+    ]
+    hooks = [
+        (f"blocks.{layer}.{name}.hook_pattern", reader(layer, name))
+        for layer in slow
+        for name in model.attentions(layer)
+    ]
     with torch.no_grad(), ExitStack() as stack:
         if len(slow) < len(layers):
             fused = [layer for layer in layers if layer not in slow]

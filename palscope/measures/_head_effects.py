@@ -31,8 +31,6 @@ from palscope.measures._gradients import Moved, Values, gradients_of, leaf
 from palscope.measures._knockout import Edges, attention_knockout, cuts_of_text, sliding_windows
 from palscope.measures._metrics import Answers, answer_metrics
 
-HEAD_OUTPUTS = Address("head_output", Text())
-
 
 def head_effects(
     model: HookedAudioModel,
@@ -171,7 +169,7 @@ def _estimates(
         stands: list[int] = attention.columns.on_host.running[0].tolist()
         places = torch.tensor([stands.index(column) for column in gradient.columns])
         weights = attention.weights(0, queued(places, device))
-        change = output_change(weights, attention.value[0], read)
+        change = output_change(weights, attention.value[0], read, to_nothing=attention.crossed)
         estimate = (change * gradient.values.to(device)).sum((1, 2))
         mass = weights[..., read].sum(-1).mean(-1)
         found[:, attention.layer] = torch.stack([mass, estimate]).cpu()
@@ -187,17 +185,21 @@ def output_change(
     weights: Float[Tensor, "heads queries keys"],
     values: Float[Tensor, "kv_heads keys head_dim"],
     cut: Bool[Tensor, "keys"],
+    *,
+    to_nothing: bool = False,
 ) -> Float[Tensor, "heads queries head_dim"]:
     """How a head's output changes when it no longer reads some keys, and reads the rest more.
 
     What is left is summed rather than subtracted from 1: it may be 1e-13 of the whole. A query
-    that sees nothing else keeps its output: there is nothing to cut it to.
+    that sees nothing else keeps its output, as there is nothing to cut it to; or, with
+    `to_nothing` (cross-attention), it gives nothing.
     """
     read = values.float().repeat_interleave(weights.shape[0] // values.shape[0], 0)
     rest = weights.masked_fill(cut, 0)
     left = rest.sum(-1, keepdim=True)
     after = rest / left.clamp_min(torch.finfo(left.dtype).tiny) @ read
-    return torch.where(left > 0, after - weights @ read, torch.zeros_like(after))
+    given = weights @ read
+    return torch.where(left > 0, after - given, -given if to_nothing else torch.zeros_like(after))
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,9 @@ def _head_gradients(
     model: HookedAudioModel, inputs: Mapping[str, Any], answers: Answers
 ) -> dict[int, _Gradient]:
     """By layer."""
-    resolved = resolve(model, inputs, HEAD_OUTPUTS)
+    crosses = model.audio_attention == "cross_attn"
+    site = "cross_head_output" if crosses else "head_output"
+    resolved = resolve(model, inputs, Address(site, Text()))
     heads, width = model.cfg.n_heads, model.cfg.d_head
     nudges: Values = {
         (part.hook, part.row): leaf(torch.zeros(len(part.columns), heads, width))

@@ -69,7 +69,7 @@ def leakage(
     end_s: float,
     *,
     how: How = "noise",
-    question: str = "What is heard?",
+    question: str | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How much each token moves when one window of the waveform is changed.
@@ -86,7 +86,8 @@ def leakage(
         start_s: start of the window, seconds from the clip's start.
         end_s: its end.
         how: as in `changed_window`.
-        seed: likewise.
+        question: "What is heard?" by default; of a transcriber what it begins with.
+        seed: as in `changed_window`.
 
     Returns:
         One row a (depth, token): `depth` counts upwards from the mel spectrogram; `site` is "mel",
@@ -116,6 +117,9 @@ def leakage(
             f"{waveform.source} lasts {clip.seconds:.1f} s, but the encoder hears {longest:g} s "
             "at once, and nothing leaks from one such window into the next; cut the clip."
         )
+    if question is None:
+        asked = model.processor.takes_questions
+        question = "What is heard?" if asked else model.processor.any_question
     changed = changed_window(clip, start_s, end_s, how=how, seed=seed)
     before, after = (_states(model, question, sound) for sound in (clip, changed))
     unit = encoder.floor_db

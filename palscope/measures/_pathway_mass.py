@@ -68,6 +68,7 @@ def set_mass(
     Returns:
         `row, query, layer, head, set, mass`: a row a (row, query, layer, head, set), in layers in
         which the query runs. `set` is a categorical; `mass` is NaN where the layer sees none of it.
+        Of an encoder–decoder a layer's words sum to 1, and what it crosses does.
 
     Raises:
         PromptError: as `attention_mass`.
@@ -91,7 +92,7 @@ def clip_sets(layout: TokenLayout) -> dict[str, KeySet]:
     rows = range(layout.stream.shape[0])
     first = [layout.clip_row.index(row) if row in layout.clip_row else 0 for row in rows]
     shift = torch.tensor(first, device=layout.clip.device)[:, None]
-    own = torch.where(layout.clip >= 0, layout.clip - shift, -1)
+    own = torch.where(layout.stream >= 0, layout.clip - shift, -1)
     return {f"clip {number}": own == number for number in range(int(own.max()) + 1)}
 
 
@@ -140,6 +141,8 @@ def _set_mass(
         if key not in known:
             keys = rows.columns.keys[rows.row]
             members = chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)
+            if rows.crossed:  # a query that is cut off from all of it reads an empty key
+                members[-1] |= keys < 0
             known[key] = members.to(rows.weights.device).float()
         heads, queries, _ = rows.weights.shape
         mass = (known[key] @ rows.weights.flatten(0, 1).T).view(-1, heads, queries)
@@ -184,4 +187,11 @@ def _table(found: Sequence[_Sums], names: list[str], tolerance: float) -> pd.Dat
     mass = whole.pop("mass")
     codes: Any = np.tile(range(len(names)), len(mass) // len(names))
     whole |= {"set": pd.Categorical.from_codes(codes, categories=names), "mass": mass}
-    return pd.DataFrame(whole).sort_values(HEAD, kind="stable", ignore_index=True)
+    table = pd.DataFrame(whole)
+    if len({(each.row, each.layer, query) for each in found for query in each.queries}) < sum(
+        len(each.queries) for each in found
+    ):
+        # Two attentions of a layer, each of which sees some of the sets.
+        grouped: Any = table.groupby([*HEAD, "set"], observed=True, sort=False)["mass"]
+        table = grouped.sum(min_count=1).reset_index()
+    return table.sort_values(HEAD, kind="stable", ignore_index=True)

@@ -27,7 +27,8 @@ def unembed(
     """
     inner = model.model
     states = family_of(inner.text_config).leave(inner.decoder, states)
-    made = raw(inner.unembedding).forward(raw(inner.decoder.norm).forward(states)).float()
+    norm: Any = raw(getattr(inner.decoder, family_of(inner.text_config).norm))
+    made = raw(inner.unembedding).forward(norm.forward(states)).float()
     return inner.finish_logits(made)
 
 

@@ -2,17 +2,26 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from json import dumps
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 from palscope.encoders._convert_whisper import convert_whisper, read_model_bin
 from palscope.encoders._weights import load_whisper_encoder
 from palscope.errors import CheckpointError
 
+VOCABULARY = 50_300
 TYPES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}
 
 
@@ -20,7 +29,7 @@ TYPES = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}
 def model() -> WhisperForConditionalGeneration:
     torch.manual_seed(0)
     config = WhisperConfig(
-        vocab_size=50300,
+        vocab_size=VOCABULARY,
         d_model=8,
         encoder_layers=2,
         decoder_layers=1,
@@ -92,9 +101,44 @@ def model_bin(variables: dict[str, np.ndarray], version: int = 6, spec: str = "W
     return out + struct.pack("<I", 0)
 
 
-def test_a_whole_model_comes_through(model: WhisperForConditionalGeneration, tmp_path: Path):
+MARKS = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>")
+
+
+def texts(times: bool) -> dict[str, bytes]:
+    """A tokenizer of bytes, words, marks and, or without, times; the settings of CTranslate2."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    marks = len(MARKS) + 1501
+    words = [*alphabet, *(f"word{i}" for i in range(VOCABULARY - marks - len(alphabet)))]
+    tokenizer = Tokenizer(BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    tokenizer.add_special_tokens(list(MARKS))
+    if times:
+        tokenizer.add_tokens([f"<|{0.02 * step:.2f}|>" for step in range(1501)])
+    settings = {
+        "alignment_heads": [[0, 1], [0, 3]],
+        "suppress_ids": [1, 2],
+        "suppress_ids_begin": [220],
+        "lang_ids": [],
+    }
+    return {"tokenizer.json": tokenizer.to_str().encode(), "config.json": dumps(settings).encode()}
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_a_whole_model_comes_through(
+    model: WhisperForConditionalGeneration, tmp_path: Path, times: bool
+) -> None:
     (tmp_path / "model.bin").write_bytes(model_bin(variables_of(model)))
-    convert_whisper(tmp_path / "model.bin", tmp_path / "out", whole=True)
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json and no config\.json"):
+        convert_whisper(tmp_path / "model.bin", out=tmp_path / "out", whole=True)
+    for name, data in texts(times).items():
+        (tmp_path / name).write_bytes(data)
+    convert_whisper(tmp_path / "model.bin", out=tmp_path / "out", whole=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert len(tokenizer) == VOCABULARY
+    marks = [VOCABULARY - 1501 - len(MARKS), VOCABULARY - 1501, VOCABULARY - 1]
+    assert tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|0.00|>", "<|30.00|>"]) == marks
+    settings = GenerationConfig.from_pretrained(tmp_path / "out")
+    assert settings.alignment_heads == [[0, 1], [0, 3]] and settings.suppress_tokens == [1, 2]
+    assert settings.no_timestamps_token_id == VOCABULARY - 1502
     read = WhisperForConditionalGeneration.from_pretrained(tmp_path / "out")
     expected = model.state_dict()
     assert read.state_dict().keys() == expected.keys()
@@ -106,7 +150,7 @@ def test_a_whole_model_comes_through(model: WhisperForConditionalGeneration, tmp
 def test_the_encoder_alone_from_a_wheel(model: WhisperForConditionalGeneration, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("package/model/model.bin", model_bin(variables_of(model)))
-    convert_whisper(tmp_path / "a.whl", tmp_path / "out")
+    convert_whisper(tmp_path / "a.whl", out=tmp_path / "out")
     encoder = load_whisper_encoder(tmp_path / "out", dtype=torch.float16)
     expected = model.model.encoder.state_dict()
     for name, tensor in encoder.model.state_dict().items():
@@ -128,4 +172,29 @@ def test_keys_with_a_bias_are_no_whisper(model: WhisperForConditionalGeneration,
     variables["encoder/layer_1/self_attention/linear_0/bias"][9] = 1
     (tmp_path / "model.bin").write_bytes(model_bin(variables))
     with pytest.raises(CheckpointError, match="adds to the keys"):
-        convert_whisper(tmp_path / "model.bin", tmp_path / "out")
+        convert_whisper(tmp_path / "model.bin", out=tmp_path / "out")
+
+
+def test_a_model_in_two_halves_is_joined_and_one_half_is_refused(
+    model: WhisperForConditionalGeneration, tmp_path: Path
+) -> None:
+    whole = model_bin(variables_of(model))
+    halves = {
+        "one.whl": ("model.bin.part1", whole[:9000]),
+        "two.whl": ("model.bin.part2", whole[9000:]),
+    }
+    for wheel, (name, data) in halves.items():
+        with zipfile.ZipFile(tmp_path / wheel, "w") as archive:
+            archive.writestr(f"package/data/{name}", data)
+    one, two = (tmp_path / wheel for wheel in halves)
+    convert_whisper(two, one, out=tmp_path / "out")
+    encoder = load_whisper_encoder(tmp_path / "out", dtype=torch.float16)
+    expected = model.model.encoder.state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in encoder.model.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"part2 is missing"):
+        convert_whisper(one, out=tmp_path / "half")
+    with pytest.raises(CheckpointError, match=r"part1 is missing"):
+        convert_whisper(two, out=tmp_path / "half")
+    with pytest.raises(CheckpointError, match="second time"):
+        convert_whisper(one, one, out=tmp_path / "half")
+    assert not (tmp_path / "half").exists()

@@ -80,8 +80,8 @@ def test_changes_of_outputs_are_those_that_a_cut_makes(
     changes: list[Any] = []
     own = effects.output_change
 
-    def noted(*args: Any) -> Any:
-        changes.append(own(*args))
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        changes.append(own(*args, **kwargs))
         return changes[-1]
 
     monkeypatch.setattr(effects, "output_change", noted)

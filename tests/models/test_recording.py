@@ -214,7 +214,7 @@ def test_other_threads_find_the_layer_as_it_is() -> None:
 
     with torch.no_grad(), made.recording_attention(listen, layers=[0]):
         made(**tiny.batch(CLIPS))
-    assert found == ["sdpa", "palscope_recorded"]
+    assert found == ["sdpa", "palscope_redirected"]
 
 
 def test_threads_do_not_disturb_one_another() -> None:

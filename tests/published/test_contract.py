@@ -299,7 +299,9 @@ def test_heads_outputs_change_as_a_cut_changes_them(opened: Opened, monkeypatch:
     changes: list[Tensor] = []
     own = _head_effects.output_change
     monkeypatch.setattr(
-        _head_effects, "output_change", lambda *given: changes.append(own(*given)) or changes[-1]
+        _head_effects,
+        "output_change",
+        lambda *given, **named: changes.append(own(*given, **named)) or changes[-1],
     )
     answers = Answers((), 5, 6)
     table: Any = head_effects(model, inputs, answers=answers, checked=1)

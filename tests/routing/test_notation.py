@@ -25,7 +25,7 @@ def test_it_reads_as_documented() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "frames", "frames:", "frames:X3", "frames:F3,summary:F2", "frames:F3,frames:F3",
+    ["", "frames", "frames:", "frames:Z3", "frames:F3,summary:F2", "frames:F3,frames:F3",
      "3:F3", "frames/0:F3", "frames:F0", "frame_readers=text", "frames:F3,,", "frames:F99999"],
 )  # fmt: skip
 def test_what_is_no_route_is_refused(text: str) -> None:

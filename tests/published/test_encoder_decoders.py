@@ -1,0 +1,493 @@
+"""Every encoder–decoder does under palscope what its class does by itself.
+
+The oracle is the plain class: its logits, its patterns, its generation; and for what it has no
+switch for (a layer without its cross-attention, edges that are cut) a plain hook on its modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+
+import palscope
+from palscope._models.scoring import continued, prompt_batch
+from palscope._routing import CROSSED, FULL, Route
+from palscope._routing.layout import FILLER
+from palscope.errors import AudioError, HookError, PalscopeError, PromptError, RouteError
+from palscope.interventions import (
+    Address,
+    Filler,
+    Knockout,
+    Patch,
+    Resample,
+    Sound,
+    Text,
+    Zero,
+    capture,
+    intervene,
+    run_cells,
+)
+from palscope.interventions._cells import run_cells_plainly
+from palscope.measures import (
+    Answers,
+    _head_effects,
+    attention_mass,
+    by_pathway,
+    head_effects,
+    pathway_mass,
+)
+from tests.published.contract import RATE, noise
+
+CASES = ("whisper",)
+WORDS = (72, 105, 33)
+"""Ids of some words behind the prompt."""
+
+
+class Opened:
+    """A tiny model under palscope, and the plain class with the same weights."""
+
+    def __init__(self, name: str) -> None:
+        self.tiny: Any = importlib.import_module(f"tests.published.tiny.{name}")
+        self.plain: Any = self.tiny.model()
+        self.hooked = palscope.load(self.tiny.model(), processor=self.tiny.processor())
+        self.clips = [noise(1.3), noise(0.7, 1)]
+        prompts = prompt_batch(self.hooked.processor, [((clip,), "") for clip in self.clips])
+        self.prompts: dict[str, Tensor] = prompts
+        self.batch = self._behind(prompts)
+        self.one = self._behind({name: each[:1] for name, each in prompts.items()})
+        layout = self.hooked.layout(self.one)
+        self.words = int((layout.stream[0] == -1).sum())
+        self.audio = self.one["input_ids"].shape[1] - self.words
+
+    @staticmethod
+    def _behind(prompts: dict[str, Tensor]) -> dict[str, Tensor]:
+        words = torch.tensor(WORDS).expand(len(prompts["input_ids"]), -1)
+        ids = torch.cat([prompts["input_ids"], words], 1)
+        return prompts | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    @torch.no_grad()
+    def plain_run(self, batch: dict[str, Tensor] | None = None, **kwargs: Any) -> Any:
+        batch = self.one if batch is None else batch
+        return self.plain(
+            input_features=batch["input_features"],
+            decoder_input_ids=batch["input_ids"][:, self.audio :],
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def logits(self, batch: dict[str, Tensor] | None = None) -> Tensor:
+        """The hooked model's, of words."""
+        return self.hooked(self.one if batch is None else batch)[:, self.audio :]
+
+    @property
+    def layers(self) -> Any:
+        return self.plain.model.decoder.layers
+
+    @contextmanager
+    def without_cross(self, *layers: int) -> Generator[None, None, None]:
+        """Within, the plain class's `layers` add nothing of their second attention."""
+
+        def nothing(_module: Any, _args: Any, out: Any) -> Any:
+            return (torch.zeros_like(out[0]), *out[1:])
+
+        handles = [self.layers[i].encoder_attn.register_forward_hook(nothing) for i in layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def masked(self, layer: int, seen: Callable[[Tensor], None]) -> Generator[None, None, None]:
+        """Within, `seen` edits `[heads, queries, keys]` of what a plain layer's cross sees."""
+        heads, keys = self.plain.config.decoder_attention_heads, 1500
+
+        def before(_module: Any, args: Any, kwargs: Any) -> Any:
+            mask = torch.ones(heads, args[0].shape[1], keys, dtype=torch.bool)
+            seen(mask)
+            return args, {**kwargs, "attention_mask": mask[None]}
+
+        module = self.layers[layer].encoder_attn
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def opened(request: Any) -> Opened:
+    return Opened(request.param)
+
+
+def close(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-5)
+
+
+def differs(got: Tensor, other: Tensor) -> None:
+    assert (got - other).abs().max() > 1e-2
+
+
+# -- the plain class ------------------------------------------------------------------------------
+
+
+def test_without_listeners_logits_are_those_of_the_plain_class_to_the_bit(opened: Opened) -> None:
+    assert torch.equal(opened.logits(), opened.plain_run().logits)
+
+
+def test_a_batch_is_its_rows(opened: Opened) -> None:
+    got = opened.logits(opened.batch)
+    close(got, opened.plain_run(opened.batch).logits)
+    close(got[:1], opened.logits())
+    differs(got[1], got[0])  # another sound gives other words
+
+
+def test_padded_prompts_of_different_length_are_each_as_alone(opened: Opened) -> None:
+    longer = opened.hooked.processor.chat("") + "Hi!"
+    texts = [longer, opened.hooked.processor.chat("")]
+    batch = dict(opened.hooked.processor(texts, opened.clips, sampling_rate=RATE))
+    assert not bool(batch["attention_mask"].all())
+    with torch.no_grad():
+        got = opened.hooked(batch, logits_to_keep=1)
+        for row, text in enumerate(texts):
+            alone = opened.hooked.processor(text, opened.clips[row], sampling_rate=RATE)
+            close(got[row], opened.hooked(dict(alone), logits_to_keep=1)[0])
+
+
+def test_bfloat16_is_the_plain_class_s(opened: Opened) -> None:
+    half = palscope.load(opened.tiny.model().bfloat16(), processor=opened.tiny.processor())
+    plain = opened.tiny.model().bfloat16()
+    with torch.no_grad():
+        wanted = plain(
+            input_features=opened.one["input_features"].bfloat16(),
+            decoder_input_ids=opened.one["input_ids"][:, opened.audio :],
+        ).logits
+        assert torch.equal(half(opened.one)[:, opened.audio :], wanted)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_is_the_plain_class_s_with_its_own_settings(opened: Opened, beams: int) -> None:
+    settings = opened.plain.generation_config
+    chosen: Any = {
+        "max_new_tokens": 5,
+        "num_beams": beams,
+        "suppress_tokens": settings.suppress_tokens,
+        "begin_suppress_tokens": settings.begin_suppress_tokens,
+    }
+    got = opened.hooked.model.generate(**opened.prompts, **chosen)
+    start = opened.prompts["input_ids"][:, opened.audio :]
+    # transformers' own, which Whisper's class puts its windows around.
+    wanted: Any = GenerationMixin.generate(
+        opened.plain,
+        input_features=opened.prompts["input_features"],
+        decoder_input_ids=start,
+        **chosen,
+    )
+    assert torch.equal(got[:, opened.audio :], wanted)
+    uncached = opened.hooked.model.generate(**opened.prompts, **chosen, use_cache=False)
+    assert torch.equal(got, uncached)
+
+
+@torch.no_grad()
+def test_cached_decoding_goes_on_from_the_prompt(opened: Opened) -> None:
+    first = opened.hooked.model(**opened.prompts, use_cache=True)
+    assert set(first.cache.crossed) == set(range(len(opened.layers)))
+    words = torch.tensor(WORDS).expand(2, -1)
+    behind = opened.hooked.model(input_ids=words, cache=first.cache).logits
+    close(behind, opened.logits(opened.batch)[:, -len(WORDS) :])
+
+
+# -- hooks ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_patterns_are_those_that_the_plain_class_gives(opened: Opened) -> None:
+    opened.plain.set_attn_implementation("eager")
+    run = opened.plain_run(output_attentions=True, output_hidden_states=True)
+    opened.plain.set_attn_implementation("sdpa")
+    _, cache = opened.hooked.run_with_cache(opened.one)
+    for layer in range(len(opened.layers)):
+        close(cache[f"blocks.{layer}.attn.hook_pattern"], run.decoder_attentions[layer])
+        close(cache[f"blocks.{layer}.cross_attn.hook_pattern"], run.cross_attentions[layer])
+        close(cache[f"blocks.{layer}.hook_resid_pre"], run.decoder_hidden_states[layer])
+
+
+@torch.no_grad()
+def test_a_hook_that_returns_its_input_changes_no_bit_and_an_edit_changes_words(
+    opened: Opened,
+) -> None:
+    hooked = opened.hooked
+    plain = opened.logits()
+    for name in (
+        "blocks.1.cross_attn.hook_audio_state",
+        "blocks.1.cross_attn.hook_audio_k",
+        "blocks.1.cross_attn.hook_z",
+        "blocks.1.hook_cross_attn_out",
+        "blocks.0.hook_resid_mid",
+        "audio_input_frames.hook_in",
+        "pos_embed.hook_out",
+    ):
+        same = hooked.run_with_hooks(opened.one, fwd_hooks=[(name, lambda x, hook: x)])
+        assert torch.equal(same[:, opened.audio :], plain), name
+        turned = hooked.run_with_hooks(opened.one, fwd_hooks=[(name, lambda x, hook: x.flip(-1))])
+        differs(turned[:, opened.audio :], plain)
+    for name in ("blocks.1.cross_attn.hook_pattern", "blocks.1.attn.hook_attn_scores"):
+        same = hooked.run_with_hooks(opened.one, fwd_hooks=[(name, lambda x, hook: x)])
+        close(same[:, opened.audio :], plain)
+        turned = hooked.run_with_hooks(opened.one, fwd_hooks=[(name, lambda x, hook: x.flip(-1))])
+        differs(turned[:, opened.audio :], plain)
+
+
+def test_what_no_call_reaches_is_refused(opened: Opened) -> None:
+    with pytest.raises(HookError, match="never passes"):
+        opened.hooked.hook_point("blocks.0.cross_attn.k.hook_out")
+    with opened.hooked.route(Route.crossed(3, [0, 2])):
+        for name in ("hook_audio_k", "hook_pattern"):
+            with pytest.raises(HookError, match=r"layers that do: \[0, 2\]"):
+                opened.hooked.hook_point(f"blocks.1.cross_attn.{name}")
+
+
+# -- routes ---------------------------------------------------------------------------------------
+
+
+def test_the_route_prints_and_one_that_changes_nothing_changes_no_bit(opened: Opened) -> None:
+    route = opened.hooked.current_route
+    assert str(route).startswith("frames XXX\n") and "attention of their own" in str(route)
+    with opened.hooked.route(Route.crossed(len(opened.layers))):
+        assert torch.equal(opened.logits(), opened.plain_run().logits)
+
+
+@pytest.mark.parametrize("absent", [(1,), (0, 1, 2)])
+def test_an_absent_layer_skips_its_cross_attention(opened: Opened, absent: tuple[int, ...]) -> None:
+    with opened.hooked.route(opened.hooked.current_route.mute("frames", absent)):
+        got = opened.logits()
+    with opened.without_cross(*absent):
+        wanted = opened.plain_run().logits
+    close(got, wanted)
+    differs(got, opened.logits())
+
+
+def test_routes_without_weights_are_refused(opened: Opened) -> None:
+    hooked = opened.hooked
+    for route in (
+        Route.plits(3),
+        Route.lal(3),
+        hooked.current_route.with_cell("frames", [1], FULL),
+    ):
+        with pytest.raises(RouteError, match="cross-attention"):
+            hooked.set_route(route)
+
+
+def test_decoders_of_one_attention_refuse_to_cross(qwen2: Any) -> None:
+    with pytest.raises(RouteError, match="no cross-attention"):
+        qwen2.set_route(Route.plits(3).with_cell("frames", [1], CROSSED))
+
+
+# -- layout and measures --------------------------------------------------------------------------
+
+
+def test_tokens_behind_the_clip_are_a_group_of_their_own(opened: Opened) -> None:
+    layout = opened.hooked.layout(opened.one)
+    assert int((layout.stream[0] == 0).sum()) == 65  # 1.3 s
+    assert int((layout.stream[0] == FILLER).sum()) == 1435
+    assert layout.seconds[0][64].tolist() == pytest.approx([1.28, 1.30])
+    assert list(layout.pathways) == ["text", "filler", "frames"]
+
+
+def test_masses_of_words_and_of_sound_sum_to_one_each(opened: Opened) -> None:
+    table: Any = attention_mass(opened.hooked, opened.batch, queries=(-1, -3))
+    words = table["pathway"] == "text"
+    for part in (table[words], table[~words]):
+        sums = part.groupby(["row", "query", "layer", "head"])["mass"].sum()
+        assert len(sums) == 2 * 2 * 3 * 4
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
+    opened.plain.set_attn_implementation("eager")
+    run = opened.plain_run(opened.batch, output_attentions=True)
+    opened.plain.set_attn_implementation("sdpa")
+    found = by_pathway(table).set_index(["row", "query", "layer", "head", "pathway"])["mass"]
+    summed: Any = pathway_mass(opened.hooked, opened.batch, queries=(-1, -3))
+    again = summed.set_index(["row", "query", "layer", "head", "pathway"])["mass"]
+    last = opened.batch["input_ids"].shape[1] - 1
+    for row, frames in enumerate((65, 35)):
+        for layer in range(3):
+            wanted = run.cross_attentions[layer][row, :, -1]
+            for head in range(4):
+                at = (row, last, layer, head)
+                want = float(wanted[head, :frames].sum())
+                assert found[(*at, "frames")] == pytest.approx(want, abs=1e-5)
+                assert found[(*at, "filler")] == pytest.approx(1 - want, abs=1e-5)
+                assert again[(*at, "frames")] == pytest.approx(want, abs=1e-5)
+                assert again[(*at, "text")] == pytest.approx(1, abs=1e-5)
+
+
+def test_masses_are_read_where_patterns_are_edited(opened: Opened) -> None:
+    def even(pattern: Tensor, hook: Any) -> Tensor:
+        return torch.full_like(pattern, 1 / pattern.shape[-1])
+
+    opened.hooked.add_hook("blocks.1.cross_attn.hook_pattern", even)
+    try:
+        table: Any = pathway_mass(opened.hooked, opened.one)
+    finally:
+        opened.hooked.reset_hooks()
+    frames = table[(table["pathway"] == "frames") & (table["layer"] == 1)]["mass"]
+    np.testing.assert_allclose(frames, 65 / 1500, atol=1e-6)
+
+
+# -- interventions --------------------------------------------------------------------------------
+
+
+def test_a_knockout_of_seconds_is_a_mask_of_their_keys(opened: Opened) -> None:
+    cut = Knockout(Address("pattern", Sound(0.4, 0.9), layers=(1,), heads=(0, 3)))
+    with intervene(opened.hooked, opened.one, [cut]):
+        got = opened.logits()
+
+    def seen(mask: Tensor) -> None:
+        mask[[0, 3], :, 20:45] = False
+
+    with opened.masked(1, seen):
+        wanted = opened.plain_run().logits
+    close(got, wanted)
+    differs(got, opened.logits())
+
+
+def test_a_head_cut_off_from_all_sound_writes_nothing(opened: Opened) -> None:
+    everything = [Address("pattern", what, (2,), (1,)) for what in (Sound(), Filler())]
+    with intervene(opened.hooked, opened.one, [Knockout(each) for each in everything]):
+        got = opened.logits()
+        table: Any = pathway_mass(opened.hooked, opened.one)
+    head = table[(table["layer"] == 2) & (table["head"] == 1)].set_index("pathway")["mass"]
+    assert head["frames"] == 0 and head["filler"] == 0
+    silent = Patch(Address("cross_head_output", Text(), (2,), (1,)), Zero())
+    with intervene(opened.hooked, opened.one, [silent]):
+        close(got, opened.logits())
+    differs(got, opened.logits())
+
+
+def test_a_knockout_holds_in_every_decoding_step(opened: Opened) -> None:
+    prompt = {name: each[:1] for name, each in opened.prompts.items()}
+    chosen: Any = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    with intervene(opened.hooked, prompt, [Knockout(Address("pattern", Sound(0.2, 1.1)))]):
+        got = opened.hooked.model.generate(**prompt, **chosen)[0, opened.audio :]
+
+    def seen(mask: Tensor) -> None:
+        mask[..., 10:55] = False
+
+    ids = prompt["input_ids"][:, opened.audio :]
+    with ExitStack() as stack, torch.no_grad():
+        for layer in range(3):
+            stack.enter_context(opened.masked(layer, seen))
+        for _ in range(4):
+            run = opened.plain(input_features=prompt["input_features"], decoder_input_ids=ids)
+            ids = torch.cat([ids, run.logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(got, ids[0])
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [["audio_state"], ["audio_k", "audio_v"], ["encoder_output"], ["connector_output"]],
+    ids=" ".join,
+)
+def test_values_of_all_seconds_and_the_filling_make_the_source_run(
+    opened: Opened, sites: list[Any]
+) -> None:
+    # A clip that fills its window has no filling; its sound alone makes the run.
+    source, target = (opened.hooked.inputs("", noise(30.0, seed)) for seed in (5, 6))
+    patches = [Patch(Address(site), Resample(source)) for site in sites]
+    found = run_cells(opened.hooked, target, [patches, []])
+    with torch.no_grad():
+        close(found[0], opened.hooked(source, logits_to_keep=1)[0, -1])
+    differs(found[1], found[0])
+
+
+def test_cells_that_share_passes_give_what_each_gives_alone(opened: Opened) -> None:
+    one, other = opened.one, opened.hooked.inputs("", noise(1.3, 9))
+    other = continued(other, WORDS)
+    where = Sound(0.3, 0.8)
+    cells = [
+        [],
+        [Patch(Address("audio_v", where, (1,)), Zero())],
+        [Patch(Address("audio_state", where, (0, 2)), Resample(other))],
+        [Patch(Address("encoder_output", where), Resample(other))],
+        [Patch(Address("cross_out", Text(-2), (1,)), Zero())],
+        [Patch(Address("resid_post", Text(-1), (0,)), Resample(other))],
+        [Knockout(Address("pattern", where, (2,)))],
+        [Knockout(Address("pattern", where, (0, 1), (2,)))],
+    ]
+    together = run_cells(opened.hooked, one, cells)
+    alone = run_cells_plainly(opened.hooked, one, cells)
+    close(together, alone)
+    for number in range(1, len(cells)):
+        assert (together[number] - together[0]).abs().max() > 1e-3, number
+
+
+def test_heads_effects_find_the_heads_that_cuts_find(opened: Opened) -> None:
+    answers = Answers((), 5, 6)
+    table: Any = head_effects(
+        opened.hooked, opened.one, answers=answers, sounds=(Sound(0.2, 1.1),), checked=12
+    )
+    assert table["effect"].notna().all() and len(table) == 12
+    first = table.iloc[0]
+    cut = Address("pattern", Sound(0.2, 1.1), (int(first["layer"]),), (int(first["head"]),))
+    with torch.no_grad():
+        plain = opened.logits()[0, -1]
+        with intervene(opened.hooked, opened.one, [Knockout(cut)]):
+            got = opened.logits()[0, -1]
+    change = (got[5] - got[6]) - (plain[5] - plain[6])
+    assert first["effect"] == pytest.approx(float(change), abs=1e-4)
+
+
+def test_what_a_cut_changes_in_a_head_s_output_is_computed(
+    opened: Opened, monkeypatch: Any
+) -> None:
+    changes: list[Tensor] = []
+    own = _head_effects.output_change
+    monkeypatch.setattr(
+        _head_effects,
+        "output_change",
+        lambda *given, **named: changes.append(own(*given, **named)) or changes[-1],
+    )
+    head_effects(opened.hooked, opened.one, answers=Answers((), 5, 6), checked=0)
+    assert len(changes) == 3
+    address = Address("cross_head_output", Text(), layers=(1,))
+    (plain,) = capture(opened.hooked, opened.one, address).values.values()
+    with intervene(opened.hooked, opened.one, [Knockout(Address("pattern", Sound(), (1,), (2,)))]):
+        (cut,) = capture(opened.hooked, opened.one, address).values.values()
+    torch.testing.assert_close(changes[1][2], (cut - plain)[:, 2], atol=2e-5, rtol=1e-4)
+
+
+# -- bad input, and files -------------------------------------------------------------------------
+
+
+def test_what_is_not_heard_is_refused_in_one_sentence(opened: Opened) -> None:
+    hooked = opened.hooked
+    with pytest.raises(AudioError, match="30 s at most"):
+        hooked.inputs("", np.zeros(31 * RATE, dtype=np.float32))
+    with pytest.raises(PromptError, match="answers no question"):
+        hooked.ask("Which digit is spoken?", opened.clips[0])
+    with pytest.raises(PromptError, match="2 clips"):
+        hooked.inputs("", *opened.clips)
+    with pytest.raises(PromptError, match="English alone"):
+        hooked.ask("<|de|><|transcribe|>", opened.clips[0])
+    with pytest.raises(PromptError, match="positions for 40"):
+        hooked(continued(opened.one, [65] * 40))
+    late = Knockout(Address("pattern", Sound(1.0, 2.0)))
+    with pytest.raises(PalscopeError, match="lies outside"), intervene(hooked, opened.one, [late]):
+        hooked(opened.one)
+
+
+@torch.no_grad()
+def test_a_saved_folder_opens_again(opened: Opened, tmp_path: Path) -> None:
+    opened.hooked.model.save_pretrained(tmp_path)
+    opened.tiny.processor().save_pretrained(tmp_path)
+    again = palscope.load(tmp_path)
+    assert again.processor.audio_token_id == opened.hooked.processor.audio_token_id
+    assert torch.equal(again(opened.one)[:, opened.audio :], opened.plain_run().logits)
