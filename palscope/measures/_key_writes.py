@@ -85,7 +85,14 @@ def attention_writes(
     Raises:
         PromptError: the query does not exist, is padding, or does not run in the last layer: what
             it reads then reaches no logits of its own.
+        PalscopeError: the model is an encoder–decoder.
     """
+    if model.audio_attention == "cross_attn":
+        raise PalscopeError(
+            "what single keys write is counted under an RMSNorm, in layers of one attention; this "
+            "model's decoder has two, under a LayerNorm. Cut keys instead (attention_knockout), or "
+            "read heads at cross_head_output."
+        )
     layout = model.layout(inputs)
     route = model.current_route
     columns = [layout.layer_columns(route, layer) for layer in range(route.n_layers)]
