@@ -171,12 +171,14 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
         )
     ]
     streams = [s.name for s in sides[0].ask.opened.model.model.streams]
+    of_top = each[(each["layer"] == top[0]) & (each["head"] == top[1])].set_index("pathway")["mass"]
     shown = pick(
         three.selectbox,
         "Map shows attention to",
         [*streams, "text", SELECTED],
         key="stream",
         what="stream",
+        index=streams.index(str(of_top.reindex(streams).fillna(-1).idxmax())),
         help="A stream of the sound, the text, or the seconds selected in the player.",
     )
     if None in (*boxes, shown):
