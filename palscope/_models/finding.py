@@ -12,6 +12,7 @@ from typing import Any
 from palscope._files import read_object
 from palscope._hub import SETTINGS, cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope._models.config import PalscopeConfig
+from palscope._models.wheels import folder_of_wheel, way_by_wheel
 from palscope._stored import lacking
 from palscope.errors import CheckpointError
 
@@ -76,8 +77,8 @@ def find_checkpoint(
     """Find a checkpoint, once.
 
     A folder; `demo/plits`, `demo/lal` or `demo/pal` of the repository; or a hub id, perhaps with a
-    revision behind it: `owner/name@revision`. What the hub's cache lacks of it is fetched: settings
-    first, then, if they will do, weights.
+    revision behind it: `owner/name@revision`, which the hub's cache has, or an installed wheel.
+    What the cache lacks of it is fetched: settings first, then, if they will do, weights.
 
     Args:
         asked: its name; what was found before is given back.
@@ -116,10 +117,10 @@ def _check_files(folder: Path) -> None:
 
 
 def _in_cache(name: str, folders: Callable[[Checkpoint], Sequence[str]]) -> Path | None:
-    """The hub's folder in the cache; None where the hub has to be asked for more.
+    """The hub's folder in the cache, or a wheel's; None where the hub has to be asked for more.
 
     Raises:
-        CheckpointError: it has to, and cannot be reached.
+        CheckpointError: it has to, and cannot be reached; or the wheel is damaged.
     """
     cached = cached_snapshot(name)
     lacks = [] if cached is None else lacking(cached)
@@ -128,10 +129,12 @@ def _in_cache(name: str, folders: Callable[[Checkpoint], Sequence[str]]) -> Path
         lacks += [each for each in inside if not any((cached / each).glob("*.safetensors"))]
     if cached is not None and not lacks:
         return cached
+    if (converted := folder_of_wheel(name)) is not None:
+        return converted
     if hub_name(name) is None or not hub_reachable():
         raise CheckpointError(
             f"no checkpoint {name!r}: give a folder, one of demo/plits, demo/lal, demo/pal, or the "
-            "id of a hub that can be reached."
+            f"id of a hub that can be reached{way_by_wheel(name)}."
             if cached is None
             else f"{name!r} was fetched in part: the hub's cache lacks {', '.join(lacks)}, and the "
             "hub cannot be reached (or HF_HUB_OFFLINE is set). Ask again where it can."

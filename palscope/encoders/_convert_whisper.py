@@ -126,7 +126,8 @@ def convert_whisper(*sources: Path, out: Path, whole: bool = False) -> None:
             if name.startswith(prefix)
         }
         config.architectures = ["WhisperEncoder"]
-    config.dtype = "float16"
+    # A whole model is opened in float32, as OpenAI's small ones on the hub are.
+    config.dtype = "float32" if whole else "float16"
     texts = whisper_texts(files, config, sources[0]) if whole else None
     make_folder(out)
     with writing(out):
