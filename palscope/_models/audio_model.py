@@ -29,7 +29,7 @@ from palscope._models.prompts import Mask, Prompts
 from palscope._models.stamps import stamp_identity
 from palscope._models.turns import Turns, in_turn
 from palscope._routing import Level, Route, TokenLayout
-from palscope._routing.layout import FILLER, TEXT
+from palscope._routing.layout import TEXT
 from palscope.audio._timegrid import SECONDS_PER_FEATURE
 from palscope.encoders import Component
 from palscope.encoders._tower import Tower
@@ -284,8 +284,9 @@ class AudioLanguageModel(  # pyright: ignore[reportIncompatibleMethodOverride]
         Targets at audio places and padding do not count, nor does a word that no token predicts:
         right behind a clip whose tokens do not run in the last layer.
         """
-        stream = layout.stream[:, -labels.shape[1] :].to(labels.device)
-        runs = (stream == TEXT) | (stream == FILLER)
+        stream, runs = (
+            each[:, -labels.shape[1] :].to(labels.device) for each in (layout.stream, layout.words)
+        )
         last = self.route.n_layers - 1
         for name in self.route.streams_at(last, Level.ATTEND, Level.FULL):
             runs = runs | (stream == layout.stream_index(name))

@@ -168,7 +168,7 @@ class _OfText(LogitsProcessorList):
         self._audio = audio_token_id
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        audio = input_ids == self._audio
+        audio = (input_ids == self._audio) | (input_ids >= scores.shape[-1])  # fillers' may, too
         first = input_ids.gather(1, (~audio).int().argmax(1, keepdim=True))
         ids = cast(Any, torch.where(audio, first, input_ids))
         return super().__call__(ids, cast(Any, scores), **kwargs)

@@ -185,6 +185,17 @@ class TokenLayout(OnHost):
         return self.stream != PADDING
 
     @property
+    def words(self) -> Bool[Tensor, "batch columns"]:
+        """Where text stands, or a filler that runs as text does."""
+        return (self.stream == TEXT) | ((self.stream == FILLER) & (self.clip < 0))
+
+    @property
+    def fillers_hear(self) -> bool:
+        """Whether there are fillers that run, through which text hears a clip (Gemma 3n)."""
+        here = self.on_host
+        return bool(((here.stream == FILLER) & (here.clip < 0)).any())
+
+    @property
     def word(self) -> Int[Tensor, "batch columns"]:
         """How many of a row's words stand before a column: a word's number among them."""
         words = self.stream == TEXT
@@ -316,7 +327,7 @@ class TokenLayout(OnHost):
     def layer_columns(self, route: Route, layer: int) -> LayerColumns:
         """The columns that meet in `layer` under `route`."""
         here = self.on_host
-        text = (here.stream == TEXT) | ((here.stream == FILLER) & (here.clip < 0))
+        text = here.words
         keys, attending, full = (
             here._of(route.streams_at(layer, level))
             for level in (Level.KEYS, Level.ATTEND, Level.FULL)

@@ -83,7 +83,7 @@ def knockout(
     """
     text = text.cpu()
     cuts = [Knockout(Address("pattern", Sound()))]
-    if "filler" in hooked.layout(inputs).pathways:
+    if hooked.layout(inputs).fillers_hear:
         cuts.append(Knockout(Address("pattern", Sound(), queries=Filler())))
     with intervene(hooked, inputs, cuts):
         got = hooked(inputs)[0].cpu()[text]

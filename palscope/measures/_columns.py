@@ -12,7 +12,6 @@ from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._routing import LayerColumns, Level, Route, TokenLayout
-from palscope._routing.layout import FILLER, TEXT
 from palscope._routing.row_columns import named_columns, text_columns
 from palscope._whole import whole_numbers
 from palscope.errors import PromptError
@@ -72,10 +71,12 @@ def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence
         for layer in range(route.n_layers)
         for name in route.streams_at(layer, Level.ATTEND, Level.FULL)
     ]
-    runs = {TEXT, FILLER, *map(layout.stream_index, streams)}
-    found: list[int] = layout.on_host.stream[row].tolist()
+    here = layout.on_host
+    runs = here.words[row]
+    for name in streams:
+        runs = runs | (here.stream[row] == here.stream_index(name))
     for column in wanted:
-        if found[column] not in runs:
+        if not bool(runs[column]):
             raise PromptError(
                 f"query {column} of row {row} runs in no layer under this route (audio that is "
                 "keys only has no queries). Ask a text token, or route its stream to run."

@@ -159,23 +159,23 @@ def through_fillers(model: HookedAudioModel, inputs: Mapping[str, Any]) -> list[
 
     Labels as those of `text_to_audio`: from text to "filler", and from "filler" to each stream.
     """
-    pathways = model.layout(inputs).pathways
-    if "filler" not in pathways:
+    layout = model.layout(inputs)
+    if "filler" not in layout.pathways:
         return []
-    read = [stream.name for stream in model.current_route.streams]
-    return [
-        Edges(((Text(), Filler()),), {"queries": "text", "pathway": "filler"}),
-        *(
-            Edges(((Filler(), Sound(stream=name)),), {"queries": "filler", "pathway": name})
-            for name in read
-            if model.current_route.layers(name)
-        ),
+    heard = [
+        Edges(
+            ((Filler(), Sound(stream=stream.name)),), {"queries": "filler", "pathway": stream.name}
+        )
+        for stream in model.current_route.streams
+        if model.current_route.layers(stream.name)
     ]
+    read = Edges(((Text(), Filler()),), {"queries": "text", "pathway": "filler"})
+    return [read, *(heard if layout.fillers_hear else ())]
 
 
 def and_fillers(edges: Sequence[Edges], layout: TokenLayout) -> list[Edges]:
     """Edges that beside all text cut off the fillers, through which it would hear, if there are."""
-    if "filler" not in layout.pathways:
+    if not layout.fillers_hear:
         return list(edges)
     return [
         replace(

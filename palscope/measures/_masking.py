@@ -80,7 +80,7 @@ def masking(
             route = route.mute(stream)
         return [Reroute(route)]
     layout = model.layout(inputs)
-    readers = [Text(), Filler()] if "filler" in layout.pathways else [Text()]
+    readers = [Text(), Filler()] if layout.fillers_hear else [Text()]
     return [
         Knockout(Address("pattern", Sound(stream=stream, clip=clip), queries=queries))
         for stream in streams

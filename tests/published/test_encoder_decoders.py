@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnsight import NNsight
 from torch import Tensor
 from transformers import GenerationMixin
 
@@ -45,6 +46,7 @@ from palscope.measures import (
     head_effects,
     pathway_mass,
 )
+from palscope.measures._knockout import through_fillers
 from tests.published.contract import RATE, noise
 
 CASES = ("whisper",)
@@ -195,6 +197,20 @@ def test_generation_is_the_plain_class_s_with_its_own_settings(opened: Opened, b
     assert torch.equal(got[:, opened.audio :], wanted)
     uncached = opened.hooked.model.generate(**opened.prompts, **chosen, use_cache=False)
     assert torch.equal(got, uncached)
+
+
+def test_penalties_look_up_no_word_for_sound(opened: Opened) -> None:
+    chosen: Any = {"max_new_tokens": 4, "repetition_penalty": 1.7}
+    got = opened.hooked.model.generate(**opened.prompts, **chosen)
+    plain: Any = GenerationMixin.generate(
+        opened.plain,
+        input_features=opened.prompts["input_features"],
+        decoder_input_ids=opened.prompts["input_ids"][:, opened.audio :],
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        **chosen,
+    )
+    assert torch.equal(got[:, opened.audio :], plain)
 
 
 @torch.no_grad()
@@ -491,3 +507,28 @@ def test_a_saved_folder_opens_again(opened: Opened, tmp_path: Path) -> None:
     again = palscope.load(tmp_path)
     assert again.processor.audio_token_id == opened.hooked.processor.audio_token_id
     assert torch.equal(again(opened.one)[:, opened.audio :], opened.plain_run().logits)
+
+
+def test_the_loss_is_over_words_that_words_predict(opened: Opened) -> None:
+    words = opened.one["input_ids"]
+    got = opened.hooked(opened.one, return_type="loss")
+    logits = opened.plain_run().logits[0, :-1].log_softmax(-1)
+    wanted = -logits.gather(1, words[0, opened.audio + 1 :, None]).mean()
+    torch.testing.assert_close(got, wanted)
+
+
+def test_a_query_that_does_not_run_is_refused(opened: Opened) -> None:
+    for column in (0, 1499):  # of the clip, of the silence behind it
+        with pytest.raises(PromptError, match="runs in no layer"):
+            attention_mass(opened.hooked, opened.one, queries=(column,))
+    edges = through_fillers(opened.hooked, opened.one)
+    assert [each.labels for each in edges] == [{"queries": "text", "pathway": "filler"}]
+
+
+def test_nnsight_traces_it(opened: Opened) -> None:
+    traced = NNsight(opened.hooked.model)
+    with traced.trace(**opened.one):
+        made = traced.audio_taps[1].k.output.save()
+        logits = traced.output.logits.save()
+    assert made.shape == (1, 1500, 4, 8)
+    assert torch.equal(logits[:, opened.audio :], opened.plain_run().logits)
