@@ -18,14 +18,16 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import prompt_batch
 from palscope._published import published_family
 from palscope.interventions import Address, Knockout, Patch, Scale, Sound, Text, Zero, intervene
+from palscope.interventions._address import SiteName
 from palscope.interventions._cells import run_cells, with_encoded
 from palscope.measures import pathway_mass
 from tests.devices.placed import CPU, ONE, TWO, put, same
 from tests.published.contract import CASES, WORDS, noise
+from tests.published.test_encoder_decoders import CASES as ENCODER_DECODERS
 
 NAMES = [case.name for case in CASES]
-THEIR_OWN_WAY = ["gemma3n", "phi4_multimodal", "qwen3_omni"]
-"""States beside the residual stream, adapters, experts."""
+THEIR_OWN_WAY = ["gemma3n", "phi4_multimodal", "qwen3_omni", "whisper"]
+"""States beside the residual stream, adapters, experts, a second attention."""
 
 
 def opened(name: str, where: str) -> HookedAudioModel:
@@ -38,14 +40,17 @@ def opened(name: str, where: str) -> HookedAudioModel:
 @torch.no_grad()
 def work(model: HookedAudioModel) -> list[Any]:
     """Logits with an edit before the decoder, cells inside of it, two words, and masses."""
-    inputs = prompt_batch(model.processor, [([noise(0.9)], WORDS[0])], model.model.device)
+    processor = model.processor
+    asked = WORDS[0] if processor.takes_questions else processor.any_question
+    read: SiteName = "resid_pre" if processor.takes_questions else "audio_v"
+    inputs = prompt_batch(processor, [([noise(0.9)], asked)], model.model.device)
     encoded = with_encoded(model, inputs)
     entering = Patch(Address("encoder_output", Sound(0.2, 0.6)), Zero())
     with intervene(model, inputs, [entering]):
         edited = model(inputs)
     cells = [
         [],
-        [Patch(Address("resid_pre", Sound(0.2, 0.6), layers=(1,)), Scale(2.0))],
+        [Patch(Address(read, Sound(0.2, 0.6), layers=(1,)), Scale(2.0))],
         [Knockout(Address("pattern", Sound(), queries=Text(-1), layers=(2,)))],
     ]
     found = [edited, run_cells(model, encoded, cells)]
@@ -60,7 +65,8 @@ def expected(name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "where"), [(name, ONE) for name in NAMES] + [(name, TWO) for name in THEIR_OWN_WAY]
+    ("name", "where"),
+    [(name, ONE) for name in [*NAMES, *ENCODER_DECODERS]] + [(name, TWO) for name in THEIR_OWN_WAY],
 )
 def test_a_published_class(name: str, where: str) -> None:
     found = work(opened(name, where))
