@@ -12,8 +12,8 @@ from transformer_lens.model_bridge.generalized_components import LinearBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
-import palscope._hooks.gemma3n  # pyright: ignore[reportUnusedImport]
-import palscope._hooks.whisper  # pyright: ignore[reportUnusedImport]  # noqa: F401
+import palscope._hooks.crossing  # pyright: ignore[reportUnusedImport]
+import palscope._hooks.gemma3n  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope._hooks.attention import with_audio
 from palscope._hooks.bypass import bypass_unhooked
 from palscope._hooks.fused import keep_adapters

@@ -80,8 +80,8 @@ class AudioMemory:
                 self._merged(names, columns, [part[which] for part in parts]) for which in (0, 1)
             )
         keys, values = taps.k(keys).transpose(1, 2), taps.v(values).transpose(1, 2)
-        if not self.family.turns:
-            return keys, values
+        if self.family.crossing is not None:
+            return keys, values  # in no order with the words
         cos, sin = (each.to(keys.device) for each in self.angles.at(index, hidden, columns))
         return rotate_keys(keys, cos, sin), values
 

@@ -99,7 +99,10 @@ class DecoderRun:
 
     @functools.cached_property
     def _angles(self) -> Angles:
-        return Angles(self.decoder, self.layout.position[:, self.held :], self.held)
+        # What a second attention reads stands outside of the words' sequence, and is not counted.
+        apart = self.family.crossing is not None
+        position = self.layout.word if apart else self.layout.position
+        return Angles(self.decoder, position[:, self.held :], self.held)
 
     @functools.cached_property
     def _masks(self) -> LayerMasks:

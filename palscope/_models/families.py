@@ -145,8 +145,9 @@ class Family:
         placed: what the decoder adds to embeddings of words, of the decoder, the embeddings, ids
             and each word's number among the words; None where positions are turned into keys.
         norm: name of the decoder's last norm.
-        turns: whether positions are turned into queries and keys (RoPE).
+        turns: whether positions of words are turned into queries and keys (RoPE).
         crossing: name of a layer's second attention, which reads audio alone; None without one.
+            Words are then counted without audio, whose keys are not turned.
     """
 
     architecture: str

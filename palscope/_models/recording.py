@@ -26,7 +26,8 @@ from palscope.errors import HookError
 class LayerAttention:
     """What one layer's attention was computed from in one call.
 
-    The tensors are the kernel's own, positions turned in: they must not be changed.
+    The tensors are the kernel's own, positions turned in: they must not be changed. Where a class
+    fills its heads up for the kernel (Moonshine), they are without the filling.
 
     Attributes:
         layer: the layer.
@@ -164,9 +165,7 @@ def _recorded_one(
             layer,
             attention.columns,
             running,
-            query,
-            key,
-            value,
+            *(each[..., : module.head_dim] for each in (query, key, value)),
             mask,
             float(query.shape[-1]) ** -0.5 if scaling is None else scaling,
             kwargs.get("softcap"),

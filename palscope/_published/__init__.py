@@ -8,6 +8,7 @@ from palscope._published.glm_asr import GlmAsr
 from palscope._published.granite_speech import GraniteSpeech
 from palscope._published.granite_speech_plus import GraniteSpeechPlus
 from palscope._published.model import PublishedAudioModel
+from palscope._published.moonshine import Moonshine
 from palscope._published.moss_transcribe_diarize import MossTranscribeDiarize
 from palscope._published.music_flamingo import MusicFlamingo
 from palscope._published.phi4_multimodal import Phi4Multimodal
@@ -32,6 +33,7 @@ for _family in (
     GlmAsr,
     GraniteSpeech,
     GraniteSpeechPlus,
+    Moonshine,
     MossTranscribeDiarize,
     MusicFlamingo,
     Phi4Multimodal,

@@ -97,4 +97,4 @@ def set_prompt(processor: AudioProcessor, system: str | None, date: str | None) 
         processor.system = system
     if date is not None:
         processor.date = date
-    processor.chat("?")
+    processor.chat(processor.any_question)

@@ -7,8 +7,10 @@ switch for (a layer without its cross-attention, edges that are cut) a plain hoo
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +51,59 @@ from palscope.measures import (
 from palscope.measures._knockout import through_fillers
 from tests.published.contract import RATE, noise
 
-CASES = ("whisper",)
 WORDS = (72, 105, 33)
 """Ids of some words behind the prompt."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What classes differ in.
+
+    Attributes:
+        heard: what the plain class calls what it hears.
+        step: seconds of a token.
+        frames: tokens of the clips, of 1.3 and 0.7 s.
+        window: tokens that are crossed, whatever the clip's length; None for the clip's alone.
+        full: seconds of a clip without filling.
+        also: hook points that the other classes lack.
+        refused: prompts that are, and why.
+    """
+
+    name: str
+    heard: str
+    step: float
+    frames: tuple[int, int]
+    window: int | None
+    full: float
+    also: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def tokens(self, start: float, end: float) -> slice:
+        """Those that overlap some seconds."""
+        return slice(math.floor(round(start / self.step, 6)), math.ceil(round(end / self.step, 6)))
+
+
+CASES = (
+    Case(
+        "whisper",
+        "input_features",
+        0.02,
+        (65, 35),
+        1500,
+        30.0,
+        ("pos_embed.hook_out",),
+        (("<|de|><|transcribe|>", "English alone"),),
+    ),
+    Case("moonshine", "input_values", 0.024, (52, 27), None, 1.3),
+)
 
 
 class Opened:
     """A tiny model under palscope, and the plain class with the same weights."""
 
-    def __init__(self, name: str) -> None:
-        self.tiny: Any = importlib.import_module(f"tests.published.tiny.{name}")
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.tiny: Any = importlib.import_module(f"tests.published.tiny.{case.name}")
         self.plain: Any = self.tiny.model()
         self.hooked = palscope.load(self.tiny.model(), processor=self.tiny.processor())
         self.clips = [noise(1.3), noise(0.7, 1)]
@@ -69,19 +114,26 @@ class Opened:
         layout = self.hooked.layout(self.one)
         self.words = int((layout.stream[0] == -1).sum())
         self.audio = self.one["input_ids"].shape[1] - self.words
+        own = self.tiny.processor().feature_extractor
+        self.heard = [
+            torch.as_tensor(own(clip, sampling_rate=RATE, return_tensors="pt")[case.heard])
+            for clip in self.clips
+        ]
 
     @staticmethod
     def _behind(prompts: dict[str, Tensor]) -> dict[str, Tensor]:
         words = torch.tensor(WORDS).expand(len(prompts["input_ids"]), -1)
         ids = torch.cat([prompts["input_ids"], words], 1)
-        return prompts | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        mask = torch.cat([prompts["attention_mask"], torch.ones_like(words)], 1)
+        return prompts | {"input_ids": ids, "attention_mask": mask}
 
     @torch.no_grad()
-    def plain_run(self, batch: dict[str, Tensor] | None = None, **kwargs: Any) -> Any:
-        batch = self.one if batch is None else batch
+    def plain_run(self, row: int = 0, **kwargs: Any) -> Any:
+        """The plain class on one clip, as its own processor makes it, and the words."""
+        given = {self.case.heard: self.heard[row]}
         return self.plain(
-            input_features=batch["input_features"],
-            decoder_input_ids=batch["input_ids"][:, self.audio :],
+            **given,
+            decoder_input_ids=self.batch["input_ids"][row : row + 1, self.audio :],
             **kwargs,
         )
 
@@ -111,10 +163,10 @@ class Opened:
     @contextmanager
     def masked(self, layer: int, seen: Callable[[Tensor], None]) -> Generator[None, None, None]:
         """Within, `seen` edits `[heads, queries, keys]` of what a plain layer's cross sees."""
-        heads, keys = self.plain.config.decoder_attention_heads, 1500
 
         def before(_module: Any, args: Any, kwargs: Any) -> Any:
-            mask = torch.ones(heads, args[0].shape[1], keys, dtype=torch.bool)
+            state = args[0] if args else kwargs["hidden_states"]
+            mask = torch.ones(4, state.shape[1], self.audio, dtype=torch.bool)
             seen(mask)
             return args, {**kwargs, "attention_mask": mask[None]}
 
@@ -126,7 +178,7 @@ class Opened:
             handle.remove()
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def opened(request: Any) -> Opened:
     return Opened(request.param)
 
@@ -148,7 +200,8 @@ def test_without_listeners_logits_are_those_of_the_plain_class_to_the_bit(opened
 
 def test_a_batch_is_its_rows(opened: Opened) -> None:
     got = opened.logits(opened.batch)
-    close(got, opened.plain_run(opened.batch).logits)
+    for row in range(2):
+        close(got[row], opened.plain_run(row).logits[0])
     close(got[:1], opened.logits())
     differs(got[1], got[0])  # another sound gives other words
 
@@ -170,7 +223,7 @@ def test_bfloat16_is_the_plain_class_s(opened: Opened) -> None:
     plain = opened.tiny.model().bfloat16()
     with torch.no_grad():
         wanted = plain(
-            input_features=opened.one["input_features"].bfloat16(),
+            **{opened.case.heard: opened.heard[0].bfloat16()},
             decoder_input_ids=opened.one["input_ids"][:, opened.audio :],
         ).logits
         assert torch.equal(half(opened.one)[:, opened.audio :], wanted)
@@ -188,13 +241,14 @@ def test_generation_is_the_plain_class_s_with_its_own_settings(opened: Opened, b
     got = opened.hooked.model.generate(**opened.prompts, **chosen)
     start = opened.prompts["input_ids"][:, opened.audio :]
     # transformers' own, which Whisper's class puts its windows around.
-    wanted: Any = GenerationMixin.generate(
-        opened.plain,
-        input_features=opened.prompts["input_features"],
-        decoder_input_ids=start,
-        **chosen,
-    )
-    assert torch.equal(got[:, opened.audio :], wanted)
+    for row in range(2):
+        wanted: Any = GenerationMixin.generate(
+            opened.plain,
+            **{opened.case.heard: opened.heard[row]},
+            decoder_input_ids=start[row : row + 1],
+            **chosen,
+        )
+        assert torch.equal(got[row : row + 1, opened.audio :], wanted)
     uncached = opened.hooked.model.generate(**opened.prompts, **chosen, use_cache=False)
     assert torch.equal(got, uncached)
 
@@ -250,7 +304,7 @@ def test_a_hook_that_returns_its_input_changes_no_bit_and_an_edit_changes_words(
         "blocks.1.hook_cross_attn_out",
         "blocks.0.hook_resid_mid",
         "audio_input_frames.hook_in",
-        "pos_embed.hook_out",
+        *opened.case.also,
     ):
         same = hooked.run_with_hooks(opened.one, fwd_hooks=[(name, lambda x, hook: x)])
         assert torch.equal(same[:, opened.audio :], plain), name
@@ -313,10 +367,13 @@ def test_decoders_of_one_attention_refuse_to_cross(qwen2: Any) -> None:
 
 def test_tokens_behind_the_clip_are_a_group_of_their_own(opened: Opened) -> None:
     layout = opened.hooked.layout(opened.one)
-    assert int((layout.stream[0] == 0).sum()) == 65  # 1.3 s
-    assert int((layout.stream[0] == FILLER).sum()) == 1435
-    assert layout.seconds[0][64].tolist() == pytest.approx([1.28, 1.30])
-    assert list(layout.pathways) == ["text", "filler", "frames"]
+    case, (frames, _) = opened.case, opened.case.frames
+    assert int((layout.stream[0] == 0).sum()) == frames  # 1.3 s
+    filling = 0 if case.window is None else case.window - frames
+    assert int((layout.stream[0] == FILLER).sum()) == filling
+    last = [(frames - 1) * case.step, frames * case.step]
+    assert layout.seconds[0][frames - 1].tolist() == pytest.approx(last)
+    assert list(layout.pathways) == ["text", *["filler"] * (filling > 0), "frames"]
 
 
 def test_masses_of_words_and_of_sound_sum_to_one_each(opened: Opened) -> None:
@@ -327,20 +384,21 @@ def test_masses_of_words_and_of_sound_sum_to_one_each(opened: Opened) -> None:
         assert len(sums) == 2 * 2 * 3 * 4
         np.testing.assert_allclose(sums, 1, atol=1e-5)
     opened.plain.set_attn_implementation("eager")
-    run = opened.plain_run(opened.batch, output_attentions=True)
+    runs = [opened.plain_run(row, output_attentions=True) for row in range(2)]
     opened.plain.set_attn_implementation("sdpa")
     found = by_pathway(table).set_index(["row", "query", "layer", "head", "pathway"])["mass"]
     summed: Any = pathway_mass(opened.hooked, opened.batch, queries=(-1, -3))
     again = summed.set_index(["row", "query", "layer", "head", "pathway"])["mass"]
     last = opened.batch["input_ids"].shape[1] - 1
-    for row, frames in enumerate((65, 35)):
+    for row, frames in enumerate(opened.case.frames):
         for layer in range(3):
-            wanted = run.cross_attentions[layer][row, :, -1]
+            wanted = runs[row].cross_attentions[layer][0, :, -1]
             for head in range(4):
                 at = (row, last, layer, head)
                 want = float(wanted[head, :frames].sum())
                 assert found[(*at, "frames")] == pytest.approx(want, abs=1e-5)
-                assert found[(*at, "filler")] == pytest.approx(1 - want, abs=1e-5)
+                if opened.case.window is not None:
+                    assert found[(*at, "filler")] == pytest.approx(1 - want, abs=1e-5)
                 assert again[(*at, "frames")] == pytest.approx(want, abs=1e-5)
                 assert again[(*at, "text")] == pytest.approx(1, abs=1e-5)
 
@@ -355,7 +413,8 @@ def test_masses_are_read_where_patterns_are_edited(opened: Opened) -> None:
     finally:
         opened.hooked.reset_hooks()
     frames = table[(table["pathway"] == "frames") & (table["layer"] == 1)]["mass"]
-    np.testing.assert_allclose(frames, 65 / 1500, atol=1e-6)
+    share = 1 if opened.case.window is None else opened.case.frames[0] / opened.case.window
+    np.testing.assert_allclose(frames, share, atol=1e-6)
 
 
 # -- interventions --------------------------------------------------------------------------------
@@ -367,7 +426,7 @@ def test_a_knockout_of_seconds_is_a_mask_of_their_keys(opened: Opened) -> None:
         got = opened.logits()
 
     def seen(mask: Tensor) -> None:
-        mask[[0, 3], :, 20:45] = False
+        mask[[0, 3], :, opened.case.tokens(0.4, 0.9)] = False
 
     with opened.masked(1, seen):
         wanted = opened.plain_run().logits
@@ -376,12 +435,13 @@ def test_a_knockout_of_seconds_is_a_mask_of_their_keys(opened: Opened) -> None:
 
 
 def test_a_head_cut_off_from_all_sound_writes_nothing(opened: Opened) -> None:
-    everything = [Address("pattern", what, (2,), (1,)) for what in (Sound(), Filler())]
+    heard = [Sound(), Filler()] if opened.case.window is not None else [Sound()]
+    everything = [Address("pattern", what, (2,), (1,)) for what in heard]
     with intervene(opened.hooked, opened.one, [Knockout(each) for each in everything]):
         got = opened.logits()
         table: Any = pathway_mass(opened.hooked, opened.one)
     head = table[(table["layer"] == 2) & (table["head"] == 1)].set_index("pathway")["mass"]
-    assert head["frames"] == 0 and head["filler"] == 0
+    assert (head.drop("text") == 0).all()
     silent = Patch(Address("cross_head_output", Text(), (2,), (1,)), Zero())
     with intervene(opened.hooked, opened.one, [silent]):
         close(got, opened.logits())
@@ -395,14 +455,15 @@ def test_a_knockout_holds_in_every_decoding_step(opened: Opened) -> None:
         got = opened.hooked.model.generate(**prompt, **chosen)[0, opened.audio :]
 
     def seen(mask: Tensor) -> None:
-        mask[..., 10:55] = False
+        mask[..., opened.case.tokens(0.2, 1.1)] = False
 
     ids = prompt["input_ids"][:, opened.audio :]
     with ExitStack() as stack, torch.no_grad():
         for layer in range(3):
             stack.enter_context(opened.masked(layer, seen))
         for _ in range(4):
-            run = opened.plain(input_features=prompt["input_features"], decoder_input_ids=ids)
+            heard = {opened.case.heard: opened.heard[0]}
+            run = opened.plain(**heard, decoder_input_ids=ids)
             ids = torch.cat([ids, run.logits[:, -1:].argmax(-1)], 1)
     assert torch.equal(got, ids[0])
 
@@ -416,7 +477,8 @@ def test_values_of_all_seconds_and_the_filling_make_the_source_run(
     opened: Opened, sites: list[Any]
 ) -> None:
     # A clip that fills its window has no filling; its sound alone makes the run.
-    source, target = (opened.hooked.inputs("", noise(30.0, seed)) for seed in (5, 6))
+    clips = [noise(opened.case.full, seed) for seed in (5, 6)]
+    source, target = (opened.hooked.inputs("", clip) for clip in clips)
     patches = [Patch(Address(site), Resample(source)) for site in sites]
     found = run_cells(opened.hooked, target, [patches, []])
     with torch.no_grad():
@@ -485,14 +547,16 @@ def test_what_a_cut_changes_in_a_head_s_output_is_computed(
 
 def test_what_is_not_heard_is_refused_in_one_sentence(opened: Opened) -> None:
     hooked = opened.hooked
-    with pytest.raises(AudioError, match="30 s at most"):
-        hooked.inputs("", np.zeros(31 * RATE, dtype=np.float32))
+    if opened.case.window is not None:
+        with pytest.raises(AudioError, match="30 s at most"):
+            hooked.inputs("", np.zeros(31 * RATE, dtype=np.float32))
     with pytest.raises(PromptError, match="answers no question"):
         hooked.ask("Which digit is spoken?", opened.clips[0])
     with pytest.raises(PromptError, match="2 clips"):
         hooked.inputs("", *opened.clips)
-    with pytest.raises(PromptError, match="English alone"):
-        hooked.ask("<|de|><|transcribe|>", opened.clips[0])
+    for prompt, why in opened.case.refused:
+        with pytest.raises(PromptError, match=why):
+            hooked.ask(prompt, opened.clips[0])
     with pytest.raises(PromptError, match="positions for 40"):
         hooked(continued(opened.one, [65] * 40))
     late = Knockout(Address("pattern", Sound(1.0, 2.0)))

@@ -1,4 +1,4 @@
-"""Whisper's decoder under TransformerLens, which knows the encoder alone.
+"""Decoders with cross-attention under TransformerLens, which knows Whisper's encoder alone.
 
 A layer has two attentions, `attn` over the words and `cross_attn` over sound, and so three norms:
 `ln1`, `ln_cross`, and `ln2` before the feed-forward network, as in decoders with one attention.
@@ -6,7 +6,7 @@ A layer has two attentions, `attn` over the words and `cross_attn` over sound, a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
@@ -72,19 +72,31 @@ class KernelBlock(BlockBridge):
     }
 
 
-class WhisperDecoderAdapter(ArchitectureAdapter):
-    """The decoder of `WhisperForConditionalGeneration`, as its own config has it."""
+class CrossingAdapter(ArchitectureAdapter):
+    """A decoder of such layers, by the names that its class gives to their parts."""
+
+    norms: ClassVar[tuple[str, str, str]]
+    """Before words are read, before sound is, before the feed-forward network."""
+    final_norm: ClassVar[str]
+    out: ClassVar[str]
+    """What puts the heads of an attention together."""
+    feed_forward: ClassVar[str | None]
+    """The module that holds `fc1` and `fc2`; None where the layer does."""
+    learned_positions: ClassVar[str | None] = None
+    """Their embedding; None where positions are turned into queries and keys."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
         cfg.normalization_type = "LN"
-        cfg.positional_embedding_type = "standard"
+        cfg.positional_embedding_type = "standard" if self.learned_positions else "rotary"
         cfg.final_rms = False
         cfg.gated_mlp = False
         cfg.attn_only = False
         self.supports_fold_ln = False
         self.supports_center_writing_weights = False
         self.weight_processing_conversions = {}
+        before_words, before_sound, before_mlp = self.norms
+        mlp = {"in": LinearBridge(name="fc1"), "out": LinearBridge(name="fc2")}
         block = KernelBlock(
             name="model.layers",
             hook_alias_overrides={
@@ -92,33 +104,51 @@ class WhisperDecoderAdapter(ArchitectureAdapter):
                 "hook_cross_attn_out": "cross_attn.hook_out",
             },
             submodules={
-                "ln1": self._norm("self_attn_layer_norm"),
+                "ln1": self._norm(before_words),
                 "attn": self._attention("self_attn"),
-                "ln_cross": self._norm("encoder_attn_layer_norm"),
+                "ln_cross": self._norm(before_sound),
                 "cross_attn": self._attention("encoder_attn", is_cross_attention=True),
-                "ln2": self._norm("final_layer_norm"),
-                "mlp": MLPBridge(
-                    name=None,
-                    config=cfg,
-                    submodules={"in": LinearBridge(name="fc1"), "out": LinearBridge(name="fc2")},
-                ),
+                "ln2": self._norm(before_mlp),
+                "mlp": MLPBridge(name=self.feed_forward, config=cfg, submodules=dict(mlp)),
             },
         )
         self.component_mapping = {
             "embed": EmbeddingBridge(name="model.embed_tokens"),
-            "pos_embed": PosEmbedBridge(name="model.embed_positions"),
             "blocks": block,
-            "ln_final": self._norm("model.layer_norm"),
+            "ln_final": self._norm(f"model.{self.final_norm}"),
             "unembed": UnembeddingBridge(name="lm_head"),
         }
+        if self.learned_positions is not None:
+            place = f"model.{self.learned_positions}"
+            self.component_mapping["pos_embed"] = PosEmbedBridge(name=place)
 
     def _norm(self, name: str) -> NormalizationBridge:
         return NormalizationBridge(name=name, config=self.cfg, use_native_layernorm_autograd=True)
 
     def _attention(self, name: str, **kwargs: Any) -> KernelAttention:
         parts = {each: LinearBridge(name=f"{each}_proj") for each in ("q", "k", "v")}
-        parts["o"] = LinearBridge(name="out_proj")
+        parts["o"] = LinearBridge(name=self.out)
         return KernelAttention(name=name, config=self.cfg, submodules=dict(parts), **kwargs)
 
 
+class WhisperDecoderAdapter(CrossingAdapter):
+    """The decoder of `WhisperForConditionalGeneration`, as its own config has it."""
+
+    norms = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
+    final_norm = "layer_norm"
+    out = "out_proj"
+    feed_forward = None
+    learned_positions = "embed_positions"
+
+
+class MoonshineDecoderAdapter(CrossingAdapter):
+    """The decoder of `MoonshineForConditionalGeneration`; its `fc1` holds the gate, too."""
+
+    norms = ("input_layernorm", "post_attention_layernorm", "final_layernorm")
+    final_norm = "norm"
+    out = "o_proj"
+    feed_forward = "mlp"
+
+
 ArchitectureAdapterFactory.register_adapter("PalscopeWhisperDecoder", WhisperDecoderAdapter)
+ArchitectureAdapterFactory.register_adapter("PalscopeMoonshineDecoder", MoonshineDecoderAdapter)
