@@ -66,7 +66,8 @@ def expected(name: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [(name, ONE) for name in [*NAMES, *ENCODER_DECODERS]] + [(name, TWO) for name in THEIR_OWN_WAY],
+    [(name, ONE) for name in [*NAMES, *(case.name for case in ENCODER_DECODERS)]]
+    + [(name, TWO) for name in THEIR_OWN_WAY],
 )
 def test_a_published_class(name: str, where: str) -> None:
     found = work(opened(name, where))
