@@ -11,7 +11,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from palscope._published import registry as published
 from palscope.encoders import _registry as registry
-from tests import demo
+from tests import demo, real_whisper
 from tests.docs.pages import PAGES, name_of
 from tests.docs.printed import agree, check, said
 
@@ -99,6 +99,8 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(
     monkeypatch.setattr(published, "_FAMILIES", dict(published._FAMILIES))
     examples = examples_of(page)
     assert len(examples) == languages(page).count("python")
+    if any(f'load("{real_whisper.NAME}")' in str(each.parsed) for each in examples):
+        real_whisper.needed()
     with demo.shared():
         for example in examples:
             check(example)
