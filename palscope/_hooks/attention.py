@@ -13,7 +13,8 @@ from palscope._models.cache_names import OLD, naming_cache
 AUDIO_HOOKS = ("hook_audio_state", "hook_audio_k", "hook_audio_v")
 """Hook points of a layer's audio memory; they fire where a stream is at level `keys`."""
 
-ATTENTIONS = ("attn", "cross_attn")
+CROSSING = "cross_attn"
+ATTENTIONS = ("attn", CROSSING)
 """A layer's attentions by TransformerLens's names; the last that it has reads audio."""
 
 FUSED = ("hook_in", "hook_out", "q", "k", "v", "o", "q_norm", "k_norm")

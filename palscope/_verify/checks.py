@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.cache_names import cache_of
-from palscope._models.scoring import UserTurn, continued, prompt_batch
+from palscope._models.families import family_of
+from palscope._models.scoring import UserTurn, continued
 from palscope._models.stamps import Stamp
+from palscope._routing.layout import TEXT
 from palscope._verify.results import Result, compared, judged, unchecked
 from palscope._verify.tolerance import apart
 
@@ -94,6 +96,24 @@ def answer(
     return judged("answer", False, f"{says}, by {gap:.2g} of the logits' spread", **numbers)
 
 
+def told(hooked: HookedAudioModel, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "rows columns"]:
+    """The columns for which the class gives logits: of an encoder–decoder those of words."""
+    layout = hooked.layout(inputs)
+    crosses = family_of(hooked.model.text_config).crossing is not None
+    return layout.stream == TEXT if crosses else layout.real
+
+
+def side_by_side(
+    hooked: HookedAudioModel, longer: UserTurn, row: UserTurn, behind: str
+) -> dict[str, Tensor]:
+    """A batch of two rows, the first with words behind its prompt."""
+    processor = hooked.processor
+    first, second = (processor.chat(asked, len(clips)) for clips, asked in (longer, row))
+    clips: list[Any] = [*longer[0], *row[0]]
+    made: Any = processor([first + behind, second], clips, sampling_rate=processor.sample_rate)
+    return {name: value.to(hooked.model.device) for name, value in made.items()}
+
+
 @torch.no_grad()
 def batched(
     hooked: HookedAudioModel,
@@ -101,6 +121,7 @@ def batched(
     row: UserTurn,
     alone: Float[Tensor, "columns vocabulary"],
     limits: Float[Tensor, "columns"] | float,
+    behind: str = "",
 ) -> Result:
     """Whether a row behind a longer one, and so padded, gives what it gives alone.
 
@@ -108,11 +129,11 @@ def batched(
         longer: clips and question that stand before it.
         alone: the row's logits.
         limits: how far apart logits may be; one, or one a column.
+        behind: words behind the longer one, where a prompt has no question.
     """
-    together = prompt_batch(hooked.processor, [longer, row], hooked.model.device)
-    real = together["attention_mask"][1].bool()
-    got = hooked(together)[1][real]
-    padding = len(real) - len(got)
+    together = side_by_side(hooked, longer, row, behind)
+    got = hooked(together)[1][told(hooked, together)[1]]
+    padding = int((together["attention_mask"][1] == 0).sum())
     if not padding:
         return judged("batch", False, "the row is not padded beside a longer question")
     found = compared("batch", got, alone, limits, "the same prompt alone")
@@ -147,7 +168,8 @@ def devices(
 ) -> Result:
     """Whether the CPU gives what the accelerator gave; the model stays on the CPU."""
     cast(Any, hooked.model).to("cpu")
-    got = hooked({name: value.cpu() for name, value in inputs.items()})[0]
+    inputs = {name: value.cpu() for name, value in inputs.items()}
+    got = hooked(inputs)[0, told(hooked, inputs)[0]]
     return compared("CPU = GPU", got, wanted, limits, "the GPU's")
 
 

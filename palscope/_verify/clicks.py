@@ -56,7 +56,7 @@ def clicks(
     spans = layout.seconds[(layout.stream == 0).cpu()]
     # Tokens may share their seconds: steps are counted between spans.
     starts, step = cast("tuple[Tensor, Tensor]", torch.unique(spans[:, 0], return_inverse=True))
-    before = _tokens(hooked, inputs)
+    before = _tokens(hooked, inputs, len(spans))
     found: list[Click] = []
     for share in SHARES:
         at = share * seconds
@@ -64,7 +64,7 @@ def clicks(
         start, end = float(starts[step[held]]), float(spans[held, 1])
         middle = start + phase * (end - start)
         clip = _with_burst(quiet, middle, hooked.processor.sample_rate, 5.0)
-        after = _tokens(hooked, hooked.inputs(question, clip))
+        after = _tokens(hooked, hooked.inputs(question, clip), len(spans))
         change = cast(Tensor, (after - before).norm(dim=1))
         most = int(change.argmax())
         off = int(step[most]) - int(step[held])
@@ -113,8 +113,11 @@ def in_time(found: Sequence[Click], needed: int = HITS) -> Result:
     return judged("click", near >= needed, says, clicks=[click._asdict() for click in found])
 
 
-def _tokens(hooked: HookedAudioModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tokens d"]:
-    return next(iter(hooked.encode_audio(inputs).streams.values()))[0].double().cpu()
+def _tokens(
+    hooked: HookedAudioModel, inputs: Mapping[str, Tensor], count: int
+) -> Float[Tensor, "tokens d"]:
+    """The clip's, without those of the silence that fills its window."""
+    return next(iter(hooked.encode_audio(inputs).streams.values()))[0][:count].double().cpu()
 
 
 def _noise(seconds: float, seed: int, rate: int) -> Float[np.ndarray, " samples"]:

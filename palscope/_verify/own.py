@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import soundfile
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoProcessor
@@ -21,8 +22,8 @@ from palscope.errors import CheckpointError, short
 class OwnPrompt(NamedTuple):
     """A row as a class's own processor makes it.
 
-    `made`: its tensors; `ids`: its ids, with those places as words that hold no sound; `end`: its
-    tokenizer's end of text.
+    `made`: its tensors; `ids`: its ids, with those places as words that hold no sound, or of an
+    encoder–decoder those that the decoder begins with; `end`: its tokenizer's end of text.
     """
 
     made: dict[str, Tensor]
@@ -45,7 +46,8 @@ def own_prompt(processor: Any, family: PublishedFamily, row: UserTurn) -> OwnPro
         made = own_inputs(processor, family, [(samples, question)])
     except Exception as error:  # whatever it raises, the rest can be checked
         raise _unfit(f"here a {type(processor).__name__}, does not serve", error) from error
-    ids = same_places(made["input_ids"], made, family, len(clips))
+    ids = made["decoder_input_ids" if family.crosses else "input_ids"]
+    ids = same_places(ids, made, family, len(clips))
     return OwnPrompt(made, ids[0], processor.tokenizer.eos_token_id)
 
 
@@ -157,9 +159,31 @@ def _with_start_in_template(
     return _by_template(processor, family, rows, add_special_tokens=False)
 
 
+def _with_start(
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn], marks: Sequence[int] = ()
+) -> dict[str, Tensor]:
+    """Encoder–decoders: one clip, and what the decoder begins with; nobody is asked anything."""
+    (((clip,), _),) = rows
+    made = processor(audio=clip, sampling_rate=family.sample_rate, return_tensors="pt")
+    start = [family.config.decoder_start_token_id, *marks]
+    return {**made, "decoder_input_ids": torch.tensor([start])}
+
+
+def _with_marks(
+    processor: Any, family: PublishedFamily, rows: Sequence[UserTurn]
+) -> dict[str, Tensor]:
+    """Whisper's: transcribed, of those that know languages as English; without times."""
+    known = family.any_question != "<|notimestamps|>"
+    said = {"language": "en", "task": "transcribe"} if known else {}
+    marks = [mark for _, mark in processor.get_decoder_prompt_ids(**said)]
+    return _with_start(processor, family, rows, marks)
+
+
 _WAYS: dict[str, Callable[[Any, PublishedFamily, Sequence[UserTurn]], dict[str, Tensor]]] = {
     "VoxtralForConditionalGeneration": _by_conversation,
     "Gemma3nForConditionalGeneration": _with_start_in_template,
+    "WhisperForConditionalGeneration": _with_marks,
+    "MoonshineForConditionalGeneration": _with_start,
 }
 _GRANITE = ("GraniteSpeechForConditionalGeneration", "GraniteSpeechPlusForConditionalGeneration")
 _WRITTEN = (*_GRANITE, "Phi4MultimodalForCausalLM")

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationMixin
 
 from palscope._models.audio_model import AudioLanguageModel
 from palscope._models.finding import Checkpoint
@@ -83,6 +84,7 @@ class Plain:
         label: what it is, in a report.
         published: whether it is another's code, which takes a mask over columns and may return its
             attention.
+        crosses: whether it is an encoder–decoder: its ids and logits are the words' alone.
     """
 
     model: Any
@@ -94,6 +96,7 @@ class Plain:
     layers: list[nn.Module]
     label: str
     published: bool
+    crosses: bool = False
 
 
 def plain_published(model: Any, family: PublishedFamily, own: OwnPrompt) -> Plain:
@@ -113,6 +116,7 @@ def plain_published(model: Any, family: PublishedFamily, own: OwnPrompt) -> Plai
         ],
         type(model).__name__,
         published=True,
+        crosses=family.crosses,
     )
 
 
@@ -209,7 +213,7 @@ class Recorded:
         answer_logits: that each was chosen by, `[tokens, vocabulary]`.
         deaf: logits with sound's columns masked, and which columns are text; None where the model
             takes no such mask.
-        attention: of the last token, by layer, `[heads, columns]`; None where there is none.
+        attention: of the last token, by layer, `[heads, keys]`; None where there is none.
         attention_limit: how far apart it may be.
         seconds: of a pass.
         peak: bytes that a pass needs; None where that is not known.
@@ -227,7 +231,7 @@ class Recorded:
     answer: list[int]
     answer_logits: Float[Tensor, "tokens vocabulary"]
     deaf: tuple[Float[Tensor, "columns vocabulary"], Bool[Tensor, "columns"]] | None
-    attention: list[Float[Tensor, "heads columns"]] | None
+    attention: list[Float[Tensor, "heads keys"]] | None
     attention_limit: float
     seconds: float
     peak: int | None
@@ -257,7 +261,7 @@ def record(plain: Plain) -> Recorded:
         limits(moved, model.dtype),
         [int(token) for token in answer],
         answer_logits,
-        _deaf(plain) if plain.published else None,
+        _deaf(plain) if plain.published and not plain.crosses else None,
         attention,
         attention_limit,
         seconds,
@@ -283,14 +287,20 @@ def greedy(
         place: id of an audio token, which no answer has.
         **settings: of `generate`, others than these.
     """
-    made = model.generate(
+    words = inputs.get("decoder_input_ids")
+    # Whisper's own method puts its windows around that of all classes.
+    generate = model.generate
+    if words is not None:
+        generate = partial(cast(Any, GenerationMixin).generate, model, begin_suppress_tokens=None)
+    known = place < model.config.get_text_config().vocab_size  # encoder–decoders have no such word
+    made: Any = generate(
         **inputs,
         **{**_GREEDY, "eos_token_id": list(end), "pad_token_id": end[0], **settings},
-        suppress_tokens=[place],
+        suppress_tokens=[place] if known else None,
         output_logits=True,
         return_dict_in_generate=True,
     )
-    new = made.sequences[:, inputs["input_ids"].shape[1] :]
+    new = made.sequences[:, (inputs["input_ids"] if words is None else words).shape[1] :]
     return new.cpu(), torch.stack(list(made.logits), 1).cpu()
 
 
@@ -320,15 +330,21 @@ def _attention(plain: Plain) -> tuple[list[Tensor] | None, float]:
     return found, MARGIN * max(moved, torch.finfo(model.dtype).eps)
 
 
-def last_attention(model: Any, inputs: Mapping[str, Any]) -> list[Float[Tensor, "heads columns"]]:
-    """What the last token of one row attends to, by layer, computed step by step; on the CPU."""
+def last_attention(model: Any, inputs: Mapping[str, Any]) -> list[Float[Tensor, "heads keys"]]:
+    """What the last token of one row attends to, by layer, computed step by step; on the CPU.
+
+    Of an encoder–decoder sound, then words: two attentions.
+    """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
-        found = model(**inputs, output_attentions=True).attentions
+        run = model(**inputs, output_attentions=True)
     finally:
         model.set_attn_implementation(before)
-    return [weights[0, :, -1].cpu() for weights in found]
+    if "decoder_input_ids" not in inputs:
+        return [weights[0, :, -1].cpu() for weights in run.attentions]
+    both = zip(run.cross_attentions, run.decoder_attentions, strict=True)
+    return [torch.cat([each[0, :, -1] for each in pair], -1).cpu() for pair in both]
 
 
 def timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, int | None]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
+from palscope._hooks.attention import CROSSING
 from palscope._verify.checks import differs
 from palscope._verify.results import Result, compared, judged, unchecked
 from palscope._verify.tolerance import rounding
@@ -34,7 +35,9 @@ def masses(
         own_limit: how far apart the two may be.
     """
     table: Any = attention_mass(hooked, inputs)
-    sums = table.groupby(["layer", "head"])["mass"].sum()
+    sound = table["pathway"] != "text"
+    attention = sound & (hooked.audio_attention == CROSSING)  # each of two sums to 1
+    sums = table.groupby(["layer", "head", attention.rename("attention")])["mass"].sum()
     off = float((sums - 1).abs().max())
     allowed = rounding(2, 1.0, hooked.model.dtype)["atol"]
     numbers: dict[str, Any] = {"heads": len(sums), "sum_off": off, "limit": allowed}
@@ -104,15 +107,23 @@ def knockout(
 def cut_by_hand(
     hooked: HookedAudioModel, inputs: Mapping[str, Tensor]
 ) -> Float[Tensor, "columns vocabulary"]:
-    """Logits where the scores of text for sound are set to minus infinity, layer by layer."""
+    """Logits where the scores of text for sound are set to minus infinity, layer by layer.
+
+    In an attention of sound alone there may be nothing left: it then writes nothing.
+    """
     route, layout = hooked.current_route, hooked.layout(inputs)
     is_sound = layout.stream[0].cpu() >= 0
     hooks: list[tuple[str, Any]] = []
     for layer in range(route.n_layers):
         columns = layout.layer_columns(route, layer)
-        queries, keys = columns.running[0].cpu(), columns.keys[0].cpu()
+        crosses = route.crosses(layer)
+        queries = columns.running[0].cpu()
+        keys = (columns.crossed if crosses else columns.keys)[0].cpu()
         cut = (~is_sound[queries] & (queries >= 0))[:, None] & (is_sound[keys] & (keys >= 0))
-        hooks.append((f"blocks.{layer}.attn.hook_attn_scores", _cutting(cut)))
+        attention = f"blocks.{layer}.{hooked.audio_attention if crosses else 'attn'}"
+        hooks.append((f"{attention}.hook_attn_scores", _cutting(cut)))
+        if crosses:
+            hooks.append((f"{attention}.hook_pattern", _nothing_left))
     return hooked.run_with_hooks(inputs, fwd_hooks=hooks)[0]
 
 
@@ -122,3 +133,8 @@ def _cutting(cut: Bool[Tensor, "queries keys"]) -> Any:
         return scores.masked_fill(cut.to(scores.device), float("-inf"))
 
     return hook
+
+
+def _nothing_left(pattern: Tensor, hook: Any) -> Tensor:
+    del hook
+    return pattern.nan_to_num(0.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from palscope._hooks import HookedAudioModel, load
@@ -186,8 +187,8 @@ class CheckList:
                 "logits", self._logits, wanted.logits, wanted.limits, wanted.label
             ),
             "answer": self._answer,
-            "click": lambda: in_time(clicks(hooked, SECONDS, QUESTION)),
-            "hooks": lambda: hooks_fire(self._hooked_run, self._fused, wanted.limits),
+            "click": lambda: in_time(clicks(hooked, SECONDS, self._question)),
+            "hooks": self._hooks,
             "edits": lambda: edits_of_nothing(hooked, self._inputs, self._hooked_run, self._fused),
             "masses": lambda: masses(
                 hooked, self._inputs, wanted.attention, wanted.attention_limit
@@ -206,15 +207,26 @@ class CheckList:
     def _inputs(self) -> dict[str, Tensor]:
         if self.wanted.ids is not None:  # a class's own template asks the clock
             self.hooked.processor.date = datetime.date.today().isoformat()
-        return self.hooked.inputs(QUESTION, self.clip)
+        return self.hooked.inputs(self._question, self.clip)
+
+    @property
+    def _question(self) -> str:
+        """What is asked; of a class that is asked nothing, how its prompts begin."""
+        processor = self.hooked.processor
+        return QUESTION if processor.takes_questions else processor.any_question
 
     @functools.cached_property
     def _fused(self) -> Tensor:
         return self.hooked(self._inputs)
 
+    @functools.cached_property
+    def _told(self) -> Bool[Tensor, "columns"]:
+        """The prompt's columns for which the other side gives logits."""
+        return checks.told(self.hooked, self._inputs)[0]
+
     @property
     def _logits(self) -> Tensor:
-        return self._fused[0].cpu()
+        return self._fused[0, self._told].cpu()
 
     @functools.cached_property
     def _hooked_run(self) -> HookedRun:
@@ -254,7 +266,8 @@ class CheckList:
     def _prompt(self) -> Result:
         if self.wanted.ids is None:
             return unchecked("prompt", self.wanted.no_ids)
-        return checks.prompt(self._inputs["input_ids"][0], self.wanted.ids, self.wanted.place)
+        got = self._inputs["input_ids"][0, self._told]
+        return checks.prompt(got, self.wanted.ids, self.wanted.place)
 
     def _weights(self) -> Result:
         model: Any = self.hooked.model
@@ -271,20 +284,28 @@ class CheckList:
         says = f"{result.says}: {text!r}"
         return Result(result.name, result.verdict, says, {**result.numbers, "text": text})
 
+    def _hooks(self) -> Result:
+        run, told = self._hooked_run, self._told
+        run = run._replace(logits=run.logits[:, told])
+        return hooks_fire(run, self._fused[:, told], self.wanted.limits)
+
     def _knockout(self) -> Result:
         hooked, inputs, label = self.hooked, self._inputs, f"a mask for {self.wanted.label}"
         if self.wanted.deaf is not None:
             cut, text = self.wanted.deaf
         else:
-            cut, text = cut_by_hand(hooked, inputs), hooked.layout(inputs).stream[0] < 0
-            label = "scores set by hand"
-        return knockout(hooked, inputs, self._logits, cut, text, self._loosest, label)
+            text = self._told & (hooked.layout(inputs).stream[0] < 0)
+            cut, label = cut_by_hand(hooked, inputs), "scores set by hand"
+        return knockout(hooked, inputs, self._fused[0], cut, text, self._loosest, label)
 
     def _batch(self) -> Result:
         # Both with sound: adapters are on for all of a batch, or for none.
         other = Waveform(self.clip.samples[::-1], self.clip.sample_rate, self.clip.source)
-        longer, row = ((other,), LONG_QUESTION), ((self.clip,), QUESTION)
-        return checks.batched(self.hooked, longer, row, self._logits, self.wanted.limits)
+        longer, behind = LONG_QUESTION, ""
+        if not self.hooked.processor.takes_questions:
+            longer, behind = self._question, QUESTION
+        rows = ((other,), longer), ((self.clip,), self._question)
+        return checks.batched(self.hooked, *rows, self._logits, self.wanted.limits, behind)
 
     def _devices(self) -> Result:
         if self.hooked.model.device.type == "cpu":

@@ -246,7 +246,7 @@ def _deaf(hooked: HookedAudioModel) -> Any:
 
 
 def test_padding_that_is_read(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = checks.prompt_batch
+    batch = checks.side_by_side
 
     def shifted(*args: Any) -> Any:
         made = batch(*args)
@@ -254,7 +254,7 @@ def test_padding_that_is_read(check: Check, monkeypatch: pytest.MonkeyPatch) -> 
         mask[:, 1:-1] = mask[:, 2:].clone()
         return made
 
-    monkeypatch.setattr(checks, "prompt_batch", shifted)
+    monkeypatch.setattr(checks, "side_by_side", shifted)
     assert "[124, 264] logits, but [123, 264]" in fails(check, "batch")
 
 

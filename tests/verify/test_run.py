@@ -13,6 +13,7 @@ from palscope._models.families import raw
 from palscope._verify import Result, Sides, verify
 from palscope._verify.results import judged
 from tests.published.contract import CASES
+from tests.published.test_encoder_decoders import CASES as ENCODER_DECODERS
 from tests.verify.conftest import CLIP, sides_of_tiny
 
 JUDGED = (
@@ -21,7 +22,7 @@ JUDGED = (
 )
 
 
-@pytest.mark.parametrize("name", [case.name for case in CASES])
+@pytest.mark.parametrize("name", [case.name for case in (*CASES, *ENCODER_DECODERS)])
 def test_every_published_class_passes(name: str) -> None:
     told: list[Result] = []
     report = verify(sides_of_tiny(name), CLIP, told.append)
