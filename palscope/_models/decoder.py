@@ -32,7 +32,7 @@ from palscope._models.parts import Parts
 from palscope._models.recording import Recording, SeenBy, recorded
 from palscope._routing import LayerColumns, Level, Route, Source, TokenLayout
 from palscope._routing.on_host import on_both
-from palscope.errors import RouteError
+from palscope.errors import PalscopeError, RouteError
 
 _KEYS_SHARED: Any = getattr(cache_utils, "KVSharingDict", dict)
 """Before transformers 5.23 layers shared keys in a plain dict, which a device map cannot spread."""
@@ -318,6 +318,11 @@ class DecoderRun:
     def crossed_memory(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
         """Keys and values `[batch, heads, audio, head_dim]` of the audio that the layer crosses."""
         if self.clips is not None and self.columns_of(index).crossed.shape[1]:
+            if isinstance(cast(object, self.decoder.layers[index]), FSDPModule):
+                raise PalscopeError(
+                    "an encoder–decoder does not run under FSDP: what a layer crosses is made "
+                    "before the layer runs, when its weights are in parts. Use device_map."
+                )
             made = self.audio.at(index, self.columns_of(index).crossed, hidden, None)
             if self.cache is not None:
                 self.cache.crossed[index] = made

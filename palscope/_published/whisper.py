@@ -19,6 +19,8 @@ from palscope.errors import PromptError, short
 
 _START = "<|startoftranscript|>"
 _MARKS = re.compile(r"(<\|[^|<>]+\|>)+")
+_TASK = re.compile(r"<\|(?!en\|)([a-z]{2,3}|transcribe|translate)\|>")
+"""A language that is not English, or a task."""
 _ENGLISH_ONLY = 51_865
 """Vocabularies below this size are of checkpoints that hear English alone."""
 _TIMES = [f"<|{0.02 * step:.2f}|>" for step in range(1501)]
@@ -171,7 +173,3 @@ class Whisper(WhisperTowerFamily):
             )
         begins = "" if _START in marks else _START
         return f"{self.place * clips}{begins}{marks}"
-
-
-_TASK = re.compile(r"<\|(?!en\|)([a-z]{2,3}|transcribe|translate)\|>")
-"""A language that is not English, or a task."""
