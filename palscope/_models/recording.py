@@ -161,11 +161,14 @@ def _recorded_one(
         out = own(module, query, key, value, mask, **kwargs)
         told = True
         scaling = kwargs.get("scaling")
+        filled = slice(module.head_dim)
         seen = LayerAttention(
             layer,
             attention.columns,
             running,
-            *(each[..., : module.head_dim] for each in (query, key, value)),
+            query[..., filled],
+            key[..., filled],
+            value[..., filled],
             mask,
             float(query.shape[-1]) ** -0.5 if scaling is None else scaling,
             kwargs.get("softcap"),
