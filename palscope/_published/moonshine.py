@@ -11,6 +11,7 @@ from transformers import MoonshineConfig
 
 import palscope._models.moonshine_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
 from palscope._published.family import PublishedFamily
+from palscope._published.places import add_places
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
@@ -125,7 +126,7 @@ class Moonshine(PublishedFamily):
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
         """Add the word for sound behind all others."""
-        tokenizer.add_tokens([self.place], special_tokens=True)
+        add_places(tokenizer, [self.place], self.config.vocab_size)
         self._start = tokenizer.convert_ids_to_tokens(self.config.decoder_start_token_id)
 
     def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:

@@ -10,12 +10,13 @@ from torch import Tensor
 from transformers import WhisperConfig
 
 import palscope._models.whisper_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
+from palscope._published.places import add_places
 from palscope._published.whisper_tower import WINDOW, WhisperTowerFamily
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
 from palscope.encoders._config import ClipFeatures
-from palscope.errors import PromptError, short
+from palscope.errors import CheckpointError, PromptError, short
 
 _START = "<|startoftranscript|>"
 _MARKS = re.compile(r"(<\|[^|<>]+\|>)+")
@@ -137,11 +138,21 @@ class Whisper(WhisperTowerFamily):
         return self.config.vocab_size < _ENGLISH_ONLY
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
-        """Add the words for sound behind all others; before them the times, where they lack."""
+        """Add the words for sound behind all others; before them the times, where they lack.
+
+        Raises `CheckpointError` for a tokenizer of another checkpoint.
+        """
         missing = self.config.vocab_size - len(tokenizer)
         if missing == len(_TIMES) and _TIMES[0] not in tokenizer.get_vocab():
             tokenizer.add_tokens(_TIMES)  # files of before 2023 have none
-        tokenizer.add_tokens([self.place, self.filler], special_tokens=True)
+        add_places(tokenizer, [self.place, self.filler], self.config.vocab_size)
+        start, wanted = tokenizer.convert_tokens_to_ids(_START), self.config.decoder_start_token_id
+        if start != wanted:
+            raise CheckpointError(
+                f"the tokenizer, a {type(tokenizer).__name__}, is of another checkpoint: "
+                f"{_START} is its word {start}, the model begins with {wanted}. Give the model's "
+                "own."
+            )
 
     def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:
         """The clip's place, and the marks that the decoder begins with.

@@ -19,13 +19,22 @@ import pytest
 import torch
 from nnsight import NNsight
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import AutoProcessor, GenerationMixin
 
 import palscope
-from palscope._models.scoring import continued, prompt_batch
+from palscope._models.scoring import continued, greedy_tokens, prompt_batch
 from palscope._routing import CROSSED, FULL, Route
 from palscope._routing.layout import FILLER
-from palscope.errors import AudioError, HookError, PalscopeError, PromptError, RouteError
+from palscope._verify.own import own_prompt
+from palscope.audio._waveform import Waveform
+from palscope.errors import (
+    AudioError,
+    CheckpointError,
+    HookError,
+    PalscopeError,
+    PromptError,
+    RouteError,
+)
 from palscope.interventions import (
     Address,
     Filler,
@@ -49,8 +58,11 @@ from palscope.measures import (
     pathway_mass,
 )
 from palscope.measures._knockout import through_fillers
+from tests.fake_hub import serving
 from tests.published.contract import RATE, noise
+from tests.published.folders.build import about, hub_folder
 
+CLIP = Waveform(noise(1.3), RATE, "noise")
 WORDS = (72, 105, 33)
 """Ids of some words behind the prompt."""
 
@@ -554,6 +566,42 @@ def test_what_is_not_heard_is_refused_in_one_sentence(opened: Opened) -> None:
     late = Knockout(Address("pattern", Sound(1.0, 2.0)))
     with pytest.raises(PalscopeError, match="lies outside"), intervene(hooked, opened.one, [late]):
         hooked(opened.one)
+
+
+@torch.no_grad()
+def test_a_folder_as_the_hub_has_it(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, folder = about(opened.case.name), hub_folder(opened.case.name, tmp_path / "repository")
+    with serving(tmp_path / "cache", monkeypatch, {known["repository"]: {"main": folder}}):
+        hooked = palscope.load(known["repository"])
+    own = own_prompt(AutoProcessor.from_pretrained(folder), hooked.model.family, ([CLIP], ""))
+    inputs = hooked.inputs("", CLIP)
+    words = inputs["input_ids"].shape[1] - len(own.ids)
+    assert torch.equal(inputs["input_ids"][0, words:], own.ids)
+    plain: Any = type(opened.plain).from_pretrained(folder).eval()
+    assert torch.equal(hooked(inputs)[:, words:], plain(**own.made).logits)
+    processor, settings = hooked.processor, known["generation_config"]
+    assert processor.turn_end == processor.tokenizer.convert_tokens_to_ids(known["turn_end"])
+    # Greedy is the likeliest word, whatever the folder says; by choice it is as the folder says.
+    likeliest = int(plain(**own.made).logits[0, -1].argmax())
+    got = greedy_tokens(hooked.model, processor, inputs, 1)[0].tolist()
+    assert got == [likeliest]
+    assert ("suppress_tokens" in hooked.model.generation_set_aside) == (
+        "suppress_tokens" in settings
+    )
+
+
+def test_another_checkpoint_s_tokenizer_is_refused(opened: Opened) -> None:
+    larger, start = opened.tiny.processor(), opened.plain.config.decoder_start_token_id
+    larger.tokenizer.add_tokens(["<|one more|>"])
+    with pytest.raises(CheckpointError, match=r"its vocabulary has \d+ words, the model's \d+"):
+        palscope.load(opened.tiny.model(), processor=larger)
+    if opened.case.name == "whisper":
+        model = opened.tiny.model()
+        model.config.decoder_start_token_id = start + 1
+        with pytest.raises(CheckpointError, match="the model begins with"):
+            palscope.load(model, processor=opened.tiny.processor())
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from palscope.errors import CheckpointError, PromptError
 from palscope.interventions._cells import with_encoded
 from tests.fake_hub import serving
 from tests.published.contract import CASES, RATE, WORDS, noise
-from tests.published.folders.build import NAMES, about, hub_folder, template, tiny
+from tests.published.folders.build import about, hub_folder, template, tiny
 
 STEPS = 4
 """A random model may write a clip's place later."""
@@ -77,7 +77,7 @@ class Fetched:
         return "".join(place if part["type"] == "audio" else part["text"] for part in content)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[case.name for case in CASES])
 def fetched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fetched]:

@@ -124,7 +124,7 @@ def _write_others(known: dict[str, Any], processor: Any, folder: Path) -> None:
 
 
 def _tiny_ids(key: str, value: Any, tokens: dict[str, str], ids: dict[str, int]) -> Any:
-    if not key.endswith("token_id"):
+    if not key.endswith(("token_id", "suppress_tokens")):
         return value
     if isinstance(value, list):
         return [ids[tokens[str(each)]] for each in value]

@@ -29,6 +29,11 @@ def config() -> MoonshineConfig:
         decoder_num_attention_heads=4,
         pad_head_dim_to_multiple_of=12,
         max_position_embeddings=40,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.5,
+        },
         pad_token_id=2,
     )
 
