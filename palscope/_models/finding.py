@@ -108,12 +108,16 @@ def find_checkpoint(
 def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; save with save_pretrained.")
-    if not list(folder.glob("*.safetensors")):
-        pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        found = f" It holds {', '.join(pickles)}: pickles are never loaded." if pickles else ""
+    if list(folder.glob("*.safetensors")):
+        return
+    if (folder / "model.bin").is_file() and list(folder.glob("vocabulary.*")):
         raise CheckpointError(
-            f"{folder} has no safetensors weights.{found} Save with save_pretrained."
+            f"{folder} holds a model of CTranslate2. A Whisper is converted by `python -m "
+            f"palscope.encoders._convert_whisper {folder / 'model.bin'} OUT --whole`; load OUT."
         )
+    pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+    found = f" It holds {', '.join(pickles)}: pickles are never loaded." if pickles else ""
+    raise CheckpointError(f"{folder} has no safetensors weights.{found} Save with save_pretrained.")
 
 
 def _in_cache(name: str, folders: Callable[[Checkpoint], Sequence[str]]) -> Path | None:

@@ -219,7 +219,21 @@ def _family(found: Checkpoint) -> PublishedFamily:
     check_settings(found.folder)
     with reading(found.folder / "config.json", "a published model's settings"):
         config: Any = cast(Any, AutoConfig).from_pretrained(found.folder)
-    return published_family(config)
+    family = published_family(config)
+    _check_has_decoder(found.folder, family)
+    return family
+
+
+def _check_has_decoder(folder: Path, family: PublishedFamily) -> None:
+    """Of an encoder–decoder, whose parts are saved under the same settings as the whole."""
+    whole = family.architecture
+    body = whole.replace("ForConditionalGeneration", "Model")  # all but the unembedding, which is
+    named = list(family.config.architectures or [whole])  # tied to the words
+    if family.crosses and not {whole, body}.intersection(named):
+        raise CheckpointError(
+            f"{folder} holds a {named[0]}, a part of the model that writes nothing by itself. Give "
+            f"the folder or hub id of a {whole}; an encoder alone serves in palscope's own models."
+        )
 
 
 def read_processor(folder: Path, family: PublishedFamily) -> PublishedProcessor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +24,9 @@ from palscope._models.processor import (
 from palscope._published.family import PublishedFamily
 from palscope.encoders._config import GivenClip
 from palscope.encoders._front_end import checked
-from palscope.errors import AudioError, CheckpointError
+from palscope.errors import AudioError, CheckpointError, PromptError
 
+_MARK = re.compile(r"<\|[^|<>]+\|>")
 _WORD = "palscope"
 """No template has this word of its own."""
 
@@ -107,17 +109,28 @@ class PublishedProcessor:
 
         Raises:
             PromptError: the question is empty, or it or the system message holds an audio place
-                itself; the class knows no system message; or the date is none.
+                itself; a transcriber is given a mark that its tokenizer does not know; the class
+                knows no system message; or the date is none.
             CheckpointError: the template is none, loses a clip or words, or does not end within
                 bounds.
         """
         if self.family.takes_questions:
             check_question(question, self.audio_token)
+        else:
+            self._check_marks(question)
         check_system(self.system, self.audio_token)
         prompt = self.family.chat(self._render, question.strip(), clips, self.system)
         check_places(prompt, self.audio_token, clips, self._source)
         check_said(prompt, (question, self.system), self._source)
         return prompt
+
+    def _check_marks(self, marks: str) -> None:
+        for mark in _MARK.findall(marks):
+            if len(self.tokenizer(mark, add_special_tokens=False)["input_ids"]) != 1:
+                raise PromptError(
+                    f"{mark} is no mark of this checkpoint: its tokenizer would spell it. Give one "
+                    "of model.processor.tokenizer.added_tokens_decoder."
+                )
 
     def _render(self, messages: Any, *, goes_on: bool = True) -> str:
         return chat_prompt(

@@ -48,7 +48,10 @@ def read_model_bin(data: bytes) -> dict[str, np.ndarray]:
     reader = _Reader(data)
     version = reader.number("I")
     if version != 6:
-        raise CheckpointError(f"model.bin says version {version}; expected CTranslate2's 6.")
+        raise CheckpointError(
+            f"model.bin says version {version}; expected CTranslate2's 6. Is it a later part of a "
+            "model, or were its parts joined in another order?"
+        )
     spec = reader.text()
     if spec != "WhisperSpec":
         raise CheckpointError(f"model.bin holds a {spec}; expected a WhisperSpec.")
@@ -239,7 +242,10 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         if self._at + size > len(self._data):
-            raise CheckpointError("model.bin ends in the middle of a value. Fetch it again.")
+            raise CheckpointError(
+                f"model.bin ends in the middle of a value, after {len(self._data) / 1e6:.0f} MB: "
+                "a part of a model, or a download that broke off. Give all parts or fetch it again."
+            )
         self._at += size
         return self._data[self._at - size : self._at]
 
