@@ -37,8 +37,9 @@ PUBLIC: dict[str, str] = {
         attention_writes attribution_patching by_pathway by_seconds cache_bytes choice_logprobs
         clip_sets connector_attention disjoint_stretches forward_costs head_effects
         integrated_gradients knockout_effects layers_by_heads layers_by_places leakage logit_lens
-        mean_band over_time patching_effects pathway_mass pathway_masking prompt_layout seconds_set
-        set_mass shortest_window text_to_audio tokens_within""",
+        mean_band over_time patching_effects pathway_mass pathway_masking prompt_layout
+        published_heads seconds_set set_mass shortest_window spoken_attention text_to_audio
+        tokens_within""",
     "palscope.pairs": "Pair bundled_pairs control matched pair_from_files read_pairs swap_pairs",
     "palscope.plots": """Axis Bars Caption Figure Heat Line Look Panel Points Rule Span
         Spectrogram Spread Steps head_effects_map head_thumbnails layer_head_map mass_by_layer

@@ -18,6 +18,7 @@ from palscope._statistics.intervals import (
     ratio_interval,
 )
 from palscope._statistics.peaks import peak_interval
+from palscope._statistics.resampling import auroc, resampled
 from palscope._statistics.scores import difference_of_scores, score_of
 from palscope._statistics.shares import change_interval, share_interval, wilson
 from palscope._statistics.significance import false_discovery, least_p, paired_p
@@ -36,6 +37,7 @@ __all__ = [
     "NO_INTERVAL",
     "Interval",
     "Values",
+    "auroc",
     "change_interval",
     "correlation_interval",
     "difference_of",
@@ -51,6 +53,7 @@ __all__ = [
     "peak_interval",
     "ratio",
     "ratio_interval",
+    "resampled",
     "score_of",
     "share_interval",
     "shown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from palscope._statistics import mean_band
+from palscope.measures._alignment import published_heads, spoken_attention
 from palscope.measures._attention_mass import attention_mass, by_pathway, over_time
 from palscope.measures._attribution import attribution_patching, integrated_gradients
 from palscope.measures._choices import choice_logprobs
@@ -56,9 +57,11 @@ __all__ = [
     "pathway_masking",
     "pathway_mass",
     "prompt_layout",
+    "published_heads",
     "seconds_set",
     "set_mass",
     "shortest_window",
+    "spoken_attention",
     "text_to_audio",
     "tokens_within",
 ]

@@ -25,6 +25,7 @@ ANALYSES = analyses()
 
 SMALL: dict[str, dict[str, Any]] = {
     "activation_patching": {"kind": ["first_digit"], "n": 2, "grid": "layers", "all_pairs": True},
+    "alignment_heads": {"n": 4, "cut": 1},
     "attention_knockout": {"kind": ["digit"], "n": 2, "width": 2, "stride": 2},
     "attention_mass": {"n": 1},
     "audio_queries": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
@@ -39,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 DRAWN = {
     "activation_patching": "controls effects layers_first_digit layers_first_digit_lines moved",
+    "alignment_heads": "alignment cut_heads heads measures onset_errors onsets word_times",
     "attention_knockout": "depth_flipped depth_logprob_change",
     "attention_mass": "depth layer_head_frames layer_head_summary mass_by_depth mass_by_layer time "
     "time_00_chainsaw_4-157611-A time_01_zero_0_george_8 time_02_cello_fluid-r3",
