@@ -65,6 +65,7 @@ from palscope.measures._knockout import (
     audio_to_audio,
     cuts_of_text,
     generated_knockout,
+    has_other_text,
     knockout_effects,
     sliding_windows,
     text_to_audio,
@@ -185,9 +186,10 @@ def edges_of(
     readers: Any = [reader for reader in options.queries if reader != "generated"]
     sound = int((model.layout(inputs).stream[0] >= 0).sum())
     told: dict[str, Any] = {"answers": answers, "seed": options.seed}
+    others = readers if has_other_text(model, inputs, answers) else ()
     edges: list[Edges] = [
         *text_to_audio(model.current_route, readers=readers),
-        *(text_to_text(model, inputs, sound, reader=reader, **told) for reader in readers),
+        *(text_to_text(model, inputs, sound, reader=reader, **told) for reader in others),
         *audio_to_audio(model, inputs),
         *through_fillers(model, inputs),
     ]

@@ -2,12 +2,12 @@
 
     python analyses/injection_depth.py --model demo/lal demo/pal demo/plits --out runs/depth
 
-Reroutes each checkpoint as it is. LAL: first layers, from a layer upwards, a window that slides.
-PAL: LAL in the first of its layers with and without the summary, the summary from a layer upwards.
-PLITS: frozen from a layer upwards; its layers with audio are those below, where it runs. The
-weights were trained for one route: what a rerouted model loses says where that model reads its
-audio, not which depth is best. Models trained for each depth are compared by
-`reproduce.py injection_depth`, and by `layer_split`.
+Reroutes each checkpoint as it is. LAL, and what an encoder–decoder crosses: first layers, from a
+layer upwards, a window that slides. PAL: LAL in the first of its layers with and without the
+summary, the summary from a layer upwards. PLITS: frozen from a layer upwards; its layers with audio
+are those below, where it runs. The weights were trained for one route: what a rerouted model loses
+says where that model reads its audio, not which depth is best. Models trained for each depth are
+compared by `reproduce.py injection_depth`, and by `layer_split`.
 
 Every clip is asked about, its domain's labels ranked; intervals (95 %) are over clips. Costs are of
 a prompt with --seconds of noise, relative to the model's own route, all timed in turns. Writes

@@ -5,8 +5,9 @@
 Each clip is asked what it is; the answers to choose from are the labels of its domain, or of a pair
 its two answers. After every layer, the state of the last token and of audio that runs goes through
 the final norm and the unembedding. Audio that is keys only has no such state: it is read by what
-attention moves from it to the last token. Writes logit_lens.parquet (a row a place and depth of
-each clip), readable_from.csv, the figure readable_by_depth (HTML, PNG, SVG, CSV) and run.json.
+attention moves from it to the last token; of an encoder–decoder not at all. Writes
+logit_lens.parquet (a row a place and depth of each clip), readable_from.csv, the figure
+readable_by_depth (HTML, PNG, SVG, CSV) and run.json.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from palscope.analyses import (
 )
 from palscope.errors import PalscopeError
 from palscope.measures import mean_band
-from palscope.measures._key_writes import written_by_pathway
+from palscope.measures._key_writes import writes_are_known, written_by_pathway
 from palscope.measures._logit_lens import (
     answer_lead,
     by_depth,
@@ -64,10 +65,11 @@ def measured(work: Work[LensOptions], clip: AskedClip) -> pd.DataFrame:
     columns = layout.layer_columns(model.current_route, 0).running[0]
     sound = columns[layout.stream[0, columns] >= 0]
     read = logit_lens(model, inputs, tokens=[*sound.tolist(), -1], top_k=0, **asked)
-    written = written_by_pathway(model, inputs, top_k=0, **asked)
-    table = by_depth(
-        answer_lead(read, clip.answer, offered), written_lead(written, clip.answer, offered)
-    )
+    lead, moved = answer_lead(read, clip.answer, offered), None
+    if writes_are_known(model):
+        written = written_by_pathway(model, inputs, top_k=0, **asked)
+        moved = written_lead(written, clip.answer, offered)
+    table = by_depth(lead, moved)
     return table.assign(domain=clip.group, label=clip.answer, chance=1 / len(offered))
 
 

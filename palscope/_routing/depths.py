@@ -55,29 +55,31 @@ def no_audio(route: Route) -> Placement:
 def rerouted_depths(route: Route) -> list[Placement]:
     """The depths at which a checkpoint that was trained on `route` can be given audio.
 
-    LAL: first layers, from a layer upwards, a window that slides. PAL: LAL in the first of the
+    LAL, and what an encoder–decoder crosses: first layers, from a layer upwards, a window that
+    slides. PAL: LAL in the first of the
     layers that have it, with and without the summary; the summary from a layer upwards. PLITS:
     frozen from a layer upwards. For each the route itself, and the control without audio.
 
     Raises:
-        RouteError: `route` is none of the three.
+        RouteError: `route` is none of these.
     """
     frames = {cell.symbol for cell in route.cells("frames")} - {"."}
     names = [stream.name for stream in route.streams]
     if frames == {"F"} and names == ["frames"]:
         found = _plits_depths(route)
-    elif frames == {"P"} and names == ["frames"]:
-        found = _lal_depths(route)
+    elif frames in ({"P"}, {"X"}) and names == ["frames"]:
+        found = _key_depths(route, "LAL" if frames == {"P"} else "crossed")
     elif frames == {"P"} and names == ["frames", "summary"]:
         found = _pal_depths(route)
     else:
         raise RouteError(
-            f"no sweep of depth for this route; expected PLITS, LAL or PAL, got:\n{route}"
+            "no sweep of depth for this route; expected PLITS, LAL, PAL or an encoder–decoder's, "
+            f"got:\n{route}"
         )
     return once([*found, no_audio(route)])
 
 
-def _lal_depths(route: Route) -> list[Placement]:
+def _key_depths(route: Route, kind: str) -> list[Placement]:
     has, n = route.layers("frames"), route.n_layers
     bottom = [first_layers(len(has), share) for share in (1 / 4, 1 / 3, 1 / 2, 3 / 4, 1)]
     starts = [0, SKIPPED, *(round(n * share) for share in (1 / 4, 1 / 3, 1 / 2, 2 / 3, 5 / 6))]
@@ -88,13 +90,15 @@ def _lal_depths(route: Route) -> list[Placement]:
 
     def kept(places: Sequence[int], family: str) -> Placement:
         layers = [has[place] for place in places]
-        name = f"LAL {_span(layers)}"
-        return Placement(name, family, route.keep("frames", layers), len(layers), layers[0])
+        name = f"{kind} {_span(layers)}"
+        return Placement(
+            name, f"{kind}, {family}", route.keep("frames", layers), len(layers), layers[0]
+        )
 
     return [
-        *(kept(places, "LAL, first layers") for places in bottom),
-        *(kept(places, "LAL, from a layer upwards") for places in top),
-        *(kept(places, f"LAL, window of {width}") for places in windows),
+        *(kept(places, "first layers") for places in bottom),
+        *(kept(places, "from a layer upwards") for places in top),
+        *(kept(places, f"window of {width}") for places in windows),
     ]
 
 

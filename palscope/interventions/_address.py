@@ -142,9 +142,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Filler(Text):
-    """The tokens that fill a clip's places behind its sound, in classes that have such (Gemma 3n).
+    """The tokens that fill a clip's places behind its sound, in classes that have such.
 
-    They hear the clip, and the text behind reads them: sound reaches it through them, too.
+    Gemma 3n's are words; Whisper's the encoder's tokens of the silence that fills its window. They
+    hear the clip, and text reads them: sound reaches it through them, too.
     """
 
     what: None = field(default=None, init=False)
@@ -193,7 +194,9 @@ class Address:
                 f"{self.site} has no heads; those that do: "
                 f"{', '.join(name for name, other in SITES.items() if other.heads)}."
             )
-        if site.tokens != "any" and isinstance(self.tokens, Text):
+        # What an encoder–decoder makes of the silence behind a clip stands among its sound.
+        silence = isinstance(self.tokens, Filler) and site.layers is not None
+        if site.tokens != "any" and isinstance(self.tokens, Text) and not silence:
             raise PalscopeError(f"{self.site} holds sound only; address it by Sound(start, end).")
         if self.site != "pattern" and self.queries != Text():
             raise PalscopeError(f"{self.site} has no queries; only pattern has.")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from palscope._hooks import HookedAudioModel
+from palscope._hooks.attention import CROSSING
 from palscope._models.adapted import effective_weight
 from palscope._models.families import raw
 from palscope._queued import queued
@@ -70,6 +71,11 @@ class LayerWrites:
         return self.offered * self.pattern[..., None]
 
 
+def writes_are_known(model: HookedAudioModel) -> bool:
+    """Whether what keys write can be counted: not in an encoder–decoder."""
+    return model.audio_attention != CROSSING
+
+
 def attention_writes(
     model: HookedAudioModel, inputs: Mapping[str, Any], *, query: int = -1
 ) -> Iterator[LayerWrites]:
@@ -87,7 +93,7 @@ def attention_writes(
             it reads then reaches no logits of its own.
         PalscopeError: the model is an encoder–decoder.
     """
-    if model.audio_attention == "cross_attn":
+    if not writes_are_known(model):
         raise PalscopeError(
             "what single keys write is counted under an RMSNorm, in layers of one attention; this "
             "model's decoder has two, under a LayerNorm. Cut keys instead (attention_knockout), or "

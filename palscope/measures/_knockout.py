@@ -39,6 +39,9 @@ Reader = Literal["text", "last"]
 READERS: dict[Reader, Text] = {"text": Text(), "last": Text(-1)}
 """The tokens of each."""
 
+_LEAST_TEXT = 3
+"""Text tokens of a prompt whose first and last one stay."""
+
 ALL_AUDIO = "all audio"
 """The pathway of an edge to any stream."""
 
@@ -189,6 +192,11 @@ def and_fillers(edges: Sequence[Edges], layout: TokenLayout) -> list[Edges]:
     ]
 
 
+def has_other_text(model: HookedAudioModel, inputs: Mapping[str, Any], answers: Answers) -> bool:
+    """Whether a prompt has text that `text_to_text` can cut; a transcriber's has not."""
+    return len(text_columns(model.layout(answers.behind(inputs)), 0)) >= _LEAST_TEXT
+
+
 def text_to_text(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
@@ -211,7 +219,7 @@ def text_to_text(
     """
     layout = model.layout(answers.behind(inputs))
     text = text_columns(layout, 0)
-    if len(text) < 3:
+    if len(text) < _LEAST_TEXT:
         raise PalscopeError("the prompt has no text to cut but its first and last token.")
     spare = text[1:-1]
     order = np.random.default_rng(seed).permutation(len(spare))[:count]

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import greedy_tokens
+from palscope._routing.layout import FILLER
 from palscope._statistics import interval_columns, ratio, ratio_interval, share_interval
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
-from palscope.interventions import Address, Patch, Resample, Sound, capture, edit_waveform
+from palscope.interventions import Address, Filler, Patch, Resample, Sound, capture, edit_waveform
 from palscope.interventions._capture import Captured
 from palscope.interventions._cells import run_cells
 from palscope.measures._metrics import METRICS, Answers, answer_metrics
@@ -66,9 +67,8 @@ def activation_patching(
         One row a run: `direction, run, LABELS…, logit_diff, logprob, kl, rank` (`answer_metrics`;
         `kl` is from the run that values are taken from). `run` is "target" and "source" (both
         unpatched), "self" (every cell at once, from the run itself: must be the target), "full"
-        (all audio patched where it leaves the connector: must be the source), "patch" for the
-        cells, and "other" for the cells with the other clip's values. Labels are missing where they
-        do not apply.
+        (`all_audio` patched: must be the source), "patch" for the cells, and "other" for the cells
+        with the other clip's values. Labels are missing where they do not apply.
 
     Raises:
         PalscopeError: there are no cells, or the two prompts differ in more than their sound.
@@ -77,12 +77,12 @@ def activation_patching(
         raise PalscopeError("there are no cells to patch.")
     source, target = source_and_target(clean, corrupt, answers, direction)
     everywhere = tuple(dict.fromkeys(address for cell in cells for address in cell.addresses))
-    sound = Address("connector_output", Sound())
-    taken = capture(model, source, *everywhere, sound)
+    whole = all_audio(model, source)
+    taken = capture(model, source, *everywhere, *whole)
     own = capture(model, target, *everywhere)
     runs: list[tuple[str, Mapping[str, Any], tuple[Address, ...], Captured]] = [
         ("self", {}, everywhere, own),
-        ("full", {}, (sound,), taken),
+        ("full", {}, whole, taken),
         *(("patch", cell.labels, cell.addresses, taken) for cell in cells),
     ]
     if other is not None:
@@ -93,6 +93,17 @@ def activation_patching(
     logits = run_cells(model, target, [[], *patches], batch_size=batch_size)
     named = [(run, labels) for run, labels, _, _ in runs]
     return _measured(direction, answers, plain[0], logits, named)
+
+
+def all_audio(model: HookedAudioModel, inputs: Mapping[str, Any]) -> tuple[Address, ...]:
+    """All that a prompt's words can hear: sound where it leaves the connector.
+
+    And, where a window is crossed whole, what the encoder made of the silence behind the clip.
+    """
+    layout = model.layout(inputs)
+    silence = (layout.stream == FILLER) & (layout.clip >= 0)
+    behind = (Address("audio_state", Filler()),) if bool(silence.any()) else ()
+    return (Address("connector_output", Sound()), *behind)
 
 
 def source_and_target(

@@ -24,6 +24,7 @@ from transformers import AutoProcessor, GenerationMixin
 import palscope
 from palscope._models.scoring import continued, greedy_tokens, prompt_batch
 from palscope._routing import CROSSED, FULL, Route
+from palscope._routing.depths import rerouted_depths
 from palscope._routing.layout import FILLER
 from palscope._verify.own import own_prompt
 from palscope.audio._waveform import Waveform
@@ -52,12 +53,15 @@ from palscope.interventions._cells import run_cells_plainly
 from palscope.measures import (
     Answers,
     _head_effects,
+    activation_patching,
     attention_mass,
     by_pathway,
     head_effects,
+    logit_lens,
     pathway_mass,
 )
 from palscope.measures._knockout import through_fillers
+from palscope.measures._patching import GridCell
 from tests.fake_hub import serving
 from tests.published.contract import RATE, noise
 from tests.published.folders.build import about, hub_folder
@@ -544,6 +548,40 @@ def test_what_a_cut_changes_in_a_head_s_output_is_computed(
     with intervene(opened.hooked, opened.one, [Knockout(Address("pattern", Sound(), (1,), (2,)))]):
         (cut,) = capture(opened.hooked, opened.one, address).values.values()
     torch.testing.assert_close(changes[1][2], (cut - plain)[:, 2], atol=2e-5, rtol=1e-4)
+
+
+def test_the_lens_ends_in_the_model_s_own_logits(opened: Opened) -> None:
+    table: Any = logit_lens(opened.hooked, opened.one, tokens=[-1], answers=[5, 6], top_k=0)
+    assert len(table) == 2 * 4
+    wanted = opened.logits()[0, -1].log_softmax(-1)
+    last = table[(table["layer"] == 2) & (table["site"] == "resid_post")].set_index("id")
+    for entry in (5, 6):
+        assert last.loc[entry, "logprob"] == pytest.approx(float(wanted[entry]), abs=1e-4)
+
+
+def test_all_audio_patched_is_the_source_run(opened: Opened) -> None:
+    clean, corrupt = (opened.hooked.inputs("", noise(0.7, seed)) for seed in (5, 6))
+    cells = [GridCell((Address("audio_state", Sound(0.1, 0.4), (1,)),), {"layer": 1})]
+    table: Any = activation_patching(
+        opened.hooked, clean, corrupt, cells, answers=Answers((), 5, 6)
+    )
+    measured = table.set_index("run")["logit_diff"]
+    assert abs(measured["source"] - measured["target"]) > 1e-2
+    assert measured["full"] == pytest.approx(measured["source"], abs=1e-4)
+    assert measured["self"] == pytest.approx(measured["target"], abs=1e-4)
+
+
+def test_depths_of_a_checkpoint_that_crosses(opened: Opened) -> None:
+    found = rerouted_depths(opened.hooked.current_route)
+    shown = {each.name: tuple(each.route.layers("frames")) for each in found}
+    assert shown["crossed 0-2"] == (0, 1, 2) and shown["crossed 1-2"] == (1, 2)
+    assert {each.family for each in found} >= {
+        "crossed, first layers",
+        "crossed, from a layer upwards",
+        "crossed, window of 1",
+    }
+    for each in found:
+        opened.hooked.model.check_route(each.route)
 
 
 # -- bad input, and files -------------------------------------------------------------------------
