@@ -43,6 +43,7 @@ from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE, LabelledSpan
 from palscope.datasets._manifest import Corpus, DecodedOnDemand, read_manifest
 from palscope.datasets._strings import spoken_strings
+from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.interventions._cells import with_encoded
 from palscope.measures import mean_band, published_heads, spoken_attention
@@ -129,8 +130,9 @@ def scored(work: AlignmentWork, clip: AskedClip) -> pd.DataFrame:
 def cut(work: AlignmentWork, clips: Sequence[AskedClip]) -> Iterator[pd.DataFrame]:
     """What words of held-out strings lose when their seconds are cut from heads."""
     fit = [work.rows("words", clip.name) for clip in clips if clip.group == FIT]
-    listed = published_heads(work.model)
-    best = best_heads(fit)[: len(listed) or work.options.heads]
+    seen = best_heads(fit)
+    listed = [each for each in published_heads(work.model) if each in seen]
+    best = seen[: len(listed) or work.options.heads]
     sets = {"best": best, "listed": sorted(listed), "either": sorted({*best, *listed})}
     sets |= {f"{layer},{head}": [(layer, head)] for layer, head in sorted({*best} ^ {*listed})}
     parts: list[pd.DataFrame] = []
@@ -145,7 +147,9 @@ def cut(work: AlignmentWork, clips: Sequence[AskedClip]) -> Iterator[pd.DataFram
 
 
 def best_heads(tables: Sequence[pd.DataFrame]) -> list[Head]:
-    """All heads, the one first that listens best to these strings' words."""
+    """All heads that see sound, the one first that listens best to these strings' words."""
+    if not tables:
+        raise PalscopeError("no string that finds heads could be measured; ask for more strings.")
     means: Any = pd.concat(tables).groupby(["layer", "head"])["share"].mean()
     return [(int(at[0]), int(at[1])) for at in means.sort_values(ascending=False).index]
 
@@ -155,7 +159,9 @@ def halves(results: AlignmentResults) -> dict[str, list[pd.DataFrame]]:
     found: dict[str, list[pd.DataFrame]] = {FIT: [], HELD_OUT: []}
     for clip in results.items:
         found[clip.group].append(results.of_item("words", clip.name))
-    return {half: tables for half, tables in found.items() if tables}
+    if empty := [half for half, tables in found.items() if not tables]:
+        raise PalscopeError(f"no string of the half “{empty[0]}” could be measured.")
+    return found
 
 
 def heads(results: AlignmentResults) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pytest
 from palscope.analyses import AskedClip, Results
 from palscope.analyses import alignment_heads as script
 from palscope.audio import Waveform
+from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.measures._alignment import MARK, word_scores
 
@@ -102,3 +103,11 @@ def test_a_cut_is_averaged_within_each_string(results: Any) -> None:
     (row,) = script.cut_heads(told).to_dict("records")
     assert row["own"] == -2 and row["other"] == 0.25 and row["words"] == 3
     assert any("cut from best: own -2.00 nats" in line for line in script.notes(told))
+
+
+def test_a_half_without_strings_is_told(results: Any) -> None:
+    alone = Results(results.options, "m", "", results.items[1::2], "clips", results.stored)
+    with pytest.raises(PalscopeError, match="half “finds heads”"):
+        script.halves(alone)
+    with pytest.raises(PalscopeError, match="ask for more strings"):
+        script.best_heads([])
