@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from palscope._hooks import HookedAudioModel
+from palscope._hooks.attention import CROSSING
 from palscope._models.scoring import continued, greedy_tokens
 from palscope.analyses import (
     Analysis,
@@ -81,9 +82,13 @@ def summed(work: Work[MassOptions], clip: AskedClip) -> pd.DataFrame:
 
 
 def pathways_of(model: HookedAudioModel) -> list[str]:
-    """What attention can go to; text first."""
+    """What attention can go to beside sound, and the streams; text first.
+
+    An encoder–decoder reads text in another attention, whose mass is 1 whatever is heard.
+    """
+    text = [] if model.audio_attention == CROSSING else ["text"]
     fillers = [] if model.model.filler_id is None else ["filler"]
-    return ["text", *fillers, *(stream.name for stream in model.current_route.streams)]
+    return [*text, *fillers, *(stream.name for stream in model.current_route.streams)]
 
 
 def depth_bands(results: MassResults) -> pd.DataFrame:

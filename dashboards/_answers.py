@@ -229,7 +229,8 @@ def visible(token: str) -> str:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _encoded(_opened: OpenModel, version: str, digest: str, _sound: ChosenSound) -> AudioClips:
     """The clip as the decoder reads it, and the keys and values made of it so far."""
-    return _opened.model.encode_audio(_opened.model.inputs("?", _sound.waveform))
+    model = _opened.model
+    return model.encode_audio(model.inputs(model.processor.any_question, _sound.waveform))
 
 
 def encoded_inputs(ask: Ask) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from palscope.audio import Waveform
 from palscope.audio._compose import SAMPLE_RATE
 
 TIMED_QUESTION = "What sound is this?"
+"""Of a class that is asked nothing, its own prompt."""
 
 Prefill = Callable[[], Any]
 """Runs a prefill and gives the model's output, with its `cache`."""
@@ -34,7 +35,8 @@ def timed_prompt(
     rng = np.random.default_rng(0)
     noise = (0.1 * rng.normal(size=round(seconds * SAMPLE_RATE))).astype(np.float32)
     clip = Waveform(noise, SAMPLE_RATE, "noise")
-    return prompt_batch(processor, [([clip], TIMED_QUESTION)] * rows, device)
+    asked = TIMED_QUESTION if processor.takes_questions else processor.any_question
+    return prompt_batch(processor, [([clip], asked)] * rows, device)
 
 
 def prefill(model: AudioLanguageModel, inputs: Mapping[str, Any], route: Route) -> Prefill:

@@ -15,6 +15,7 @@ from palscope.pairs import bundled_pairs
 from tests.analyses.conftest import call, open_script
 from tests.dashboards.conftest import DASHBOARDS, OTHER, figures, metrics, new_page, quiet
 from tests.published.contract import save_parts
+from tests.published.folders.build import hub_folder
 from tests.published.tiny import qwen2_audio
 
 
@@ -54,6 +55,28 @@ def test_scripts_measure_a_published_model(
     moved = pd.read_parquet(leaks / "leakage.parquet")
     assert {"mel", "encoder_block", "resid_post"} <= set(moved["site"])
     assert (moved["change"] > 0).any()
+
+
+@pytest.mark.slow
+def test_scripts_measure_an_encoder_decoder(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked: a prompt is one mark, and there is no other text to cut as a control."""
+    folder = hub_folder("moonshine", tmp_path / "moonshine")
+
+    def table(script: str, name: str, *more: Any) -> Any:
+        out = tmp_path / script
+        given: Any = ("--model", folder, "--out", out, *more)
+        assert call(open_script(script), monkeypatch, *given) == 0
+        return pd.read_parquet(out / f"{name}.parquet")
+
+    mass = table("attention_mass", "mass_by_pathway", "--audio", manifest)
+    assert set(mass["pathway"]) == {"frames"}
+    np.testing.assert_allclose(mass["mass"], 1, atol=1e-5)
+    pair = ("--kind", "digit", "--n", 1)
+    cut = table("attention_knockout", "knockout", "--queries", "text", *pair)
+    changes = cut[cut["run"] == "cut"]
+    assert set(changes["pathway"]) == {"frames"} and (changes["kl"] > 0).all()
 
 
 @pytest.mark.slow
