@@ -33,8 +33,9 @@ def show_answer(caption: str, ask: Ask) -> GeneratedAnswer:
     """One answer, growing while it is generated."""
     known = ask.sound.answer if ask.sound.answer and ask.question == ask.sound.question else ""
     truth = f" (known to be: **{plain(known)}**)" if known else ""
+    asked = f"to “{plain(ask.question)}”" if ask.question else ": a transcript"
     st.caption(
-        f"{caption} of **{plain(ask.opened.name)}** to “{plain(ask.question)}”{truth}",
+        f"{caption} of **{plain(ask.opened.name)}** {asked}{truth}",
         help="Greedy decoding: the likeliest token each time.",
     )
     place = st.empty()

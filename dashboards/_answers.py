@@ -41,7 +41,10 @@ LIKELIEST = 5
 
 @dataclass(frozen=True)
 class Ask:
-    """One model, one sound, one question, one route: what all results follow from."""
+    """One model, one sound, one question, one route: what all results follow from.
+
+    A model that transcribes is asked none, whatever is given.
+    """
 
     opened: OpenModel
     sound: ChosenSound
@@ -51,6 +54,8 @@ class Ask:
     def __post_init__(self) -> None:
         """Raises `PalscopeError` where the question is too long."""
         check_question(self.question)
+        if not self.opened.model.processor.takes_questions:
+            object.__setattr__(self, "question", "")
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -61,7 +66,8 @@ class Ask:
     def caption(self) -> Caption:
         """What every figure says of it."""
         changed = "" if self.route == self.opened.route else f" {route_to_text(self.route)}"
-        return Caption(self.opened.name + changed, f"“{self.question}”", 1)
+        asked = f"“{self.question}”" if self.question else "its transcript"
+        return Caption(self.opened.name + changed, asked, 1)
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def show_command(ask: Ask, offset: int) -> None:
     with st.expander("The same from a script"):
         audio = ask.sound.path or "CLIP.wav"
         words = [*words_for("attention_mass"), "--model", ask.opened.name]
-        words += ["--audio", audio, "--question", ask.question]
+        words += ["--audio", audio, *(["--question", ask.question] if ask.question else [])]
         if ask.route != ask.opened.route:
             words += ["--route", route_to_text(ask.route)]
         if offset:

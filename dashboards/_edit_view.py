@@ -270,7 +270,8 @@ def show_code(ask: Ask, edits: Sequence[Edit], rival: str) -> None:
 def command_of(ask: Ask, cut: Edit, rival: str) -> str:
     """The command line that gives the numbers of a cut and its controls."""
     words = [*words_for("attention_knockout"), "--model", ask.opened.name]
-    words += ["--audio", ask.sound.path or "CLIP.wav", "--question", ask.question]
+    words += ["--audio", ask.sound.path or "CLIP.wav"]
+    words += ["--question", ask.question] if ask.question else []
     if ask.route != ask.opened.route:
         words += ["--route", route_to_text(ask.route)]
     words += ["--answer", generated_answer(ask).text]

@@ -18,6 +18,7 @@ from palscope._hooks import HookedAudioModel, load
 from palscope._models import turns
 from palscope._models.finding import DEMO, Checkpoint
 from palscope._published.loading import find_model
+from palscope._published.registry import published_class
 from palscope._routing import Route
 from palscope.errors import RouteError
 
@@ -78,6 +79,15 @@ def _version(found: Checkpoint) -> str:
     files = sorted(file for file in found.folder.iterdir() if file.is_file())
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+def takes_questions(name: str) -> bool:
+    """Whether a checkpoint takes questions; one that transcribes takes none.
+
+    Raises `CheckpointError` when there is none of that name.
+    """
+    found = find_model(name)
+    return found.is_own or published_class(found.model_type).takes_questions
 
 
 def serves(model: HookedAudioModel, route: Route) -> bool:

@@ -16,7 +16,7 @@ from _given import (
     typed,
 )
 from _labels import labelled
-from _models import demo_models
+from _models import demo_models, takes_questions
 from _sounds import (
     ENDINGS,
     MAX_MEGABYTES,
@@ -54,7 +54,11 @@ def choose_setup() -> Setup | None:
     with st.sidebar:
         model = choose_model("model", "Model")
         sound = choose_sound("clip", "Sound")
-        question = choose_question(sound)
+        if model is None or takes_questions(model):
+            question = choose_question(sound)
+        else:
+            question = ""
+            st.caption("This model takes no question: it writes down what is said.")
         choices = choose_candidates(sound, question)
         against = pick(
             st.segmented_control,

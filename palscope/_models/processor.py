@@ -48,6 +48,11 @@ class AudioProcessor(Protocol):
         ...
 
     @property
+    def answer_start(self) -> str:
+        """What each answer begins with: a transcript's first word, a space."""
+        ...
+
+    @property
     def any_question(self) -> str:
         """A question that is none in particular."""
         ...
@@ -189,6 +194,8 @@ class PalscopeProcessor(ProcessorMixin):
 
     takes_questions = True
     """Whether a prompt holds a question."""
+    answer_start = ""
+    """What each answer begins with."""
     any_question = "?"
     """A question that is none in particular."""
 

@@ -31,7 +31,8 @@ def prompt_batch(
 
 def answer_ids(processor: AudioProcessor, answer: str) -> list[int]:
     """An answer's tokens and the one that ends a turn: what training teaches, ranking scores."""
-    ids: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    text = answer if answer.startswith(processor.answer_start) else processor.answer_start + answer
+    ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return [*ids, processor.turn_end]
 
 

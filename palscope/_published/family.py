@@ -70,6 +70,8 @@ class PublishedFamily(ABC):
     """Whether it is an encoder–decoder, whose layers read sound in an attention of its own."""
     takes_questions: ClassVar[bool] = True
     """Whether its prompts hold a question; a transcriber's hold settings alone."""
+    answer_start: ClassVar[str] = ""
+    """What each answer begins with, where its tokens have it: a transcript's first word a space."""
     adds_marks: ClassVar[bool] = True
     """Whether the tokenizer's own marks are put around a prompt that has none."""
     least_transformers: ClassVar[str] = "5.17"

@@ -90,6 +90,11 @@ class PublishedProcessor:
         return self.family.takes_questions
 
     @property
+    def answer_start(self) -> str:
+        """What each answer begins with."""
+        return self.family.answer_start
+
+    @property
     def any_question(self) -> str:
         """A question that is none in particular."""
         return self.family.any_question

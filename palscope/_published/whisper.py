@@ -67,6 +67,7 @@ class Whisper(WhisperTowerFamily):
     longest = 30.0
     crosses = True
     takes_questions = False
+    answer_start = " "
     adds_marks = False
 
     @property

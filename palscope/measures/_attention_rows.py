@@ -82,10 +82,12 @@ def read_attention_rows(
         take: called with each block while the model runs; it may keep the block.
     """
     known: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
+    alive: list[Tensor] = []  # whose ids stand in keys: nothing else may have them meanwhile
 
     def places(columns: LayerColumns, row: int) -> tuple[Int[Tensor, "asked"], list[int]]:
         key = id(columns.running), row  # one for all layers in which the same tokens run
         if key not in known:
+            alive.append(columns.running)
             found, queries = running_places(columns, row, asked[row])
             where = queued(torch.tensor(found, dtype=torch.long), columns.running.device)
             known[key] = where, queries

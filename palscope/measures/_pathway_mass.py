@@ -134,11 +134,13 @@ def _set_mass(
     chosen = torch.stack([*(each.to(layout.stream.device) for each in sets.values()), layout.real])
     known: dict[tuple[int, int, torch.device], Float[Tensor, "sets keys"]] = {}
     found: list[_Sums] = []
+    alive: list[Any] = []  # whose ids stand in keys: nothing else may have them meanwhile
 
     def add(rows: AttentionRows) -> None:
         # One object of columns for all layers in which the same tokens meet, on whatever device.
         key = id(rows.columns), rows.row, rows.weights.device
         if key not in known:
+            alive.append(rows.columns)
             keys = rows.columns.keys[rows.row]
             members = chosen[:, rows.row, keys.clamp(min=0)] & (keys >= 0)
             if rows.crossed:  # a query that is cut off from all of it reads an empty key
