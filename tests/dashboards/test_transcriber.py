@@ -1,0 +1,34 @@
+"""The page with a model that takes no question: it writes down what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboards.conftest import captions, figures, metrics, quiet
+from tests.published.tiny import whisper
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("whisper")
+    whisper.model().save_pretrained(made)
+    whisper.processor().save_pretrained(made)
+    return made
+
+
+@pytest.mark.slow
+def test_a_transcriber_is_asked_nothing_and_shows_where_it_reads(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    page = open_page(folder=folder, seconds="none")
+    quiet(page)
+    told = captions(page)
+    assert any("takes no question" in each for each in told)
+    assert any(": a transcript" in each for each in told)
+    assert "Question" not in [box.label for box in page.text_input]
+    assert set(metrics(page)) == {"text", "filler", "frames"}
+    assert figures(page)
