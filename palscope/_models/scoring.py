@@ -105,6 +105,22 @@ def batched_choice_logprobs(
     return results
 
 
+def generation_settings(
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
+    max_new_tokens: int,
+    *,
+    own_settings: bool = False,
+) -> GenerationConfig:
+    """Settings of greedy decoding; or, with `own_settings`, as `greedy_tokens`."""
+    chosen = copy.deepcopy(model.checkpoint_generation) if own_settings else GenerationConfig()
+    chosen.max_length = chosen.cache_implementation = None  # its length is told, its cache another
+    chosen.max_new_tokens = max_new_tokens
+    chosen.pad_token_id = processor.tokenizer.pad_token_id
+    chosen.eos_token_id = end_tokens(model, processor)
+    return chosen
+
+
 @torch.no_grad()
 def greedy_tokens(
     model: AudioLanguageModel,
@@ -120,11 +136,7 @@ def greedy_tokens(
         own_settings: as the checkpoint's generation_config says instead, sampling and penalties
             included.
     """
-    chosen = copy.deepcopy(model.checkpoint_generation) if own_settings else GenerationConfig()
-    chosen.max_length = chosen.cache_implementation = None  # its length is told, its cache another
-    chosen.max_new_tokens = max_new_tokens
-    chosen.pad_token_id = processor.tokenizer.pad_token_id
-    chosen.eos_token_id = end_tokens(model, processor)
+    chosen = generation_settings(model, processor, max_new_tokens, own_settings=own_settings)
     out = model.generate(**batch, generation_config=chosen)
     return out[:, batch["input_ids"].shape[1] :]
 

@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
     "leakage": {"kind": ["digit"], "n": 2, "windows": 2},
     "logit_lens": {"kind": ["digit"], "n": 2},
+    "nonspeech": {"n": 2, "noises": 0, "strings": 2, "doses": [0.0, 2.0]},
     "pathway_masking": {"kind": ["digit"], "n": 2},
 }
 """Options with which each is done in a second or two, over several items."""
@@ -51,6 +52,7 @@ DRAWN = {
     "injection_depth": "accuracy answers",
     "leakage": "leakage_over_time leaked_by_depth widths",
     "logit_lens": "readable_by_depth readable_from",
+    "nonspeech": "cuts dose doses heads rate rates",
     "pathway_masking": "accuracy contrasts scores",
 }
 """Figures and small tables of each, by the names of their files."""
