@@ -71,8 +71,8 @@ class Moonshine(PublishedFamily):
 
     @property
     def any_question(self) -> str:
-        """None: there is nothing that could be asked."""
-        return ""
+        """The mark that the decoder begins with: there is nothing that could be asked."""
+        return self._start
 
     @property
     def grid(self) -> TimeGrid:
@@ -133,7 +133,7 @@ class Moonshine(PublishedFamily):
         """The clip's place, and the mark that the decoder begins with.
 
         Args:
-            question: "".
+            question: "", or that mark.
 
         Raises:
             PromptError: there is one; there are several clips, or a system message.
@@ -144,7 +144,7 @@ class Moonshine(PublishedFamily):
             raise PromptError(
                 f"Moonshine was given {given}; it takes one clip, and no words about it."
             )
-        if question:
+        if question not in ("", self._start):
             raise PromptError(
                 f"Moonshine answers no question: it writes down what is said. Instead of "
                 f"{short(question)} give ''."
