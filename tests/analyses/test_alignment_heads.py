@@ -58,12 +58,15 @@ def results() -> Any:
         items.append(clip)
         stored["tokens"][clip.name] = lambda table=tokens: table
         stored["words"][clip.name] = lambda table=words: table
+    rows = [("a", "best", -4.0, 0.0), ("a", "best", -2.0, 0.0), ("b", "best", -1.0, 0.5)]
+    cuts = pd.DataFrame(rows, columns=pd.Index(["clip", "heads", "own", "other"])).assign(heard=-1)
+    stored["cuts"] = {"all": lambda: cuts}
     options = script.AlignmentOptions(model="m", heads=1)
     return Results(options, "m", "", items, "clips", stored)
 
 
 def test_the_planted_head_leads_on_both_halves(results: Any) -> None:
-    table = script.measures(results)
+    table = results.derived(script.measures)
     assert len(table) == 6 and (table[["auroc", "low", "high"]] == 1).all().all()
     assert (table["strings"] == 22).all() and (table["words"] == 44).all()
     heads = script.heads(results)
@@ -77,11 +80,11 @@ def test_the_planted_head_leads_on_both_halves(results: Any) -> None:
 
 
 def test_onsets_are_the_planted_ones_and_only_of_what_is_held_out(results: Any) -> None:
-    table: Any = script.onsets(results)
+    table: Any = results.derived(script.onsets)
     assert set(table["clip"]) == {f"string {number}" for number in range(1, 44, 2)}
     found = table[table["rule"] == script.FOUND]
     np.testing.assert_allclose(found["error_s"], 0, atol=1e-9)
-    times: Any = script.word_times(results).set_index("rule")
+    times: Any = results.derived(script.word_times).set_index("rule")
     assert times.loc[script.FOUND, "median_s"] == pytest.approx(0, abs=1e-9)
     assert times.loc[script.FOUND, "within"] == 1
     other = table[table["rule"] == script.LISTED]["error_s"].abs()
@@ -96,13 +99,9 @@ def test_onsets_are_the_planted_ones_and_only_of_what_is_held_out(results: Any) 
 
 
 def test_a_cut_is_averaged_within_each_string(results: Any) -> None:
-    rows = [("a", "best", -4.0, 0.0), ("a", "best", -2.0, 0.0), ("b", "best", -1.0, 0.5)]
-    cuts = pd.DataFrame(rows, columns=pd.Index(["clip", "heads", "own", "other"])).assign(heard=-1)
-    held = {**results.stored, "cuts": {"all": lambda: cuts}}
-    told = Results(results.options, "m", "", results.items, "clips", held)
-    (row,) = script.cut_heads(told).to_dict("records")
+    (row,) = script.cut_heads(results).to_dict("records")
     assert row["own"] == -2 and row["other"] == 0.25 and row["words"] == 3
-    assert any("cut from best: own -2.00 nats" in line for line in script.notes(told))
+    assert any("cut from best: own -2.00 nats" in line for line in script.notes(results))
 
 
 def test_a_half_without_strings_is_told(results: Any) -> None:
