@@ -33,9 +33,9 @@ def show_answer(caption: str, ask: Ask) -> GeneratedAnswer:
     """One answer, growing while it is generated."""
     known = ask.sound.answer if ask.sound.answer and ask.question == ask.sound.question else ""
     truth = f" (known to be: **{plain(known)}**)" if known else ""
-    asked = f"to “{plain(ask.question)}”" if ask.question else ": a transcript"
+    asked = f" to “{plain(ask.question)}”" if ask.question else ": what is said"
     st.caption(
-        f"{caption} of **{plain(ask.opened.name)}** {asked}{truth}",
+        f"{caption} of **{plain(ask.opened.name)}**{asked}{truth}",
         help="Greedy decoding: the likeliest token each time.",
     )
     place = st.empty()

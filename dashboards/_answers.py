@@ -191,7 +191,9 @@ def _queries(ask: Ask) -> dict[int, str]:
     ids = inputs["input_ids"][0].tolist()
     first = len(ids) - ids[::-1].index(ask.opened.model.processor.audio_token_id)
     tokenizer: Any = ask.opened.model.tokenizer
-    return {at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in range(first, len(ids))}
+    filler = ask.opened.model.model.filler_id  # hundreds of one word, which is nobody's
+    asked = [at for at in range(first, len(ids)) if ids[at] != filler]
+    return {at - prompt + 1: visible(tokenizer.decode([ids[at]])) for at in asked}
 
 
 def ranked(ask: Ask, choices: tuple[str, ...]) -> pd.DataFrame:

@@ -56,7 +56,9 @@ def show_examples(sound: ChosenSound) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     for each in EXAMPLES:
         row.button(each.name, on_click=take, args=(each,), key=f"example {each.name}")
-    shown = next((each for each in EXAMPLES if each.clip == sound.name), None)
+    # What the sentence says is so of the first of the demo's models.
+    told = EXAMPLES if st.session_state.get("model") == DEMO[0] else ()
+    shown = next((each for each in told if each.clip == sound.name), None)
     if shown is not None:
         row.markdown(shown.try_this, width=460)
 

@@ -28,7 +28,9 @@ def test_a_transcriber_is_asked_nothing_and_shows_where_it_reads(
     quiet(page)
     told = captions(page)
     assert any("takes no question" in each for each in told)
-    assert any(": a transcript" in each for each in told)
+    assert any(": what is said" in each for each in told)
     assert "Question" not in [box.label for box in page.text_input]
     assert set(metrics(page)) == {"text", "filler", "frames"}
     assert figures(page)
+    (tokens,) = [group for group in page.button_group if group.key == "token"]
+    assert 1 < len(tokens.options) < 40  # not the hundreds that fill the window
