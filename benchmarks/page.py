@@ -52,6 +52,12 @@ def choose(page: Page, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def look_at(page: Page, layer: int, head: int) -> None:
+    """Click a head on the map, and hold the page to having taken it."""
+    click_head(page, MAP, layer, head)
+    page.get_by_text(f"attention to it (layer {layer}, head {head})").wait_for(timeout=30_000)
+
+
 def memory_mib(pid: int) -> float:
     """Resident memory of a process (Linux)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -77,14 +83,12 @@ def measure(interactions: int) -> dict[str, Any]:
         idle(page)
         clips = [timed(page, lambda clip=clip: choose(page, "Sound", clip)) for clip in CLIPS]
         heads = [(layer, head) for layer in (0, 3, 6, 9) for head in (1, 4, 7)]
-        views = [
-            timed(page, lambda at=at: click_head(page, MAP, *at)) for at in tqdm(heads, "views")
-        ]
+        views = [timed(page, lambda at=at: look_at(page, *at)) for at in tqdm(heads, "views")]
         again = [timed(page, lambda clip=clip: choose(page, "Sound", clip)) for clip in CLIPS]
         report |= {"new_clip": clips, "view": views, "clip_again": again}
         memory = [memory_mib(pid)]
         for number in tqdm(range(interactions), "interactions"):
-            click_head(page, MAP, number % 10, number % 9)
+            look_at(page, number % 10, number % 9)
             page.wait_for_timeout(50)
             idle(page)
             if (number + 1) % max(1, interactions // 10) == 0:

@@ -114,11 +114,10 @@ def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Fi
     Heatmaps send no clicks through Streamlit; a point on each cell does. `figure` stays as it is.
     """
     figure = copy.deepcopy(figure)
-    data: Any = figure.data
-    z = data[0].z
     layout: Any = figure.layout
-    heads = round(layout.xaxis.range[1] + 0.5) if layout.xaxis.range else z.shape[1]
-    points = [(layer, head) for layer in range(len(z)) for head in range(heads)]
+    # Of the axes: in a copied figure plotly keeps values packed, in a dictionary.
+    heads, layers = (round(axis.range[1] + 0.5) for axis in (layout.xaxis, layout.yaxis))
+    points = [(layer, head) for layer in range(layers) for head in range(heads)]
     figure.add_scatter(
         x=[head for _, head in points],
         y=[layer for layer, _ in points],
@@ -133,7 +132,7 @@ def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Fi
     layer, head = chosen
     if layer is not None or head is not None:
         x = (-0.5, heads - 0.5) if head is None else (head - 0.5, head + 0.5)
-        y = (-0.5, len(z) - 0.5) if layer is None else (layer - 0.5, layer + 0.5)
+        y = (-0.5, layers - 0.5) if layer is None else (layer - 0.5, layer + 0.5)
         figure.add_shape(
             type="rect", x0=x[0], x1=x[1], y0=y[0], y1=y[1], line={"color": "#D55E00", "width": 2}
         )
