@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,7 +39,23 @@ def spread(
     values: Float[Tensor, "batch chosen width"], columns: Int[Tensor, "batch chosen"], width: int
 ) -> Float[Tensor, "batch columns width"]:
     """`values` at `columns` of `width`, zeros where none of it stands; -1 and below are dropped."""
-    return _written(values.new_zeros(values.shape[0], width + 1, values.shape[2]), columns, values)
+    return _written(_zeros(values, width + 1), columns, values)
+
+
+def _zeros(values: Tensor, width: int) -> Float[Tensor, "batch columns width"]:
+    """Zeros for so many columns. On the CPU large ones take no time until someone reads them.
+
+    torch writes them at once; logits for a window of sound, which are zeros, are 300 MB.
+    """
+    shape = (values.shape[0], width, values.shape[2])
+    size = math.prod(shape) * values.element_size()
+    if values.device.type != "cpu" or type(values) is not Tensor or size < _LARGE:
+        return values.new_zeros(shape)
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(values.dtype).view(shape)
+
+
+_LARGE = 2**24
+"""Bytes from which it counts."""
 
 
 def _written(into: Tensor, columns: Tensor, new: Tensor) -> Tensor:
