@@ -17,6 +17,7 @@ from palscope._routing.route import SYMBOL_COLOURS
 WORDS = {
     ".": ("absent", "the layer cannot see it"),
     "P": ("projected keys", "text reads what this layer's own projector makes of the sound (LAL)"),
+    "X": ("crossed keys", "text reads the sound in an attention of its own (encoder–decoders)"),
     "k": ("carried keys", "text reads the state that the layer below left; it does not change"),
     "a": ("attend", "it also reads, but skips the feed-forward network"),
     "F": ("full", "ordinary tokens that read, are read and change (PLITS)"),
@@ -53,6 +54,7 @@ def route_table(
     if report is not None:
         painted = checked_rows(report[1], given, dict(allowed))
         report = None if painted is None else (report[0], painted)
+    crosses = any("X" in layer for _, layers in allowed for layer in layers)
     about = (route.n_layers, repr(allowed), rows_of(original, streams))
     shown = remembered(key, about, given, report, leftover=given)
     data = {
@@ -63,6 +65,7 @@ def route_table(
         "symbols": [
             {"symbol": symbol, "name": name, "meaning": meaning, "colour": SYMBOL_COLOURS[symbol]}
             for symbol, (name, meaning) in WORDS.items()
+            if symbol == "." or (symbol == "X") == crosses
         ],
         "revision": shown.revision,
     }

@@ -1,7 +1,7 @@
 // The route as a grid of cells that a brush paints. Python gives the rows at first and whenever
 // `revision` goes up; between, what was painted here counts, and is sent when a stroke ends.
 
-const KEYS = { ".": ".", Delete: ".", Backspace: ".", p: "P", k: "k", a: "a", f: "F" };
+const KEYS = { ".": ".", Delete: ".", Backspace: ".", p: "P", x: "X", k: "k", a: "a", f: "F" };
 
 class RouteTable {
   constructor(root) {

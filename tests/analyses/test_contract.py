@@ -207,7 +207,7 @@ def on_page(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         values = {**analysis.on_page, **values}
         opened, chosen = _models.cached_model(str(checkpoint)), _pairs.ChosenPair(pair, pair.digest)
         return _analyses.AnalysisRequest(
-            name, analysis, opened, opened.route, chosen, tuple(values.items())
+            name, analysis, opened, opened.route, chosen, tuple(values.items()), pass_s=1.0
         )
 
     return asked

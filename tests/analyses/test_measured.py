@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,7 @@ class Model:
     """Which routes it was on, one after the other; None where it was free."""
 
     routes: list[Route | None] = field(default_factory=lambda: [None])
+    processor: Any = field(default_factory=lambda: SimpleNamespace(takes_questions=True))
 
     @contextmanager
     def route(self, route: Route) -> Iterator[Route]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import sys
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -12,9 +11,6 @@ import pytest
 
 from palscope.plots import Caption
 from palscope.plots._attention import layer_head_map
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "dashboards"))
-from _figures import clickable
 
 LAYERS, HEADS = 12, 9
 
@@ -29,7 +25,7 @@ def test_every_cell_of_a_map_has_a_point(through: Any) -> None:
         for head in range(HEADS)
     ]
     figure = layer_head_map(pd.DataFrame(cells), "frames", caption=Caption("m", "q", 1)).screen()
-    drawn: Any = clickable(through(figure), (11, 4))
+    drawn: Any = import_module("_figures").clickable(through(figure), (11, 4))
     points = drawn.data[-1].customdata
     assert {tuple(point) for point in points} == {(x["layer"], x["head"]) for x in cells}
     assert list(zip(drawn.data[-1].y, drawn.data[-1].x, strict=True)) == [tuple(p) for p in points]

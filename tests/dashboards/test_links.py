@@ -178,7 +178,8 @@ def test_the_other_pages_say_it_too(
 def test_who_asks_a_model_past_the_widgets_is_refused_too() -> None:
     from _answers import Ask, ranked  # pyright: ignore[reportMissingImports]
 
-    sound: Any = SimpleNamespace(digest="")
+    processor = SimpleNamespace(takes_questions=True)
+    sound: Any = SimpleNamespace(digest="", model=SimpleNamespace(processor=processor))
     with pytest.raises(PalscopeError, match="the question has 301 characters, 300 at most"):
         Ask(sound, sound, "?" * 301, sound)
     for choices in (("a" * 81,), tuple(map(str, range(65)))):

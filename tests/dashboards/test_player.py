@@ -181,7 +181,7 @@ def test_effects_are_white_at_nothing_and_as_strong_as_they_are_large(parts: Any
 @pytest.mark.parametrize("dark", [False, True])
 def test_curves_stand_out_from_the_page_inside_of_the_selection_too(parts: Any, dark: bool):
     settings = (DASHBOARDS / ".streamlit" / "config.toml").read_text(encoding="utf-8")
-    accent = re.findall(r'\[theme\.(?:light|dark)\]\nprimaryColor = "(#\w{6})"', settings)[dark]
+    accent = re.findall(r'^primaryColor = "(#\w{6})"', settings, re.MULTILINE)[dark]
     script = (DASHBOARDS / "components" / "player_picture.js").read_text(encoding="utf-8")
     (tint,) = re.findall(r"const TINT = ([\d.]+);", script)
     names = ["frames", "summary", "a", "b", "c", "d", "e"]

@@ -205,7 +205,8 @@ def addresses(model: HookedAudioModel) -> Iterator[Address]:
     route = model.current_route
     held = any(route.layers(stream.name, Level.KEYS) for stream in route.streams)
     for name, site in SITES.items():
-        if name == "waveform" or (name in ("audio_k", "audio_v") and not held):
+        elsewhere = name == "waveform" or name.startswith("cross_")  # of encoder–decoders
+        if elsewhere or (name in ("audio_k", "audio_v") and not held):
             continue
         yield Address(name, Text() if site.tokens == "any" else SOUND)
         if site.heads:

@@ -19,7 +19,11 @@ def command(monkeypatch: pytest.MonkeyPatch, hearing: Any) -> Any:
     script = open_script("evaluate")
     words = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
     hearing.processor = SimpleNamespace(
-        system=None, date=PROMPT_DATE, tokenizer=words, chat=lambda question: question
+        system=None,
+        date=PROMPT_DATE,
+        tokenizer=words,
+        any_question="?",
+        chat=lambda question: question,
     )
     monkeypatch.setattr(script, "open_answerer", lambda name, **_: hearing)
     return lambda *arguments: call(script, monkeypatch, *arguments)

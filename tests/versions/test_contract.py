@@ -144,4 +144,4 @@ def test_the_page_shows_an_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPa
     page.query_params["model"] = "another …"
     page.query_params["model-folder"] = str(checkpoint)
     quiet(page.run())
-    assert [m.value for m in page.markdown if m.value.startswith("#### ")]
+    assert [m.value for m in page.markdown if m.value.startswith("## ")]
