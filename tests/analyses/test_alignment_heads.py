@@ -15,6 +15,8 @@ from palscope.errors import PalscopeError
 from palscope.interventions import Sound
 from palscope.measures._alignment import MARK, word_scores
 
+pytestmark = pytest.mark.slow
+
 HEADS = [(layer, head) for layer in range(2) for head in range(3)]
 PLANTED = (1, 2)
 STEP_S = 0.02

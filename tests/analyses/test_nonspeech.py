@@ -11,6 +11,8 @@ import pytest
 from palscope.analyses import Results, Work
 from tests.analyses.conftest import open_script
 
+pytestmark = pytest.mark.slow
+
 nonspeech = open_script("nonspeech")
 
 LAYERS, HEADS, WIDTH = 3, 2, 8
