@@ -20,7 +20,7 @@ from palscope._models.finding import DEMO, Checkpoint
 from palscope._published.loading import find_model
 from palscope._published.registry import published_class
 from palscope._routing import Route
-from palscope.errors import RouteError
+from palscope.errors import CheckpointError, RouteError
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,13 @@ def _version(found: Checkpoint) -> str:
 def takes_questions(name: str) -> bool:
     """Whether a checkpoint takes questions; one that transcribes takes none.
 
-    Raises `CheckpointError` when there is none of that name.
+    Of a model that is not here the page tells when it opens it.
     """
-    found = find_model(name)
-    return found.is_own or published_class(found.model_type).takes_questions
+    try:
+        found = find_model(name)
+        return found.is_own or published_class(found.model_type).takes_questions
+    except CheckpointError:
+        return True
 
 
 def serves(model: HookedAudioModel, route: Route) -> bool:

@@ -28,7 +28,7 @@ from _sounds import (
     given_sound,
 )
 
-from palscope.errors import CheckpointError, PalscopeError
+from palscope.errors import PalscopeError
 
 OTHER = "another …"
 UPLOAD, MICROPHONE = "upload …", "microphone …"
@@ -54,7 +54,7 @@ def choose_setup() -> Setup | None:
     with st.sidebar:
         model = choose_model("model", "Model")
         sound = choose_sound("clip", "Sound")
-        if model is None or asks_questions(model):
+        if model is None or takes_questions(model):
             question = choose_question(sound)
         else:
             question = ""
@@ -78,14 +78,6 @@ def choose_setup() -> Setup | None:
     if model is None or sound is None or question is None or choices is None or against is None:
         return None
     return Setup(model, sound, question, choices, other_model, other_sound)
-
-
-def asks_questions(model: str) -> bool:
-    """Whether there is a question to type; of a model that is not here the page tells later."""
-    try:
-        return takes_questions(model)
-    except CheckpointError:
-        return True
 
 
 def choose_model(key: str, label: str, at: int = 0) -> str | None:

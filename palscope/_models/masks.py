@@ -68,9 +68,12 @@ class LayerMasks:
         window = sliding_window(self.decoder.config, index)
         device = device_of(self.decoder.layers[index]) or hidden.device
         key = (id(columns), window, device)
-        if self.cuts and (edges := self._cut_edges(index, running, columns, window)) is not None:
-            left = without(self._visible(running, columns, window), edges, running, index)
-            return in_kind(left, self._attention, hidden.dtype, device)
+        if self.cuts:
+            visible = self._visible(running, columns, window)
+            edges = self._cut_edges(index, running, columns.keys, visible)
+            if edges is not None:
+                left = without(visible, edges, running, index)
+                return in_kind(left, self._attention, hidden.dtype, device)
         if key not in self._made:
             self._made[key] = self._uncut_mask(running, columns, window, hidden.dtype, device)
         return self._made[key]
@@ -88,7 +91,7 @@ class LayerMasks:
         has one more key at its end, an empty one, which such queries read.
         """
         device = device_of(self.decoder.layers[index]) or hidden.device
-        key = (id(columns), "crossed", device)
+        key = (id(columns), "crossed")
         if key not in self._made:
             here = columns.on_host
             seen = self._seen_across(self.layout.on_host, here.running, here.crossed)
@@ -96,10 +99,8 @@ class LayerMasks:
         if self._made[key] and not self.cuts:
             return None, False
         seen = self._seen_across(self.layout, running, columns.crossed)
-        left = seen[:, None]
-        for cut in self.cuts:
-            edges = cut(index, running, columns.crossed, seen)
-            left = left if edges is None else left & ~edges
+        edges = self._cut_edges(index, running, columns.crossed, seen)
+        left = seen[:, None] if edges is None else seen[:, None] & ~edges
         left = left | (running < 0)[:, None, :, None]
         none = ~left.any(-1, keepdim=True)
         nothing = bool(none.any())
@@ -151,12 +152,11 @@ class LayerMasks:
         self,
         index: int,
         running: Int[Tensor, "batch running"],
-        columns: LayerColumns,
-        window: int | None,
+        keys: Int[Tensor, "batch keys"],
+        visible: Bool[Tensor, "batch queries keys"],
     ) -> Bool[Tensor, "batch heads queries keys"] | None:
-        """The edges that are taken away in a layer; None where none are."""
-        visible = self._visible(running, columns, window)
-        found = [cut(index, running, columns.keys, visible) for cut in self.cuts]
+        """The edges of an attention of a layer that are taken away; None where none are."""
+        found = [cut(index, running, keys, visible) for cut in self.cuts]
         edges = [each for each in found if each is not None]
         return functools.reduce(torch.logical_or, edges) if edges else None
 

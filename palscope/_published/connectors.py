@@ -10,13 +10,11 @@ from palscope.audio._timegrid import TimeGrid
 from palscope.errors import RouteError
 
 
-class Unprojected(nn.Module):
-    """The connector of a published model: tokens enter the decoder as its projector made them.
-
-    It has no weights, so routes that project sound into single layers (LAL) are refused.
+class _Weightless(nn.Module):
+    """What a published model has in the connector's place: its own tokens, as they are.
 
     Attributes:
-        input_projectors: what the tokens of all clips pass on their way to the first layer.
+        input_projectors: what the tokens of all clips pass on their way to the decoder.
     """
 
     streams: tuple[Stream, ...] = (FRAMES,)
@@ -26,10 +24,6 @@ class Unprojected(nn.Module):
         self.grid = grid
         self.input_projectors = nn.ModuleDict({FRAMES.name: nn.Identity()})
 
-    def published_route(self, layers: int) -> Route:
-        """The way that sound takes in the published class."""
-        return Route.plits(layers)
-
     def project_input(self, stream: str, tokens: Tensor) -> Tensor:
         """The tokens themselves."""
         return self.input_projectors[stream](tokens)
@@ -38,8 +32,19 @@ class Unprojected(nn.Module):
         """Never called: `check_serves` refuses routes that need it."""
         raise NotImplementedError
 
+
+class Unprojected(_Weightless):
+    """The connector of a published model: tokens enter the decoder as its projector made them.
+
+    It has no weights, so routes that project sound into single layers (LAL) are refused.
+    """
+
+    def published_route(self, layers: int) -> Route:
+        """The way that sound takes in the published class."""
+        return Route.plits(layers)
+
     def layer_projector(self, stream: str, layer: int) -> nn.Module:
-        """Never called, likewise."""
+        """Never called: `check_serves` refuses routes that need it."""
         raise NotImplementedError
 
     def check_serves(self, route: Route) -> None:
@@ -59,36 +64,18 @@ class Unprojected(nn.Module):
             )
 
 
-class Crossing(nn.Module):
+class Crossing(_Weightless):
     """The connector of an encoder–decoder, whose layers all read what the encoder put out.
 
     It has no weights, so routes that let sound into the decoder's own sequence are refused.
-
-    Attributes:
-        input_projectors: what the tokens of all clips pass once, before any layer reads them.
     """
-
-    streams: tuple[Stream, ...] = (FRAMES,)
-
-    def __init__(self, grid: TimeGrid) -> None:
-        super().__init__()
-        self.grid = grid
-        self.input_projectors = nn.ModuleDict({FRAMES.name: nn.Identity()})
 
     def published_route(self, layers: int) -> Route:
         """The way that sound takes in the published class."""
         return Route.crossed(layers)
 
-    def project_input(self, stream: str, tokens: Tensor) -> Tensor:
-        """The tokens themselves."""
-        return self.input_projectors[stream](tokens)
-
-    def project_layer(self, stream: str, layer: int, tokens: Tensor) -> Tensor:
-        """Never called: `check_serves` refuses routes that need it."""
-        raise NotImplementedError
-
     def layer_projector(self, stream: str, layer: int) -> nn.Module:
-        """What all layers' tokens pass."""
+        """What all layers' tokens pass, once."""
         return self.input_projectors[stream]
 
     def check_serves(self, route: Route) -> None:

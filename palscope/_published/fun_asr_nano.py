@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope._published.family import PublishedFamily
+from palscope._published.layers import encoder_layer, projections
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
@@ -70,15 +71,8 @@ class FunAsrNano(PublishedFamily):
 
     def components(self) -> dict[str, Component]:
         """The tower's layers, with their memory (`fsmn`), and the projector with its own."""
-        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v", "o")}
-        layer = {
-            "ln1": Component("input_layernorm"),
-            "attn": Component("self_attn", parts=attention),
-            "ln2": Component("post_attention_layernorm"),
-            "mlp_in": Component("mlp.fc1"),
-            "mlp_out": Component("mlp.fc2"),
-        }
-        memory = Component("self_attn", parts={**attention, "fsmn": Component("fsmn")})
+        layer = encoder_layer()
+        memory = Component("self_attn", parts={**projections(), "fsmn": Component("fsmn")})
         projector = "model.multi_modal_projector"
         return {
             "blocks": Component(

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from palscope._published.layers import encoder_layer
 from palscope._published.whisper_tower import WhisperTowerFamily, windowed
 from palscope.audio._timegrid import TimeGrid
 from palscope.encoders import Component
@@ -33,18 +34,10 @@ class GlmAsr(WhisperTowerFamily):
 
     def components(self) -> dict[str, Component]:
         """As Whisper's, with the names of a Llama's layers inside."""
-        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v", "o")}
-        layer = {
-            "ln1": Component("input_layernorm"),
-            "attn": Component("self_attn", parts=attention),
-            "ln2": Component("post_attention_layernorm"),
-            "mlp_in": Component("mlp.fc1"),
-            "mlp_out": Component("mlp.fc2"),
-        }
         return {
             "conv1": Component(f"{self.tower_path}.conv1"),
             "conv2": Component(f"{self.tower_path}.conv2"),
-            "blocks": Component(f"{self.tower_path}.layers", each=True, parts=layer),
+            "blocks": Component(f"{self.tower_path}.layers", each=True, parts=encoder_layer()),
             "ln_final": Component(f"{self.tower_path}.norm"),
             self.projector: Component(self.projector_path),
         }

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import MoonshineConfig
 
 import palscope._models.moonshine_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
-from palscope._published.family import PublishedFamily
-from palscope._published.places import add_places
+from palscope._published.layers import encoder_layer
+from palscope._published.transcriber import Transcriber
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
@@ -32,7 +32,7 @@ class MoonshineDecoderConfig(MoonshineConfig):
     }
 
 
-class Moonshine(PublishedFamily):
+class Moonshine(Transcriber):
     """An encoder–decoder that hears samples, clips of any length, and nothing behind them.
 
     A token is made of 56 ms of samples, from where its 24 ms begin: it is 16 ms before its middle,
@@ -47,27 +47,9 @@ class Moonshine(PublishedFamily):
         ("UsefulSensors/moonshine-base", "61 M"),
     )
     architecture = "MoonshineForConditionalGeneration"
-    decoder_path = "model.decoder"
-    tower_path = "model.encoder"
-    head_path = "proj_out"
-    place = "<|audio|>"
     seconds_per_frame = _COLUMN / 16_000
-    crosses = True
-    takes_questions = False
-    adds_marks = False
+    decoder_settings = MoonshineDecoderConfig
     _start: str
-
-    @property
-    def decoder_config(self) -> MoonshineDecoderConfig:
-        """The decoder's sizes, in which it is no encoder–decoder: its run is palscope's."""
-        kernel = getattr(self.config, "_attn_implementation", None)
-        own = {"is_encoder_decoder": False, "attn_implementation": kernel}
-        return MoonshineDecoderConfig(**(self.config.to_dict() | own))
-
-    @property
-    def audio_token_id(self) -> int:
-        """The first behind the vocabulary: Moonshine has no word for sound."""
-        return int(self.config.vocab_size)
 
     @property
     def any_question(self) -> str:
@@ -102,20 +84,12 @@ class Moonshine(PublishedFamily):
 
     def components(self) -> dict[str, Component]:
         """Convolutions and their norm, layers with their attention and MLP, final norm."""
-        attention = {name: Component(f"{name}_proj") for name in ("q", "k", "v", "o")}
-        layer = {
-            "ln1": Component("input_layernorm"),
-            "attn": Component("self_attn", parts=attention),
-            "ln2": Component("post_attention_layernorm"),
-            "mlp_in": Component("mlp.fc1"),
-            "mlp_out": Component("mlp.fc2"),
-        }
         return {
             "conv1": Component(f"{self.tower_path}.conv1"),
             "groupnorm": Component(f"{self.tower_path}.groupnorm"),
             "conv2": Component(f"{self.tower_path}.conv2"),
             "conv3": Component(f"{self.tower_path}.conv3"),
-            "blocks": Component(f"{self.tower_path}.layers", each=True, parts=layer),
+            "blocks": Component(f"{self.tower_path}.layers", each=True, parts=encoder_layer()),
             "ln_final": Component(f"{self.tower_path}.layer_norm"),
         }
 
@@ -126,7 +100,7 @@ class Moonshine(PublishedFamily):
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
         """Add the word for sound behind all others."""
-        add_places(tokenizer, [self.place], self.config.vocab_size)
+        self.add_places(tokenizer, self.place)
         self._start = tokenizer.convert_ids_to_tokens(self.config.decoder_start_token_id)
 
     def chat(self, template: Any, question: str, clips: int, system: str | None) -> str:
@@ -139,11 +113,7 @@ class Moonshine(PublishedFamily):
             PromptError: there is one; there are several clips, or a system message.
         """
         del template
-        if system is not None or clips > 1:
-            given = "a system message" if system is not None else f"{clips} clips"
-            raise PromptError(
-                f"Moonshine was given {given}; it takes one clip, and no words about it."
-            )
+        self.check_alone(clips, system)
         if question not in ("", self._start):
             raise PromptError(
                 f"Moonshine answers no question: it writes down what is said. Instead of "

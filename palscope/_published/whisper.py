@@ -10,21 +10,19 @@ from torch import Tensor
 from transformers import WhisperConfig
 
 import palscope._models.whisper_decoder  # pyright: ignore[reportUnusedImport]  # noqa: F401
-from palscope._published.places import add_places
+from palscope._published.transcriber import Transcriber
 from palscope._published.whisper_tower import WINDOW, WhisperTowerFamily
 from palscope.audio._timegrid import TimeGrid
 from palscope.audio._waveform import Samples
 from palscope.encoders import Block, Component
 from palscope.encoders._config import ClipFeatures
+from palscope.encoders._whisper_words import MULTILINGUAL, TIMES
 from palscope.errors import CheckpointError, PromptError, short
 
 _START = "<|startoftranscript|>"
 _MARKS = re.compile(r"(<\|[^|<>]+\|>)+")
 _TASK = re.compile(r"<\|(?!en\|)([a-z]{2,3}|transcribe|translate)\|>")
 """A language that is not English, or a task."""
-_ENGLISH_ONLY = 51_865
-"""Vocabularies below this size are of checkpoints that hear English alone."""
-_TIMES = [f"<|{0.02 * step:.2f}|>" for step in range(1501)]
 
 
 class WhisperDecoderConfig(WhisperConfig):
@@ -44,7 +42,7 @@ class WhisperDecoderConfig(WhisperConfig):
         return self.max_target_positions + self.max_source_positions
 
 
-class Whisper(WhisperTowerFamily):
+class Whisper(Transcriber, WhisperTowerFamily):
     """An encoder–decoder: text reads sound in an attention of its own, in windows of 30 s.
 
     A prompt is what the decoder is forced to begin with: `ask("", clip)` for the published one,
@@ -59,28 +57,10 @@ class Whisper(WhisperTowerFamily):
     )
     architecture = "WhisperForConditionalGeneration"
     tested_with = "real (tiny.en, base), random"
-    decoder_path = "model.decoder"
-    tower_path = "model.encoder"
-    head_path = "proj_out"
-    place = "<|audio|>"
     filler = "<|silence|>"
     longest = 30.0
-    crosses = True
-    takes_questions = False
     answer_start = " "
-    adds_marks = False
-
-    @property
-    def decoder_config(self) -> WhisperDecoderConfig:
-        """The decoder's sizes, in which it is no encoder–decoder: its run is palscope's."""
-        kernel = getattr(self.config, "_attn_implementation", None)
-        own = {"is_encoder_decoder": False, "attn_implementation": kernel}
-        return WhisperDecoderConfig(**(self.config.to_dict() | own))
-
-    @property
-    def audio_token_id(self) -> int:
-        """The first behind the vocabulary: Whisper has no word for sound."""
-        return int(self.config.vocab_size)
+    decoder_settings = WhisperDecoderConfig
 
     @property
     def filler_id(self) -> int:
@@ -136,7 +116,7 @@ class Whisper(WhisperTowerFamily):
     @property
     def english_only(self) -> bool:
         """Whether the checkpoint hears English alone, and so takes no language and no task."""
-        return self.config.vocab_size < _ENGLISH_ONLY
+        return self.config.vocab_size < MULTILINGUAL
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
         """Add the words for sound behind all others; before them the times, where they lack.
@@ -144,9 +124,9 @@ class Whisper(WhisperTowerFamily):
         Raises `CheckpointError` for a tokenizer of another checkpoint.
         """
         missing = self.config.vocab_size - len(tokenizer)
-        if missing == len(_TIMES) and _TIMES[0] not in tokenizer.get_vocab():
-            tokenizer.add_tokens(_TIMES)  # files of before 2023 have none
-        add_places(tokenizer, [self.place, self.filler], self.config.vocab_size)
+        if missing == len(TIMES) and TIMES[0] not in tokenizer.get_vocab():
+            tokenizer.add_tokens(list(TIMES))  # files of before 2023 have none
+        self.add_places(tokenizer, self.place, self.filler)
         start, wanted = tokenizer.convert_tokens_to_ids(_START), self.config.decoder_start_token_id
         if start != wanted:
             raise CheckpointError(
@@ -167,11 +147,7 @@ class Whisper(WhisperTowerFamily):
                 or a translation is asked for; there are several clips, or a system message.
         """
         del template
-        if system is not None or clips > 1:
-            given = "a system message" if system is not None else f"{clips} clips"
-            raise PromptError(
-                f"Whisper was given {given}; it takes one clip, and no words about it."
-            )
+        self.check_alone(clips, system)
         marks = question or self.any_question
         if _MARKS.fullmatch(marks) is None and "<|startofprev|>" not in marks:
             raise PromptError(

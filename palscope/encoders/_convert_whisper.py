@@ -28,6 +28,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from palscope._files import make_folder, writing
 from palscope._stored import reading
 from palscope.encoders._convert_whisper_text import whisper_texts
+from palscope.encoders._whisper_words import MULTILINGUAL
 from palscope.errors import CheckpointError, PalscopeError
 
 # CTranslate2's numbers of element types.
@@ -84,7 +85,7 @@ def whisper_tensors(variables: dict[str, np.ndarray]) -> dict[str, Tensor]:
 def whisper_config(variables: dict[str, np.ndarray]) -> WhisperConfig:
     """Sizes and special tokens, as far as the file tells them."""
     vocabulary, d_model = variables["decoder/embeddings/weight"].shape
-    english_only = vocabulary < 51865
+    english_only = vocabulary < MULTILINGUAL
     end = 50256 if english_only else 50257
     return WhisperConfig(
         vocab_size=vocabulary,

@@ -12,9 +12,8 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, WhisperConfig, WhisperTokenizer
 
+from palscope.encoders._whisper_words import MULTILINGUAL, TIMES
 from palscope.errors import CheckpointError
-
-_TIMES = [f"<|{step / 50:.2f}|>" for step in range(1501)]
 
 
 def whisper_texts(
@@ -45,12 +44,12 @@ def _tokenizer(given: Tokenizer, config: WhisperConfig, source: Any) -> WhisperT
     marks = [
         each.content
         for _, each in sorted(given.get_added_tokens_decoder().items())
-        if each.content.startswith("<|") and each.content not in _TIMES
+        if each.content.startswith("<|") and each.content not in TIMES
     ]
     merges = [tuple(pair) for pair in model["merges"]]
     made = WhisperTokenizer(vocab=model["vocab"], merges=cast(Any, merges))
     made.add_tokens([mark for mark in marks if mark not in made.get_vocab()], special_tokens=True)
-    made.add_tokens(_TIMES)
+    made.add_tokens(list(TIMES))
     ids = {mark: given.token_to_id(mark) for mark in marks}
     if len(made) != config.vocab_size or ids != {m: made.convert_tokens_to_ids(m) for m in marks}:
         raise CheckpointError(
@@ -68,7 +67,7 @@ def _generation(
     def number(mark: str) -> int:
         return int(cast(Any, tokenizer.convert_tokens_to_ids(mark)))
 
-    multilingual = config.vocab_size >= 51_865
+    multilingual = config.vocab_size >= MULTILINGUAL
     settings: dict[str, Any] = {
         "alignment_heads": given["alignment_heads"],
         "begin_suppress_tokens": given["suppress_ids_begin"],

@@ -12,6 +12,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tests.published.tiny.audio_flamingo3 import enlarge
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -74,16 +76,7 @@ def model(
     """Random weights, large enough that another sound gives other words."""
     torch.manual_seed(seed)
     made = Qwen2AudioForConditionalGeneration(shape or config())
-    with torch.no_grad():
-        for name, weight in made.named_parameters():
-            if "embed_positions" in name:
-                weight.normal_(std=0.3)
-            elif "embed_tokens" in name:
-                weight.normal_()
-            elif weight.ndim > 1:
-                weight.normal_(std=1.5 / weight[0].numel() ** 0.5)
-            elif "norm" in name:
-                weight.add_(torch.randn_like(weight) * 0.1)
+    enlarge(made)
     return made.eval()
 
 

@@ -12,6 +12,8 @@ from transformers import (
     WhisperTokenizer,
 )
 
+from tests.published.tiny.audio_flamingo3 import enlarge
+
 MARKS = (
     "<|endoftext|>",
     "<|startoftranscript|>",
@@ -52,16 +54,7 @@ def model(seed: int = 0) -> WhisperForConditionalGeneration:
     """Random weights, large enough that another sound gives other words."""
     torch.manual_seed(seed)
     made = WhisperForConditionalGeneration(config())
-    with torch.no_grad():
-        for name, weight in made.named_parameters():
-            if "embed_positions" in name:
-                weight.normal_(std=0.3)
-            elif "embed_tokens" in name:
-                weight.normal_()
-            elif weight.ndim > 1:
-                weight.normal_(std=1.5 / weight[0].numel() ** 0.5)
-            elif "norm" in name:
-                weight.add_(torch.randn_like(weight) * 0.1)
+    enlarge(made)
     made.generation_config.suppress_tokens = [ID["<|en|>"], 65]
     made.generation_config.begin_suppress_tokens = [66]
     return made.eval()
