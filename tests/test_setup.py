@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from palscope._models.wheels import WHEELS
+from palscope._wheels import WHEELS
 
 ROOT = Path(__file__).resolve().parents[1]
 

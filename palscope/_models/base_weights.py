@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from palscope._files import read_object
 from palscope._hub import cached_snapshot, download_snapshot, hub_reachable
-from palscope._models.wheels import folder_of_wheel, is_complete, sha256_of_file, way_by_wheel
 from palscope._stored import check_folder, check_weights, few_bits, reading, without_memory
+from palscope._wheels import folder_of_wheel, is_complete, sha256_of_file, way_by_wheel
 from palscope.errors import CheckpointError
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from palscope._files import read_object
 from palscope._hub import SETTINGS, cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope._models.config import PalscopeConfig
-from palscope._models.wheels import folder_of_wheel, way_by_wheel
 from palscope._stored import lacking
+from palscope._wheels import folder_of_wheel, way_by_wheel
 from palscope.errors import CheckpointError
 
 DEMO = ("demo/pal", "demo/lal", "demo/plits")

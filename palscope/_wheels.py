@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from palscope._models.gguf_files import convert_gguf
 from palscope._stored import TOKENIZER_FILES, has_weights
 from palscope.errors import CheckpointError
 
@@ -25,6 +24,8 @@ CONVERSION = 1
 
 
 def _gguf(files: Sequence[Path], out: Path) -> None:
+    from palscope._models.gguf_files import convert_gguf
+
     convert_gguf(files[0], out)
 
 

@@ -14,7 +14,8 @@ import pytest
 from palscope._hub import hub_reachable
 from palscope._models.base_weights import find_base
 from palscope._models.finding import find_checkpoint
-from palscope._models.wheels import WHEELS, Wheel
+from palscope._wheels import WHEELS, Wheel
+from palscope.encoders._weights import find_encoder
 from palscope.errors import CheckpointError
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -61,7 +62,8 @@ def test_a_wheel_is_converted_without_being_imported_and_once(
     folder = find_base("org/tiny")
     assert {file.name for file in folder.iterdir()} == set(FILES)
     assert find_base("org/tiny") == folder
-    assert find_checkpoint("org/tiny").folder == folder  # bases and checkpoints alike
+    assert find_checkpoint("org/tiny").folder == folder  # bases, checkpoints and encoders alike
+    assert find_encoder("org/tiny") == folder
     assert converted.asked == [[tmp_path / "site" / file for file in wheel.files]]
     assert not any(name.startswith("tiny_wheel") for name in sys.modules)
 
@@ -85,7 +87,7 @@ def test_what_is_nowhere_names_all_its_wheels(
 ) -> None:
     assert not hub_reachable()
     (tmp_path / "site" / wheel.files[1]).unlink()  # a half alone is nothing
-    for find in (find_base, find_checkpoint):
+    for find in (find_base, find_checkpoint, find_encoder):
         with pytest.raises(CheckpointError, match=r"`pip install --no-deps tiny-0==1\.0 tiny-1=="):
             find("org/tiny")
     assert not converted.asked
