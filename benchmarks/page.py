@@ -55,7 +55,9 @@ def choose(page: Page, label: str, option: str) -> None:
 def look_at(page: Page, layer: int, head: int) -> None:
     """Click a head on the map, and hold the page to having taken it."""
     click_head(page, MAP, layer, head)
-    page.get_by_text(f"attention to it (layer {layer}, head {head})").wait_for(timeout=30_000)
+    page.get_by_text(f"Attention over the prompt (layer {layer}, head {head})").wait_for()
+    legend = page.get_by_test_id("player-legend").get_by_text(f"(layer {layer}, head {head})")
+    legend.wait_for(timeout=30_000)
 
 
 def memory_mib(pid: int) -> float:

@@ -25,7 +25,9 @@ def show_answers(asks: dict[str, Ask]) -> dict[str, GeneratedAnswer]:
     given: dict[str, GeneratedAnswer] = {}
     for column, (name, ask) in zip(st.columns(len(asks)), asks.items(), strict=True):
         with column:
-            given[name] = show_answer("Answer" if len(asks) == 1 else f"Answer, {name}", ask)
+            given[name] = show_answer(
+                "Answer" if name == ask.opened.name else f"Answer, {name}", ask
+            )
     return given
 
 

@@ -26,10 +26,10 @@ from _edit_view import show_edits
 from _edited import rival_of
 from _effects_view import effects_for_player, show_effects
 from _examples import show_examples
-from _given import pick
+from _given import as_sentences, pick
 from _mass_view import SELECTED, show_layers, show_maps, show_shares, show_words
 from _models import OpenModel, cached_model
-from _player import Effects, player
+from _player import Effects, player, show_curves
 from _route_view import choose_route
 from _setup import Setup, choose_setup
 from _sides import Side, head_name, of_head, plain, side_of
@@ -38,6 +38,7 @@ from palscope._beside import words_for
 from palscope._routing import Route, route_to_text
 from palscope.measures import over_time
 from palscope.measures._columns import NO_SOUND
+from palscope.plots._axes import SHARE_PER_TOKEN
 
 ALL = "mean of all"
 
@@ -72,21 +73,27 @@ def view() -> None:
         side_of(name, ask, given[name], min(offset, len(given[name].tokens)))
         for name, ask in asks.items()
     ]
-    shares, layers, maps = st.container(), st.container(), st.container()
-    with maps:
-        layer, head = choose_head(sides, top)
+    shares, layers = st.container(), st.container()
+    show_heads(sides, top, selection)
     with player:
-        show_sounds(sides, layer, head, selection, effects_for_player(first, rival))
+        show_sounds(sides, selection, effects_for_player(first, rival))
     with edits:
         show_edits(asks, selection, rival)
     with shares:
         show_shares(sides, selection)
     with layers:
         show_layers(sides)
-    with maps:
+    show_command(first, offset)
+
+
+@st.fragment
+def show_heads(sides: list[Side], top: tuple[int, int] | None, selection: Seconds | None) -> None:
+    """What follows from the chosen head. Another one runs and draws this alone."""
+    with as_sentences():
+        layer, head = choose_head(sides, top)
+        show_attention(sides, layer, head)
         show_maps(sides, layer, head, selection)
         show_words(sides, layer, head)
-        show_command(first, offset)
 
 
 def the_sides(setup: Setup, opened: OpenModel, route: Route) -> dict[str, Ask]:
@@ -187,55 +194,56 @@ def choose_head(sides: list[Side], top: tuple[int, int] | None) -> tuple[int | N
     return layer, head
 
 
-def show_sounds(
-    sides: list[Side],
-    layer: int | None,
-    head: int | None,
-    selection: Seconds | None,
-    effects: Effects | None,
-) -> None:
-    """The player with the chosen head's attention, and the stretch selected in it.
-
-    `effects` are those of the first side.
-    """
+def show_attention(sides: list[Side], layer: int | None, head: int | None) -> None:
+    """The chosen head's attention over time, drawn in the players above."""
     curves = [over_time(of_head(side.mass, layer, head)) for side in sides]
-    st.caption(
-        f"Sound, and attention to it ({head_name(layer, head)}). Drag to select seconds, click to "
-        "move, space to play.",
-    )
-    if len(sides) == 2 and sides[0].ask.sound.digest != sides[1].ask.sound.digest:
-        # Two sounds: the stretch selected in one is shown in the other too.
-        for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
-            with column:
-                st.markdown(f"**{plain(side.name)}**")
-                mine = None if number else effects
-                one_player(side, [curves[number]], [""], f"player {number}", selection, mine)
+    title = f"{SHARE_PER_TOKEN.label} ({head_name(layer, head)})"
+    if two_sounds(sides):
+        for number, (side, curve) in enumerate(zip(sides, curves, strict=True)):
+            show_curves(side.ask.sound.waveform, curve, title, key=f"player {number}")
         return
-    if effects is not None and len(sides) > 1:
-        effects = replace(effects, title=f"{effects.title}, {sides[0].name}")
     marks = ["", f", {sides[-1].name}"]
-    one_player(sides[0], curves, marks, "player 0", selection, effects)
-
-
-def one_player(
-    side: Side,
-    curves: list[pd.DataFrame],
-    marks: list[str],
-    key: str,
-    before: Seconds | None,
-    effects: Effects | None,
-) -> None:
-    """One player; what is selected in it counts on the whole page."""
     named = [
         curve.assign(pathway=curve["pathway"].astype(str) + mark)
         for curve, mark in zip(curves, marks, strict=False)
     ]
+    together = pd.concat(named, ignore_index=True)
+    show_curves(sides[0].ask.sound.waveform, together, title, key="player 0")
+
+
+def two_sounds(sides: list[Side]) -> bool:
+    """Whether the sides differ in their sound."""
+    return len({side.ask.sound.digest for side in sides}) > 1
+
+
+def show_sounds(sides: list[Side], selection: Seconds | None, effects: Effects | None) -> None:
+    """The player, and the stretch selected in it.
+
+    `effects` are those of the first side.
+    """
+    st.caption(
+        "The sound, and the attention to it of the head chosen below. Drag to select seconds, "
+        "click to move, space to play."
+    )
+    if two_sounds(sides):  # the stretch selected in one is shown in the other too
+        for number, (column, side) in enumerate(zip(st.columns(2), sides, strict=True)):
+            with column:
+                st.markdown(f"**{plain(side.name)}**")
+                mine = None if number else effects
+                one_player(side, f"player {number}", selection, mine)
+        return
+    if effects is not None and len(sides) > 1:
+        effects = replace(effects, title=f"{effects.title}, {sides[0].name}")
+    one_player(sides[0], "player 0", selection, effects)
+
+
+def one_player(side: Side, key: str, before: Seconds | None, effects: Effects | None) -> None:
+    """One player; what is selected in it counts on the whole page."""
     ask = side.ask
     chosen = player(
         ask.sound.waveform,
         key=key,
         tokens=token_grid(ask),
-        curves=pd.concat(named, ignore_index=True),
         effects=effects,
         labels=ask.sound.spans,
         selection=before,

@@ -23,10 +23,11 @@ def component(name: str, *scripts: str) -> Any:
     `scripts` names more scripts, put before it: the browser gets them as one module.
     """
     texts = [(FILES / f"{each}.js").read_text(encoding="utf-8") for each in (*scripts, name)]
+    style = FILES / f"{name}.css"
     return v2.component(
         f"palscope_{name}",
         html=f'<div class="{name}"></div>',
-        css=(FILES / f"{name}.css").read_text(encoding="utf-8"),
+        css=style.read_text(encoding="utf-8") if style.exists() else None,
         js="\n".join(texts),
     )
 

@@ -19,6 +19,7 @@ from _edited import (
 )
 from _edits import numbers
 from _figures import click_map
+from _given import tell_dropped
 from _player import Effects
 
 from palscope.errors import PalscopeError
@@ -163,7 +164,11 @@ def say_who_carries_it(ask: Ask, table: Any, sounds: tuple[Sound, ...], rival: s
 def show_seconds(ask: Ask, rival: str, lead: str) -> None:
     """Every stretch of the clip by what cutting it does."""
     with st.expander("Seconds by effect"):
-        if not st.toggle("Cut every stretch of the clip, one by one", key=SECONDS):
+        label = "Cut every stretch of the clip, one by one"
+        asked = None if SECONDS in st.session_state else st.query_params.get(SECONDS)  # of a link
+        wanted = st.toggle(label, key=SECONDS, bind="query-params")
+        tell_dropped(SECONDS, label, asked, wanted)
+        if not wanted:
             return
         with st.spinner("Cutting …"):
             table = effects_of_seconds(ask, rival)

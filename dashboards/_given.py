@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,22 @@ def say(sentence: str) -> None:
     """Tell the visitor what went wrong."""
     top = _TOP.get()
     (st if top is None else top).error(sentence)
+
+
+@contextmanager
+def as_sentences() -> Generator[None]:
+    """Within, an error becomes a sentence, and ends what it happened in."""
+    try:
+        yield
+    except PalscopeError as error:
+        say(str(error))
+    except Exception as error:
+        logging.getLogger("palscope").exception("a page failed")
+        say(
+            f"This should not have happened: {type(error).__name__}, {short(str(error))}. "
+            "The terminal that runs this page has the details; reloading the page starts "
+            "afresh."
+        )
 
 
 def short(text: str, most: int = 60) -> str:

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import streamlit as st
 from _attention_view import view as attention_view
 from _clips_view import view as clips_view
-from _given import say, short, told_on_top
+from _given import as_sentences, told_on_top
 from _interventions_view import view as interventions_view
 from _runs_view import view as runs_view
 from _style import show_style
-
-from palscope.errors import PalscopeError
 
 
 def guarded(view: Callable[[], None]) -> Callable[[], None]:
     """A page whose errors are sentences."""
 
     def page() -> None:
-        with told_on_top():
-            try:
-                view()
-            except PalscopeError as error:
-                say(str(error))
-            except Exception as error:
-                logging.getLogger("palscope").exception("a page failed")
-                say(
-                    f"This should not have happened: {type(error).__name__}, {short(str(error))}. "
-                    "The terminal that runs this page has the details; reloading the page starts "
-                    "afresh."
-                )
+        with told_on_top(), as_sentences():
+            view()
 
     return page
 

@@ -25,7 +25,7 @@ from palscope._routing.display import colours
 from palscope.audio import Waveform
 from palscope.audio._compose import LabelledSpan
 from palscope.audio._display import wav_bytes
-from palscope.plots._axes import SHARE_PER_TOKEN, TIME
+from palscope.plots._axes import TIME
 from palscope.plots._looks import AMOUNT, SIGNED
 from palscope.plots._spectrogram import MelImage, mel_image
 
@@ -55,6 +55,7 @@ class Effects:
 
 
 _show = component("player", "player_time", "player_words", "player_picture", "player_hand")
+_curves = component("curves")
 
 
 def player(
@@ -62,7 +63,6 @@ def player(
     *,
     key: str,
     tokens: pd.DataFrame | None = None,
-    curves: pd.DataFrame | None = None,
     effects: Effects | None = None,
     labels: Sequence[LabelledSpan] = (),
     frames: Sequence[Stretch] = (),
@@ -76,7 +76,6 @@ def player(
         key: unique on the page.
         tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
             rows without seconds (text) are left out.
-        curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
         effects: of each stretch on the answer.
         labels: what sounds when, in order of time; a point has its start as its end.
         frames: stretches that differ from another clip.
@@ -91,7 +90,7 @@ def player(
     Raises:
         AudioError: the clip is empty or not finite.
     """
-    sound = _sound(hashlib.sha256(waveform.samples.tobytes()).hexdigest(), waveform)
+    sound = _sound(_clip_id(waveform), waveform)
     report = state_of(key, "selection")
     if report is not None:
         report = report[0], span_within(report[1], waveform.seconds)
@@ -99,19 +98,41 @@ def player(
     shown = remembered(key, sound["id"], given, report, leftover=first)
     data = {
         **sound,
+        "key": key,
         "name": file_name(waveform.source),
         "tokens": token_edges(tokens),
         "labels": [{"text": s.label, "start": s.start, "end": s.end} for s in labels],
         "frames": [list(frame) for frame in frames],
-        "curves": curve_steps(curves),
         "effects": None if effects is None else effect_strip(effects),
-        "curvesTitle": SHARE_PER_TOKEN.label,
         "timeTitle": TIME.label,
         "selection": span_within(shown.first, waveform.seconds),
         "revision": shown.revision,
     }
     _show(key=key, data=data, on_selection_change=lambda: None)
     return shown.value
+
+
+def show_curves(waveform: Waveform, curves: pd.DataFrame, title: str, *, key: str) -> None:
+    """Draw curves over time in a player: its sound and all that is selected in it stay.
+
+    Args:
+        waveform: the clip that they belong to; a player that shows another draws none.
+        curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
+        title: what is drawn.
+        key: the player's.
+    """
+    data = {
+        "key": key,
+        "id": _clip_id(waveform),
+        "curves": curve_steps(curves),
+        "curvesTitle": title,
+    }
+    with st.container(key=f"unseen curves of {key}"):
+        _curves(key=f"curves of {key}", data=data)
+
+
+def _clip_id(waveform: Waveform) -> str:
+    return hashlib.sha256(waveform.samples.tobytes()).hexdigest()
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -182,10 +203,8 @@ def token_edges(tokens: pd.DataFrame | None) -> list[dict[str, Any]]:
     ]
 
 
-def curve_steps(curves: pd.DataFrame | None) -> list[dict[str, Any]]:
+def curve_steps(curves: pd.DataFrame) -> list[dict[str, Any]]:
     """For each pathway: name, colour, and `start`, `end` and `mass` of each slice."""
-    if curves is None:
-        return []
     known: Any = curves.dropna(subset=["start_s", "end_s", "mass"]).sort_values("start_s")
     palette = colours(known["pathway"])
     return [

@@ -11,10 +11,13 @@ STYLE = """
 @media (min-width: 40rem) and (max-width: 75rem) {
     .stMainBlockContainer { padding-inline: 2rem }
 }
+[class*="st-key-unseen-"] { position: absolute }
 [class*="st-key-wide-"] [data-testid="stFullScreenFrame"] { min-width: 45rem }
 .stCode .token { color: light-dark(#00598f, #7cc4f0) !important }
 .stCode .token:is(.comment, .operator, .punctuation, .interpolation) { color: inherit !important }
-button[kind^="primary"], .stMultiSelect [data-tag] { color: light-dark(#fff, #171614) !important }
+button[kind^="primary"]:not(:disabled), .stMultiSelect [data-tag] {
+    color: light-dark(#fff, #171614) !important
+}
 """
 
 

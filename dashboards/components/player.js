@@ -1,8 +1,8 @@
 // A clip to play, look at and select from; `Picture` draws it, and `Hand` is what hands do on it.
 //
 // Python gives the selection at first and whenever `revision` goes up; between, what was selected
-// here counts, and is sent when a drag ends. The sound is replaced only when its id changes, so new
-// curves neither stop it nor move its cursor.
+// here counts, and is sent when a drag ends. The sound is replaced only when its id changes. Curves
+// come on a way of their own (curves.js), and neither stop it nor move its cursor.
 
 const CALM = 0.5; // s, by which the cursor steps for who asked for less motion
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -21,7 +21,7 @@ class Player {
 
   update(data, send) {
     this.send = send;
-    this.data = this.picture.data = data;
+    this.data = this.picture.data = { ...data, ...this.curvesOf(data) };
     if (data.id !== this.id) this.load();
     if (data.revision !== this.revision) {
       this.revision = data.revision;
@@ -33,6 +33,13 @@ class Player {
     this.showLabels();
     this.gridBox.hidden = data.tokens.length === 0;
     this.look(this.picture.shown);
+  }
+
+  // Those of another clip, which may stand there for a moment, are none of this one.
+  curvesOf({ key, id }) {
+    const told = window.palscopeCurves?.get(key);
+    const { curves, curvesTitle } = told?.id === id ? told : { curves: [], curvesTitle: "" };
+    return { curves, curvesTitle };
   }
 
   load() {
@@ -54,6 +61,7 @@ class Player {
   destroy() {
     this.audio.pause();
     this.watcher.disconnect();
+    window.removeEventListener("palscope-curves", this.redraw);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.resting);
     if (this.url) URL.revokeObjectURL(this.url);
@@ -128,6 +136,8 @@ class Player {
       this.show();
     });
     this.watcher.observe(this.stage);
+    this.redraw = () => this.data && this.update(this.data, this.send);
+    window.addEventListener("palscope-curves", this.redraw);
   }
 
   // -- words -----------------------------------------------------------------------------------

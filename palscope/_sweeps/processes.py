@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def broadcast(text: str | None) -> str | None:
     return cast(Any, broadcast_object_list)(shared)[0]
 
 
+@cache
 def _state() -> Any:
     """Accelerate's state. Imported late: with one process alone, tables need no torch."""
     import torch
@@ -55,4 +58,7 @@ def _state() -> Any:
     # One process may have an hour more to do than another, which is no fault of theirs. Without a
     # GPU, accelerate has to be told: else each process believes to be alone.
     no_gpu = not torch.cuda.is_available()
-    return cast(Any, PartialState)(cpu=no_gpu, timeout=timedelta(days=30))
+    state = cast(Any, PartialState)(cpu=no_gpu, timeout=timedelta(days=30))
+    # Threads that still run when the interpreter ends now and then abort it.
+    atexit.register(state.destroy_process_group)
+    return state

@@ -142,11 +142,17 @@ def test_candidates_are_ranked(open_page: Opener) -> None:
     assert len(page.get("plotly_chart")) == 4 and shares is not None
 
 
+def test_a_link_has_every_stretch_cut(open_page: Opener) -> None:
+    page = open_page(**{"cut seconds": "true"})
+    quiet(page)
+    assert page.toggle(key="cut seconds").value is True
+
+
 def test_two_models_stand_side_by_side(open_page: Opener, plits_checkpoint: Path) -> None:
     address = {"against": "another model", "model2": OTHER, "model2-folder": str(plits_checkpoint)}
     page = open_page(**address)
     quiet(page)
-    assert len(answers(page)) == 2
+    assert len([c for c in captions(page) if c.startswith("Answer of ")]) == 2
     assert len(figures(page)) == 7  # effects, first tokens, candidates, two by layer, two maps
 
 

@@ -207,9 +207,9 @@ def test_a_selection_is_looped_and_less_motion_respected(page: Page, address: st
     assert start <= seen.min() and seen.max() <= end + 0.05
     assert sum(np.diff(seen) < -0.5 * (end - start)) >= 1  # it went back
     assert len(set(seen)) > 10
-    player(page, "stage").press("Home")
     player(page, "clear").click()
     page.emulate_media(reduced_motion="reduce")
+    player(page, "stage").press("Home")  # from where it is seen to step
     steps = np.diff(sorted(set(cursors(page, 1.5))))
     assert len(steps) and min(steps) > 0.45
     expect(player(page, "play")).to_contain_text("Pause")
@@ -235,10 +235,17 @@ def test_a_head_is_cut_off_from_a_stretch_by_keyboard(page: Page, address: str) 
     assert "edits=cut~0-0.5~~23~4~" in page.url
 
 
-def test_a_click_on_a_head_opens_it(page: Page) -> None:
+def test_a_click_on_a_head_opens_it_while_the_sound_plays(page: Page) -> None:
+    loop = player(page, "loop").get_by_role("checkbox")
+    loop.check()
+    player(page, "play").click()
     click_head(page, MAP, layer=1, head=4)
     page.get_by_text("Attention over the prompt (layer 1, head 4)").wait_for()
+    expect(player(page, "legend")).to_contain_text("(layer 1, head 4)")
     assert "layer=1" in page.url and "head=4" in page.url
+    expect(player(page, "play")).to_contain_text("Pause")
+    player(page, "play").click()
+    loop.uncheck()
 
 
 def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
@@ -335,7 +342,7 @@ def test_back_returns_to_the_view_before(page: Page) -> None:
     settled(page)
     assert "clip=rain" in page.url and "layer=" not in page.url
     page.go_back()
-    expect(page.locator("h2").first).to_have_text("rooster")
+    expect(page.locator("h2").first).to_have_text("rooster", timeout=30_000)
     settled(page)
     assert "clip=rooster" in page.url
     page.go_forward()

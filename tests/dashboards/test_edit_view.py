@@ -204,7 +204,7 @@ def test_every_stretch_is_cut_when_it_is_asked_for(scene: AppTest) -> None:
 def strip(page: AppTest) -> Any:
     """What the player gets of effects."""
     sent = [each.proto.json for each in page.get("bidi_component")]
-    (effects,) = [json.loads(each)["effects"] for each in sent if '"curves"' in each]
+    (effects,) = [json.loads(each)["effects"] for each in sent if '"effects"' in each]
     return effects
 
 

@@ -153,8 +153,7 @@ def test_curves_have_the_colours_of_the_other_figures(parts: Any):
     assert summary["colour"] == colours(["summary"])["summary"]
 
 
-def test_curves_may_be_missing_or_empty(parts: Any):
-    assert parts.curve_steps(None) == []
+def test_curves_may_be_empty(parts: Any):
     assert parts.curve_steps(pd.DataFrame(columns=["pathway", "start_s", "end_s", "mass"])) == []
 
 
