@@ -54,26 +54,29 @@ class ForcedWords:
     ) -> ForcedWords:
         """`words` behind the one prompt of `inputs`, as `model.inputs` or `with_encoded` gives it.
 
-        A transcript begins with a space, as published ones do; an answer to a question does not.
+        The text is cut into tokens as a whole, and begins as the model's answers begin.
 
         Raises:
-            PromptError: there is no word, or one has no tokens.
+            PromptError: there is no word, or one has no token of its own.
         """
-        space = "" if model.processor.takes_questions else " "
-        ids: list[int] = []
-        numbers: list[int] = []
-        for number, word in enumerate(words):
-            written = _ids(model, f"{' ' if number else space}{word}")
-            mark = _ids(model, "." if number == len(words) - 1 else ",")
-            ids += [*written, *mark]
-            numbers += [number] * len(written) + [MARK] * len(mark)
+        processor = model.processor
+        text, spans = "", list[tuple[int, int]]()
+        for word in words:  # each with the space before it, which may be a token
+            text += "," if spans else ""
+            written = f"{' ' if spans else processor.answer_start}{word}" if word else ""
+            spans.append((len(text), len(text) + len(written)))
+            text += written
+        tokenizer: Any = processor.tokenizer
+        cut = tokenizer(f"{text}.", add_special_tokens=False, return_offsets_mapping=True)
+        ids = [int(each) for each in cut["input_ids"]]
+        numbers = [_word_at(spans, *place) for place in cut["offset_mapping"]]
         missing = [word for number, word in enumerate(words) if number not in numbers]
         if missing or not words:
             raise PromptError(
                 f"{missing[0]!r} has no token." if missing else "no word was given to be written."
             )
         first = int(inputs["input_ids"].shape[1])
-        end = model.processor.turn_end
+        end = processor.turn_end
         return cls(continued(inputs, ids), (*ids, end), first, (*numbers, MARK))
 
     @property
@@ -181,9 +184,9 @@ def published_heads(model: HookedAudioModel) -> list[Head]:
     return [(int(layer), int(head)) for layer, head in listed or ()]
 
 
-def _ids(model: HookedAudioModel, text: str) -> list[int]:
-    tokenizer: Any = model.tokenizer
-    return [int(each) for each in tokenizer(text, add_special_tokens=False)["input_ids"]]
+def _word_at(spans: Sequence[tuple[int, int]], start: int, end: int) -> int:
+    """The number of the first word that has characters of those from `start` to `end`."""
+    return next((i for i, (first, last) in enumerate(spans) if start < last and end > first), MARK)
 
 
 def _heard_columns(
