@@ -22,11 +22,11 @@ goes on with --resume.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -101,12 +101,12 @@ class HeardClip(AskedClip):
 
 NonspeechWork = Work[NonspeechOptions]
 NonspeechResults = Results[NonspeechOptions, HeardClip]
+FoundT = TypeVar("FoundT")
 
 
 # -- clips ----------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
 def clips_of(options: NonspeechOptions) -> list[HeardClip]:
     """Sounds, silence, noises and strings of words; of each kind every other one is held out."""
     clips = read_manifest(options.audio)
@@ -208,7 +208,19 @@ def states(work: NonspeechWork, clip: HeardClip) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@lru_cache(maxsize=1)
+def of_run(find: Callable[[NonspeechWork], FoundT]) -> Callable[[NonspeechWork], FoundT]:
+    """What is found over a run's clips, remembered as long as the run lasts."""
+    known: WeakKeyDictionary[NonspeechWork, FoundT] = WeakKeyDictionary()
+
+    def remembered(work: NonspeechWork) -> FoundT:
+        if work not in known:
+            known[work] = find(work)
+        return known[work]
+
+    return remembered
+
+
+@of_run
 def directions(work: NonspeechWork) -> dict[int, Tensor]:
     """Of each layer: the mean over strings of the first half, less that over its other clips."""
     tables = [work.rows("states", c.name) for c in clips_of(work.options) if not c.held_out]
@@ -237,7 +249,7 @@ def searched(work: NonspeechWork, clip: HeardClip) -> pd.DataFrame:
     )
 
 
-@lru_cache(maxsize=1)
+@of_run
 def chosen(work: NonspeechWork) -> tuple[int, tuple[int, int]]:
     """The direction's layer, and the head: those that part other clips from strings best."""
     names = [clip.name for clip in clips_of(work.options) if not clip.held_out]

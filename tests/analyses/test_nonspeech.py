@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pandas as pd
@@ -95,6 +98,15 @@ def test_the_planted_direction_layer_and_head_are_found(work: Any, planted: np.n
         np.testing.assert_allclose(found[layer].numpy(), planted[layer], atol=1e-6)
     # Elsewhere other clips stop as often, but strings lose their first word.
     assert nonspeech.chosen(work) == (PLANTED_LAYER, PLANTED_HEAD)
+
+
+def test_what_was_found_keeps_no_run_alive(work: Any) -> None:
+    other = replace(work, rows=lambda table, name: work.rows(table, name))
+    assert nonspeech.directions(other) is nonspeech.directions(other)
+    gone = ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
 
 
 def results(**tables: pd.DataFrame) -> Any:
