@@ -159,9 +159,13 @@ def sounding(ask: Ask, start: float, end: float) -> str:
 
 
 def rival_of(ask: Ask, choices: Sequence[str]) -> str:
-    """The likeliest answer beside the one given: of the candidates, else of the vocabulary."""
+    """The likeliest answer beside the one given: of the candidates, else of the vocabulary.
+
+    A token with which the one given could begin, as "Sev" or "seven" of "Seven", is no other.
+    """
     answer = generated_answer(ask)
-    others = [each for each in choices if each.strip().lower() != answer.text.strip().lower()]
+    given = answer.text.strip().lower()
+    others = [each for each in choices if each.strip().lower() != given]
     if others:
         table = ranked(ask, tuple(choices))
         order: list[str] = table["answer"].tolist()
@@ -169,7 +173,7 @@ def rival_of(ask: Ask, choices: Sequence[str]) -> str:
     tokenizer: Any = ask.opened.model.tokenizer
     for token in np.argsort(answer.first)[::-1].tolist():
         text = tokenizer.decode([token], skip_special_tokens=True).strip()
-        if text and token != answer.tokens[0]:
+        if text and token != answer.tokens[0] and not given.startswith(text.lower()):
             return text
     return ""
 

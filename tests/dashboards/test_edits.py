@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -234,3 +235,18 @@ def test_code_prints_both_answers(pal: Any, monkeypatch: Any, capsys: Any) -> No
     assert plain == (pal.ask('say "what"?', SOUND) or "") and plain != cut
     with pytest.raises(PalscopeError, match="edit_waveform"):
         code([edit("patch", 0, 1, source="noise")], [], "demo/pal", "what?")
+
+
+def test_a_rival_is_no_other_spelling_of_the_answer(
+    pal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _edited  # pyright: ignore[reportMissingImports]
+
+    words = ("Sev", " seven", "Seven", "three")
+    (seven,), first = pal.tokenizer(["Seven"])["input_ids"], np.zeros(pal.tokenizer.vocab_size)
+    for height, word in zip((5, 4, 3, 2), words, strict=True):
+        first[pal.tokenizer(word)["input_ids"][0]] = height
+    answer = SimpleNamespace(text="Seven", tokens=[seven], first=first)
+    monkeypatch.setattr(_edited, "generated_answer", lambda ask: answer)
+    ask: Any = SimpleNamespace(opened=SimpleNamespace(model=pal))
+    assert _edited.rival_of(ask, ()) == "three"
