@@ -18,9 +18,6 @@ from palscope.plots import Figure
 SIDES = (PALETTE["green"][0], PALETTE["orange"][0])
 """Of the two sides of a comparison, on light and dark; the streams have others of theirs."""
 
-CHOSEN = "#D55E00"
-"""Frames the chosen head."""
-
 
 def bars(sides: Mapping[str, pd.Series], title: str) -> go.Figure:
     """Horizontal bars of percentages: a group a label, a colour a side.
@@ -111,47 +108,34 @@ def shaded_cell(word: str, share: float, number: str, *, bold: bool = False) -> 
     return f"<td style='--share:{100 * share:.1f}%'>{said} <small>{number}</small></td>"
 
 
-def clickable(
-    figure: go.Figure,
-    chosen: tuple[int | None, int | None],
-    clicked: tuple[int, int] | None = None,
-) -> go.Figure:
+def clickable(figure: go.Figure, chosen: tuple[int | None, int | None]) -> go.Figure:
     """A layer × head map on which a click names a head (`customdata`), the chosen one framed.
 
-    Heatmaps send no clicks through Streamlit; a point on each cell does, and the browser frames the
-    one that was clicked. So a map with another head `clicked` is the same, and not drawn again.
-    `figure` stays as it is.
+    Heatmaps send no clicks through Streamlit; a point on each cell does. `figure` stays as it is.
     """
     figure = copy.deepcopy(figure)
     layout: Any = figure.layout
     # Of the axes: in a copied figure plotly keeps values packed, in a dictionary.
     heads, layers = (round(axis.range[1] + 0.5) for axis in (layout.xaxis, layout.yaxis))
     points = [(layer, head) for layer in range(layers) for head in range(heads)]
-    layer, head = chosen
-    framed = [place for place, each in enumerate(points) if each == chosen != clicked]
     figure.add_scatter(
         x=[head for _, head in points],
         y=[layer for layer, _ in points],
         customdata=points,
         mode="markers",
-        marker={
-            "symbol": "square",
-            "size": 14,
-            "color": "rgba(0,0,0,0)",
-            "opacity": 0,
-            "line": {"color": CHOSEN, "width": 2},
-        },
-        selectedpoints=framed or None,
+        marker={"symbol": "square", "size": 14, "color": "rgba(0,0,0,0)"},
         unselected={"marker": {"opacity": 0}},
-        selected={"marker": {"opacity": 1}},
+        selected={"marker": {"opacity": 0}},
         hoverinfo="none",
         showlegend=False,
     )
-    if (layer is None) != (head is None):
+    layer, head = chosen
+    if layer is not None or head is not None:
         x = (-0.5, heads - 0.5) if head is None else (head - 0.5, head + 0.5)
         y = (-0.5, layers - 0.5) if layer is None else (layer - 0.5, layer + 0.5)
-        line = {"color": CHOSEN, "width": 2}
-        figure.add_shape(type="rect", x0=x[0], x1=x[1], y0=y[0], y1=y[1], line=line)
+        figure.add_shape(
+            type="rect", x0=x[0], x1=x[1], y0=y[0], y1=y[1], line={"color": "#D55E00", "width": 2}
+        )
     return figure
 
 
@@ -174,16 +158,12 @@ def click_map(
         **layout: of plotly's, in place of the figure's.
     """
 
-    def clicked() -> tuple[int, int] | None:
-        points = st.session_state[key]["selection"]["points"] if key in st.session_state else []
-        named = points[0].get("customdata") if points else None  # marks on cells have none
-        return None if named is None else (named[0], named[1])
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points and points[0].get("customdata") is not None:  # marks on cells have none
+            choose(*points[0]["customdata"])
 
-    def take() -> None:
-        if (named := clicked()) is not None:
-            choose(*named)
-
-    drawn = clickable(on_ground(figure), chosen, clicked())
+    drawn = clickable(on_ground(figure), chosen)
     if layout:
         drawn.update_layout(**layout)
-    st.plotly_chart(drawn, key=key, on_select=take, selection_mode="points", theme=None, alt=alt)
+    st.plotly_chart(drawn, key=key, on_select=clicked, selection_mode="points", theme=None, alt=alt)
