@@ -200,7 +200,7 @@ def show_attention(sides: list[Side], layer: int | None, head: int | None) -> No
     title = f"{SHARE_PER_TOKEN.label} ({head_name(layer, head)})"
     if two_sounds(sides):
         for number, (side, curve) in enumerate(zip(sides, curves, strict=True)):
-            show_curves(side.ask.sound.waveform, curve, title, key=f"player {number}")
+            show_curves(side.ask.sound.digest, curve, title, key=f"player {number}")
         return
     marks = ["", f", {sides[-1].name}"]
     named = [
@@ -208,7 +208,7 @@ def show_attention(sides: list[Side], layer: int | None, head: int | None) -> No
         for curve, mark in zip(curves, marks, strict=False)
     ]
     together = pd.concat(named, ignore_index=True)
-    show_curves(sides[0].ask.sound.waveform, together, title, key="player 0")
+    show_curves(sides[0].ask.sound.digest, together, title, key="player 0")
 
 
 def two_sounds(sides: list[Side]) -> bool:
@@ -242,6 +242,7 @@ def one_player(side: Side, key: str, before: Seconds | None, effects: Effects | 
     ask = side.ask
     chosen = player(
         ask.sound.waveform,
+        ask.sound.digest,
         key=key,
         tokens=token_grid(ask),
         effects=effects,

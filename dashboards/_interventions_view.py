@@ -98,6 +98,7 @@ def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> float:
             )
             player(
                 clip,
+                f"{side} of {chosen.digest}",
                 key=f"{side} clip",
                 labels=[LabelledSpan(s.name, s.start, s.end) for s in pair.segments],
                 frames=[(s.start, s.end) for s in pair.segments if s.differs],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 import re
@@ -60,6 +59,7 @@ _curves = component("curves")
 
 def player(
     waveform: Waveform,
+    digest: str,
     *,
     key: str,
     tokens: pd.DataFrame | None = None,
@@ -73,6 +73,7 @@ def player(
 
     Args:
         waveform: the clip.
+        digest: stands for its samples.
         key: unique on the page.
         tokens: the encoder's token grid: `stream, start_s, end_s`, as `TokenLayout.table` has them;
             rows without seconds (text) are left out.
@@ -90,7 +91,7 @@ def player(
     Raises:
         AudioError: the clip is empty or not finite.
     """
-    sound = _sound(_clip_id(waveform), waveform)
+    sound = _sound(digest, waveform)
     report = state_of(key, "selection")
     if report is not None:
         report = report[0], span_within(report[1], waveform.seconds)
@@ -112,18 +113,18 @@ def player(
     return shown.value
 
 
-def show_curves(waveform: Waveform, curves: pd.DataFrame, title: str, *, key: str) -> None:
+def show_curves(digest: str, curves: pd.DataFrame, title: str, *, key: str) -> None:
     """Draw curves over time in a player: its sound and all that is selected in it stay.
 
     Args:
-        waveform: the clip that they belong to; a player that shows another draws none.
+        digest: of the clip that they belong to; a player that shows another draws none.
         curves: attention to each slice of time: `pathway, start_s, end_s, mass`.
         title: what is drawn.
         key: the player's.
     """
     data = {
         "key": key,
-        "id": _clip_id(waveform),
+        "id": digest,
         "curves": curve_steps(curves),
         "curvesTitle": title,
     }
@@ -131,24 +132,20 @@ def show_curves(waveform: Waveform, curves: pd.DataFrame, title: str, *, key: st
         _curves(key=f"curves of {key}", data=data)
 
 
-def _clip_id(waveform: Waveform) -> str:
-    return hashlib.sha256(waveform.samples.tobytes()).hexdigest()
-
-
 @st.cache_data(max_entries=16, show_spinner=False)
-def _sound(clip: str, _waveform: Waveform) -> dict[str, Any]:
-    return sound_payload(clip, _waveform)
+def _sound(digest: str, _waveform: Waveform) -> dict[str, Any]:
+    return sound_payload(digest, _waveform)
 
 
-def sound_payload(clip: str, waveform: Waveform) -> dict[str, Any]:
-    """What the browser gets of a clip that is known by the text `clip`.
+def sound_payload(digest: str, waveform: Waveform) -> dict[str, Any]:
+    """What the browser gets of a clip whose samples `digest` stands for.
 
     Its WAV file (which clips at full scale, 1) and spectrogram in base64, `peak` of the WAV's
     samples, `left` and `right` edge of the spectrogram in seconds.
     """
     image = mel_image(waveform, columns=MOST_COLUMNS)
     return {
-        "id": clip,
+        "id": digest,
         "seconds": waveform.seconds,
         "wav": base64.b64encode(wav_bytes(waveform.samples, waveform.sample_rate)).decode("ascii"),
         "rate": waveform.sample_rate,

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class Pair:
         """The segments where the two clips are meant to differ."""
         return tuple(segment for segment in self.segments if segment.differs)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of all that it is but `changes`, in hexadecimal: what its results follow from."""
         about = (self.name, self.kind, self.question, self.clean_answer, self.corrupt_answer)

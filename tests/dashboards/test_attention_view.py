@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -131,6 +133,29 @@ def test_layer_and_head_come_from_the_address(open_page: Opener) -> None:
         "mean of all",
     )
     assert any("layer 2, all heads" in c for c in captions(page))
+
+
+def test_a_click_on_a_head_reads_no_sound_again(
+    open_page: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Curves find their player by the digest that the sound has already: no hash is taken."""
+    page = open_page(layer="0", head="0", seconds="none")
+    hashed: list[int] = []
+    sha256 = hashlib.sha256
+
+    def counted(data: bytes = b"", **more: Any) -> Any:
+        hashed.append(len(data))
+        return sha256(data, **more)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    page.selectbox(key="head").select("1").run()
+    quiet(page)
+    assert max(hashed, default=0) < 5_000, "bytes; a second of sound has 64,000"
+    parts = [each.proto.json for each in page.get("bidi_component")]
+    shown = [json.loads(each) for each in parts if each]
+    (player,) = (each for each in shown if "wav" in each)
+    (curves,) = (each for each in shown if "curves" in each)
+    assert curves["id"] == player["id"] and "layer 0, head 1" in curves["curvesTitle"]
 
 
 def test_candidates_are_ranked(open_page: Opener) -> None:

@@ -234,7 +234,8 @@ def show_player() -> None:
 
     samples = np.full(32_000, st.session_state.get("level", 0.5), np.float32)
     given = st.session_state.get("given")
-    st.session_state["got"] = player(Waveform(samples, 16_000, "x"), key="sound", selection=given)
+    sound = Waveform(samples, 16_000, "x")
+    st.session_state["got"] = player(sound, str(samples[0]), key="sound", selection=given)
 
 
 def sent(page: AppTest) -> dict[str, Any]:
