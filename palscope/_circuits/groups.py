@@ -1,0 +1,115 @@
+"""Groups of positions: stretches of a clip's seconds by stream, and stretches of text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from palscope._routing import TokenLayout
+from palscope._routing.layout import FILLER, PADDING, TEXT
+from palscope.errors import PalscopeError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns of a prompt that are one position of a circuit.
+
+    Attributes:
+        name: for tables and figures.
+        columns: of the layout, in order.
+        stream: of sound; None for text.
+        clip: of sound; the clip's number in the prompt.
+        start_s: first second that its tokens stand for, from the clip's start; NaN for text.
+        end_s: the last.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    stream: str | None = None
+    clip: int = 0
+    start_s: float = float("nan")
+    end_s: float = float("nan")
+
+
+LAST = "last token"
+
+
+def position_groups(
+    layout: TokenLayout,
+    *,
+    seconds: float = 1.0,
+    words: Sequence[Sequence[int]] = (),
+) -> tuple[Group, ...]:
+    """All real columns of one prompt in groups, none in two, in order of their first column.
+
+    Sound is cut into stretches of so many seconds, each stream by itself; a token belongs where its
+    middle is. Text is cut by the clips, before and behind `words`, and the last token, which
+    predicts the answer, stands alone.
+
+    Args:
+        layout: of one prompt.
+        seconds: length of a stretch.
+        words: columns of text that are a group of their own each: a word of the question, a word of
+            an answer that is already written.
+
+    Raises:
+        PalscopeError: there are several prompts, the prompt ends in sound, a stretch has no length,
+            or words hold a column twice, or one that is no text.
+    """
+    here = layout.on_host
+    if here.stream.shape[0] != 1:
+        raise PalscopeError("a circuit is of one prompt: give the inputs of one row.")
+    if not seconds > 0:
+        raise PalscopeError(f"stretches of {seconds:g} s; give a positive number of seconds.")
+    stream: list[int] = here.stream[0].tolist()
+    real = [column for column, kind in enumerate(stream) if kind != PADDING]
+    last = real[-1]
+    if stream[last] != TEXT:
+        raise PalscopeError("the prompt ends in sound, so no word of it predicts an answer.")
+    own: dict[int, int] = {}
+    for number, columns in enumerate(words):
+        for column in columns:
+            if column in own or column not in real or stream[column] != TEXT:
+                raise PalscopeError(
+                    f"column {column} of words is no text of this prompt, or stands twice in them."
+                )
+            own[column] = number
+    found: dict[tuple[object, ...], list[int]] = {}
+    part = 0
+    for before, column in itertools.pairwise([-1, *real]):
+        kind = stream[column]
+        if before >= 0 and (kind == TEXT) != (stream[before] == TEXT):
+            part += 1
+        if column == last:
+            key: tuple[object, ...] = ("last",)
+        elif column in own:
+            key = ("words", own[column])
+            part += 1
+        elif kind == TEXT:
+            key = ("text", part)
+        elif kind == FILLER:
+            key = ("filler", int(here.clip[0, column]))
+        else:
+            middle = float(here.seconds[0, column].mean())
+            key = ("sound", kind, int(here.clip[0, column]), int(middle / seconds))
+        found.setdefault(key, []).append(column)
+    return tuple(_group(layout, key, columns) for key, columns in found.items())
+
+
+def _group(layout: TokenLayout, key: tuple[object, ...], columns: list[int]) -> Group:
+    at = tuple(columns)
+    if key[0] == "last":
+        return Group(LAST, at)
+    if key[0] == "filler":
+        return Group("silence", at, "frames", max(int(str(key[1])), 0))
+    if key[0] != "sound":
+        return Group(f"{key[0]} {at[0]}" + (f" to {at[-1]}" if len(at) > 1 else ""), at)
+    spans = layout.seconds[0, torch.tensor(columns)]
+    start, end = float(spans[:, 0].min()), float(spans[:, 1].max())
+    name = layout.streams[int(str(key[1]))].name
+    clip = int(str(key[2]))
+    several = f" of clip {clip}" if len(layout.clip_row) > 1 else ""
+    return Group(f"{name} {start:.2f} to {end:.2f} s{several}", at, name, clip, start, end)
