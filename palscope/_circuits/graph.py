@@ -260,6 +260,7 @@ class _Builder:
         self.nodes: list[Node] = []
         self.written: list[list[int]] = [[] for _ in groups]
         self.blocks: list[Block] = []
+        self.needed: set[int] = set()
         self.own: dict[tuple[int, int | None], int] = {}
 
     def graph(self) -> Graph:
@@ -308,7 +309,8 @@ class _Builder:
 
     def _by_group(self, columns: Tensor) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {}
-        for column in columns.tolist():
+        numbers: list[int] = columns.tolist()
+        for column in numbers:
             found.setdefault(self.group_of[column], []).append(column)
         return found
 
@@ -427,7 +429,8 @@ def _check_groups(layout: TokenLayout, groups: Sequence[Group]) -> int:
     if layout.stream.shape[0] != 1 or sorted(columns) != real:
         raise PalscopeError("groups must hold every real column of one prompt, each once.")
     for group in groups:
-        if len(set(layout.stream[0, list(group.columns)].tolist())) > 1:
+        kinds: list[int] = layout.stream[0, list(group.columns)].tolist()
+        if len(set(kinds)) > 1:
             raise PalscopeError(f"group {group.name!r} holds several streams, or text and sound.")
     (last,) = [number for number, group in enumerate(groups) if real[-1] in group.columns]
     if len(groups[last].columns) > 1:

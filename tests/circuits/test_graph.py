@@ -17,7 +17,7 @@ from palscope.errors import PalscopeError
 from palscope.interventions._cells import copies_of, with_encoded
 from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
-from tests.published.tiny import gemma3n, phi4_multimodal, qwen2_audio, whisper
+from tests.published.tiny import gemma3n, qwen2_audio, whisper
 
 MUTED = Route.plits(tiny.LAYERS).with_cell("frames", [1], ABSENT)
 ROUTES = {**tiny.ROUTES, "muted": MUTED}
@@ -31,7 +31,11 @@ def opened(name: str) -> tuple[HookedAudioModel, dict[str, Tensor]]:
     if name == "sliding":
         model = make_hooked(vocabulary.tokenizer(), ROUTES["pal"], "mistral")
         return model, model.inputs(QUESTION, noise(0.6))
-    made: Any = {"qwen2_audio": qwen2_audio, "phi4_multimodal": phi4_multimodal, "whisper": whisper}[name]
+    made: Any = {
+        "qwen2_audio": qwen2_audio,
+        "audio_flamingo3": audio_flamingo3,
+        "whisper": whisper,
+    }[name]
     model = palscope.load(made.model(), processor=made.processor())
     question = "" if name == "whisper" else "what?"
     return model, model.inputs(question, noise(1.0))
@@ -122,7 +126,7 @@ def tried_edges(tried: Tried) -> tuple[set[Any], set[Any]]:
     return nodes, edges
 
 
-@pytest.mark.parametrize("name", [*ROUTES, "sliding", "qwen2_audio", "phi4_multimodal", "whisper"])
+@pytest.mark.parametrize("name", [*ROUTES, "sliding", "qwen2_audio", "audio_flamingo3", "whisper"])
 def test_an_edge_is_there_if_and_only_if_it_can_change_something(name: str) -> None:
     model, inputs = opened(name)
     graph = graph_of(model, inputs, 0.3 if name == "sliding" else 0.5)
