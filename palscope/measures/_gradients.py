@@ -51,16 +51,16 @@ def gradients_of(
     metric: Metric,
 ) -> tuple[list[float], list[Values]]:
     """The metric of each copy of `inputs`, and its gradient for each of the leaves."""
-    with torch.enable_grad(), _frozen(model), in_force(model, inputs, placed, copies):
+    with torch.enable_grad(), frozen(model), in_force(model, inputs, placed, copies):
         logits = model(copies_of(inputs, copies), logits_to_keep=1)[:, -1]
-        values = _measured(logits.double(), answers, metric)
+        values = measured(logits.double(), answers, metric)
         flat = [leaf for each in leaves for leaf in each.values()]
         found = torch.autograd.grad(values.sum(), flat, materialize_grads=True)
     rest = iter(found)
     return values.tolist(), [{key: next(rest) for key in each} for each in leaves]
 
 
-def _measured(
+def measured(
     logits: Float[Tensor, "copies vocabulary"], answers: Answers, metric: Metric
 ) -> Float[Tensor, "copies"]:
     if metric == "logprob":
@@ -71,7 +71,7 @@ def _measured(
 
 
 @contextmanager
-def _frozen(model: HookedAudioModel) -> Generator[None, None, None]:
+def frozen(model: HookedAudioModel) -> Generator[None, None, None]:
     """Within, no weight wants a gradient: what lies below the leaves then keeps no graph."""
     with model.model.turns.block("attribution"):
         wanting = [weight for weight in model.model.parameters() if weight.requires_grad]

@@ -17,7 +17,7 @@ from palscope.errors import PalscopeError
 from palscope.interventions._cells import copies_of, with_encoded
 from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
-from tests.published.tiny import gemma3n, qwen2_audio, whisper
+from tests.published.tiny import audio_flamingo3, gemma3n, qwen2_audio, whisper
 
 MUTED = Route.plits(tiny.LAYERS).with_cell("frames", [1], ABSENT)
 ROUTES = {**tiny.ROUTES, "muted": MUTED}
