@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from palscope._circuits.graph import Block, Graph
-from palscope._circuits.local import Attention, answered, attend, check_adds_up, fed, per_head
-from palscope._circuits.observed import FINAL, Observed, memory_hook, observe, output_hook
-from palscope._circuits.writes import Writes, differences, places
+from palscope._circuits.local import (
+    Heads,
+    answered,
+    attend,
+    check_adds_up,
+    fed,
+    heads_of,
+    per_head,
+    residual_multiplier,
+)
+from palscope._circuits.observed import FINAL, Observed, observe, output_hook
+from palscope._circuits.writes import Writes, places, writes_of
 from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address, Change
 from palscope.interventions._apply import Bound
@@ -25,67 +35,23 @@ from palscope.measures._gradients import measured
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction, source_and_target
 
-Slots = Literal["q", "k", "v"]
+_ROUNDING = 1e-6
+"""Of a stage's largest output: what moves a node no further moves it not at all."""
 
 
 @dataclass(frozen=True, eq=False)
-class Put(Change):
-    """A value in place of that there."""
+class Effects:
+    """What exchanging each edge does to the metric, in nats, in the graph's order.
 
-    value: Tensor
-    continues = False
+    Attributes:
+        total: with all above the edge's target computed anew.
+        direct: with all else as it was: what the target then tells the answer itself.
+        runs: how many late passes `total` took; an edge that moves nothing takes none.
+    """
 
-    def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
-        return self.value.to(old)
-
-
-class Moved:
-    """What targets of a block put out when each of its sources' edges is exchanged by itself."""
-
-    def __init__(
-        self, model: HookedAudioModel, graph: Graph, run: Observed, writes: Writes
-    ) -> None:
-        self.model, self.graph, self.run, self.writes = model, graph, run, writes
-
-    def outputs(self, block: Block) -> Float[Tensor, "sources tokens targets width"]:
-        """At the tokens of the block's group."""
-        stage = self.graph.stages[block.stage]
-        change = self.writes.of(block)
-        group = self.graph.groups[block.group].columns
-        if block.slot == "mlp":
-            columns = self.graph.layout.layer_columns(self.graph.route, stage.layer)
-            state = self.run.state(stage)[places(columns.running[0], group)]
-            return fed(self.model, stage.layer, state + change)[:, :, None]
-        heads = Attention(self.model, self.graph, stage)
-        at = places(heads.running, group)
-        state = self.run.state(stage)
-        query = heads.project(state[None], heads.running)[0][0][:, at]
-        memory = self.run.values.get(memory_hook(self.model, stage.layer))
-        count = self.model.cfg.n_heads
-        keys, values = (per_head(each, count) for each in heads.keys_values(state, memory))
-        if block.slot == "q":
-            query = heads.project(state[at] + change, heads.running[at])[0]
-        else:
-            columns = torch.tensor(self.graph.groups[block.key_group].columns)
-            to = places(heads.keys, tuple(columns.tolist()))
-            if int(to[0]) < heads.n_read:
-                assert memory is not None
-                made = heads.remembered(memory[to] + change, columns)
-            else:
-                old = state[places(heads.running, tuple(columns.tolist()))]
-                made = heads.project(old + change, columns)[1:]
-            new = per_head(made[block.slot == "v"], count)
-            changed = (values if block.slot == "v" else keys).expand(len(new), -1, -1, -1).clone()
-            changed[:, :, to] = new
-            keys, values = (keys, changed) if block.slot == "v" else (changed, values)
-        rows = (each.expand(len(change), -1, -1, -1) for each in (query, keys, values))
-        return attend(*rows, heads.seen[at])
-
-    def answers(self, block: Block, answers: Answers) -> Float[Tensor, "sources"]:
-        """The metric when each source's write into the answer is exchanged by itself."""
-        return answered(
-            self.model, self.run.values[FINAL][-1] + self.writes.of(block)[:, 0], answers
-        )
+    total: Float[np.ndarray, "edges"]
+    direct: Float[np.ndarray, "edges"]
+    runs: int
 
 
 @torch.no_grad()
@@ -98,8 +64,8 @@ def exact_effects(
     answers: Answers,
     direction: Direction = "noising",
     batch_size: int | None = None,
-) -> np.ndarray:
-    """What exchanging each edge by itself does to the metric, in nats, in the graph's order.
+) -> Effects:
+    """What exchanging each edge by itself does to the answer.
 
     Args:
         clean: inputs of the clean prompt.
@@ -115,45 +81,138 @@ def exact_effects(
     check_adds_up(model)
     source, target = source_and_target(clean, corrupt, answers, direction)
     here, there = (observe(model, each, graph, answers) for each in (target, source))
-    moved = Moved(model, graph, here, differences(model, graph, there, here))
-    scores = np.zeros(graph.n_edges)
-    cells: dict[int, list[Bound]] = {}
+    writes = writes_of(model, graph, there) - writes_of(model, graph, here)
+    return effects_of(model, target, graph, here, writes, answers, batch_size)
+
+
+@torch.no_grad()
+def effects_of(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    graph: Graph,
+    run: Observed,
+    writes: Writes,
+    answers: Answers,
+    batch_size: int | None = None,
+) -> Effects:
+    """What moving each edge of a run on `inputs` by its source's part of `writes` does."""
+    total, direct = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
+    cells: dict[int, Bound] = {}
+    heads: Heads | None = None
     for block in graph.blocks:
-        if block.slot == "answer":
-            scores[block.edges] = (moved.answers(block, answers) - here.metric).cpu().numpy()
+        if heads is None or heads.number != block.stage:
+            heads = heads_of(model, graph, block.stage, run)
+        moving = writes.of(block).flatten(1).any(1).nonzero()[:, 0]
+        if not len(moving):
             continue
-        cells |= _cells(graph, block, moved.outputs(block), here)
-    engine = Engine(model, with_encoded(model, target))
-    starts = {number: start_of(cell, graph.layout, graph.route) for number, cell in cells.items()}
-    for batch in engine.batches({n: s for n, s in starts.items() if s}, batch_size):
-        logits, _ = engine.run([(cells[n], s) for n in batch if (s := starts[n])])
-        scores[batch] = measured(logits.double(), answers, answers.metric).cpu() - here.metric
-    return scores
+        change = writes.of(block)[moving]
+        rows = moving[:, None] * len(block.targets) + torch.arange(len(block.targets))
+        edges = (block.first + rows).numpy()
+        if block.slot == "answer":
+            made = answered(model, run.values[FINAL][-1] + change[:, 0], answers) - run.metric
+            total[edges[:, 0]] = direct[edges[:, 0]] = made.cpu().numpy()
+            continue
+        moved = moved_outputs(model, graph, block, run, heads, change)
+        direct[edges] = _direct(model, graph, block, run, heads, moved, answers)
+        cells |= _cells(graph, block, run, moved, edges)
+    engine = Engine(model, with_encoded(model, inputs))
+    starts = {
+        edge: start
+        for edge, cell in cells.items()
+        if (start := start_of([cell], graph.layout, graph.route)) is not None
+    }
+    for batch in engine.batches(starts, batch_size):
+        logits, _ = engine.run([([cells[edge]], starts[edge]) for edge in batch])
+        made = measured(logits.double(), answers, answers.metric)
+        total[batch] = made.cpu().numpy() - run.metric
+    return Effects(total, direct, len(starts))
 
 
-def _cells(graph: Graph, block: Block, outputs: Tensor, run: Observed) -> dict[int, list[Bound]]:
-    """By edge, the change of its target's output; edges that move nothing are left out."""
+def moved_outputs(
+    model: HookedAudioModel,
+    graph: Graph,
+    block: Block,
+    run: Observed,
+    heads: Heads | None,
+    change: Float[Tensor, "sources tokens d_model"],
+) -> Float[Tensor, "sources queries targets width"]:
+    """How a block's targets' outputs move when their input is moved by each of `change`."""
+    group = graph.groups[block.group].columns
+    if heads is None:
+        stage = graph.stages[block.stage]
+        running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
+        state = run.state(stage)[places(running, group)]
+        out = fed(model, stage.layer, state + change) - fed(model, stage.layer, state)
+        return out[:, :, None]
+    at = places(heads.attention.running, group)
+    query, keys, values = heads.query[:, at], heads.keys, heads.values
+    seen = heads.attention.seen[at]
+    old = attend(query, keys, values, seen)
+    if block.slot == "q":
+        query = heads.attention.project(heads.state[at] + change, heads.attention.running[at])[0]
+    else:
+        columns = graph.groups[block.key_group].columns
+        new = per_head(heads.made(columns, change)[block.slot == "v"], len(keys))
+        whole = (values if block.slot == "v" else keys).expand(len(new), -1, -1, -1).clone()
+        whole[:, :, places(heads.attention.keys, columns)] = new
+        keys, values = (keys, whole) if block.slot == "v" else (whole, values)
+    query, keys, values = (x.expand(len(change), -1, -1, -1) for x in (query, keys, values))
+    return attend(query, keys, values, seen) - old
+
+
+def _direct(
+    model: HookedAudioModel,
+    graph: Graph,
+    block: Block,
+    run: Observed,
+    heads: Heads | None,
+    moved: Float[Tensor, "sources queries targets width"],
+    answers: Answers,
+) -> Float[np.ndarray, "sources targets"]:
+    """What targets at the last token tell the answer themselves; others tell it nothing."""
+    if block.group != graph.blocks[-1].group:  # the last block is the answer
+        return np.zeros((moved.shape[0], moved.shape[2]))
+    if heads is None:
+        stage = graph.stages[block.stage]
+        written = moved[:, -1] * residual_multiplier(model, stage.layer)
+    else:
+        written = torch.einsum("shk,hdk->shd", moved[:, -1], heads.attention.write())
+    states = (run.values[FINAL][-1] + written).flatten(0, 1)
+    made = answered(model, states, answers) - run.metric
+    return made.reshape(moved.shape[0], moved.shape[2]).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Move(Change):
+    """What is there, moved."""
+
+    by: Tensor
+    continues = False
+
+    def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
+        return old + self.by.to(old)
+
+
+def _cells(
+    graph: Graph, block: Block, run: Observed, moved: Tensor, edges: np.ndarray
+) -> dict[int, Bound]:
+    """By edge, the move of its target's output; edges that move nothing are left out."""
     stage = graph.stages[block.stage]
-    columns = graph.groups[block.group].columns
-    here = graph.layout.layer_columns(graph.route, stage.layer)
-    mlp = stage.part == "mlp"
-    old = run.values[output_hook(stage)][places((here.fed if mlp else here.running)[0], columns)]
-    old = old[:, None] if mlp else old
-    found: dict[int, list[Bound]] = {}
-    for row, values in enumerate(outputs):
-        for column in range(len(block.targets)):
-            if torch.allclose(values[:, column], old[:, column], rtol=1e-6, atol=1e-7):
-                continue
-            value = values[:, column] if mlp else values[:, [column]]
-            part = Part(
-                output_hook(stage),
-                "fed" if mlp else "running",
-                0,
-                torch.tensor(columns),
-                layer=stage.layer,
-                heads=None if mlp else (column,),
-            )
-            address = Address("mlp_out" if mlp else "head_output")
-            bound = Bound(Resolved(address, (part,), lambda: None), Put(value))  # pyright: ignore
-            found[block.first + row * len(block.targets) + column] = [bound]
+    hook, mlp = output_hook(stage), stage.part == "mlp"
+    columns = torch.tensor(graph.groups[block.group].columns)
+    enough = _ROUNDING * float(run.values[hook].abs().max())
+    found: dict[int, Bound] = {}
+    moving: list[list[int]] = (moved.abs().amax((1, 3)) > enough).nonzero().tolist()
+    for row, column in moving:
+        part = Part(
+            hook,
+            "fed" if mlp else "running",
+            0,
+            columns,
+            layer=stage.layer,
+            heads=None if mlp else (column,),
+        )
+        by = moved[row, :, column] if mlp else moved[row][:, [column]]
+        resolved = Resolved(Address("mlp_out" if mlp else "head_output"), (part,), pd.DataFrame)
+        found[int(edges[row, column])] = Bound(resolved, _Move(by))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._circuits.graph import Graph, Stage
+from palscope._circuits.observed import Observed, memory_hook
 from palscope._hooks import HookedAudioModel
 from palscope._models.adapted import effective_weight
 from palscope._models.angles import Angles
@@ -18,6 +20,7 @@ from palscope._models.attention_function import redirected
 from palscope._models.cache_names import INSTALLED
 from palscope._models.families import family_of, raw, rotate_keys, sliding_window
 from palscope.errors import PalscopeError
+from palscope.measures._gradients import measured
 from palscope.measures._metrics import Answers
 from palscope.measures._vocabulary import unembed
 
@@ -164,16 +167,83 @@ class Attention:
         return split * getattr(self._layer, "residual_multiplier", 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """A stage's heads in one run, and what they are given there.
+
+    Attributes:
+        number: of the stage.
+        state: the residual stream where tokens run.
+        memory: states of sound that is only read.
+        query: turned and scaled; `keys` and `values` for each query head.
+    """
+
+    number: int
+    attention: Attention
+    state: Float[Tensor, "queries d_model"]
+    memory: Float[Tensor, "read d_model"] | None
+    query: Float[Tensor, "heads queries head_dim"]
+    keys: Float[Tensor, "heads keys head_dim"]
+    values: Float[Tensor, "heads keys head_dim"]
+
+    def entering(self, columns: Sequence[int]) -> tuple[Tensor, Projection]:
+        """States that keys of these columns are made of, and what makes keys and values of them."""
+        standing: list[int] = self.attention.keys.tolist()
+        at = [standing.index(column) for column in columns]
+        wanted = torch.tensor(columns)
+        if at[0] < self.attention.n_read:
+            assert self.memory is not None
+            return self.memory[at], lambda states: self.attention.remembered(states, wanted)
+        at = [each - self.attention.n_read for each in at]
+        return self.state[at], lambda states: self.attention.project(states, wanted)[1:]
+
+    def made(
+        self, columns: Sequence[int], change: Float[Tensor, "copies tokens d_model"]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of these columns, moved by each of `change`."""
+        states, project = self.entering(columns)
+        return project(states + change)
+
+
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def heads_of(model: HookedAudioModel, graph: Graph, number: int, run: Observed) -> Heads | None:
+    """A stage's heads in a run; None of a stage that has none."""
+    if number == len(graph.stages) or graph.stages[number].part == "mlp":
+        return None
+    attention = Attention(model, graph, graph.stages[number])
+    state = run.state(attention.stage)
+    memory = None
+    if attention.n_read:
+        memory = run.values[memory_hook(model, attention.stage.layer)]
+    keys, values = (
+        per_head(each, model.cfg.n_heads) for each in attention.keys_values(state, memory)
+    )
+    query = attention.project(state[None], attention.running)[0][0]
+    return Heads(number, attention, state, memory, query, keys, values)
+
+
+def attention_weights(
+    query: Float[Tensor, "*rows heads queries head_dim"],
+    keys: Float[Tensor, "*rows heads keys head_dim"],
+    seen: Bool[Tensor, "queries keys"],
+) -> Float[Tensor, "*rows heads queries keys"]:
+    """Attention, in float32 at least; 0 throughout of a query that sees nothing."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = (query.to(wide) @ keys.to(wide).mT).masked_fill(~seen, float("-inf"))
+    return scores.softmax(-1).nan_to_num(0.0)
+
+
 def attend(
     query: Float[Tensor, "*rows heads queries head_dim"],
     keys: Float[Tensor, "*rows heads keys head_dim"],
     values: Float[Tensor, "*rows heads keys head_dim"],
     seen: Bool[Tensor, "queries keys"],
 ) -> Float[Tensor, "*rows queries heads head_dim"]:
-    """Heads' outputs; `query` is scaled already. A query that sees nothing gives nothing."""
-    scores = (query.float() @ keys.float().mT).masked_fill(~seen, float("-inf"))
-    weights = scores.softmax(-1).nan_to_num(0.0)
-    return (weights @ values.float()).to(values).transpose(-3, -2)
+    """Heads' outputs; `query` is scaled already."""
+    weights = attention_weights(query, keys, seen)
+    return (weights @ values.to(weights)).to(values).transpose(-3, -2)
 
 
 def per_head(shared: Float[Tensor, "*rows kv_heads keys head_dim"], heads: int) -> Tensor:
@@ -203,6 +273,4 @@ def answered(
     model: HookedAudioModel, states: Float[Tensor, "rows d_model"], answers: Answers
 ) -> Float[Tensor, "rows"]:
     """The metric of residual states of the last token, as they leave the last layer."""
-    from palscope.measures._gradients import measured
-
     return measured(unembed(model, states).double(), answers, answers.metric)

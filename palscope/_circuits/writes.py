@@ -1,7 +1,8 @@
-"""How far what nodes write differs between two runs: what an exchanged edge moves."""
+"""What nodes write into the residual stream, or into one layer's keys."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from palscope._hooks import HookedAudioModel
 
 @dataclass(frozen=True, eq=False)
 class Writes:
-    """Differences of what nodes write, at the tokens of their group.
+    """What each node writes in a run, or its difference between two, at its group's tokens.
 
     Attributes:
         residual: for each group, of the nodes that write there, in their order.
@@ -32,60 +33,83 @@ class Writes:
             return self.own[block.sources[0]]
         return self.residual[block.key_group][: len(block.sources)]
 
+    def __sub__(self, other: Writes) -> Writes:
+        return self._with(other, torch.sub)
 
-def places(axis: Int[Tensor, "columns"], columns: tuple[int, ...]) -> Int[Tensor, "places"]:
-    """Where columns stand on an axis that has them all, in order."""
-    return torch.tensor([int((axis == column).nonzero()[0, 0]) for column in columns])
+    def scaled(self, factor: float) -> Writes:
+        """All of them times a factor."""
+        return self._with(self, lambda mine, _: factor * mine)
+
+    def _with(self, other: Writes, made: Callable[[Tensor, Tensor], Tensor]) -> Writes:
+        pairs = zip(self.residual, other.residual, strict=True)
+        return Writes(
+            tuple(made(mine, theirs) for mine, theirs in pairs),
+            {node: made(mine, other.own[node]) for node, mine in self.own.items()},
+        )
+
+
+def places(axis: Int[Tensor, "columns"], columns: Sequence[int]) -> Int[Tensor, "places"]:
+    """Where columns stand on an axis that has them all, in their order."""
+    standing: list[int] = axis.tolist()
+    return torch.tensor([standing.index(column) for column in columns])
+
+
+def entry(graph: Graph, node: Node) -> tuple[int, bool]:
+    """The layer where sound or text that enters first stands, and whether it runs there."""
+    column = graph.groups[node.group].columns[0]
+    layers = range(graph.route.n_layers) if node.layer is None else (node.layer,)
+    for layer in layers:
+        here = graph.layout.layer_columns(graph.route, layer)
+        if node.layer is None and column in here.running[0].tolist():
+            return layer, True
+        if column in here.audio[0].tolist():
+            return layer, False
+    raise AssertionError(f"{node} stands nowhere")
 
 
 def entered(
     model: HookedAudioModel, graph: Graph, node: Node, run: Observed
 ) -> Float[Tensor, "tokens d_model"]:
-    """What enters at a group: where its tokens first stand, before any node has written there."""
+    """What enters at a group, before any node has written there."""
+    layer, runs = entry(graph, node)
+    here = graph.layout.layer_columns(graph.route, layer)
     columns = graph.groups[node.group].columns
-    for layer in range(graph.route.n_layers):
-        if node.layer is not None and layer != node.layer:
-            continue
-        here = graph.layout.layer_columns(graph.route, layer)
-        if node.layer is None and int(columns[0]) in here.running[0]:
-            stage = next(s for s in graph.stages if s.layer == layer and s.part == "attn")
-            return run.values[norm_hook(stage)][places(here.running[0], columns)]
-        if int(columns[0]) in here.audio[0]:
-            return run.values[memory_hook(model, layer)][places(here.audio[0], columns)]
-    raise AssertionError(f"{node} stands nowhere")
+    if not runs:
+        return run.values[memory_hook(model, layer)][places(here.audio[0], columns)]
+    stage = next(each for each in graph.stages if (each.layer, each.part) == (layer, "attn"))
+    return run.values[norm_hook(stage)][places(here.running[0], columns)]
 
 
 @torch.no_grad()
-def differences(model: HookedAudioModel, graph: Graph, there: Observed, here: Observed) -> Writes:
-    """What each node writes in the run `there`, less what it writes `here`."""
+def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
+    """What each node writes in a run."""
     made: dict[int, Tensor] = {}
-    for number, stage in enumerate(graph.stages):
-        change = there.values[output_hook(stage)] - here.values[output_hook(stage)]
-        columns = graph.layout.layer_columns(graph.route, stage.layer)
-        axis = (columns.fed if stage.part == "mlp" else columns.running)[0]
-        if stage.part == "mlp":
-            change = change * residual_multiplier(model, stage.layer)
-        else:
-            write = Attention(model, graph, stage).write()
-            change = torch.einsum("thk,hdk->htd", change, write)
-        for index, node in enumerate(graph.nodes):
-            if node.stage == number and node.kind != "answer":
-                at = places(axis, graph.groups[node.group].columns)
-                made[index] = change[at] if node.head is None else change[node.head, at]
+    inside: dict[int, list[int]] = {}
     for index, node in enumerate(graph.nodes):
-        if node.stage < 0:
-            made[index] = entered(model, graph, node, there) - entered(model, graph, node, here)
-    width = there.values[FINAL].shape[-1]
-    residual = [
+        if node.kind in ("sound", "text"):
+            made[index] = entered(model, graph, node, run)
+        elif node.kind != "answer":
+            inside.setdefault(node.stage, []).append(index)
+    for number, indices in inside.items():
+        stage = graph.stages[number]
+        out = run.values[output_hook(stage)]
+        columns = graph.layout.layer_columns(graph.route, stage.layer)
+        if stage.part == "mlp":
+            out = out[:, None] * residual_multiplier(model, stage.layer)
+        else:
+            out = torch.einsum("thk,hdk->thd", out, Attention(model, graph, stage).write())
+        axis = (columns.fed if stage.part == "mlp" else columns.running)[0]
+        for index in indices:
+            node = graph.nodes[index]
+            made[index] = out[places(axis, graph.groups[node.group].columns), node.head or 0]
+    width = run.values[FINAL].shape[-1]
+    residual = tuple(
         torch.stack([made[index] for index in ids])
         if ids
         else torch.empty(0, len(group.columns), width)
         for ids, group in zip(graph.written, graph.groups, strict=True)
-    ]
+    )
     written = {index for ids in graph.written for index in ids}
-    own = {
-        index: made[index][None]
-        for index, node in enumerate(graph.nodes)
-        if node.stage < 0 and index not in written
-    }
-    return Writes(tuple(residual), own)
+    return Writes(
+        residual, {index: each[None] for index, each in made.items() if index not in written}
+    )

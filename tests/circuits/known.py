@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from palscope._circuits.build import run_graph
 from palscope._circuits.graph import Graph, Kind, Slot
 from palscope._circuits.groups import position_groups
 from palscope._models.families import raw
@@ -56,7 +57,7 @@ class Known:
         layout = self.planted.model.layout(self.inputs()[0])
         words = [[self.planted.relay_column(N_TOKENS)]]
         groups = position_groups(layout, seconds=STRETCH_S, words=words)
-        return Graph.of(self.planted.model, layout, groups)
+        return run_graph(self.planted.model, layout, groups)
 
     def true(self, graph: Graph) -> list[int]:
         """Numbers of the true edges."""

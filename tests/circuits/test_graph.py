@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import palscope
+from palscope._circuits.build import run_graph
 from palscope._circuits.graph import Graph
 from palscope._circuits.groups import Group, position_groups
 from palscope._hooks import HookedAudioModel
@@ -43,7 +44,7 @@ def opened(name: str) -> tuple[HookedAudioModel, dict[str, Tensor]]:
 
 def graph_of(model: HookedAudioModel, inputs: Any, seconds: float = 0.5) -> Graph:
     layout = model.layout(inputs)
-    return Graph.of(model, layout, position_groups(layout, seconds=seconds))
+    return run_graph(model, layout, position_groups(layout, seconds=seconds))
 
 
 class Tried:
@@ -164,7 +165,7 @@ def test_its_size_is_told_and_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> N
     model, inputs = opened("pal")
     layout = model.layout(inputs)
     monkeypatch.setattr(type(model), "forward", None)
-    graph = Graph.of(model, layout, position_groups(layout, seconds=0.5))
+    graph = run_graph(model, layout, position_groups(layout, seconds=0.5))
     assert f"{graph.n_edges} edges" in str(graph)
     assert graph.n_edges == sum(block.size for block in graph.blocks) == len(graph.ends()[0])
     assert sum(node.kind == "head" for node in graph.nodes) % model.cfg.n_heads == 0
@@ -208,13 +209,13 @@ def test_graphs_that_cannot_be() -> None:
     layout = model.layout(inputs)
     groups = position_groups(layout)
     with pytest.raises(PalscopeError, match="every real column"):
-        Graph.of(model, layout, groups[1:])
+        run_graph(model, layout, groups[1:])
     joined = Group("end", (*groups[-2].columns, *groups[-1].columns))
     with pytest.raises(PalscopeError, match="its own group"):
-        Graph.of(model, layout, (*groups[:-2], joined))
+        run_graph(model, layout, (*groups[:-2], joined))
     deaf = model.current_route.mute("frames").mute("summary")
     with model.route(deaf), pytest.raises(PalscopeError, match="no sound"):
-        Graph.of(model, layout, groups)
+        run_graph(model, layout, groups)
     shared = palscope.load(gemma3n.model(), processor=gemma3n.processor())
     given = shared.inputs("what ?", noise(1.0))
     with pytest.raises(PalscopeError, match="keys of others"):
