@@ -20,9 +20,7 @@ from palscope._routing import Route, Source, TokenLayout
 from palscope.errors import PalscopeError
 
 
-def run_graph(
-    model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Group]
-) -> Graph:
+def run_graph(model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Group]) -> Graph:
     """The graph of a prompt with this layout, under the model's current route.
 
     Args:

@@ -16,12 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import Heads, attention_weights, check_adds_up, heads_of
-from palscope._circuits.observed import FINAL, Observed, memory_hook, norm_hook, observe, output_hook
+from palscope._circuits.observed import (
+    FINAL,
+    Observed,
+    memory_hook,
+    norm_hook,
+    observe,
+    output_hook,
+)
 from palscope._circuits.writes import Writes, entered, entry, places, writes_of
 from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
@@ -209,11 +216,7 @@ def _sound_between(
         columns = torch.tensor(graph.groups[node.group].columns)
         layers = [layer]
         if not runs and node.layer is None:  # every layer reads it as it came
-            layers = [
-                each
-                for each in range(graph.route.n_layers)
-                if bool(torch.isin(columns, graph.layout.layer_columns(graph.route, each).audio).all())
-            ]
+            layers = [each for each in range(graph.route.n_layers) if _reads(graph, columns, each)]
         for each in layers:
             hook = f"blocks.{each}.hook_resid_pre" if runs else memory_hook(model, each)
             part = Part(hook, "running" if runs else "memory", 0, columns, layer=each)
@@ -221,3 +224,8 @@ def _sound_between(
             moved = Moved({(hook, 0): values}, replaces=True)
             placed.append((Bound(resolved, moved), 0))
     return placed
+
+
+def _reads(graph: Graph, columns: Int[Tensor, "columns"], layer: int) -> bool:
+    """Whether a layer reads all of these columns of sound."""
+    return bool(torch.isin(columns, graph.layout.layer_columns(graph.route, layer).audio).all())

@@ -141,7 +141,8 @@ class Attention:
         )
         if family.crossing is not None:
             return keys, values
-        cos, sin = self._angles.at(self.stage.layer, states[:1], columns[None])
+        turns = self._angles.at(self.stage.layer, states[:1], columns[None])
+        cos, sin = (each.expand(len(states), -1, -1) for each in turns)
         return rotate_keys(keys, cos, sin), values
 
     def keys_values(

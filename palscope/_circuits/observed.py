@@ -84,11 +84,11 @@ def observe(
     ]
     kept: Values = {}
 
-    def keep(name: str, apart: bool) -> Callable[..., Tensor | None]:
-        def hook(tensor: Tensor, hook: Any) -> Tensor | None:
+    def keep(name: str, apart: bool) -> Callable[..., Tensor]:
+        def hook(tensor: Tensor, hook: Any) -> Tensor:
             # A copy alone goes into the norm, so that its gradient is of this way and no other.
             kept[name] = tensor.clone() if apart else tensor
-            return kept[name] if apart else None
+            return kept[name]  # heads' outputs are seen in another shape: what goes on is this one
 
         return hook
 
@@ -109,4 +109,4 @@ def observe(
             made = torch.autograd.grad(value.sum(), tensors, materialize_grads=True)
             found = {name: each[0] for name, each in zip(wanted, made, strict=True)}
     values = {name: each.detach()[0] for name, each in kept.items()}
-    return Observed(values, found, float(value))
+    return Observed(values, found, float(value.detach()))

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from palscope._circuits.build import run_graph
@@ -65,6 +67,12 @@ class Known:
             graph.edge(self._node(graph, source), self._node(graph, target), slot)
             for source, target, slot in self.edges
         ]
+
+    def marks(self, graph: Graph) -> Bool[np.ndarray, "edges"]:
+        """Of each edge whether it is true."""
+        found = np.zeros(graph.n_edges, dtype=bool)
+        found[self.true(graph)] = True
+        return found
 
     def _node(self, graph: Graph, end: End) -> int:
         kind, place, layer, head = end

@@ -19,8 +19,7 @@ def test_exact_effects_are_those_of_the_planted_edges(name: str) -> None:
     graph = one.graph()
     answers = Answers((), *one.planted.answers)
     found = exact_effects(one.planted.model, *one.inputs(), graph, answers=answers)
-    true = np.zeros(graph.n_edges, dtype=bool)
-    true[one.true(graph)] = True
+    true = one.marks(graph)
     assert edge_auroc(found.total, true) == 1.0
     assert np.abs(found.total[true]).min() > 3
     assert not found.total[~true].any()
