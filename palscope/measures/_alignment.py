@@ -57,7 +57,8 @@ class ForcedWords:
         The text is cut into tokens as a whole, and begins as the model's answers begin.
 
         Raises:
-            PromptError: there is no word, or one has no token of its own.
+            PromptError: there is no word, or one has no token of its own; or the tokenizer does not
+                tell which letters its tokens stand for.
         """
         processor = model.processor
         text, spans = "", list[tuple[int, int]]()
@@ -67,6 +68,12 @@ class ForcedWords:
             spans.append((len(text), len(text) + len(written)))
             text += written
         tokenizer: Any = processor.tokenizer
+        if not tokenizer.is_fast:
+            raise PromptError(
+                f"the tokenizer, a {type(tokenizer).__name__}, does not tell which letters a token "
+                "stands for, by which words are told apart; give one of the library tokenizers "
+                "(with a tokenizer.json)."
+            )
         cut = tokenizer(f"{text}.", add_special_tokens=False, return_offsets_mapping=True)
         ids = [int(each) for each in cut["input_ids"]]
         numbers = [_word_at(spans, *place) for place in cut["offset_mapping"]]
@@ -92,10 +99,15 @@ class ForcedWords:
     @torch.no_grad()
     def logprobs(self, model: HookedAudioModel) -> Float[np.ndarray, " tokens"]:
         """Log-probability of each token behind those before it, in nats."""
-        kept = len(self.ids)
-        logits = model(self.inputs, logits_to_keep=kept)[0, -kept:].float()
-        chosen = torch.tensor(self.ids, device=logits.device)[:, None]
-        return logits.log_softmax(-1).gather(1, chosen)[:, 0].cpu().numpy()
+        return self.logprobs_by(model(self.inputs, logits_to_keep=len(self.ids)))
+
+    def logprobs_by(
+        self, logits: Float[Tensor, "1 kept vocabulary"]
+    ) -> Float[np.ndarray, " tokens"]:
+        """`logprobs`, by the logits of a run of `inputs`."""
+        last = logits[0, -len(self.ids) :].float()
+        chosen = torch.tensor(self.ids, device=last.device)[:, None]
+        return last.log_softmax(-1).gather(1, chosen)[:, 0].cpu().numpy()
 
     def unheard_logprobs(self, model: HookedAudioModel) -> Float[np.ndarray, " tokens"]:
         """The same with text cut off from all sound, and from what fills the window behind it."""
@@ -140,11 +152,13 @@ def spoken_attention(
         at = [query - forced.first + 1 for query in rows.queries]
         found.append(_rows(rows.layer, at, weights, times[where.numpy()], forced, spoken))
 
-    read_attention_rows(model, forced.inputs, [forced.queries], take)
+    logits = read_attention_rows(
+        model, forced.inputs, [forced.queries], take, logits_to_keep=len(forced.ids)
+    )
     if not found:
         raise PalscopeError("no layer sees the clip's frames under this route.")
     table = pd.concat(found, ignore_index=True)
-    heard, written = forced.logprobs(model), forced.unheard_logprobs(model)
+    heard, written = forced.logprobs_by(logits), forced.unheard_logprobs(model)
     tokenizer: Any = model.tokenizer
     texts = np.array([tokenizer.decode([each]) for each in forced.ids], dtype=object)
     places = table["token"].to_numpy()

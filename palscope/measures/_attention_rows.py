@@ -70,7 +70,9 @@ def read_attention_rows(
     inputs: Mapping[str, Any],
     asked: Sequence[Sequence[int]],
     take: Callable[[AttentionRows], None],
-) -> None:
+    *,
+    logits_to_keep: int = 1,
+) -> Float[Tensor, "batch kept vocabulary"]:
     """Run the model once, and give `take` the attention of the queries that were asked for.
 
     Hooks that are set on the model stay in effect. Layers come from the bottom up; in each, every
@@ -80,6 +82,10 @@ def read_attention_rows(
         inputs: what `model.inputs` gives; encoded clips (`audio`) serve as well.
         asked: columns of each row, from `asked_columns`.
         take: called with each block while the model runs; it may keep the block.
+        logits_to_keep: of so many of the last tokens.
+
+    Returns:
+        The run's logits.
     """
     known: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
     alive: list[Tensor] = []  # whose ids stand in keys: nothing else may have them meanwhile
@@ -143,7 +149,7 @@ def read_attention_rows(
         if len(slow) < len(layers):
             fused = [layer for layer in layers if layer not in slow]
             stack.enter_context(model.model.recording_attention(see, fused))
-        model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=1)
+        return model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=logits_to_keep)
 
 
 def sum_tolerance(model: HookedAudioModel) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import ByT5Tokenizer
 
 import palscope
 from palscope._routing import Route
@@ -219,6 +221,14 @@ def test_what_cannot_be_measured_is_refused(listening: Listening) -> None:
         spoken_attention(hooked, inputs, [LabelledSpan("c", 1.4, 1.5)])
     with pytest.raises(PromptError, match="no word was given"):
         spoken_attention(hooked, inputs, [])
+    slow: Any = SimpleNamespace(
+        processor=SimpleNamespace(answer_start="", tokenizer=ByT5Tokenizer())
+    )
+    with pytest.raises(
+        PromptError,
+        match=r"a ByT5Tokenizer, does not tell .* tokenizers \(with a tokenizer\.json\)",
+    ):
+        ForcedWords.behind(slow, inputs, ["ab"])
     with (
         hooked.route(Route.crossed(3, [])),
         pytest.raises(PalscopeError, match="no layer sees the clip's frames"),
