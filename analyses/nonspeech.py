@@ -220,11 +220,16 @@ def of_run(find: Callable[[NonspeechWork], FoundT]) -> Callable[[NonspeechWork],
     return remembered
 
 
+def of_first_half(work: NonspeechWork, table: str) -> Any:
+    """The rows of those clips by which direction, layer and head are chosen."""
+    rows = work.whole(table)
+    return rows[~rows["held_out"].astype(bool)]
+
+
 @of_run
 def directions(work: NonspeechWork) -> dict[int, Tensor]:
     """Of each layer: the mean over strings of the first half, less that over its other clips."""
-    tables = [work.rows("states", c.name) for c in clips_of(work.options) if not c.held_out]
-    table: Any = pd.concat(tables)
+    table = of_first_half(work, "states")
     found: dict[int, Tensor] = {}
     for layer, rows in table.groupby("layer"):
         speech = rows["kind"] == SPEECH
@@ -252,10 +257,8 @@ def searched(work: NonspeechWork, clip: HeardClip) -> pd.DataFrame:
 @of_run
 def chosen(work: NonspeechWork) -> tuple[int, tuple[int, int]]:
     """The direction's layer, and the head: those that part other clips from strings best."""
-    names = [clip.name for clip in clips_of(work.options) if not clip.held_out]
-    found: Any = pd.concat([work.rows("search", name) for name in names])
-    cuts: Any = pd.concat([work.rows("first", name) for name in names])
-    layer, _ = _best(found, ["layer", "dose"])
+    layer, _ = _best(of_first_half(work, "search"), ["layer", "dose"])
+    cuts = of_first_half(work, "first")
     return int(layer), _best(cuts[cuts["cut"] == "head"], ["layer", "head"])
 
 

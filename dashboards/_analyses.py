@@ -92,7 +92,7 @@ class AnalysisRequest:
         if count is None:
             return None
         if done.passes is None:
-            work = Work(self.opened.model, self.route, self.options, _no_rows)
+            work = Work(self.opened.model, self.route, self.options, _no_rows, _no_rows)
             try:
                 with self.opened.model.route(self.route):
                     done.passes = sum(count(work, item) for item in self.items)
@@ -138,7 +138,7 @@ class AnalysisRequest:
         return f"Stopped: {whole} are kept; *Run* goes on with {named}."
 
 
-def _no_rows(table: str, item: str) -> Any:
+def _no_rows(table: str, item: str = "the run") -> Any:
     raise PalscopeError(f"{item} has no rows of {table} yet: its passes cannot be counted by them.")
 
 

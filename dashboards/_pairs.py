@@ -56,11 +56,13 @@ def choose_pair() -> ChosenPair | None:
     )
     if chosen is None:
         return None
-    pair = _own() if chosen == OWN else pairs[chosen]
+    if chosen != OWN:
+        return pairs[chosen]
+    pair = _own()
     if pair is None:
         st.info("Give two sounds, a question and both answers.")
         return None
-    return ChosenPair(pair, pair.digest, chosen == OWN)
+    return ChosenPair(pair, pair.digest, own=True)
 
 
 def _own() -> Pair | None:
@@ -91,5 +93,5 @@ def _own() -> Pair | None:
 
 
 @st.cache_resource(show_spinner="Making the pairs …")
-def _bundled() -> dict[str, Pair]:
-    return {pair.name: pair for pair in bundled_pairs()}
+def _bundled() -> dict[str, ChosenPair]:
+    return {pair.name: ChosenPair(pair, pair.digest) for pair in bundled_pairs()}

@@ -46,12 +46,14 @@ class Work(Generic[OptionsT]):
         route: the one that is asked about.
         options: of the analysis.
         rows: a table that was measured before this one, and an item's name: its rows.
+        whole: a table that was measured before this one: the rows of all items that it has.
     """
 
     model: HookedAudioModel
     route: Route
     options: OptionsT
     rows: Callable[[str, str], pd.DataFrame]
+    whole: Callable[[str], pd.DataFrame]
 
 
 TOGETHER = "all"

@@ -164,7 +164,7 @@ def _with_once(
     store: Run,
 ) -> Results[OptionsT, ItemT]:
     """The results, and the table that all of their items have together."""
-    work = Work(model, model.current_route, results.options, results.of_item)
+    work = Work(model, model.current_route, results.options, results.of_item, results.rows)
     done = store.over(
         [results.items],
         lambda every: next(iter(table.measure(work, every))),

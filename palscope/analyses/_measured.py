@@ -76,7 +76,13 @@ def measured(
         items = [replace(cast(Any, item), question=asked) for item in items]
     stored: dict[str, Mapping[str, Callable[[], pd.DataFrame]]] = {}
     left_out: dict[str, str] = {}
-    work = Work(model, route, options, lambda table, name: stored[table][name]())
+    work = Work(
+        model,
+        route,
+        options,
+        rows=lambda table, name: stored[table][name](),
+        whole=lambda table: pd.concat([rows() for rows in stored[table].values()]),
+    )
     for table in analysis.tables:
         if not table.when(options):
             continue

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ class Pair:
         """The segments where the two clips are meant to differ."""
         return tuple(segment for segment in self.segments if segment.differs)
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 of all that it is but `changes`, in hexadecimal: what its results follow from."""
         about = (self.name, self.kind, self.question, self.clean_answer, self.corrupt_answer)

@@ -50,6 +50,7 @@ def first(work: Any, clip: AskedClip) -> pd.DataFrame:
 def second(work: Any, clip: AskedClip) -> pd.DataFrame:
     if clip.name == "short":
         raise AudioError("short is too short.")
+    assert work.whole("first")["clip"].tolist() == ["a", "short", "b"], "all that were measured"
     return work.rows("first", clip.name)[["asked"]]
 
 

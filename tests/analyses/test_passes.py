@@ -25,7 +25,9 @@ def run(checkpoint: Path, name: str, **given: Any) -> tuple[float, Any]:
     analysis, model = analysis_of(name), load(checkpoint)
     options = options_of(analysis.options, {"model": str(checkpoint)} | given)
     item: Any = PAIR if analysis.takes == "pair" else sides(PAIR)[0]
-    work: Any = Work(model, model.current_route, options, lambda table, item: None)
+    work: Any = Work(
+        model, model.current_route, options, lambda table, item: None, lambda table: None
+    )
     assert analysis.passes is not None
     said = analysis.passes(work, item)
     asked = analysis, name, options, model, model.current_route
