@@ -10,7 +10,8 @@ the steps, which is nearer to the line's mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,35 +123,53 @@ def attributed(
 ) -> Float[np.ndarray, "edges"]:
     """Each edge's part of `writes` times the gradient, in `run`, of the input that it enters."""
     scores = np.zeros(graph.n_edges)
-    heads: Heads | None = None
-    pulled: _Pulled | None = None
-    for block in graph.blocks:
-        change = writes.of(block)
-        if not bool(change.any()):
-            continue
-        if pulled is None or heads is None or heads.number != block.stage:
-            heads = heads_of(model, graph, block.stage, run)
-            pulled = None if heads is None else _Pulled(graph, run, heads)
-        gradient = _gradient(graph, block, run) if pulled is None else pulled.gradient(block)
-        made = torch.einsum("std,ntd->sn", change.to(gradient), gradient)
-        scores[block.edges] = made.flatten().cpu().numpy()
+    for number, blocks in itertools.groupby(graph.blocks, lambda block: block.stage):
+        heads = heads_of(model, graph, number, run)
+        pulled = None if heads is None else _Pulled(graph, run, heads)
+        for alike in _reading_alike(blocks):
+            change = writes.of(alike[0])
+            if not bool(change.any()):
+                continue
+            if pulled is None:
+                gradients = _gradient(graph, alike[0], run)
+            else:
+                gradients = pulled.gradients(alike)
+            made = change.flatten(1).to(gradients) @ gradients.flatten(2).flatten(0, 1).mT
+            for block, part in zip(alike, made.chunk(len(alike), 1), strict=True):
+                scores[block.edges] = part.flatten().cpu().numpy()
     return scores
 
 
-def _gradient(graph: Graph, block: Block, run: Observed) -> Float[Tensor, "targets tokens d_model"]:
+_TOGETHER = 2**24
+"""Numbers in the gradients that are held at once: 64 MiB in float32."""
+
+
+def _reading_alike(blocks: Iterable[Block]) -> list[list[Block]]:
+    """A stage's blocks by what they read: their sources and their slot are the same."""
+    found: dict[tuple[str, int], list[Block]] = {}
+    for block in blocks:
+        found.setdefault((block.slot, block.key_group), []).append(block)
+    return list(found.values())
+
+
+def _gradient(
+    graph: Graph, block: Block, run: Observed
+) -> Float[Tensor, "1 targets tokens d_model"]:
     """Of what enters a feed-forward network, or the answer."""
     if block.slot == "answer":
-        return run.gradients[FINAL][None, -1:]
+        return run.gradients[FINAL][None, None, -1:]
     stage = graph.stages[block.stage]
     running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
-    return run.gradients[norm_hook(stage)][places(running, graph.groups[block.group].columns)][None]
+    at = places(running, graph.groups[block.group].columns)
+    return run.gradients[norm_hook(stage)][None, None, at]
 
 
 class _Pulled:
     """Gradients of a stage's heads' outputs, pulled back to the states that enter each head.
 
     Softmax is differentiated here, where queries of a group are told apart; the way from states to
-    queries, keys and values is the model's own, in a copy for each head.
+    queries, keys and values is the model's own, pulled back for many heads and groups of queries
+    at once.
     """
 
     def __init__(self, graph: Graph, run: Observed, heads: Heads) -> None:
@@ -164,42 +183,50 @@ class _Pulled:
         held = (of_weights * self.weights).sum(-1, keepdim=True)
         self.scores = self.weights * (of_weights - held)
 
-    def gradient(self, block: Block) -> Float[Tensor, "targets tokens d_model"]:
-        """Of each head's own input at the block's key group."""
-        heads = self.heads
-        group = self.graph.groups[block.group].columns
-        at = places(heads.attention.running, group)
-        if block.slot == "q":
-            made = self.scores[:, at] @ heads.keys.to(self.scores)
+    def gradients(self, alike: list[Block]) -> Float[Tensor, "blocks targets tokens d_model"]:
+        """Of each head's own input, for blocks that read the same."""
+        heads, slot = self.heads, alike[0].slot
+        groups = [self.graph.groups[block.group].columns for block in alike]
+        if slot == "q":
+            at = places(heads.attention.running, groups[0])
             columns = heads.attention.running[at]
             return _pull(
-                lambda states: heads.attention.project(states, columns)[0], heads.state[at], made
+                lambda states: heads.attention.project(states, columns)[0],
+                heads.state[at],
+                (self.scores[:, at] @ heads.keys.to(self.scores))[None],
             )
-        columns = self.graph.groups[block.key_group].columns
+        columns = self.graph.groups[alike[0].key_group].columns
         to = places(heads.attention.keys, columns)
-        if block.slot == "k":
-            made = self.scores[:, at][:, :, to].mT @ heads.query[:, at].to(self.scores)
-        else:
-            made = self.weights[:, at][:, :, to].mT @ self.outputs[:, at]
+        left = self.weights if slot == "v" else self.scores
+        right = self.outputs if slot == "v" else heads.query.to(self.scores)
+        made = [
+            left[:, at][:, :, to].mT @ right[:, at]
+            for at in (places(heads.attention.running, group) for group in groups)
+        ]
         states, project = heads.entering(columns)
-        return _pull(lambda each: project(each)[block.slot == "v"], states, made)
+        return _pull(lambda each: project(each)[slot == "v"], states, torch.stack(made))
 
 
 def _pull(
     project: Callable[[Tensor], Tensor],
     states: Float[Tensor, "tokens d_model"],
-    gradients: Float[Tensor, "heads tokens head_dim"],
-) -> Float[Tensor, "heads tokens d_model"]:
-    """The gradient for `states` of each head by itself, of what `project` makes for all of them."""
-    count = len(gradients)
+    gradients: Float[Tensor, "blocks heads tokens head_dim"],
+) -> Float[Tensor, "blocks heads tokens d_model"]:
+    """The gradient for `states` of each block and head by itself, of what `project` makes."""
+    blocks, heads = gradients.shape[:2]
     with torch.enable_grad():
-        copies = states.detach().expand(count, -1, -1).clone().requires_grad_()
-        made = project(copies)  # [copies, heads or key-value heads, tokens, head_dim]
-        wanted = torch.zeros_like(made)
-        own = torch.arange(count) * made.shape[1] // count
-        wanted[torch.arange(count), own] = gradients.to(made)
-        (found,) = torch.autograd.grad(made, copies, wanted)
-    return found
+        leaf = states.detach()[None].clone().requires_grad_()
+        made = project(leaf)  # [1, heads or key-value heads, tokens, head_dim]
+        own = torch.arange(heads) * made.shape[1] // heads
+        found: list[Tensor] = []
+        for some in gradients.split(max(1, _TOGETHER // (heads * leaf.numel()))):
+            wanted = made.new_zeros(len(some), heads, *made.shape)
+            wanted[:, torch.arange(heads), 0, own] = some.to(made)
+            (pulled,) = torch.autograd.grad(
+                made, leaf, wanted.flatten(0, 1), retain_graph=True, is_grads_batched=True
+            )
+            found.append(pulled[:, 0])
+    return torch.cat(found).unflatten(0, (blocks, heads))
 
 
 def _sound_between(
