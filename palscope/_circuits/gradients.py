@@ -11,7 +11,7 @@ the steps, which is nearer to the line's mean.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,20 +123,17 @@ def attributed(
 ) -> Float[np.ndarray, "edges"]:
     """Each edge's part of `writes` times the gradient, in `run`, of the input that it enters."""
     scores = np.zeros(graph.n_edges)
-    for number, blocks in itertools.groupby(graph.blocks, lambda block: block.stage):
+    moved = [bool(each.any()) for each in writes.residual]
+    for number, every in itertools.groupby(graph.blocks, lambda block: block.stage):
+        blocks = [block for block in every if block.own or moved[block.key_group]]
         heads = heads_of(model, graph, number, run)
-        pulled = None if heads is None else _Pulled(graph, run, heads)
-        for alike in _reading_alike(blocks):
-            change = writes.of(alike[0])
-            if not bool(change.any()):
-                continue
-            if pulled is None:
-                gradients = _gradient(graph, alike[0], run)
-            else:
-                gradients = pulled.gradients(alike)
-            made = change.flatten(1).to(gradients) @ gradients.flatten(2).flatten(0, 1).mT
-            for block, part in zip(alike, made.chunk(len(alike), 1), strict=True):
-                scores[block.edges] = part.flatten().cpu().numpy()
+        if heads is None:
+            found = ((block, _gradient(graph, block, run)) for block in blocks)
+        else:
+            found = _Pulled(graph, run, heads).gradients(blocks)
+        for block, gradient in found:
+            change = writes.of(block).flatten(1).to(gradient)
+            scores[block.edges] = (change @ gradient.flatten(1).mT).flatten().cpu().numpy()
     return scores
 
 
@@ -144,24 +141,13 @@ _TOGETHER = 2**24
 """Numbers in the gradients that are held at once: 64 MiB in float32."""
 
 
-def _reading_alike(blocks: Iterable[Block]) -> list[list[Block]]:
-    """A stage's blocks by what they read: their sources and their slot are the same."""
-    found: dict[tuple[str, int], list[Block]] = {}
-    for block in blocks:
-        found.setdefault((block.slot, block.key_group), []).append(block)
-    return list(found.values())
-
-
-def _gradient(
-    graph: Graph, block: Block, run: Observed
-) -> Float[Tensor, "1 targets tokens d_model"]:
+def _gradient(graph: Graph, block: Block, run: Observed) -> Float[Tensor, "1 tokens d_model"]:
     """Of what enters a feed-forward network, or the answer."""
     if block.slot == "answer":
-        return run.gradients[FINAL][None, None, -1:]
+        return run.gradients[FINAL][None, -1:]
     stage = graph.stages[block.stage]
     running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
-    at = places(running, graph.groups[block.group].columns)
-    return run.gradients[norm_hook(stage)][None, None, at]
+    return run.gradients[norm_hook(stage)][places(running, graph.groups[block.group].columns)][None]
 
 
 class _Pulled:
@@ -183,50 +169,78 @@ class _Pulled:
         held = (of_weights * self.weights).sum(-1, keepdim=True)
         self.scores = self.weights * (of_weights - held)
 
-    def gradients(self, alike: list[Block]) -> Float[Tensor, "blocks targets tokens d_model"]:
-        """Of each head's own input, for blocks that read the same."""
-        heads, slot = self.heads, alike[0].slot
-        groups = [self.graph.groups[block.group].columns for block in alike]
-        if slot == "q":
-            at = places(heads.attention.running, groups[0])
-            columns = heads.attention.running[at]
-            return _pull(
-                lambda states: heads.attention.project(states, columns)[0],
-                heads.state[at],
-                (self.scores[:, at] @ heads.keys.to(self.scores))[None],
+    def gradients(
+        self, blocks: Sequence[Block]
+    ) -> Iterator[tuple[Block, Float[Tensor, "heads tokens d_model"]]]:
+        """Of each block, the gradient of each head's own input."""
+        yield from self._of_queries([block for block in blocks if block.slot == "q"])
+        for slot, read in itertools.product(("k", "v"), (False, True)):
+            yield from self._of_keys(
+                [b for b in blocks if b.slot == slot and self._is_read(b) == read]
             )
-        columns = self.graph.groups[alike[0].key_group].columns
-        to = places(heads.attention.keys, columns)
+
+    def _is_read(self, block: Block) -> bool:
+        read: list[int] = self.heads.attention.keys[: self.heads.attention.n_read].tolist()
+        return self._columns(block.key_group)[0] in read
+
+    def _columns(self, group: int) -> tuple[int, ...]:
+        return self.graph.groups[group].columns
+
+    def _of_queries(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Tensor]]:
+        if not blocks:
+            return
+        attention = self.heads.attention
+        at = places(attention.running, [c for block in blocks for c in self._columns(block.group)])
+        columns = attention.running[at]
+        (found,) = _pull(
+            lambda states: attention.project(states, columns)[0],
+            self.heads.state[at],
+            (self.scores[:, at] @ self.heads.keys.to(self.scores))[None],
+        )
+        for block in blocks:
+            yield block, found[:, places(columns, self._columns(block.group))]
+
+    def _of_keys(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Tensor]]:
+        """Of keys or values, of blocks whose keys are all read, or all of running tokens."""
+        if not blocks:
+            return
+        attention, slot = self.heads.attention, blocks[0].slot
         left = self.weights if slot == "v" else self.scores
-        right = self.outputs if slot == "v" else heads.query.to(self.scores)
-        made = [
-            left[:, at][:, :, to].mT @ right[:, at]
-            for at in (places(heads.attention.running, group) for group in groups)
-        ]
-        states, project = heads.entering(columns)
-        return _pull(lambda each: project(each)[slot == "v"], states, torch.stack(made))
+        right = self.outputs if slot == "v" else self.heads.query.to(self.scores)
+        groups = list(dict.fromkeys(block.key_group for block in blocks))
+        columns = [column for group in groups for column in self._columns(group)]
+        to = places(attention.keys, columns)
+        states, project = self.heads.entering(columns)
+        queries = list(dict.fromkeys(block.group for block in blocks))
+        size = max(1, _TOGETHER // (states.numel() * len(left)))
+        for some in (queries[first : first + size] for first in range(0, len(queries), size)):
+            made = [
+                left[:, at][:, :, to].mT @ right[:, at]
+                for at in (places(attention.running, self._columns(group)) for group in some)
+            ]
+            found = _pull(lambda each: project(each)[slot == "v"], states, torch.stack(made))
+            of = dict(zip(some, found, strict=True))
+            those = [block for block in blocks if block.group in of]
+            for block in those:
+                at = places(torch.tensor(columns), self._columns(block.key_group))
+                yield block, of[block.group][:, at]
 
 
 def _pull(
     project: Callable[[Tensor], Tensor],
     states: Float[Tensor, "tokens d_model"],
-    gradients: Float[Tensor, "blocks heads tokens head_dim"],
-) -> Float[Tensor, "blocks heads tokens d_model"]:
-    """The gradient for `states` of each block and head by itself, of what `project` makes."""
-    blocks, heads = gradients.shape[:2]
+    gradients: Float[Tensor, "groups heads tokens head_dim"],
+) -> Float[Tensor, "groups heads tokens d_model"]:
+    """The gradient for `states` of each group and head by itself, of what `project` makes."""
+    groups, heads = gradients.shape[:2]
     with torch.enable_grad():
         leaf = states.detach()[None].clone().requires_grad_()
         made = project(leaf)  # [1, heads or key-value heads, tokens, head_dim]
         own = torch.arange(heads) * made.shape[1] // heads
-        found: list[Tensor] = []
-        for some in gradients.split(max(1, _TOGETHER // (heads * leaf.numel()))):
-            wanted = made.new_zeros(len(some), heads, *made.shape)
-            wanted[:, torch.arange(heads), 0, own] = some.to(made)
-            (pulled,) = torch.autograd.grad(
-                made, leaf, wanted.flatten(0, 1), retain_graph=True, is_grads_batched=True
-            )
-            found.append(pulled[:, 0])
-    return torch.cat(found).unflatten(0, (blocks, heads))
+        wanted = made.new_zeros(groups, heads, *made.shape)
+        wanted[:, torch.arange(heads), 0, own] = gradients.to(made)
+        (found,) = torch.autograd.grad(made, leaf, wanted.flatten(0, 1), is_grads_batched=True)
+    return found[:, 0].unflatten(0, (groups, heads))
 
 
 def _sound_between(

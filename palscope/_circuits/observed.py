@@ -78,9 +78,9 @@ def observe(
     outputs = [output_hook(stage) for stage in graph.stages]
     entries = [norm_hook(stage) for stage in graph.stages]
     memories = [
-        name
+        memory_hook(model, layer)
         for layer in range(graph.route.n_layers)
-        if model.can_fire(name := memory_hook(model, layer))
+        if graph.layout.layer_columns(graph.route, layer).audio.shape[1]
     ]
     kept: Values = {}
 
