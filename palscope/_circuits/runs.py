@@ -1,0 +1,193 @@
+"""A circuit's run: edges inside carry what is computed now, edges outside the other run's values.
+
+Every node has an input of its own for each of its slots, so a head may hear a source in its query
+and not in its keys. Source: edge patching as in Hanna et al. 2024 (arXiv 2403.17806) and Mueller et
+al. 2025 (arXiv 2504.13151).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from palscope._circuits.graph import Block, Graph
+from palscope._circuits.local import (
+    Heads,
+    answered,
+    attend,
+    check_adds_up,
+    fed,
+    heads_of,
+    per_head,
+    residual_multiplier,
+)
+from palscope._circuits.observed import FINAL, observe
+from palscope._circuits.writes import Writes, places, writes_of
+from palscope._hooks import HookedAudioModel
+from palscope.measures._metrics import Answers
+from palscope.measures._patching import source_and_target
+
+
+class CircuitRuns:
+    """Runs of any circuit of one pair.
+
+    Attributes:
+        everything: the metric with all edges: the clean run's.
+        nothing: with none: the corrupt run's.
+    """
+
+    def __init__(
+        self,
+        model: HookedAudioModel,
+        clean: Mapping[str, Any],
+        corrupt: Mapping[str, Any],
+        graph: Graph,
+        *,
+        answers: Answers,
+    ) -> None:
+        """Both runs are made once.
+
+        Args:
+            clean: as in `exact_effects`, like all others; inside edges carry this run.
+            corrupt: outside edges carry this one.
+            graph: likewise.
+            answers: likewise.
+
+        Raises:
+            PalscopeError: as `exact_effects`.
+        """
+        check_adds_up(model)
+        source, target = source_and_target(clean, corrupt, answers, "noising")
+        self.model, self.graph, self.answers = model, graph, answers
+        here, self.other = (observe(model, each, graph, answers) for each in (target, source))
+        self.clean, self.corrupt = (writes_of(model, graph, run) for run in (here, self.other))
+        self.everything, self.nothing = here.metric, self.other.metric
+
+    @torch.no_grad()
+    def metric(self, circuit: Bool[Tensor, "edges"]) -> float:
+        """The metric, in nats, when edges of the circuit carry what is computed now."""
+        now = _Now(self.graph, self.clean, self.corrupt)
+        for number, every in itertools.groupby(self.graph.blocks, lambda block: block.stage):
+            blocks = [(b, circuit[b.edges].view(len(b.sources), -1)) for b in every]
+            heads = self._heads.get(number)
+            if blocks[0][0].slot == "answer":
+                (block, inside) = blocks[0]
+                state = self.other.values[FINAL][-1:] + now.moved(block, inside)[0]
+                return float(answered(self.model, state, self.answers))
+            if heads is None:
+                for block, inside in blocks:
+                    if bool(inside.any()):
+                        now.put(block.targets, self._fed(block, now.moved(block, inside)))
+            else:
+                self._attended(now, heads, blocks)
+        raise AssertionError("a graph ends in the answer")
+
+    @cached_property
+    def _heads(self) -> dict[int, Heads | None]:
+        """Each stage's heads in the corrupt run."""
+        stages = range(len(self.graph.stages))
+        return {each: heads_of(self.model, self.graph, each, self.other) for each in stages}
+
+    def _fed(
+        self, block: Block, moved: Float[Tensor, "1 tokens d_model"]
+    ) -> Float[Tensor, "1 tokens d_model"]:
+        stage = self.graph.stages[block.stage]
+        running = self.graph.layout.layer_columns(self.graph.route, stage.layer).running[0]
+        at = places(running, self.graph.groups[block.group].columns)
+        out = fed(self.model, stage.layer, self.other.state(stage)[at] + moved)
+        return out * residual_multiplier(self.model, stage.layer)
+
+    def _attended(self, now: _Now, heads: Heads, blocks: Sequence[tuple[Block, Tensor]]) -> None:
+        """Puts what a stage's heads write, wherever an edge into them is inside."""
+        made = self._made(now, heads, blocks)
+        write = heads.attention.write()
+        standing = heads.attention.keys
+        for group, every in itertools.groupby(blocks, lambda each: each[0].group):
+            mine = [(block, inside) for block, inside in every]
+            if not any(bool(inside.any()) for _, inside in mine):
+                continue
+            at = places(heads.attention.running, self.graph.groups[group].columns)
+            query, keys, values = heads.query[:, at], heads.keys.clone(), heads.values.clone()
+            for block, _ in mine:
+                new = made.get((block.slot, block.group, block.key_group))
+                if new is None:
+                    continue
+                if block.slot == "q":
+                    query = new
+                    continue
+                to = places(standing, self.graph.groups[block.key_group].columns)
+                (keys if block.slot == "k" else values)[:, to] = new
+            out = attend(query, keys, values, heads.attention.seen[at])
+            now.put(mine[0][0].targets, torch.einsum("thk,hdk->htd", out, write))
+
+    def _made(
+        self, now: _Now, heads: Heads, blocks: Sequence[tuple[Block, Tensor]]
+    ) -> dict[tuple[str, int, int], Float[Tensor, "heads _tokens head_dim"]]:
+        """Queries, keys and values that edges inside change, by slot, group and key group.
+
+        Heads that hear the same sources have the same input, and share its way.
+        """
+        found: dict[tuple[str, int, int], Tensor] = {}
+        count = len(heads.query)
+        alike: dict[tuple[str, int], list[tuple[Block, Tensor]]] = {}
+        for block, inside in blocks:
+            if bool(inside.any()):
+                alike.setdefault((block.slot, block.key_group), []).append((block, inside))
+        for (slot, group), mine in alike.items():
+            masks = torch.cat([inside for _, inside in mine], 1)
+            kinds, which = masks.unique(dim=1, return_inverse=True)
+            moved = now.moved(mine[0][0], kinds)
+            new = self._projected(heads, slot, group, moved)  # [kinds, heads, tokens, head_dim]
+            own = new[which, torch.arange(count).repeat(len(mine))]
+            for (block, _), part in zip(mine, own.split(count), strict=True):
+                found[slot, block.group, group] = part
+        return found
+
+    def _projected(
+        self, heads: Heads, slot: str, group: int, moved: Float[Tensor, "kinds tokens d_model"]
+    ) -> Float[Tensor, "kinds heads tokens head_dim"]:
+        columns = self.graph.groups[group].columns
+        if slot == "q":
+            at = places(heads.attention.running, columns)
+            states = heads.state[at] + moved
+            return heads.attention.project(states, heads.attention.running[at])[0]
+        return per_head(heads.made(columns, moved)[slot == "v"], len(heads.query))
+
+
+class _Now:
+    """What nodes write in a circuit's run, as it goes upwards; at first what they write outside."""
+
+    def __init__(self, graph: Graph, clean: Writes, corrupt: Writes) -> None:
+        self._graph, self._corrupt = graph, corrupt
+        self._own = clean - corrupt
+        self._moved = [torch.zeros_like(each) for each in corrupt.residual]
+        self._place = {
+            node: (group, place)
+            for group, nodes in enumerate(graph.written)
+            for place, node in enumerate(nodes)
+        }
+        for node, (group, place) in self._place.items():
+            if graph.nodes[node].kind in ("sound", "text"):
+                self._moved[group][place] = self._own.residual[group][place]
+
+    def put(self, nodes: Sequence[int], written: Float[Tensor, "nodes tokens d_model"]) -> None:
+        """What nodes of one group write now."""
+        group, first = self._place[nodes[0]]
+        places = slice(first, first + len(nodes))
+        self._moved[group][places] = written - self._corrupt.residual[group][places]
+
+    def moved(
+        self, block: Block, inside: Bool[Tensor, "sources kinds"]
+    ) -> Float[Tensor, "kinds tokens d_model"]:
+        """What inputs that hear these sources have more than in the other run."""
+        if block.own:
+            written = self._own.own[block.sources[0]]
+        else:
+            written = self._moved[block.key_group][: len(block.sources)]
+        return torch.einsum("sk,std->ktd", inside.to(written), written)
