@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ def exact_effects(
     *,
     answers: Answers,
     direction: Direction = "noising",
+    edges: Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Effects:
     """What exchanging each edge by itself does to the answer.
@@ -73,6 +74,7 @@ def exact_effects(
         answers: the deciding tokens; the graph is of the prompt with their common beginning.
         direction: `noising` puts the corrupt run's value of the edge into the clean run,
             `denoising` the reverse.
+        edges: these alone, by number; all others are NaN. By default every edge.
         batch_size: of late runs that share a pass; by default as many as memory holds.
 
     Raises:
@@ -82,7 +84,7 @@ def exact_effects(
     source, target = source_and_target(clean, corrupt, answers, direction)
     here, there = (observe(model, each, graph, answers) for each in (target, source))
     writes = writes_of(model, graph, there) - writes_of(model, graph, here)
-    return effects_of(model, target, graph, here, writes, answers, batch_size)
+    return effects_of(model, target, graph, here, writes, answers, edges, batch_size)
 
 
 @torch.no_grad()
@@ -93,28 +95,33 @@ def effects_of(
     run: Observed,
     writes: Writes,
     answers: Answers,
+    edges: Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Effects:
     """What moving each edge of a run on `inputs` by its source's part of `writes` does."""
-    total, direct = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
+    asked = np.full(graph.n_edges, edges is None)
+    asked[[] if edges is None else list(edges)] = True
+    total, direct = (np.where(asked, 0.0, np.nan) for _ in range(2))
     cells: dict[int, Bound] = {}
     heads: Heads | None = None
     for block in graph.blocks:
-        if heads is None or heads.number != block.stage:
-            heads = heads_of(model, graph, block.stage, run)
-        moving = writes.of(block).flatten(1).any(1).nonzero()[:, 0]
+        wanted = torch.from_numpy(asked[block.edges]).view(len(block.sources), -1)
+        moving = (writes.of(block).flatten(1).any(1).cpu() & wanted.any(1)).nonzero()[:, 0]
         if not len(moving):
             continue
+        if heads is None or heads.number != block.stage:
+            heads = heads_of(model, graph, block.stage, run)
         change = writes.of(block)[moving]
-        rows = moving[:, None] * len(block.targets) + torch.arange(len(block.targets))
-        edges = (block.first + rows).numpy()
+        numbers = moving[:, None] * len(block.targets) + torch.arange(len(block.targets))
+        here = (block.first + numbers).numpy()
         if block.slot == "answer":
             made = answered(model, run.values[FINAL][-1] + change[:, 0], answers) - run.metric
-            total[edges[:, 0]] = direct[edges[:, 0]] = made.cpu().numpy()
+            total[here[:, 0]] = direct[here[:, 0]] = made.cpu().numpy()
             continue
         moved = moved_outputs(model, graph, block, run, heads, change)
-        direct[edges] = _direct(model, graph, block, run, heads, moved, answers)
-        cells |= _cells(graph, block, run, moved, edges)
+        direct[here] = _direct(model, graph, block, run, heads, moved, answers)
+        cells |= _cells(graph, block, run, moved * wanted[moving, None, :, None], here)
+    direct[~asked] = np.nan
     engine = Engine(model, with_encoded(model, inputs))
     starts = {
         edge: start

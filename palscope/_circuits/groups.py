@@ -11,6 +11,7 @@ import torch
 from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, PADDING, TEXT
 from palscope.errors import PalscopeError
+from palscope.pairs._pair import Segment
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def position_groups(
     layout: TokenLayout,
     *,
     seconds: float = 1.0,
+    segments: Sequence[Segment] = (),
     words: Sequence[Sequence[int]] = (),
 ) -> tuple[Group, ...]:
     """All real columns of one prompt in groups, none in two, in order of their first column.
@@ -51,7 +53,9 @@ def position_groups(
 
     Args:
         layout: of one prompt.
-        seconds: length of a stretch.
+        seconds: length of a stretch, where there are no `segments`.
+        segments: stretches by name, as a pair has them, so that the groups of its kind are the
+            same; sound in none of them is a stretch of its own, "elsewhere".
         words: columns of text that are a group of their own each: a word of the question, a word of
             an answer that is already written.
 
@@ -94,22 +98,49 @@ def position_groups(
             key = ("filler", int(here.clip[0, column]))
         else:
             middle = float(here.seconds[0, column].mean())
-            key = ("sound", kind, int(here.clip[0, column]), int(middle / seconds))
+            stretch = _segment(segments, middle) if segments else int(middle / seconds)
+            key = ("sound", kind, int(here.clip[0, column]), stretch)
         found.setdefault(key, []).append(column)
-    return tuple(_group(layout, key, columns) for key, columns in found.items())
+    names = [*(segment.name for segment in segments), "elsewhere"] if segments else []
+    texts = [key for key in found if key[0] == "text"]
+    groups: list[Group] = []
+    for key, columns in found.items():
+        if key[0] == "last":
+            groups.append(Group(LAST, tuple(columns)))
+        elif key[0] == "text":
+            groups.append(Group(f"text {texts.index(key) + 1}", tuple(columns)))
+        elif key[0] == "words":
+            groups.append(Group(f"words {key[1]}", tuple(columns)))
+        elif key[0] == "filler":
+            groups.append(Group("silence", tuple(columns), "frames", max(int(str(key[1])), 0)))
+        else:
+            groups.append(_of_sound(layout, key, columns, names))
+    return tuple(groups)
 
 
-def _group(layout: TokenLayout, key: tuple[object, ...], columns: list[int]) -> Group:
+def _segment(segments: Sequence[Segment], second: float) -> int:
+    """The segment that holds a second; as many as there are for none."""
+    for number, segment in enumerate(segments):
+        if segment.start <= second < segment.end:
+            return number
+    return len(segments)
+
+
+def _of_sound(
+    layout: TokenLayout, key: tuple[object, ...], columns: list[int], names: Sequence[str]
+) -> Group:
     at = tuple(columns)
-    if key[0] == "last":
-        return Group(LAST, at)
-    if key[0] == "filler":
-        return Group("silence", at, "frames", max(int(str(key[1])), 0))
-    if key[0] != "sound":
-        return Group(f"{key[0]} {at[0]}" + (f" to {at[-1]}" if len(at) > 1 else ""), at)
     spans = layout.seconds[0, torch.tensor(columns)]
     start, end = float(spans[:, 0].min()), float(spans[:, 1].max())
     name = layout.streams[int(str(key[1]))].name
     clip = int(str(key[2]))
     several = f" of clip {clip}" if len(layout.clip_row) > 1 else ""
-    return Group(f"{name} {start:.2f} to {end:.2f} s{several}", at, name, clip, start, end)
+    told = names[int(str(key[3]))] if names else f"{start:.2f} to {end:.2f} s"
+    return Group(
+        f"{name}, {told}{several}" if names else f"{name} {told}{several}",
+        at,
+        name,
+        clip,
+        start,
+        end,
+    )

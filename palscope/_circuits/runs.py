@@ -141,10 +141,11 @@ class CircuitRuns:
                 alike.setdefault((block.slot, block.key_group), []).append((block, inside))
         for (slot, group), mine in alike.items():
             masks = torch.cat([inside for _, inside in mine], 1)
-            kinds, which = masks.unique(dim=1, return_inverse=True)
+            unique: Any = masks.unique
+            kinds, which = unique(dim=1, return_inverse=True)
             moved = now.moved(mine[0][0], kinds)
             new = self._projected(heads, slot, group, moved)  # [kinds, heads, tokens, head_dim]
-            own = new[which, torch.arange(count).repeat(len(mine))]
+            own: Tensor = new[which, torch.arange(count).repeat(len(mine))]
             for (block, _), part in zip(mine, own.split(count), strict=True):
                 found[slot, block.group, group] = part
         return found

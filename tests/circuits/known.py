@@ -77,10 +77,11 @@ class Known:
     def _node(self, graph: Graph, end: End) -> int:
         kind, place, layer, head = end
         names = [group.name for group in graph.groups]
+        relay = self.planted.relay_column(N_TOKENS)
         if place == "last":
             group = names.index("last token")
         elif place == "relay":
-            group = names.index(f"words {self.planted.relay_column(N_TOKENS)}")
+            group = [each.columns for each in graph.groups].index((relay,))
         else:
             (group,) = [
                 number

@@ -25,3 +25,16 @@ def test_exact_effects_are_those_of_the_planted_edges(name: str) -> None:
     assert not found.total[~true].any()
     last = graph.ends()[2] == "answer"
     np.testing.assert_array_equal(found.direct[last], found.total[last])
+
+
+def test_some_edges_alone_are_the_same() -> None:
+    one = KNOWN["inhibitor"]()
+    graph = one.graph()
+    given = {"answers": Answers((), *one.planted.answers)}
+    every = exact_effects(one.planted.model, *one.inputs(), graph, **given)
+    edges = [*one.true(graph)[:3], 17, 400]
+    some = exact_effects(one.planted.model, *one.inputs(), graph, edges=edges, **given)
+    assert some.runs == 2 < every.runs  # the third leads into the answer; others move nothing
+    for mine, theirs in ((some.total, every.total), (some.direct, every.direct)):
+        np.testing.assert_allclose(mine[edges], theirs[edges], atol=1e-5)
+        assert np.isnan(mine).sum() == graph.n_edges - 5

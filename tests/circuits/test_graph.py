@@ -16,6 +16,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._routing import ABSENT, Route
 from palscope.errors import PalscopeError
 from palscope.interventions._cells import copies_of, with_encoded
+from palscope.pairs._pair import Segment
 from tests import tiny, vocabulary
 from tests.hooks.conftest import make_hooked, noise
 from tests.published.tiny import audio_flamingo3, gemma3n, qwen2_audio, whisper
@@ -220,3 +221,16 @@ def test_graphs_that_cannot_be() -> None:
     given = shared.inputs("what ?", noise(1.0))
     with pytest.raises(PalscopeError, match="keys of others"):
         graph_of(shared, given)
+
+
+def test_a_pair_s_segments_are_groups_by_their_names() -> None:
+    model, inputs = opened("pal")
+    layout = model.layout(inputs)
+    segments = [Segment("first", 0.0, 0.4, True), Segment("pause", 0.4, 0.7, False)]
+    groups = position_groups(layout, segments=segments)
+    frames = {group.name: group for group in groups if group.stream == "frames"}
+    assert list(frames) == ["frames, first", "frames, pause", "frames, elsewhere"]
+    for name, (start, end) in zip(frames, [(0, 0.4), (0.4, 0.7), (0.7, 1.1)], strict=True):
+        middles = layout.seconds[0, list(frames[name].columns)].mean(1)
+        assert bool(((start <= middles) & (middles < end)).all())
+    assert [group.name for group in groups if group.stream is None][-2:] == ["text 2", "last token"]
