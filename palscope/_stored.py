@@ -377,7 +377,8 @@ def check_weights(
     if kinds and asked > 2 * have + _LEAST_NUMBERS:
         raise CheckpointError(
             f"{folder}/config.json asks for {asked / 1e9:.3g} B numbers, the weights beside it "
-            f"hold {have / 1e9:.3g} B; it is not theirs. Restore it."
+            f"hold {have / 1e9:.3g} B: it is another model's, or a part of the weights is missing. "
+            "Restore both."
         )
     problems: list[str] = []
     for each in stored:

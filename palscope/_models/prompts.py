@@ -44,6 +44,10 @@ class Prompts(Rerouting, Encoding):
         """Id of a word that fills a clip's places behind its sound; None where there is none."""
         return None
 
+    def check_asked(self, question: str) -> None:
+        """Raise `PromptError` where the question cannot be asked under the route."""
+        del question
+
     @property
     @abstractmethod
     def frame_grid(self) -> TimeGrid:

@@ -160,6 +160,8 @@ def generate_answers(
 ) -> list[str]:
     """Greedy answers; or, with `own_settings`, as `greedy_tokens`."""
     answers: list[str] = []
+    for _, question in asked:
+        model.check_asked(question)
     for start in range(0, len(asked), batch_size):
         batch = prompt_batch(processor, asked[start : start + batch_size], model.device)
         new = greedy_tokens(model, processor, batch, max_new_tokens, own_settings=own_settings)

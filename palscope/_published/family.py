@@ -92,6 +92,10 @@ class PublishedFamily(ABC):
         """A question that is none in particular."""
         return "?"
 
+    def check_heard(self, question: str) -> None:
+        """Raise `PromptError` for what cannot be asked on a route that mutes all sound."""
+        del question
+
     @property
     def audio_token_id(self) -> int:
         """Id of `place`."""

@@ -44,11 +44,16 @@ def wrap_published(
         processor: the checkpoint's, or a `PublishedProcessor`.
 
     Raises:
-        CheckpointError: the class is not registered, lacks its adapter, or there is no processor
-            that serves it.
+        CheckpointError: the class is not registered, is a part of one, lacks its adapter, or there
+            is no processor that serves it.
     """
     family = published_family(model.config)
     model = family.audio_part(model)
+    if family.architecture not in (each.__name__ for each in type(model).__mro__):
+        raise CheckpointError(
+            f"a {type(model).__name__} is a part of a {family.architecture}, or made of its parts; "
+            "give the whole, which writes."
+        )
     family.check_adapters(model)
     check_finite_weights(model.name_or_path or type(model).__name__, model)
     if isinstance(processor, PublishedProcessor):

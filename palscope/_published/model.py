@@ -133,6 +133,11 @@ class PublishedAudioModel(AudioLanguageModel):
         """Embeddings of words, as they enter the decoder."""
         return self.family.embed(self.published, input_ids)
 
+    def check_asked(self, question: str) -> None:
+        """Raise `PromptError` where the route mutes all sound, and the question is of sound."""
+        if not any(self.route.layers(each.name) for each in self.route.streams):
+            self.family.check_heard(question)
+
     @property
     def audio_token_id(self) -> int:
         """Id that the published class replaces by audio."""

@@ -203,18 +203,18 @@ class PublishedProcessor:
         return BatchFeature({**made, **padded_features(features)})
 
     def _extract(self, clip: GivenClip) -> Any:
-        samples = clip.samples(self.sample_rate)
-        seconds, longest = len(samples) / self.sample_rate, self.family.longest
+        sound = clip.waveform(self.sample_rate)
+        seconds, longest = sound.seconds, self.family.longest
         if seconds > longest:
             raise AudioError(
-                f"a clip lasts {seconds:.2f} s, but {self.family.architecture} hears {longest:g} s "
-                "at most and would drop the rest. Cut it, or ask about its parts."
+                f"{sound.source} lasts {seconds:.2f} s, but {self.family.architecture} hears "
+                f"{longest:g} s at most and would drop the rest. Cut it, or ask about its parts."
             )
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-            features = checked(self.family.extract(self.feature_extractor, samples))
+            features = checked(self.family.extract(self.feature_extractor, sound.samples))
         if self.family.tokens(features.frames) < 1:
             raise AudioError(
-                f"a clip lasts {seconds * 1000:.0f} ms, of which {self.family.architecture} makes "
-                "no token. Give a longer one."
+                f"{sound.source} lasts {seconds * 1000:.0f} ms, of which "
+                f"{self.family.architecture} makes no token. Give a longer one."
             )
         return features

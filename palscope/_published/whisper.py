@@ -23,6 +23,7 @@ _START = "<|startoftranscript|>"
 _MARKS = re.compile(r"(<\|[^|<>]+\|>)+")
 _TASK = re.compile(r"<\|(?!en\|)([a-z]{2,3}|transcribe|translate)\|>")
 """A language that is not English, or a task."""
+_TIME = re.compile(r"<\|\d+\.\d\d\|>")
 
 
 class WhisperDecoderConfig(WhisperConfig):
@@ -161,3 +162,11 @@ class Whisper(Transcriber, WhisperTowerFamily):
             )
         begins = "" if _START in marks else _START
         return f"{self.place * clips}{begins}{marks}"
+
+    def check_heard(self, question: str) -> None:
+        """Refuse to time words that no layer hears."""
+        if asked := _TIME.search(question):
+            raise PromptError(
+                f"{asked[0]} asks for times, but the route mutes all sound: no layer reads the "
+                "clip. Leave it out, or take a route on which one does."
+            )

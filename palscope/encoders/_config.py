@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope.audio._given import is_samples
-from palscope.audio._waveform import Samples, load_audio
+from palscope.audio._waveform import Samples, Waveform, load_audio
 from palscope.errors import CheckpointError
 
 
@@ -40,13 +40,11 @@ class GivenClip:
     native_rate: int | None = None
     max_seconds: float | None = None
 
-    def samples(self, rate: int) -> Samples:
-        """Mono samples at `rate` Hz. Raises `AudioError` when it is no sound that can be used."""
+    def waveform(self, rate: int) -> Waveform:
+        """The clip, mono at `rate` Hz. Raises `AudioError` when it is no sound that can be used."""
         given: Any = self.given
         native = self.native_rate if is_samples(given) else None
-        return load_audio(
-            given, sample_rate=rate, native_rate=native, max_seconds=self.max_seconds
-        ).samples
+        return load_audio(given, sample_rate=rate, native_rate=native, max_seconds=self.max_seconds)
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class EncoderConfig(ABC):
 
     def extract(self, clip: GivenClip) -> ClipFeatures:
         """The features of a clip. Raises `AudioError` when it cannot be used."""
-        return self.features(clip.samples(self.sample_rate))
+        return self.features(clip.waveform(self.sample_rate).samples)
 
     def bin_hz(self) -> Float[np.ndarray, " bins"] | None:
         """The centre of each row of the features, in Hz; None where they have none."""

@@ -29,7 +29,7 @@ from palscope._files import make_folder, writing
 from palscope._stored import reading
 from palscope.encoders._convert_whisper_text import whisper_texts
 from palscope.encoders._whisper_words import MULTILINGUAL
-from palscope.errors import CheckpointError, PalscopeError
+from palscope.errors import CheckpointError, PalscopeError, short
 
 # CTranslate2's numbers of element types.
 _DTYPES = {
@@ -63,7 +63,11 @@ def read_model_bin(data: bytes) -> dict[str, np.ndarray]:
         shape = [reader.number("I") for _ in range(reader.number("B"))]
         kind, size = reader.number("B"), reader.number("I")
         if kind not in _DTYPES:
-            raise CheckpointError(f"{name} in model.bin has an unknown element type {kind}.")
+            raise CheckpointError(
+                f"model.bin has no element type {kind}, which it says of {short(name)}: its parts "
+                "were joined wrongly, or it is damaged. Join all of them in order, or fetch it "
+                "again."
+            )
         variables[name] = np.frombuffer(reader.take(size), _DTYPES[kind]).reshape(shape)
     return variables
 

@@ -49,7 +49,7 @@ def extract(extractor: Any, clip: GivenClip) -> ClipFeatures:
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         if isinstance(extractor, WhisperFeatureExtractor):
             rate: Any = extractor.sampling_rate
-            mel = log_mel(clip.samples(rate), extractor)
+            mel = log_mel(clip.waveform(rate).samples, extractor)
             return checked(ClipFeatures(mel, mel.shape[1]))
         return checked(extractor.encoder_config.extract(clip))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import continued
+from palscope._routing import route_to_text
 from palscope.audio._compose import LabelledSpan
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError, PromptError
@@ -156,7 +157,11 @@ def spoken_attention(
         model, forced.inputs, [forced.queries], take, logits_to_keep=len(forced.ids)
     )
     if not found:
-        raise PalscopeError("no layer sees the clip's frames under this route.")
+        raise PalscopeError(
+            "no layer sees the clip's frames under the route "
+            f"{route_to_text(model.current_route)}, so none attends to words' seconds. Take one on "
+            "which a layer does."
+        )
     table = pd.concat(found, ignore_index=True)
     heard, written = forced.logprobs_by(logits), forced.unheard_logprobs(model)
     tokenizer: Any = model.tokenizer

@@ -167,6 +167,14 @@ def test_files_that_are_no_whisper(model: WhisperForConditionalGeneration):
         read_model_bin(model_bin(good)[:5000])
     with pytest.raises(CheckpointError, match="joined in another order"):
         read_model_bin(model_bin(good)[5000:])
+    name, first = next(iter(good.items()))
+    kind = model_bin(good).index(name.encode()) + len(name) + 2 + 4 * first.ndim
+    other = bytearray(model_bin(good))
+    other[kind] = 77
+    with pytest.raises(
+        CheckpointError, match=f"no element type 77, .* of '{name}': its parts were"
+    ):
+        read_model_bin(bytes(other))
 
 
 def test_keys_with_a_bias_are_no_whisper(model: WhisperForConditionalGeneration, tmp_path: Path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from transformers import WhisperForConditionalGeneration
+import soundfile
+from transformers import WhisperForAudioClassification, WhisperForConditionalGeneration
 
 import palscope
-from palscope.errors import CheckpointError, PromptError
+from palscope.errors import AudioError, CheckpointError, PromptError
 from tests.published.contract import noise
 from tests.published.tiny import whisper
 
@@ -53,6 +55,34 @@ def test_the_model_without_its_unembedding_which_is_that_of_words_opens(
     whole = palscope.load(whisper.model(), processor=whisper.processor())
     inputs = whole.inputs("", noise(0.2))
     assert palscope.load(tmp_path)(inputs).equal(whole(inputs))
+
+
+def test_a_loaded_part_of_the_model_is_told_from_the_whole(
+    model: WhisperForConditionalGeneration,
+) -> None:
+    with pytest.raises(CheckpointError, match="a WhisperModel is a part of a WhisperForCond"):
+        palscope.load(model.model, processor=whisper.processor())
+    sorter = WhisperForAudioClassification(model.config)
+    with pytest.raises(CheckpointError, match=r"a WhisperForAudioC.* give the whole, which writes"):
+        palscope.load(sorter, processor=whisper.processor())
+
+
+def test_times_are_not_asked_for_where_no_layer_hears() -> None:
+    hooked = palscope.load(whisper.model(), processor=whisper.processor())
+    clip = noise(0.2)
+    with hooked.route(hooked.current_route.mute("frames", [0, 1])):
+        assert isinstance(hooked.ask("<|0.00|>", clip, max_new_tokens=1), str)
+    with hooked.route(hooked.current_route.mute("frames")):
+        assert isinstance(hooked.ask("<|notimestamps|>", clip, max_new_tokens=1), str)
+        with pytest.raises(PromptError, match=r"<\|0\.00\|> asks for times, .* mutes all sound"):
+            hooked.ask("<|0.00|>", clip)
+
+
+def test_a_clip_that_is_too_long_is_named(tmp_path: Path) -> None:
+    hooked = palscope.load(whisper.model(), processor=whisper.processor())
+    soundfile.write(tmp_path / "talk.wav", np.full(31 * 16_000, 0.1), 16_000)
+    with pytest.raises(AudioError, match=r"talk\.wav lasts 31\.00 s, but .* hears 30 s at most"):
+        hooked.inputs("", tmp_path / "talk.wav")
 
 
 def test_a_folder_of_another_program_is_told_how_it_is_converted(tmp_path: Path) -> None:
