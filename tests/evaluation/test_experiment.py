@@ -24,7 +24,11 @@ from palscope.evaluation._reproduce import (
 from palscope.training._trainer import connector_for
 
 LAYERS, WIDTH = 30, 576  # of SmolLM2-135M
-ENCODER_WIDTH = 768  # two layers of Whisper tiny.en side by side
+ENCODER_WIDTHS = {  # two layers of each encoder side by side
+    "openai/whisper-tiny.en": [768],
+    "openai/whisper-base": [1024],
+    "whisper-tiny-base": [768, 1024],
+}
 PAPER_LAYERS = 16  # of Llama-3.2-1B
 SCALES = [(name, scale) for name in experiment_names() for scale in read_experiment(name).scales]
 
@@ -36,11 +40,11 @@ class Decoder:
         return torch.nn.Embedding(4, WIDTH)
 
 
-def test_all_seven_are_there_with_both_scales() -> None:
-    assert len(experiment_names()) == 7
+def test_all_eight_are_there_with_both_scales() -> None:
+    assert len(experiment_names()) == 8
     both = {name for name, scale in SCALES if scale == "paper"}
     # Other encoders' weights are no part of palscope, nor is it known with which the paper began.
-    assert set(experiment_names()) - both == {"cross_encoder"}
+    assert set(experiment_names()) - both == {"cross_encoder", "resamplers"}
     assert {name for name, scale in SCALES if scale == "here"} == set(experiment_names())
 
 
@@ -59,14 +63,15 @@ def test_every_system_has_a_recipe_and_routes_that_fit(name: str, scale: str) ->
             assert under != own
 
 
-@pytest.mark.parametrize("name", sorted(set(experiment_names()) - {"cross_encoder"}))
+@pytest.mark.parametrize("name", experiment_names())
 def test_connectors_of_an_experiment_are_alike_in_size(name: str) -> None:
     # Else size would be compared, not placement.
     counts: list[int] = []
     for system in systems_of(read_experiment(name).scales["here"]):
         route: Route = system.recipe.route_for(LAYERS)
         connector = connector_for(system.recipe.connector, route, Decoder())
-        tokens = [EncoderTokens(ENCODER_WIDTH, TimeGrid(0.02))]
+        widths = ENCODER_WIDTHS[system.recipe.bases.encoder]
+        tokens = [EncoderTokens(width, TimeGrid(0.02)) for width in widths]
         with torch.device("meta"):
             made = Connector(connector, tokens, WIDTH, route.streams)
         counts.append(sum(weight.numel() for weight in made.parameters()))
@@ -80,6 +85,8 @@ def test_systems_of_other_experiments_are_trained_once() -> None:
 
     assert folders("lal_against_plits")["LAL"] == folders("injection_depth")["all 30 layers"]
     assert folders("lal_against_plits")["PAL"] == folders("layer_split")["first 10"]
+    assert folders("lal_against_plits")["PLITS"] == folders("cross_encoder")["PLITS, tiny.en"]
+    assert folders("cross_encoder")["LAL, tiny.en"] == folders("resamplers")["pool, tiny.en"]
 
 
 def test_a_part_keeps_the_baseline() -> None:
