@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from palscope._circuits.graph import Block, Graph, Kind, Node, Slot, Stage, Sublayer
-from palscope._circuits.groups import Group
+from palscope._circuits.groups import Group, position_groups
 from palscope._hooks import HookedAudioModel
 from palscope._models.families import family_of, key_layer, sliding_window
 from palscope._routing import Route, Source, TokenLayout
 from palscope.errors import PalscopeError
+from palscope.measures._metrics import Answers
+from palscope.pairs import Pair
 
 
 def run_graph(model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Group]) -> Graph:
@@ -46,6 +48,34 @@ def run_graph(model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Gro
         lambda layer: sliding_window(config, layer),
         family_of(config).crossing is not None,
     ).graph()
+
+
+MOST_EDGES = 100_000_000
+"""Scores of so many edges take 800 MB a method."""
+
+
+def pair_graph(model: HookedAudioModel, pair: Pair, *, seconds: float | None = None) -> Graph:
+    """The graph of a pair's prompt, up to the token that decides between its two answers.
+
+    Args:
+        model: under its current route.
+        pair: its segments are the stretches of sound, so that pairs of a kind have one graph.
+        seconds: equal stretches of so long instead; 1 s where the pair has no segments.
+
+    Raises:
+        PalscopeError: as `run_graph`; or there are more than `MOST_EDGES` edges.
+    """
+    answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
+    layout = model.layout(answers.behind(model.inputs(pair.question, pair.clean)))
+    named = pair.segments if seconds is None else ()
+    groups = position_groups(layout, seconds=1.0 if seconds is None else seconds, segments=named)
+    graph = run_graph(model, layout, groups)
+    if graph.n_edges > MOST_EDGES:
+        raise PalscopeError(
+            f"{pair.name}: a graph of {graph.n_edges:,} edges ({graph}); at most {MOST_EDGES:,} "
+            "are scored. Take longer stretches of sound, or shorter clips."
+        )
+    return graph
 
 
 class _Builder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from palscope._circuits.groups import Group
 from palscope._routing import Route, TokenLayout
@@ -146,23 +148,32 @@ class Graph:
         source, target, slot = (np.concatenate(each) for each in zip(*parts, strict=True))
         return source, target, slot
 
-    def table(self, scores: np.ndarray, top: int | None = None) -> pd.DataFrame:
+    def table(self, scores: Float[np.ndarray, "edges"], top: int | None = None) -> pd.DataFrame:
         """Edges by size of their score, the largest first: `edge, source, target, slot, score`.
 
         Args:
             top: so many of them; all by default.
         """
         order = np.argsort(-np.abs(scores), kind="stable")[:top]
+        return self.named(order).assign(score=scores[order])
+
+    def named(self, edges: Int[np.ndarray, "_edges"]) -> pd.DataFrame:
+        """Some edges in words: `edge, source, target, slot`."""
         source, target, slot = self.ends()
         return pd.DataFrame(
             {
-                "edge": order,
-                "source": [self.name(int(node)) for node in source[order]],
-                "target": [self.name(int(node)) for node in target[order]],
-                "slot": slot[order],
-                "score": scores[order],
+                "edge": edges,
+                "source": [self.name(int(node)) for node in source[edges]],
+                "target": [self.name(int(node)) for node in target[edges]],
+                "slot": slot[edges],
             }
         )
+
+    @cached_property
+    def shape(self) -> str:
+        """A digest of nodes and edges: runs of the same have the same edges under each number."""
+        told = repr((self.nodes, self.blocks)).encode()
+        return hashlib.sha256(told).hexdigest()[:16]
 
     def __str__(self) -> str:
         kinds = pd.Series([node.kind for node in self.nodes]).value_counts(sort=False)

@@ -145,8 +145,9 @@ class CircuitRuns:
             kinds, which = unique(dim=1, return_inverse=True)
             moved = now.moved(mine[0][0], kinds)
             new = self._projected(heads, slot, group, moved)  # [kinds, heads, tokens, head_dim]
-            own: Tensor = new[which, torch.arange(count).repeat(len(mine))]
-            for (block, _), part in zip(mine, own.split(count), strict=True):
+            own = new[which, torch.arange(count).repeat(len(mine))]
+            parts: list[Tensor] = list(own.chunk(len(mine)))
+            for (block, _), part in zip(mine, parts, strict=True):
                 found[slot, block.group, group] = part
         return found
 

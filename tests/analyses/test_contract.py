@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention_mass": {"n": 1},
     "audio_queries": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
     "attribution": {"kind": ["digit"], "n": 2, "points": 2, "windows": 2, "orders": 1},
+    "circuits": {"kind": ["digit"], "n": 2, "methods": ["EAP"], "steps": 1, "exact": 5},
     "compare_models": {"kind": ["digit"], "n": 2, "step": 1.0},
     "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
     "leakage": {"kind": ["digit"], "n": 2, "windows": 2},
@@ -48,6 +49,7 @@ DRAWN = {
     "audio_queries": "accuracy answers",
     "attribution": "agreement agreement_by_layer chance completeness deletion_insertion "
     "map_digit_000_one_seven map_digit_001_four_two scatter",
+    "circuits": "agreement areas faithfulness faithfulness_digit strongest",
     "compare_models": "profiles",
     "injection_depth": "accuracy answers",
     "leakage": "leakage_over_time leaked_by_depth widths",
