@@ -68,12 +68,14 @@ def observe(
     *,
     gradients: bool = False,
     within: AbstractContextManager[Any] | None = None,
+    dropped: int | None = None,
 ) -> Observed:
     """One forward pass on `inputs`, and with `gradients` its backward pass.
 
     Args:
         inputs: of one prompt, the answers' common beginning behind it.
         within: changes of the run (`in_force`) that hold meanwhile.
+        dropped: no gradient goes through what this layer's heads and network write.
     """
     outputs = [output_hook(stage) for stage in graph.stages]
     entries = [norm_hook(stage) for stage in graph.stages]
@@ -88,6 +90,8 @@ def observe(
         def hook(tensor: Tensor, hook: Any) -> Tensor:
             # A copy alone goes into the norm, so that its gradient is of this way and no other.
             kept[name] = tensor.clone() if apart else tensor
+            if not apart and name.startswith(f"blocks.{dropped}."):
+                return tensor.detach()
             return kept[name]  # heads' outputs are seen in another shape: what goes on is this one
 
         return hook

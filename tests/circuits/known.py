@@ -112,7 +112,7 @@ def _weights(made: Planted, layer: int) -> Any:
     return raw(made.model.model.decoder.layers[layer])
 
 
-def _give(made: Planted, layer: int, head: int, key: int, writes: float) -> None:
+def give(made: Planted, layer: int, head: int, key: int, writes: float) -> None:
     """A role as `planted._Roles` gives: where the last token stands, the class at this key."""
     attention = raw(_weights(made, layer).self_attn)
     first, root = head * planted.D_HEAD, planted.D_HEAD**0.5
@@ -130,7 +130,7 @@ def inhibitor() -> Known:
     """A second head reads the same sound, higher up, and writes half of it against the answer."""
     made = plant("lal")
     with torch.no_grad():
-        _give(made, 2, 2, planted.EVENT_KEY, -WRITES / 2)
+        give(made, 2, 2, planted.EVENT_KEY, -WRITES / 2)
     first, second = _read(_sound("frames", 1), 1, 1), _read(_sound("frames", 2), 2, 2)
     return Known("inhibitor", made, (*first, *second), {(1, 1): 1, (2, 2): -1})
 
@@ -139,7 +139,7 @@ def grouped() -> Known:
     """Two heads of one group read the same key and value; one of them alone writes."""
     made = plant("lal")
     with torch.no_grad():
-        _give(made, 1, 0, planted.EVENT_KEY, 0.0)
+        give(made, 1, 0, planted.EVENT_KEY, 0.0)
     return Known("grouped", made, _read(_sound("frames", 1), 1, 1), {(1, 1): 1})
 
 
@@ -156,7 +156,7 @@ def both_streams() -> Known:
             keys = raw(raw(_weights(made, layer).self_attn).k_proj).weight
             for kv_head in range(planted.KV_HEADS):
                 keys[kv_head * planted.D_HEAD + key, in_summary] = 1 / planted.UNIT
-        _give(made, 2, 2, key, WRITES)
+        give(made, 2, 2, key, WRITES)
     edges = (*_read(_sound("frames", 1), 1, 1), *_read(_sound("summary"), 2, 2))
     return Known("both streams", made, edges, {(1, 1): 1, (2, 2): 1})
 
