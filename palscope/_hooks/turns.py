@@ -11,12 +11,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from transformer_lens.model_bridge import TransformerBridge
-
+from palscope._hooks.registry import RegistryBridge
 from palscope._models.turns import Turns
 
 
-class BridgeInTurns(TransformerBridge):
+class BridgeInTurns(RegistryBridge):
     """A bridge to an `AudioLanguageModel`, whose turns it takes."""
 
     @property

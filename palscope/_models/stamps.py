@@ -119,11 +119,13 @@ def _by_device(weights: Iterable[Tensor]) -> dict[torch.device, list[Tensor]]:
 def _joined(weights: Iterable[Tensor]) -> Iterator[Tensor]:
     """Words of many small weights in few tensors, none of which takes memory that counts."""
     several: list[Tensor] = []
+    count = 0
     for weight in weights:
         several.append(_words(weight))
-        if sum(map(len, several)) >= _SMALL:
+        count += len(several[-1])
+        if count >= _SMALL:
             yield torch.cat(several)
-            several = []
+            several, count = [], 0
     if several:
         yield torch.cat(several)
 

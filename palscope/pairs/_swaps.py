@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -150,6 +152,11 @@ def bundled_pairs() -> list[Pair]:
 
     Four of each of `digit`, `instrument`, `sound`, `first_digit` and `last_digit`.
     """
+    return copy.deepcopy(_bundled_pairs())  # who changes samples in place changes nobody else's
+
+
+@cache
+def _bundled_pairs() -> list[Pair]:
     corpus = bundled_corpus()
     kinds = ("digit", "instrument", "sound", "first_digit", "last_digit")
     return [pair for kind in kinds for pair in swap_pairs(corpus, kind, n=4, seed=0)]
