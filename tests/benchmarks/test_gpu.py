@@ -70,7 +70,8 @@ def test_the_toy_runs_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch, tmp_pa
             made.append(gpu_subjects.TOY.subjects[one](*given))
         return made[0]
 
-    monkeypatch.setattr(gpu, "TOY", replace(gpu.TOY, subjects={one: once}))
+    smaller = replace(gpu.TOY, frames=(8,), words=8, minutes=(0.1,), cells=3)
+    monkeypatch.setattr(gpu, "TOY", replace(smaller, subjects={one: once}))
     for module in (gpu, long_audio):
         monkeypatch.setattr(module, "default_device", lambda: FIRST)
     with torch.autograd.set_multithreading_enabled(False):

@@ -14,7 +14,7 @@ from torch import Tensor
 from palscope._models.families import FAMILIES
 from palscope._routing import ATTEND, FRAMES, FULL, KEYS, PROJECTED, Route
 from palscope.errors import PalscopeError
-from tests import tiny
+from tests import flex, tiny
 from tests.routing.strategies import routes
 
 TOLERANCE = 2e-5
@@ -139,10 +139,23 @@ def test_eager_and_fused_attention(family: str) -> None:
 @torch.no_grad()
 def test_flex_attention() -> None:
     torch.compiler.reset()  # of the shapes that other tests compiled: it would make them dynamic
-    made = tiny.model(Route.pal(4, [0, 2]), head_dim=16)  # its kernels' smallest head
+    route = Route.pal(1, [0])  # one kernel: each takes seconds
+    connector = tiny.full_connector(route, layers=1)
+    sizes = {"num_hidden_layers": 1, "head_dim": 16}  # its kernels' smallest head
+    made = tiny.model(route, connector=connector, **sizes)
     batch = tiny.batch([[37], [52, 30]])
     real = batch["attention_mask"].bool()
-    with made.routed(MIXED):
+    fused = made(**batch).logits
+    made.language_model.set_attn_implementation("flex_attention")
+    close(made(**batch).logits[real], fused[real])
+
+
+@torch.no_grad()
+def test_flex_attention_s_masks() -> None:
+    made = tiny.model(Route.pal(4, [0, 2]))
+    batch = tiny.batch([[37], [52, 30]])
+    real = batch["attention_mask"].bool()
+    with made.routed(MIXED), flex.unfused():
         fused = made(**batch).logits
         made.language_model.set_attn_implementation("flex_attention")
         close(made(**batch).logits[real], fused[real])
