@@ -194,13 +194,14 @@ async def everybody(
     return faults, [second for _, some in found for second in some]
 
 
-def measure(visitors: int, seconds: float, views_each: int) -> tuple[list[str], list[float]]:
-    """What differed, and seconds of every view that was checked."""
+def measure(
+    address: str, visitors: int, seconds: float, views_each: int
+) -> tuple[list[str], list[float]]:
+    """What differed, and seconds of every view that was checked, of the page at an address."""
     with TemporaryDirectory() as made:
         folder = saved(Route.pal(tiny.LAYERS), Path(made) / "tiny")
         wanted = expected(folder, views(visitors * views_each))
-        with server() as (address, _):
-            return asyncio.run(everybody(address, folder, wanted, visitors, seconds))
+        return asyncio.run(everybody(address, folder, wanted, visitors, seconds))
 
 
 def main() -> None:
@@ -210,7 +211,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180, help="how long they go on")
     parser.add_argument("--views-each", type=int, default=8, help="views of each visitor's own")
     given = parser.parse_args()
-    faults, took = measure(given.visitors, given.seconds, given.views_each)
+    with server() as (address, _):
+        faults, took = measure(address, given.visitors, given.seconds, given.views_each)
     for fault in faults:
         print(fault)
     print(

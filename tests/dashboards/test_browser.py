@@ -7,6 +7,7 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ import soundfile
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from benchmarks import visitors
 from tests.dashboards import browser as tools
 from tests.dashboards.axe import violations
 from tests.dashboards.browser import click_head, idle, metrics, press_until_at, settled
@@ -409,3 +411,11 @@ def test_a_second_visitor_does_not_wait_for_a_sweep(
     expect(sweeping.get_by_role("button", name=re.compile("Listen to"))).to_be_visible()
     assert violations(sweeping) == []
     sweeping.context.close()
+
+
+def test_visitors_never_see_each_other_s_answers(address: str) -> None:
+    """The whole one: `python -m benchmarks.visitors`."""
+    with ThreadPoolExecutor(1) as apart:  # an event loop runs here, Playwright's
+        given = {"visitors": 4, "seconds": 5, "views_each": 2}
+        faults, took = apart.submit(visitors.measure, address, **given).result()
+    assert faults == [] and len(took) >= 4
