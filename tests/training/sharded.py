@@ -25,7 +25,7 @@ def sharded(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     return step(self, model, *args, **kwargs)
 
 
-if __name__ == "__main__":
+def main() -> None:
     changes: Any = (state.AcceleratorState, Accelerator, Trainer)
     changes[0].__init__ = begun_with_its_plugin
     changes[0].is_fsdp2 = changes[1].is_fsdp2 = property(lambda self: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -16,16 +17,9 @@ from palscope.errors import PalscopeError
 from palscope.training._curriculum import TrainingPaths, train_recipe
 from palscope.training._recipe_files import read_recipe
 from tests.training import small
-from tests.training.forked import RESUMED
+from tests.training.forked import RESUMED, SHARED
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --mixed_precision no"
-COMMON = f"{LAUNCH} --dynamo_backend no --main_process_port 0".split()
-SHARD = "--use_fsdp --fsdp_version 2 --fsdp_state_dict_type FULL_STATE_DICT"
-WRAP = "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
-LAYER = "--fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer"
-FSDP = [*COMMON, *f"{SHARD} {WRAP} {LAYER} --fsdp_cpu_ram_efficient_loading false".split()]
-
 pytestmark = pytest.mark.slow
 
 
@@ -52,12 +46,18 @@ class Trial:
         paths = TrainingPaths([str(self.data)], folder / "one", folder / "cache", workers=0)
         train_recipe(read_recipe(str(self.recipe)), paths)
 
-    def two(self, launch: list[str], module: str, out: str, *dies: str) -> Any:
-        """Two processes that train into `out`, and die in a step."""
-        places = [self.recipe, self.data, self.folder / out, self.folder / f"cache-{out}"]
-        module = f"tests.training.{module}"
-        program = [sys.executable, *launch, "-m", module, *map(str, places), *dies]
-        return subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    @functools.cached_property
+    def two(self) -> Any:
+        """Two processes that train into `ddp`, die in a step and go on; two that do into `fsdp`."""
+        ddp, fsdp = (
+            [self.folder / name, self.folder / f"cache-{name}"] for name in ("ddp", "fsdp")
+        )
+        # In the third step's second micro-batch.
+        words = map(str, [self.recipe, self.data, *ddp, 6, *fsdp])
+        program = [sys.executable, "-m", "tests.training.forked", *words]
+        done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done
 
     def assert_as_one(self, out: str) -> None:
         """Losses, norms of gradients, weights and sample answers are those of one process."""
@@ -84,19 +84,16 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 
 def test_two_processes_train_as_one_and_go_on_after_a_kill(trial: Trial) -> None:
-    # In the third step's second micro-batch.
-    done = trial.two([], "forked", "ddp", "6")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-4:] == ["-9", "-9", "0", "0"], done.stderr
+    assert trial.two.stdout.split()[-6:-2] == ["-9", "-9", "0", "0"], trial.two.stderr
     trial.assert_as_one("ddp")
     # What is written is written once, whoever does it.
-    assert done.stderr.split(RESUMED)[1].count("1 of 25 rows left out") == 1
+    resumed = trial.two.stderr.split(RESUMED)[1].split(SHARED)[0]
+    assert resumed.count("1 of 25 rows left out") == 1
     assert len(list((trial.folder / "cache-ddp").iterdir())) == 1
 
 
 def test_two_processes_that_share_the_weights_train_as_one(trial: Trial) -> None:
-    done = trial.two(FSDP, "sharded", "fsdp")
-    assert done.returncode == 0, done.stderr
+    assert trial.two.stdout.split()[-2:] == ["0", "0"], trial.two.stderr
     trial.assert_as_one("fsdp")
 
 
