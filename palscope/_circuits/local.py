@@ -111,7 +111,9 @@ class Attention:
         def kernel(
             own: Any, module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **given: Any
         ) -> Any:
-            found.append((query * given["scaling"], key, value))
+            made = (query * given["scaling"], key, value)
+            query_, key_, value_ = (each[..., : module.head_dim] for each in made)  # without padding
+            found.append((query_, key_, value_))
             return query.transpose(1, 2), None
 
         block: Any = self.model.blocks[self.stage.layer]

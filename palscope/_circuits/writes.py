@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from palscope._circuits.graph import Block, Graph, Node
-from palscope._circuits.local import Attention, residual_multiplier
+from palscope._circuits.local import Attention
 from palscope._circuits.observed import FINAL, Observed, memory_hook, norm_hook, output_hook
 from palscope._hooks import HookedAudioModel
 
@@ -95,7 +95,7 @@ def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
         out = run.values[output_hook(stage)]
         columns = graph.layout.layer_columns(graph.route, stage.layer)
         if stage.part == "mlp":
-            out = out[:, None] * residual_multiplier(model, stage.layer)
+            out = out[:, None]  # with Granite's multiplier
         else:
             out = torch.einsum("thk,hdk->thd", out, Attention(model, graph, stage).write())
         axis = (columns.fed if stage.part == "mlp" else columns.running)[0]

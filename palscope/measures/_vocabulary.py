@@ -32,7 +32,9 @@ def unembed(
     return inner.finish_logits(made)
 
 
-def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_model"]:
+def norm_gain(
+    norm: Any, state: Float[Tensor, "*tokens d_model"]
+) -> Float[Tensor, "*tokens d_model"]:
     """What an RMSNorm multiplies each dimension of `state` by.
 
     The weight is read from what the norm makes of a large constant, where its epsilon counts for
@@ -42,7 +44,7 @@ def norm_gain(norm: Any, state: Float[Tensor, "d_model"]) -> Float[Tensor, "d_mo
     state = state.detach().float()
     with torch.no_grad():
         weight = norm.forward(torch.full_like(state, 1e3)).float()
-    return weight * torch.rsqrt(state.square().mean() + epsilon)
+    return weight * torch.rsqrt(state.square().mean(-1, keepdim=True) + epsilon)
 
 
 def answer_entries(model: HookedAudioModel, answers: Sequence[str | int]) -> list[int]:
