@@ -111,9 +111,9 @@ class Attention:
         def kernel(
             own: Any, module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **given: Any
         ) -> Any:
-            made = (query * given["scaling"], key, value)
-            query_, key_, value_ = (each[..., : module.head_dim] for each in made)  # without padding
-            found.append((query_, key_, value_))
+            cut = slice(module.head_dim)  # Moonshine pads its heads
+            scaled = query * given["scaling"]
+            found.append((scaled[..., cut], key[..., cut], value[..., cut]))
             return query.transpose(1, 2), None
 
         block: Any = self.model.blocks[self.stage.layer]

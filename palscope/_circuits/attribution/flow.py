@@ -7,7 +7,7 @@ an edge's what the source writes times what its target alone wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,13 @@ class Answer:
     Attributes:
         value: the logit difference, or the only answer's logit, as the model gave it.
         constant: what of it is no part of the state: biases of norm and unembedding.
+        probability: of the (first) answer's token.
     """
 
     value: float
     wanted: Float[Tensor, "d_model"]
     constant: float
+    probability: float
 
     @classmethod
     @torch.no_grad()
@@ -45,11 +47,10 @@ class Answer:
         """The answer of a run."""
         inner = model.model
         state = run.values[FINAL][-1:]
-        value, ids, signs = run.metric, [answers.clean], [1.0]
-        if answers.corrupt is None:
-            value = float(unembed(model, state)[0, answers.clean])
-        else:
-            ids, signs = [answers.clean, answers.corrupt], [1.0, -1.0]
+        logits = unembed(model, state)[0]
+        value, ids, signs = float(logits[answers.clean]), [answers.clean], [1.0]
+        if answers.corrupt is not None:
+            value, ids, signs = run.metric, [answers.clean, answers.corrupt], [1.0, -1.0]
         sign = torch.tensor(signs, device=state.device) / inner.logits_divisor
         norm = HeldNorm.of(raw(getattr(inner.decoder, family_of(inner.text_config).norm)), state)
         unembedding: Any = raw(inner.unembedding)
@@ -57,7 +58,8 @@ class Answer:
         constant = row @ norm.bias
         if getattr(unembedding, "bias", None) is not None:
             constant = constant + sign @ unembedding.bias[ids].float()
-        return cls(value, norm.pulled(row[None])[0], float(constant))
+        probability = float(logits.softmax(-1)[answers.clean])
+        return cls(value, norm.pulled(row[None])[0], float(constant), probability)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +141,7 @@ def flow_of(
         constants[list(read.block.targets)] += biases.cpu().numpy()
         if read.block.own:
             nodes[read.block.sources[0]] += float(made.sum())
-    for group, written, made in zip(
-        graph.groups, graph.written, writes.residual, strict=True
-    ):
+    for group, written, made in zip(graph.groups, graph.written, writes.residual, strict=True):
         for place, index in enumerate(written):
             stage = graph.nodes[index].stage
             if stage < 0:
@@ -172,9 +172,17 @@ class Read:
 
 @torch.no_grad()
 def readings(
-    graph: Graph, held: Sequence[Held], answer: Answer, wanted: Wanted
+    graph: Graph,
+    held: Sequence[Held],
+    answer: Answer,
+    wanted: Wanted,
+    targets: Collection[int] | None = None,
 ) -> Iterator[Read]:
-    """Of all blocks into values, networks and the answer, from the bottom upwards."""
+    """Of all blocks into values, networks and the answer, from the bottom upwards.
+
+    Args:
+        targets: only blocks with one of these among their targets.
+    """
     biases = torch.zeros_like(wanted.entering)
     told: set[int] = set()
     passed, outputs = -1, answer.wanted
@@ -186,6 +194,8 @@ def readings(
             if passed < len(held) and isinstance(stage := held[passed], HeldHeads):
                 outputs = stage.outputs(wanted.writes[passed])
         if block.slot in ("q", "k"):
+            continue
+        if targets is not None and not any(target in targets for target in block.targets):
             continue
         columns = list(graph.groups[block.key_group].columns)
         below = torch.zeros_like(biases[columns]) if block.own else biases[columns]

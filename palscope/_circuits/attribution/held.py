@@ -15,6 +15,7 @@ from palscope._circuits.local import (
     Attention,
     attention_weights,
     heads_of,
+    per_head,
     residual_multiplier,
 )
 from palscope._circuits.observed import Observed
@@ -112,8 +113,8 @@ class HeldHeads:
         """What heads write together of a summand of the states at the keys."""
         write = self.write
         values = self.norm.forward(changes) @ self.value.weight.T
-        values = values.unflatten(-1, (-1, write.shape[-1])).transpose(1, 2)
-        read = self.pattern @ values.repeat_interleave(len(write) // values.shape[1], 1)
+        values = values.reshape(*values.shape[:2], -1, write.shape[-1]).transpose(1, 2)
+        read = self.pattern @ per_head(values, len(write))
         return read.transpose(1, 2).flatten(2) @ write.transpose(1, 2).flatten(0, 1)
 
     def pulled(self, wanted: Float[Tensor, "queries d_model"]) -> Float[Tensor, "keys d_model"]:
@@ -143,9 +144,9 @@ class HeldHeads:
         self, outputs: Float[Tensor, "heads queries head_dim"], queries: Int[Tensor, "at"]
     ) -> Float[Tensor, "heads"]:
         """What biases of norm and values give to each head at some queries."""
-        bias = self.value.made_of(self.norm.bias).unflatten(0, (-1, outputs.shape[-1]))
+        bias = self.value.made_of(self.norm.bias).reshape(-1, outputs.shape[-1])
         seen = self.pattern[:, queries].sum(-1)
-        own = bias.repeat_interleave(len(seen) // len(bias), 0)
+        own = per_head(bias[:, None], len(seen))[:, 0]
         return torch.einsum("hqk,hk,hq->h", outputs[:, queries], own, seen)
 
     def _shared(
@@ -196,9 +197,7 @@ class HeldNetwork:
         """What is wanted of the states, by what is wanted of what the network writes."""
         return self.norm.pulled(self.entering(wanted) @ self.network.up.weight)
 
-    def entering(
-        self, wanted: Float[Tensor, "tokens d_model"]
-    ) -> Float[Tensor, "tokens neurons"]:
+    def entering(self, wanted: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens neurons"]:
         """What is wanted of neurons' inputs."""
         return wanted @ self.write * self.factor
 
