@@ -77,7 +77,7 @@ class Part:
         n, count = len(kept), len(kept) + len(neurons) + 1
         place = np.full(len(graph.nodes), -1)
         place[kept] = np.arange(n)
-        edges, nats, sizes, own = np.zeros((count, count)), *(np.zeros(count) for _ in range(3))
+        edges, nats, outside, own = np.zeros((count, count)), *(np.zeros(count) for _ in range(3))
         source, target, _ = graph.ends()
         both = (place[source] >= 0) & (place[target] >= 0)
         np.add.at(edges, (place[source[both]], place[target[both]]), flow.edges[both])
@@ -86,9 +86,12 @@ class Part:
         edges[n:-1, :n], edges[n:-1, n:-1] = apart.out[:, kept], apart.between
         whole = flow.sizes(graph)
         biases = np.abs(flow.constants) / np.where(whole > 0, whole, 1) * influence
-        nats[:n], sizes[:n], own[:n] = flow.nodes[kept], whole[kept], influence[kept]
+        nats[:n], own[:n] = flow.nodes[kept], influence[kept]
         nats[n:-1] = [neuron.nats for neuron in neurons]
-        sizes[n:-1] = np.abs(apart.into).sum(0) + np.abs(apart.constants)
+        left = place < 0
+        others = left[source]
+        outside[:n] = np.bincount(target[others], np.abs(flow.edges[others]), len(place))[kept]
+        outside[n:-1] = np.abs(apart.into[left]).sum(0)
         own[n:-1] = [influence[neuron.node] * neuron.share for neuron in neurons]
         nats[-1], own[-1] = flow.constants.sum(), biases.sum()
         for node in {neuron.node for neuron in neurons}:
@@ -98,9 +101,9 @@ class Part:
             edges[:, here] -= edges[:, rows].sum(1)
             nats[here] -= nats[rows].sum()
             own[here] -= own[rows].sum()
-            left = np.bincount(source[target == node], flow.edges[target == node], len(place))
-            constant = flow.constants[node] - apart.constants[mine].sum()
-            sizes[here] = np.abs(left - apart.into[:, mine].sum(1)).sum() + abs(constant)
+            entering = np.bincount(source[target == node], flow.edges[target == node], len(place))
+            outside[here] = np.abs(entering - apart.into[:, mine].sum(1))[left].sum()
+        sizes = outside + np.abs(edges).sum(0)
         handed = np.abs(edges) * (own / np.where(sizes > 0, sizes, 1))
         of_nodes = float(influence[:-1].sum() + biases.sum())
         of_edges = float(influence[[node.stage >= 0 for node in graph.nodes]].sum())

@@ -50,7 +50,7 @@ def linear(projection: Any, rows: slice = slice(None)) -> Linear:
         PalscopeError: its weights are quantised.
     """
     module = raw(projection)
-    weight = effective_weight(module)
+    weight: Tensor = getattr(module, "base_layer", module).weight
     if not weight.is_floating_point():
         raise PalscopeError(
             f"weights of this decoder are quantised ({type(module).__name__}, {weight.dtype}), and "
