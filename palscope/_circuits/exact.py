@@ -111,7 +111,7 @@ def effects_of(
             continue
         if heads is None or heads.number != block.stage:
             heads = heads_of(model, graph, block.stage, run)
-        change = writes.of(block)[moving]
+        change = writes.of(block)[moving.to(writes.of(block).device)]
         numbers = moving[:, None] * len(block.targets) + torch.arange(len(block.targets))
         here = (block.first + numbers).numpy()
         if block.slot == "answer":
@@ -120,7 +120,7 @@ def effects_of(
             continue
         moved = moved_outputs(model, graph, block, run, heads, change)
         direct[here] = _direct(model, graph, block, run, heads, moved, answers)
-        cells |= _cells(graph, block, run, moved * wanted[moving, None, :, None], here)
+        cells |= _cells(graph, block, run, moved * wanted[moving, None, :, None].to(moved), here)
     direct[~asked] = np.nan
     engine = Engine(model, with_encoded(model, inputs))
     starts = {
@@ -145,6 +145,7 @@ def moved_outputs(
 ) -> Float[Tensor, "sources queries targets width"]:
     """How a block's targets' outputs move when their input is moved by each of `change`."""
     group = graph.groups[block.group].columns
+    change = change.to(run.state(graph.stages[block.stage]).device)
     if heads is None:
         stage = graph.stages[block.stage]
         running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
@@ -184,7 +185,7 @@ def _direct(
         written = moved[:, -1] * residual_multiplier(model, stage.layer)
     else:
         written = torch.einsum("shk,hdk->shd", moved[:, -1], heads.attention.write())
-    states = (run.values[FINAL][-1] + written).flatten(0, 1)
+    states = (run.values[FINAL][-1] + written.to(run.values[FINAL])).flatten(0, 1)
     made = answered(model, states, answers) - run.metric
     return made.reshape(moved.shape[0], moved.shape[2]).cpu().numpy()
 

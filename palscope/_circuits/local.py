@@ -97,7 +97,17 @@ class Attention:
     def _angles(self) -> Angles:
         apart = family_of(self.model.model.text_config).crossing is not None
         layout = self.graph.layout
-        return Angles(self.model.model.decoder, layout.word if apart else layout.position, 0)
+        position = layout.word if apart else layout.position
+        return Angles(self.model.model.decoder, position.to(self.model.model.device), 0)
+
+    def _turns(
+        self, states: Float[Tensor, "copies tokens d_model"], columns: Int[Tensor, "tokens"]
+    ) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of tokens' positions, for one row, on the layer's device."""
+        at = columns[None].to(self.model.model.device)
+        first = states[:1].to(self.model.model.device)
+        cos, sin = self._angles.at(self.stage.layer, first, at)
+        return cos.to(states.device), sin.to(states.device)
 
     def project(
         self, states: Float[Tensor, "copies tokens d_model"], columns: Int[Tensor, "tokens"]
@@ -120,9 +130,7 @@ class Attention:
         norm = raw(block.ln_cross if self._crosses else block.ln1)
         given: dict[str, Any] = {INSTALLED: None, "attention_mask": None}
         if family_of(self.model.model.text_config).turns:
-            given["position_embeddings"] = self._angles.at(
-                self.stage.layer, states[:1], columns[None]
-            )
+            given["position_embeddings"] = self._turns(states, columns)
         normed = norm.forward(states)
         if self._crosses:
             given["key_value_states"] = normed
@@ -143,8 +151,8 @@ class Attention:
         )
         if family.crossing is not None:
             return keys, values
-        turns = self._angles.at(self.stage.layer, states[:1], columns[None])
-        cos, sin = (each.expand(len(states), -1, -1) for each in turns)
+        turns = self._turns(states, columns)
+        cos, sin = (each.expand(len(states), -1, -1).to(keys.device) for each in turns)
         return rotate_keys(keys, cos, sin), values
 
     def keys_values(
@@ -205,7 +213,7 @@ class Heads:
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of these columns, moved by each of `change`."""
         states, project = self.entering(columns)
-        return project(states + change)
+        return project(states + change.to(states))
 
 
 Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -234,7 +242,8 @@ def attention_weights(
 ) -> Float[Tensor, "*rows heads queries keys"]:
     """Attention, in float32 at least; 0 throughout of a query that sees nothing."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    scores = (query.to(wide) @ keys.to(wide).mT).masked_fill(~seen, float("-inf"))
+    scores = query.to(wide) @ keys.to(wide).mT
+    scores = scores.masked_fill(~seen.to(scores.device), float("-inf"))
     return scores.softmax(-1).nan_to_num(0.0)
 
 

@@ -100,7 +100,8 @@ class CircuitRuns:
         stage = self.graph.stages[block.stage]
         running = self.graph.layout.layer_columns(self.graph.route, stage.layer).running[0]
         at = places(running, self.graph.groups[block.group].columns)
-        out = fed(self.model, stage.layer, self.other.state(stage)[at] + moved)
+        state = self.other.state(stage)[at]
+        out = fed(self.model, stage.layer, state + moved.to(state))
         return out * residual_multiplier(self.model, stage.layer)
 
     def _attended(self, now: _Now, heads: Heads, blocks: Sequence[tuple[Block, Tensor]]) -> None:
@@ -157,9 +158,9 @@ class CircuitRuns:
         columns = self.graph.groups[group].columns
         if slot == "q":
             at = places(heads.attention.running, columns)
-            states = heads.state[at] + moved
+            states = heads.state[at] + moved.to(heads.state)
             return heads.attention.project(states, heads.attention.running[at])[0]
-        return per_head(heads.made(columns, moved)[slot == "v"], len(heads.query))
+        return per_head(heads.made(columns, moved.to(heads.state))[slot == "v"], len(heads.query))
 
 
 class _Now:
@@ -182,7 +183,8 @@ class _Now:
         """What nodes of one group write now."""
         group, first = self._place[nodes[0]]
         places = slice(first, first + len(nodes))
-        self._moved[group][places] = written - self._corrupt.residual[group][places]
+        others = self._corrupt.residual[group][places]
+        self._moved[group][places] = written.to(others) - others
 
     def moved(
         self, block: Block, inside: Bool[Tensor, "sources kinds"]

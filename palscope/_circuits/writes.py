@@ -82,12 +82,13 @@ def entered(
 
 @torch.no_grad()
 def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
-    """What each node writes in a run."""
+    """What each node writes in a run, all on the device of the answer."""
+    home = run.values[FINAL].device
     made: dict[int, Tensor] = {}
     inside: dict[int, list[int]] = {}
     for index, node in enumerate(graph.nodes):
         if node.kind in ("sound", "text"):
-            made[index] = entered(model, graph, node, run)
+            made[index] = entered(model, graph, node, run).to(home)
         elif node.kind != "answer":
             inside.setdefault(node.stage, []).append(index)
     for number, indices in inside.items():
@@ -98,6 +99,7 @@ def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
             out = out[:, None]  # with Granite's multiplier
         else:
             out = torch.einsum("thk,hdk->thd", out, Attention(model, graph, stage).write())
+        out = out.to(home)
         axis = (columns.fed if stage.part == "mlp" else columns.running)[0]
         for index in indices:
             node = graph.nodes[index]
@@ -106,7 +108,7 @@ def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
     residual = tuple(
         torch.stack([made[index] for index in ids])
         if ids
-        else torch.empty(0, len(group.columns), width)
+        else torch.empty(0, len(group.columns), width, device=home)
         for ids, group in zip(graph.written, graph.groups, strict=True)
     )
     written = {index for ids in graph.written for index in ids}

@@ -92,7 +92,8 @@ def expected(task: str, route: str, family: str = "llama") -> list[Any]:
 def check(where: str, task: str, route: str, family: str = "llama") -> None:
     """Run a task elsewhere, and check that it gives what it gives on the CPU."""
     # Gradients are summed in another order.
-    rounding = 1e-5 if task in ("attributions", "effects_of_heads", "training") else 0
+    by_gradients = ("attributions", "circuits", "effects_of_heads", "training")
+    rounding = 1e-5 if task in by_gradients else 0
     found = list(_flat(TASKS[task](kept(where, route, family))))
     assert found
     for one, other in zip(found, expected(task, route, family), strict=True):

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from nnsight import NNsight
 
+from palscope._circuits.build import run_graph
+from palscope._circuits.groups import position_groups
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import batched_choice_logprobs, generate_answers, prompt_batch
 from palscope._routing import Level
 from palscope.audio import Waveform
+from palscope.circuits import CircuitRuns, circuit_of, eap_ig, exact_effects
 from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.interventions import (
     Add,
@@ -298,6 +301,21 @@ def effects_of_heads(model: HookedAudioModel) -> Any:
         head_effects(model, clean(model), checked=3, **asked).sort_values(["layer", "head"]),
         shortest_window(model, clean(model), **asked),
     ]
+
+
+@task
+def circuits(model: HookedAudioModel) -> Any:
+    """Scores of edges, exact effects of some, and a run of every third."""
+    given = clean(model), corrupt(model)
+    answers = answers_of(model)
+    layout = model.layout(answers.behind(given[0]))
+    graph = run_graph(model, layout, position_groups(layout, seconds=0.4))
+    scores = eap_ig(model, *given, graph, answers=answers, steps=2)
+    some = np.arange(0, graph.n_edges, 3)
+    runs = CircuitRuns(model, *given, graph, answers=answers)
+    exact = exact_effects(model, *given, graph, answers=answers, edges=some[::15].tolist())
+    part = runs.metric(circuit_of(graph, some))
+    return scores, np.array([part]), exact.total, exact.direct
 
 
 @task
