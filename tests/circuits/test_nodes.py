@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from palscope._circuits.nodes import atp_star
@@ -32,21 +31,19 @@ def exact(model: Any, clean: Any, corrupt: Any, graph: Any, table: Any, answers:
     return np.array(found)
 
 
-@pytest.mark.parametrize("sharp", [1.0, 30.0])
-def test_attention_computed_anew_sees_where_a_softmax_is_flat(sharp: float) -> None:
+def test_attention_computed_anew_sees_where_a_softmax_is_flat() -> None:
     model, clean, corrupt, graph = pair_of("pal")
     last = model.model.decoder.layers[tiny.LAYERS - 1]
     with torch.no_grad():
-        raw(raw(last).self_attn).q_proj.weight.mul_(sharp)
+        raw(raw(last).self_attn).q_proj.weight.mul_(30.0)
     table: Any = atp_star(model, clean, corrupt, graph, answers=ANSWERS)
     asked = table[table["slot"].isin(["q", "k"])]
-    asked = asked[asked["name"].str.contains(f"L{tiny.LAYERS - 1} ")]
+    asked = asked[asked["name"].str.contains(f"L{tiny.LAYERS - 1} ")][::3]
     true = exact(model, clean, corrupt, graph, asked, ANSWERS)
     off = {name: np.abs(asked[name] - true).max() for name in ("atp", "fixed")}
     assert np.abs(true).max() > 0.01
     assert off["fixed"] < 0.1 * np.abs(true).max()
-    if sharp > 1:
-        assert off["atp"] > 0.5 * np.abs(true).max()
+    assert off["atp"] > 0.5 * np.abs(true).max()
 
 
 def test_a_dropped_gradient_sees_what_two_heads_cancel() -> None:
