@@ -6,9 +6,10 @@ import io
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -42,25 +43,53 @@ def address() -> Generator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def windows(chromium: Browser) -> Generator[Callable[[str], Page]]:
+    """One window a theme: one that is used again draws a page in half of the time."""
+    opened: dict[str, Page] = {}
+
+    def of(theme: Any) -> Page:
+        if theme not in opened:
+            size: Any = {"width": 1440, "height": 900}
+            opened[theme] = chromium.new_context(viewport=size, color_scheme=theme).new_page()
+        return opened[theme]
+
+    yield of
+    for page in opened.values():
+        page.context.close()
+
+
 @pytest.fixture
-def page(request: pytest.FixtureRequest, chromium: Browser, address: str) -> Generator[Page]:
-    """A visitor with the attention page open, light or as the parameter says.
+def visitor(request: pytest.FixtureRequest, windows: Callable[[str], Page]) -> Generator[Page]:
+    """A visitor who has opened nothing yet, light or as the parameter says.
 
     The browser's console must stay free of errors, and no other host may be asked for anything.
     """
-    theme = getattr(request, "param", "light")
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
-    page = context.new_page()
+    theme: Any = getattr(request, "param", "light")
+    page = windows(theme)
+    page.emulate_media(color_scheme=theme, reduced_motion="no-preference")
     faults: list[str] = []
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda asked: faults.extend(elsewhere(asked.url)))
-    page.on("websocket", lambda opened: faults.extend(elsewhere(opened.url)))
-    page.goto(f"{address}/?clip=rooster")
-    settled(page)
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda said: faults.append(said.text) if said.type == "error" else None,
+        "pageerror": lambda error: faults.append(str(error)),
+        "request": lambda asked: faults.extend(elsewhere(asked.url)),
+        "websocket": lambda opened: faults.extend(elsewhere(opened.url)),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     yield page
-    context.close()
+    page.goto("about:blank")
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
     assert faults == []
+
+
+@pytest.fixture
+def page(visitor: Page, address: str) -> Page:
+    """A visitor with the attention page open."""
+    visitor.goto(f"{address}/?clip=rooster")
+    settled(visitor)
+    return visitor
 
 
 def elsewhere(url: str) -> list[str]:
@@ -91,8 +120,9 @@ def test_first_figures(page: Page) -> None:
     assert colours > 50  # a spectrogram is drawn
 
 
-@pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
-def test_the_first_click_changes_the_answer(page: Page, address: str) -> None:
+@pytest.mark.parametrize("visitor", ["light", "dark"], indirect=True)
+def test_the_first_click_changes_the_answer(visitor: Page, address: str) -> None:
+    page = visitor
     page.goto(address)
     settled(page)
     assert answer(page) == "seven"
@@ -143,7 +173,8 @@ def shown(page: Page) -> list[float]:
     return [float(each) for each in found.groups()] if found else [0, float(said.split()[-2])]
 
 
-def test_a_clip_is_zoomed_into(page: Page, address: str) -> None:
+def test_a_clip_is_zoomed_into(visitor: Page, address: str) -> None:
+    page = visitor
     page.goto(address)
     settled(page)
     length = shown(page)[1]
@@ -196,7 +227,8 @@ def cursors(page: Page, seconds: float) -> list[float]:
     return [float(each.split()[0]) for each in said]
 
 
-def test_a_selection_is_looped_and_less_motion_respected(page: Page, address: str) -> None:
+def test_a_selection_is_looped_and_less_motion_respected(visitor: Page, address: str) -> None:
+    page = visitor
     page.goto(address)
     settled(page)
     player(page, "labels").get_by_text("one 1").click()  # what sounds when, in words
@@ -217,7 +249,8 @@ def test_a_selection_is_looped_and_less_motion_respected(page: Page, address: st
     expect(player(page, "play")).to_contain_text("Pause")
 
 
-def test_a_head_is_cut_off_from_a_stretch_by_keyboard(page: Page, address: str) -> None:
+def test_a_head_is_cut_off_from_a_stretch_by_keyboard(visitor: Page, address: str) -> None:
+    page = visitor
     page.goto(address)
     settled(page)
     press_until_at(page, "Tab", player(page, "stage"))
@@ -282,7 +315,8 @@ def wav(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def test_uploads_good_and_bad(page: Page, address: str) -> None:
+def test_uploads_good_and_bad(visitor: Page, address: str) -> None:
+    page = visitor
     page.goto(f"{address}/?clip=upload+…")
     page.get_by_text("A link cannot carry a sound").wait_for()
     give = page.locator("input[type=file]").first  # the other takes labels
@@ -298,7 +332,8 @@ def test_uploads_good_and_bad(page: Page, address: str) -> None:
     assert page.get_by_text("Traceback").count() == 0
 
 
-def test_a_copied_link_opens_the_same_view(page: Page, chromium: Browser, address: str) -> None:
+def test_a_copied_link_opens_the_same_view(visitor: Page, chromium: Browser, address: str) -> None:
+    page = visitor
     link = (
         f"{address}/?clip=rooster&layer=9&head=6&stream=summary&token=1"
         "&seconds=1.00-2.00&route=frames:P5.25,summary/3:F30"
