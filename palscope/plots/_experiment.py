@@ -63,9 +63,10 @@ def score_against_cost(table: pd.DataFrame, cost: Cost, *, caption: Caption) -> 
 
 def _scores(rows: Any, systems: Axis) -> list[Points]:
     places = systems.places(rows["variant"])
-    each = zip(rows["seed_values"], places, strict=True)
-    seeds = [(score, place) for values, place in each for score in values.numbers]
+    each = zip(rows["seed_values"], places, rows["n"], strict=True)
+    seeds = [(score, place, n) for values, place, n in each for score in values.numbers]
+    scores, seed_places, clips = zip(*seeds, strict=True)
     return [
-        Points([score for score, _ in seeds], [place for _, place in seeds], 1, look=_SEED),
+        Points(scores, seed_places, clips, look=_SEED),
         Points(rows["score"], places, rows["n"], look=Look("blue"), x_spread=Spread.of(rows)),
     ]

@@ -62,6 +62,7 @@ def test_a_panel_a_set_and_a_row_a_system(table: pd.DataFrame) -> None:
     assert [each["title"] for each in shown] == ["speech\n3 seeds", "all\n3 seeds"]
     assert shown[0]["ticks"][1] == tuple(reversed(SCORES))  # the first on top
     for panel in figure.panels:
+        assert panel.counts == {40}  # a seed's score is one over as many clips
         seeds, scores = panel.marks
         assert scores.x == list(SCORES.values()) and list(scores.y) == [2, 1, 0]
         np.testing.assert_allclose(seeds.x[:3], [0.86, 0.88, 0.9])
