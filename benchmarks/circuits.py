@@ -69,7 +69,7 @@ def of_a_pair(name: str, repeats: int) -> dict[str, Any]:
     runs = CircuitRuns(model, clean, corrupt, graph, answers=answers)
     circuit = circuit_of(graph, order[: graph.n_edges // 100])
     drawn = np.random.default_rng(0).permutation(order[: graph.n_edges // 100])[:EDGES].tolist()
-    both = {"answers": answers}
+    both: Any = {"answers": answers}
 
     @torch.no_grad()
     def forward() -> Any:
@@ -102,7 +102,12 @@ def beside_transformer_lens(repeats: int) -> dict[str, Any]:
     from tests import vocabulary
     from tests.hooks.conftest import make_hooked
 
-    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32, "num_hidden_layers": 12}
+    sizes: Any = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "head_dim": 32,
+        "num_hidden_layers": 12,
+    }
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
     model = make_hooked(vocabulary.tokenizer(), Route.plits(12), **sizes, **heads)
     rng = np.random.default_rng(0)
