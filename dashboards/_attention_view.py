@@ -48,7 +48,7 @@ def view() -> None:
     setup = choose_setup()
     if setup is None:
         return
-    show_examples(setup.sound)
+    show_examples(setup.sound, transcribes=not setup.question)
     left, right = st.columns([3, 2], gap="large")
     with left:
         answers, edits, player = st.container(), st.container(), st.container()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 from _address import remember_edits
 from _edit_view import HEADS, LAYERS, STREAMS
+from _mass_view import SELECTED
 from _models import demo_models
 from _sounds import ChosenSound
 
@@ -15,11 +16,18 @@ from palscope._models.finding import DEMO
 
 @dataclass(frozen=True)
 class Example:
-    """A view: model, clip with its own question, seconds, and where in the model they are meant."""
+    """A view: clip with its own question, seconds, and where in the model they are meant.
+
+    `token` is whose attention is shown, `shown` what the map of heads shows of it. `model` is None
+    for that which is open.
+    """
 
     name: str
     clip: str
+    model: str | None = DEMO[0]
     seconds: str = ""
+    token: int = 0
+    shown: str = ""
     streams: tuple[str, ...] = ()
     layers: tuple[int, int] | None = None
     try_this: str = ""
@@ -49,15 +57,31 @@ EXAMPLES = (
 )
 
 
-def show_examples(sound: ChosenSound) -> None:
+OF_TRANSCRIBERS = (
+    Example(
+        "Which heads hear “seven”?",
+        "three, seven, one",
+        model=None,
+        token=2,
+        shown=SELECTED,
+        try_this="The map shows what each head gives to *seven*, whose seconds are selected, while "
+        "the chosen token is read. The one before “7” predicts it. Select another word's seconds "
+        "and the token before it: the same heads listen.",
+    ),
+)
+"""Of Whisper and others that take no question."""
+
+
+def show_examples(sound: ChosenSound, *, transcribes: bool) -> None:
     """The row, and one sentence what to press where one of them is open."""
-    if DEMO[0] not in demo_models():
+    if not transcribes and DEMO[0] not in demo_models():
         return
+    examples = OF_TRANSCRIBERS if transcribes else EXAMPLES
     row = st.container(horizontal=True, vertical_alignment="center")
-    for each in EXAMPLES:
+    for each in examples:
         row.button(each.name, on_click=take, args=(each,), key=f"example {each.name}")
-    # What the sentence says is so of the first of the demo's models.
-    told = EXAMPLES if st.session_state.get("model") == DEMO[0] else ()
+    # What the sentence says is so of the first of the demo's models, or of transcribers.
+    told = examples if transcribes or st.session_state.get("model") == DEMO[0] else ()
     shown = next((each for each in told if each.clip == sound.name), None)
     if shown is not None:
         row.markdown(shown.try_this, width=460)
@@ -66,12 +90,18 @@ def show_examples(sound: ChosenSound) -> None:
 def take(example: Example) -> None:
     """Show the example from its beginning."""
     state = st.session_state
-    state["model"], state["clip"], state["question"] = DEMO[0], example.clip, ""
+    state["clip"], state["question"] = example.clip, ""
+    if example.model is not None:
+        state["model"] = example.model
     state["candidates"], state["against"] = "", "another route"
     for name in ("seconds", "route", "token"):
         st.query_params.pop(name, None)
     if example.seconds:
         st.query_params["seconds"] = example.seconds
+    if example.token:
+        st.query_params["token"] = str(example.token)
+    if example.shown:
+        state["stream"] = example.shown
     remember_edits([])
     state[STREAMS], state[HEADS] = list(example.streams), []
     state.pop(LAYERS, None)

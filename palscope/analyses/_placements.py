@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from palscope._hooks.attention import CROSSING
 from palscope._routing import Route, route_from_text, route_to_text
 from palscope._routing.depths import NO_AUDIO, Placement
 from palscope.analyses._analysis import (
@@ -115,6 +116,11 @@ def _served(find: Find, work: PlacementWork) -> list[Placement]:
         except RouteError as error:
             why = why or str(error)
     if all(placement.name == NO_AUDIO for placement in served):
+        if work.model.audio_attention == CROSSING:
+            raise PalscopeError(
+                f"{work.options.model} is an encoder–decoder, whose sound never stands among the "
+                "words: there are no audio queries to take away. Choose PLITS or PAL."
+            )
         raise PalscopeError(
             f"{work.options.model} has no weights for any of these routes ({why}); LAL, for one, "
             "has no input projector, so no sound that it could carry upwards: choose PLITS or PAL."

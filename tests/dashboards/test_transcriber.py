@@ -34,3 +34,9 @@ def test_a_transcriber_is_asked_nothing_and_shows_where_it_reads(
     assert figures(page)
     (tokens,) = [group for group in page.button_group if group.key == "token"]
     assert 1 < len(tokens.options) < 40  # not the hundreds that fill the window
+    page.button(key="example Which heads hear “seven”?").click().run()
+    quiet(page)
+    assert page.selectbox(key="stream").value == "selected seconds"
+    assert page.button_group(key="token").value == 2
+    assert "0.68–1.21 s" in metrics(page)
+    assert any("The one before “7” predicts it" in each.value for each in page.markdown)

@@ -59,7 +59,10 @@ def test_scripts_measure_a_published_model(
 
 @pytest.mark.slow
 def test_scripts_measure_an_encoder_decoder(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nobody is asked: a prompt is one mark, and there is no other text to cut as a control."""
     folder = hub_folder("moonshine", tmp_path / "moonshine")
@@ -77,6 +80,9 @@ def test_scripts_measure_an_encoder_decoder(
     cut = table("attention_knockout", "knockout", "--queries", "text", *pair)
     changes = cut[cut["run"] == "cut"]
     assert set(changes["pathway"]) == {"frames"} and (changes["kl"] > 0).all()
+    given: Any = ("--model", folder, "--out", tmp_path / "queries", "--audio", manifest)
+    assert call(open_script("audio_queries"), monkeypatch, *given) == 2
+    assert "never stands among the words: there are no audio queries" in capsys.readouterr().err
 
 
 @pytest.mark.slow
