@@ -135,6 +135,9 @@ def cut(work: AlignmentWork, clips: Sequence[AskedClip]) -> Iterator[pd.DataFram
     best = seen[: len(listed) or work.options.heads]
     sets = {"best": best, "listed": sorted(listed), "either": sorted({*best, *listed})}
     sets |= {f"{layer},{head}": [(layer, head)] for layer, head in sorted({*best} ^ {*listed})}
+    layers = sorted({layer for layer, _ in seen})
+    sets |= {f"layer {each}": [head for head in seen if head[0] == each] for each in layers}
+    sets["every layer"] = seen
     parts: list[pd.DataFrame] = []
     for clip in [clip for clip in clips if clip.group == HELD_OUT][: work.options.cut]:
         inputs = with_encoded(work.model, work.model.inputs(clip.question, clip.clip))
@@ -291,16 +294,23 @@ def shares_within(results: AlignmentResults) -> pd.DataFrame:
 
 
 def cut_heads(results: AlignmentResults) -> pd.DataFrame:
-    """What words lose by each cut, of their own seconds and of another word's; means of strings."""
+    """What words lose by each cut, of their own seconds and of another word's; how many change.
+
+    Means of strings. Only a word that is the likeliest token where nothing is cut can change.
+    """
     rows: list[dict[str, Any]] = []
     table: Any = results.of_item("cuts", "all")
     for name, of_set in table.groupby("heads", sort=False):
         row: dict[str, Any] = {"heads": name, "words": len(of_set)}
-        for what in ("own", "other"):
-            means = of_set.groupby("clip")[what].mean()
-            told = mean_row(means, what)
+        for what in ("own", "other", "own_changes", "other_changes"):
+            values, limits = of_set[what].astype(float), (None, None)
+            if what.endswith("changes"):  # of words that are the likeliest where nothing is cut
+                values, limits = values.where(of_set["likeliest"]), (0, 1)
+            told = mean_row(values.groupby(of_set["clip"]).mean(), what, limits=limits)
             row |= {what: told.pop(what)} | {f"{what}_{key}": each for key, each in told.items()}
-        rows.append({**row, "heard": of_set["heard"].mean()})
+        rows.append(
+            {**row, "heard": of_set["heard"].mean(), "likeliest": of_set["likeliest"].sum()}
+        )
     return pd.DataFrame(rows)
 
 

@@ -31,8 +31,9 @@ def word_cuts(
 
     Returns:
         One row a (word, set): `word, text, heads`; `heard`, the log-probability of the word's first
-        token, nothing being cut; `own` and `other`, the change in nats when its own seconds, or the
-        other word's, are cut from the heads.
+        token, nothing being cut, and `likeliest`, whether it is that of all tokens; `own` and
+        `other`, the change in nats when its own seconds, or the other word's, are cut from the
+        heads; `own_changes` and `other_changes`, whether the likeliest token then is another.
     """
     forced = ForcedWords.behind(model, inputs, [each.label for each in spoken])
     rows: list[dict[str, Any]] = []
@@ -42,11 +43,15 @@ def word_cuts(
         cells: list[Any] = [[]]
         cells += [cuts_from(heads, where) for heads in sets.values() for where in stretches]
         before = continued(inputs, forced.ids[:start])
-        found = run_cells(model, before, cells).log_softmax(-1)[:, forced.ids[start]].tolist()
+        logits = run_cells(model, before, cells)
+        found = logits.log_softmax(-1)[:, forced.ids[start]].tolist()
+        best = logits.argmax(-1).tolist()
         for place, name in enumerate(sets):
-            own, other = (each - found[0] for each in found[1 + 2 * place : 3 + 2 * place])
-            about = {"word": number, "text": spoken[number].label, "heads": name}
-            rows.append({**about, "heard": found[0], "own": own, "other": other})
+            row: dict[str, Any] = {"word": number, "text": spoken[number].label, "heads": name}
+            row |= {"heard": found[0], "likeliest": best[0] == forced.ids[start]}
+            for what, cell in (("own", 1 + 2 * place), ("other", 2 + 2 * place)):
+                row |= {what: found[cell] - found[0], f"{what}_changes": best[cell] != best[0]}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -60,8 +60,14 @@ def results() -> Any:
         items.append(clip)
         stored["tokens"][clip.name] = lambda table=tokens: table
         stored["words"][clip.name] = lambda table=words: table
-    rows = [("a", "best", -4.0, 0.0), ("a", "best", -2.0, 0.0), ("b", "best", -1.0, 0.5)]
-    cuts = pd.DataFrame(rows, columns=pd.Index(["clip", "heads", "own", "other"])).assign(heard=-1)
+    rows = [
+        ("a", "best", -4.0, 0.0, True, True, False),
+        ("a", "best", -2.0, 0.0, True, False, False),
+        ("b", "best", -1.0, 0.5, True, True, True),
+        ("b", "best", -1.0, 0.5, False, False, False),
+    ]
+    columns = ("clip", "heads", "own", "other", "likeliest", "own_changes", "other_changes")
+    cuts = pd.DataFrame(rows, columns=pd.Index(columns)).assign(heard=-1)
     stored["cuts"] = {"all": lambda: cuts}
     options = script.AlignmentOptions(model="m", heads=1)
     return Results(options, "m", "", items, "clips", stored)
@@ -102,7 +108,8 @@ def test_onsets_are_the_planted_ones_and_only_of_what_is_held_out(results: Any) 
 
 def test_a_cut_is_averaged_within_each_string(results: Any) -> None:
     (row,) = script.cut_heads(results).to_dict("records")
-    assert row["own"] == -2 and row["other"] == 0.25 and row["words"] == 3
+    assert row["own"] == -2 and row["other"] == 0.25 and row["words"] == 4
+    assert row["own_changes"] == 0.75 and row["other_changes"] == 0.5 and row["likeliest"] == 3
     assert any("cut from best: own -2.00 nats" in line for line in script.notes(results))
 
 

@@ -51,6 +51,14 @@ class Listening:
             features = self.inputs["input_features"]
             return self.plain(features, decoder_input_ids=words, output_attentions=True)
 
+    def word_under(self, number: int, cuts: Any) -> tuple[float, int]:
+        """Log-probability of a word's first token, and the likeliest token there."""
+        place = self.forced.starts[number]
+        with intervene(self.hooked, self.forced.inputs, cuts), torch.no_grad():
+            logits = self.hooked(self.forced.inputs, logits_to_keep=len(self.forced.ids))
+        best = logits[0, place - len(self.forced.ids)].argmax()
+        return float(self.forced.logprobs_by(logits)[place]), int(best)
+
 
 @pytest.fixture(scope="module")
 def listening() -> Listening:
@@ -188,14 +196,9 @@ def test_cuts_are_those_of_each_by_itself(listening: Listening) -> None:
     sets = {"both": [(1, 0), (2, 3)], "one": [(0, 1)]}
     table = word_cuts(listening.hooked, listening.inputs, SPOKEN, sets)
     assert len(table) == 6
-    forced = listening.forced
-
-    def logprob(number: int, cuts: Any) -> float:
-        with intervene(listening.hooked, forced.inputs, cuts):
-            return float(forced.logprobs(listening.hooked)[forced.starts[number]])
 
     for number, beside in ((0, 1), (2, 1)):
-        plain = forced.logprobs(listening.hooked)[forced.starts[number]]
+        plain, _ = listening.word_under(number, [])
         rows: Any = table[(table["word"] == number) & (table["heads"] == "both")]
         for what, at in (("own", number), ("other", beside)):
             where = Sound(*SPOKEN[at][1:])
@@ -203,9 +206,32 @@ def test_cuts_are_those_of_each_by_itself(listening: Listening) -> None:
                 Knockout(Address("pattern", where, (layer,), (head,)))
                 for layer, head in sets["both"]
             ]
-            assert rows[what].iloc[0] == pytest.approx(logprob(number, cuts) - plain, abs=1e-4)
+            logprob, _ = listening.word_under(number, cuts)
+            assert rows[what].iloc[0] == pytest.approx(logprob - plain, abs=1e-4)
         assert rows["heard"].iloc[0] == pytest.approx(plain, abs=1e-4)
     assert (table["own"].abs() > 1e-4).all()
+
+
+def test_a_word_changes_where_another_token_becomes_the_likeliest(listening: Listening) -> None:
+    hooked, forced = listening.hooked, listening.forced
+
+    def sharper(query: torch.Tensor, hook: Any) -> torch.Tensor:
+        return 30 * query  # so that the tiny model's answers hang on a few keys
+
+    try:
+        for layer in range(3):
+            hooked.add_hook(f"blocks.{layer}.cross_attn.hook_q", sharper)
+        every = {"every": [(layer, head) for layer in range(3) for head in range(4)]}
+        table = word_cuts(hooked, listening.inputs, SPOKEN, every)
+        for row, start, beside in zip(table.itertuples(), forced.starts, (1, 2, 1), strict=True):
+            _, plain = listening.word_under(row.Index, [])
+            for at, changes in ((row.Index, row.own_changes), (beside, row.other_changes)):
+                cut = Knockout(Address("pattern", Sound(*SPOKEN[at][1:])))
+                assert changes == (listening.word_under(row.Index, [cut])[1] != plain)
+            assert row.likeliest == (plain == forced.ids[start])
+    finally:
+        hooked.reset_hooks()
+    assert set(table["own_changes"]) == {False, True}
 
 
 def test_the_checkpoint_s_list_is_read(listening: Listening) -> None:
