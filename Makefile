@@ -115,10 +115,11 @@ docs: setup $(VENV)/.docs
 gallery: setup
 	@$(PY) docs/_gallery.py
 
-# The documentation is built by a test of it. Types are checked beside the tests, on whichever core is
-# free, and told of after them.
-test: ruff $(VENV)/.docs $(VENV)/.whisper
+# The documentation is built by a test of it. Types are checked beside what follows the packages, on
+# whichever core is free, and told of last.
+test: $(VENV)/.docs
 	@types=$$(mktemp); $(VENV)/bin/pyright --pythonpath $(PY) > $$types 2>&1 & pyright=$$!; \
+	$(MAKE) --no-print-directory ruff $(VENV)/.whisper || { kill $$pyright; exit 1; }; \
 	echo "== pytest, and pyright beside it"; failed=; $(PY) -m pytest $(PYTEST_ARGS) || failed+=" pytest"; \
 	wait $$pyright || failed+=" pyright"; echo "== pyright"; cat $$types; rm -f $$types; \
 	[ -z "$$failed" ] || { echo "== failed:$$failed"; exit 1; }
