@@ -109,9 +109,23 @@ class Flow:
     nodes: Float[np.ndarray, "nodes"]
     constants: Float[np.ndarray, "nodes"]
 
+    def of(self, block: Block) -> Float[np.ndarray, "sources targets"]:
+        """A block's edges."""
+        return self.edges[block.edges].reshape(len(block.sources), len(block.targets))
+
     def sizes(self, graph: Graph) -> Float[np.ndarray, "nodes"]:
         """Of each node the sum of the sizes of all that enters it."""
-        return _summed(graph, np.abs(self.edges), np.abs(self.constants))
+        found = np.abs(self.constants)
+        for block in graph.blocks:
+            found[list(block.targets)] += np.abs(self.of(block)).sum(0)
+        return found
+
+    def sums(self, graph: Graph) -> Float[np.ndarray, "nodes"]:
+        """Of each node the sum of all that enters it."""
+        found = self.constants.copy()
+        for block in graph.blocks:
+            found[list(block.targets)] += self.of(block).sum(0)
+        return found
 
     def missing(self, graph: Graph) -> Float[np.ndarray, "nodes"]:
         """What the sum of all that enters a node lacks of it, as a share of the sum of its sizes.
@@ -119,13 +133,9 @@ class Flow:
         Of what enters the model itself it is 0.
         """
         inside = np.array([node.stage >= 0 for node in graph.nodes])
-        lacking = np.abs(self.nodes - _summed(graph, self.edges, self.constants)) * inside
+        lacking = np.abs(self.nodes - self.sums(graph)) * inside
         size = self.sizes(graph)
         return np.divide(lacking, size, out=lacking, where=size > 0)
-
-
-def _summed(graph: Graph, edges: np.ndarray, constants: np.ndarray) -> np.ndarray:
-    return constants + np.bincount(graph.ends()[1], edges, len(graph.nodes))
 
 
 @torch.no_grad()
@@ -188,8 +198,8 @@ def readings(
     passed, outputs = -1, answer.wanted
     for block in graph.blocks:
         while passed < block.stage:
-            if passed >= 0:
-                biases[held[passed].columns] += held[passed].bias
+            if passed >= 0 and isinstance(stage := held[passed], HeldHeads):
+                biases[stage.columns] += stage.bias  # a network's own is a part of its output
             passed += 1
             if passed < len(held) and isinstance(stage := held[passed], HeldHeads):
                 outputs = stage.outputs(wanted.writes[passed])
@@ -210,8 +220,9 @@ def readings(
             within = stage.constants(outputs, at)
         else:
             made = wanted.reads[block.stage][at][None]
-            entering = stage.entering(wanted.writes[block.stage])
-            within = stage.constants(entering, at).sum()[None]
+            of_output = wanted.writes[block.stage]
+            within = stage.constants(stage.entering(of_output), at).sum()[None]
+            within = within + (of_output[at] @ stage.bias).sum()
         if block.targets[0] in told:
             within = torch.zeros_like(within)
         told.add(block.targets[0])

@@ -29,7 +29,7 @@ from palscope._whole import whole_number
 from palscope.errors import PalscopeError
 from palscope.measures._metrics import Answers
 
-FINE, COARSE = 1e-3, 0.1
+FINE, COARSE = 1e-3, 0.3
 """How far sums may miss, as a share of the sum of sizes: in float32, and in coarser numbers."""
 
 

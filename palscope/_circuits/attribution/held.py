@@ -184,7 +184,7 @@ class HeldNetwork:
 
     @property
     def bias(self) -> Float[Tensor, "d_model"]:
-        """What the network adds at every token, whatever its neurons do."""
+        """What the network adds at every token, whatever its neurons do: a part of its output."""
         return self.network.down.bias * self.scale
 
     def forward(

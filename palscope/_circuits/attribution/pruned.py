@@ -25,8 +25,7 @@ def influence_of(graph: Graph, flow: Flow) -> Float[np.ndarray, "nodes"]:
     sizes[sizes == 0] = 1
     for block in reversed(graph.blocks):  # from the answer downwards
         targets = list(block.targets)
-        edges = np.abs(flow.edges[block.edges]).reshape(len(block.sources), len(targets))
-        found[list(block.sources)] += edges @ (found[targets] / sizes[targets])
+        found[list(block.sources)] += np.abs(flow.of(block)) @ (found[targets] / sizes[targets])
     return found
 
 
@@ -75,34 +74,28 @@ class Part:
     ) -> Part:
         """Of nodes that hold all networks of the neurons."""
         n, count = len(kept), len(kept) + len(neurons) + 1
-        place = np.full(len(graph.nodes), -1)
-        place[kept] = np.arange(n)
         edges, nats, outside, own = np.zeros((count, count)), *(np.zeros(count) for _ in range(3))
-        source, target, _ = graph.ends()
-        both = (place[source] >= 0) & (place[target] >= 0)
-        np.add.at(edges, (place[source[both]], place[target[both]]), flow.edges[both])
+        edges[:n, :n], outside[:n] = _among(graph, flow, kept)
         edges[-1, :n] = flow.constants[kept]
         edges[:n, n:-1], edges[-1, n:-1] = apart.into[kept], apart.constants
         edges[n:-1, :n], edges[n:-1, n:-1] = apart.out[:, kept], apart.between
-        whole = flow.sizes(graph)
-        biases = np.abs(flow.constants) / np.where(whole > 0, whole, 1) * influence
-        nats[:n], own[:n] = flow.nodes[kept], influence[kept]
+        others = np.delete(np.arange(len(graph.nodes)), kept)
+        outside[n:-1] = np.abs(apart.into[others]).sum(0)
+        sizes = flow.sizes(graph)
+        biases = np.abs(flow.constants) / np.where(sizes > 0, sizes, 1) * influence
+        nats[:n], nats[-1] = flow.nodes[kept], flow.constants.sum()
         nats[n:-1] = [neuron.nats for neuron in neurons]
-        left = place < 0
-        others = left[source]
-        outside[:n] = np.bincount(target[others], np.abs(flow.edges[others]), len(place))[kept]
-        outside[n:-1] = np.abs(apart.into[left]).sum(0)
+        own[:n], own[-1] = influence[kept], biases.sum()
         own[n:-1] = [influence[neuron.node] * neuron.share for neuron in neurons]
-        nats[-1], own[-1] = flow.constants.sum(), biases.sum()
-        for node in {neuron.node for neuron in neurons}:
-            here, mine = place[node], [neuron.node == node for neuron in neurons]
+        for node in {neuron.node for neuron in neurons}:  # what is left of a network
+            here, mine = kept.index(node), [neuron.node == node for neuron in neurons]
             rows = n + np.flatnonzero(mine)
             edges[here] -= edges[rows].sum(0)
             edges[:, here] -= edges[:, rows].sum(1)
             nats[here] -= nats[rows].sum()
             own[here] -= own[rows].sum()
-            entering = np.bincount(source[target == node], flow.edges[target == node], len(place))
-            outside[here] = np.abs(entering - apart.into[:, mine].sum(1))[left].sum()
+            left = _entering(graph, flow, node) - apart.into[:, mine].sum(1)
+            outside[here] = np.abs(left[others]).sum()
         sizes = outside + np.abs(edges).sum(0)
         handed = np.abs(edges) * (own / np.where(sizes > 0, sizes, 1))
         of_nodes = float(influence[:-1].sum() + biases.sum())
@@ -129,3 +122,27 @@ class Part:
             if not (stays & ~joined).any():
                 return shown, stays
             stays &= joined
+
+
+def _among(
+    graph: Graph, flow: Flow, kept: list[int]
+) -> tuple[Float[np.ndarray, "kept kept"], Float[np.ndarray, "kept"]]:
+    """Edges among some nodes; and of each the sizes of what enters from others, summed."""
+    place = np.full(len(graph.nodes), -1)
+    place[kept] = np.arange(len(kept))
+    edges, outside = np.zeros((len(kept), len(kept))), np.zeros(len(kept))
+    for block in graph.blocks:
+        rows, columns = place[list(block.sources)], place[list(block.targets)]
+        made = flow.of(block)[:, columns >= 0]
+        columns = columns[columns >= 0]
+        edges[np.ix_(rows[rows >= 0], columns)] += made[rows >= 0]
+        outside[columns] += np.abs(made[rows < 0]).sum(0)
+    return edges, outside
+
+
+def _entering(graph: Graph, flow: Flow, node: int) -> Float[np.ndarray, "nodes"]:
+    """What enters a network, by source."""
+    found = np.zeros(len(graph.nodes))
+    (block,) = [block for block in graph.blocks if block.slot == "mlp" and node in block.targets]
+    found[list(block.sources)] = flow.of(block)[:, block.targets.index(node)]
+    return found
