@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +28,7 @@ from palscope._circuits.local import (
     residual_multiplier,
 )
 from palscope._circuits.observed import FINAL, observe
+from palscope._circuits.outside import written_instead, zero_writes
 from palscope._circuits.writes import Writes, places, writes_of
 from palscope._hooks import HookedAudioModel
 from palscope.measures._metrics import Answers
@@ -39,7 +40,7 @@ class CircuitRuns:
 
     Attributes:
         everything: the metric with all edges: the clean run's.
-        nothing: with none: the corrupt run's.
+        nothing: with none: the corrupt run's, if edges outside carry that.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class CircuitRuns:
         graph: Graph,
         *,
         answers: Answers,
+        outside: Literal["corrupt", "zero"] | Writes = "corrupt",
     ) -> None:
         """Both runs are made once.
 
@@ -58,6 +60,8 @@ class CircuitRuns:
             corrupt: outside edges carry this one.
             graph: likewise.
             answers: likewise.
+            outside: what edges outside carry: the corrupt run's values (resample ablation), zero,
+                or what `mean_writes` gives.
 
         Raises:
             PalscopeError: as `exact_effects`.
@@ -68,6 +72,11 @@ class CircuitRuns:
         here, self.other = (observe(model, each, graph, answers) for each in (target, source))
         self.clean, self.corrupt = (writes_of(model, graph, run) for run in (here, self.other))
         self.everything, self.nothing = here.metric, self.other.metric
+        if outside != "corrupt":
+            instead = zero_writes(self.clean) if outside == "zero" else outside
+            self.other = written_instead(model, graph, here, self.clean, instead)
+            self.corrupt = instead
+            self.nothing = self.metric(torch.zeros(graph.n_edges, dtype=torch.bool))
 
     @torch.no_grad()
     def metric(self, circuit: Bool[Tensor, "edges"]) -> float:
@@ -169,7 +178,7 @@ class _Now:
     def __init__(self, graph: Graph, clean: Writes, corrupt: Writes) -> None:
         self._graph, self._corrupt = graph, corrupt
         self._own = clean - corrupt
-        self._moved = [torch.zeros_like(each) for each in corrupt.residual]
+        self._moved = [torch.zeros_like(each) for each in clean.residual]
         self._place = {
             node: (group, place)
             for group, nodes in enumerate(graph.written)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap
+from palscope._circuits.outside import mean_writes
 from palscope._circuits.runs import CircuitRuns
 from palscope.interventions import Address, Patch, Resample, Sound, Text, run_cells
 from palscope.measures import Answers
+from tests import tiny
 from tests.circuits.test_graph import graph_of, opened
 from tests.hooks.conftest import noise
 
@@ -61,3 +66,44 @@ def test_without_what_some_heads_hear_they_are_patched(name: str) -> None:
     expected = float(logits[ANSWERS.clean] - logits[ANSWERS.corrupt])
     assert expected != pytest.approx(runs.everything, abs=1e-3)
     assert runs.metric(torch.from_numpy(inside)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pal", "frozen", "whisper"])
+def test_what_is_outside_may_be_the_corrupt_run_s_own_sums(name: str) -> None:
+    """Writes of the corrupt run, put in place by sums, are the corrupt run."""
+    model, clean, corrupt, graph = pair_of(name)
+    by_run = CircuitRuns(model, clean, corrupt, graph, answers=ANSWERS)
+    by_sums = CircuitRuns(model, clean, corrupt, graph, answers=ANSWERS, outside=by_run.corrupt)
+    assert by_sums.nothing == pytest.approx(by_run.nothing, abs=1e-4)
+    some = torch.from_numpy(np.random.default_rng(0).random(graph.n_edges) < 0.5)
+    assert by_sums.metric(some) == pytest.approx(by_run.metric(some), abs=1e-4)
+
+
+@pytest.mark.parametrize("outside", ["zero", "mean"])
+@torch.no_grad()
+def test_heads_outside_may_write_nothing_or_a_mean(outside: Any) -> None:
+    model, clean, corrupt, graph = pair_of("pal")
+    top = tiny.LAYERS - 1
+    last = [i for i, n in enumerate(graph.nodes) if n.kind == "head" and n.layer == top]
+    inside = torch.from_numpy(~np.isin(graph.ends()[0], last))
+    hook = f"blocks.{top}.attn.hook_z"
+    seen: list[Tensor] = []
+
+    def keep(z: Tensor, hook: Any) -> None:
+        seen.append(z[:, -1].clone())
+
+    for each in (clean, corrupt):
+        model.run_with_hooks(each, fwd_hooks=[(hook, keep)])
+    value = torch.stack(seen).mean(0) if outside == "mean" else torch.zeros_like(seen[0])
+
+    def put(z: Tensor, hook: Any) -> Tensor:
+        return torch.cat([z[:, :-1], value[:, None]], 1)
+
+    logits = model.run_with_hooks(clean, fwd_hooks=[(hook, put)])[0, -1]
+    expected = float(logits[ANSWERS.clean] - logits[ANSWERS.corrupt])
+    if outside == "mean":
+        outside = mean_writes(model, [(clean, graph), (corrupt, graph)], ANSWERS)
+    runs = CircuitRuns(model, clean, corrupt, graph, answers=ANSWERS, outside=outside)
+    assert runs.metric(torch.ones_like(inside)) == pytest.approx(runs.everything, abs=1e-4)
+    assert runs.metric(inside) == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(runs.everything, abs=2e-3)
