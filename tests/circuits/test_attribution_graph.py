@@ -95,12 +95,17 @@ def logits_of(model: HookedAudioModel, inputs: Any) -> Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_that_entered_sums_to_the_model_s_own_answer(name: str) -> None:
-    for answers, one in ((ANSWERS, made(name)), (ONE, Opened(name, ONE))):
-        logits = logits_of(one.model, one.inputs)
-        value = float(logits[5]) - (float(logits[7]) if answers is ANSWERS else 0.0)
-        parts = np.append(one.flow.nodes[one.kind("sound", "text")], one.flow.constants.sum())
-        assert abs(parts.sum() - value) < 1e-4 * np.abs(parts).sum()
-        assert np.abs(parts).max() > 0.01
+    one = made(name)
+    logits = logits_of(one.model, one.inputs)
+    _sums_to(one, float(logits[5] - logits[7]))
+    if name in ("pal", "whisper"):
+        _sums_to(Opened(name, ONE), float(logits[5]))
+
+
+def _sums_to(one: Opened, value: float) -> None:
+    parts = np.append(one.flow.nodes[one.kind("sound", "text")], one.flow.constants.sum())
+    assert abs(parts.sum() - value) < 1e-4 * np.abs(parts).sum()
+    assert np.abs(parts).max() > 0.01
 
 
 @pytest.mark.parametrize("name", CASES)

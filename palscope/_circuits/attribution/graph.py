@@ -117,7 +117,9 @@ def attribution_graph(
 
     Held as they were in the run: attention patterns, the scales of norms, the gates of gated
     feed-forward networks, and in networks without gates each neuron's ratio of output and input. A
-    neuron whose input is 0 puts out nothing, and is held at that. All that is left is linear.
+    neuron whose input is 0 puts out nothing, and is held at that. All that is left is linear, and
+    all of it is in the graph. What sound does by moving attention or by opening a gate is not: for
+    that, exchange it (edges' exact effects).
 
     Args:
         inputs: of one prompt, the answers' common beginning behind it (`answers.behind`).
