@@ -132,8 +132,9 @@ def attributed(
         else:
             found = _Pulled(graph, run, heads).gradients(blocks)
         for block, gradient in found:
-            change = writes.of(block).flatten(1).to(gradient)
-            scores[block.edges] = (change @ gradient.flatten(1).mT).flatten().cpu().numpy()
+            wide = gradient.flatten(1).to(torch.promote_types(gradient.dtype, torch.float32))
+            change = writes.of(block).flatten(1).to(wide)
+            scores[block.edges] = (change @ wide.mT).flatten().cpu().numpy()
     return scores
 
 
