@@ -171,6 +171,21 @@ def saturated() -> Known:
     return _through_network("saturated", lambda told: (told, 0.0))
 
 
+def either() -> Known:
+    """Two heads tell the class to the gate of `saturated`, and it takes both to open it."""
+    one = saturated()
+    head = 2
+    with torch.no_grad():
+        give(one.planted, 1, head, planted.EVENT_KEY, 0.0)
+        out = raw(raw(_weights(one.planted, 1).self_attn).o_proj).weight
+        out[planted.TOLD, head * planted.D_HEAD + planted.CLASS_VALUE] = WRITES
+    second = [
+        (_sound("frames", 1), _head(1, head), "v"),
+        (_head(1, head), ("mlp", "last", 2, None), "mlp"),
+    ]
+    return Known("either", one.planted, (*one.edges, *second), {})
+
+
 def _through_network(name: str, at: Callable[[float], tuple[float, float]]) -> Known:
     """Head (1, 1) writes the class as TOLD; the network of layer 2 turns it into the answer.
 

@@ -8,8 +8,9 @@ import pytest
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap, eap_ig
 from palscope._circuits.metrics import edge_auroc
+from palscope._circuits.runs import CircuitRuns
 from palscope.measures import Answers
-from tests.circuits.known import known
+from tests.circuits.known import either, known
 
 KNOWN = known()
 
@@ -37,3 +38,20 @@ def test_planted_edges_are_told_from_all_others(name: str) -> None:
         assert np.abs(first[true][:2]).max() < 1e-3 < 20 < least
     else:
         assert np.abs(first[true] / exact.total[true] - 1).max() < 0.75
+
+
+def test_of_two_that_do_the_same_denoising_sees_both_and_noising_neither() -> None:
+    one = either()
+    model, graph, true = one.planted.model, one.graph(), one.true(one.graph())
+    given = {"answers": Answers((), *one.planted.answers)}
+    runs = CircuitRuns(model, *one.inputs(), graph, **given)
+    whole = runs.everything - runs.nothing
+    assert whole > 20
+    heads = [edge for edge in true if graph.ends()[2][edge] != "answer"]
+    assert len(heads) == 4
+    noising = exact_effects(model, *one.inputs(), graph, edges=heads, **given).total[heads]
+    assert np.abs(noising).max() < 0.05 * whole
+    back = exact_effects(model, *one.inputs(), graph, edges=heads, direction="denoising", **given)
+    assert back.total[heads].min() > 0.9 * whole
+    along = eap_ig(model, *one.inputs(), graph, **given)  # between the two: the line passes both
+    assert edge_auroc(along, one.marks(graph)) == 1.0
