@@ -21,7 +21,6 @@ from palscope._circuits.local import (
     fed,
     heads_of,
     per_head,
-    residual_multiplier,
 )
 from palscope._circuits.observed import FINAL, Observed, observe, output_hook
 from palscope._circuits.writes import Writes, places, writes_of
@@ -181,8 +180,7 @@ def _direct(
     if block.group != graph.blocks[-1].group:  # the last block is the answer
         return np.zeros((moved.shape[0], moved.shape[2]))
     if heads is None:
-        stage = graph.stages[block.stage]
-        written = moved[:, -1] * residual_multiplier(model, stage.layer)
+        written = moved[:, -1]
     else:
         written = torch.einsum("shk,hdk->shd", moved[:, -1], heads.attention.write())
     states = (run.values[FINAL][-1] + written.to(run.values[FINAL])).flatten(0, 1)

@@ -266,14 +266,17 @@ def per_head(shared: Float[Tensor, "*rows kv_heads keys head_dim"], heads: int) 
 def fed(
     model: HookedAudioModel, layer: int, states: Float[Tensor, "*rows tokens d_model"]
 ) -> Float[Tensor, "*rows tokens d_model"]:
-    """What a feed-forward network puts out, before a residual multiplier."""
+    """What a feed-forward network writes, with a residual multiplier (Granite)."""
     block: Any = model.blocks[layer]
     family_layer = raw(model.model.decoder.layers[layer])
     normed = raw(block.ln2).forward(states)
     if hasattr(family_layer, "mlp"):
         out = raw(family_layer.mlp)(normed)
-        return out[0] if isinstance(out, tuple) else out
-    return raw(family_layer.fc2)(family_layer.activation_fn(raw(family_layer.fc1)(normed)))
+        out = out[0] if isinstance(out, tuple) else out
+    else:
+        hidden = family_layer.activation_fn(raw(family_layer.fc1)(normed))
+        out = raw(family_layer.fc2)(hidden)
+    return out * residual_multiplier(model, layer)
 
 
 def residual_multiplier(model: HookedAudioModel, layer: int) -> float:

@@ -25,7 +25,6 @@ from palscope._circuits.local import (
     fed,
     heads_of,
     per_head,
-    residual_multiplier,
 )
 from palscope._circuits.observed import FINAL, observe
 from palscope._circuits.outside import written_instead, zero_writes
@@ -110,8 +109,7 @@ class CircuitRuns:
         running = self.graph.layout.layer_columns(self.graph.route, stage.layer).running[0]
         at = places(running, self.graph.groups[block.group].columns)
         state = self.other.state(stage)[at]
-        out = fed(self.model, stage.layer, state + moved.to(state))
-        return out * residual_multiplier(self.model, stage.layer)
+        return fed(self.model, stage.layer, state + moved.to(state))
 
     def _attended(self, now: _Now, heads: Heads, blocks: Sequence[tuple[Block, Tensor]]) -> None:
         """Puts what a stage's heads write, wherever an edge into them is inside."""

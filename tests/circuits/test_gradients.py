@@ -39,7 +39,7 @@ def a_few(writes: Writes, seed: int) -> Writes:
     )
 
 
-@pytest.mark.parametrize("name", ["pal", "frozen", "queries", "qwen2_audio"])
+@pytest.mark.parametrize("name", ["pal", "frozen", "queries", "granite", "qwen2_audio"])
 def test_an_estimate_is_the_slope_of_the_exact_effect(name: str) -> None:
     model, inputs = opened(name)
     graph = graph_of(model, inputs, 1.0)

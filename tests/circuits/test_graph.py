@@ -30,8 +30,9 @@ def opened(name: str) -> tuple[HookedAudioModel, dict[str, Tensor]]:
     if name in ROUTES:
         model = make_hooked(vocabulary.tokenizer(), ROUTES[name])
         return model, model.inputs(QUESTION, noise(1.0))
-    if name == "sliding":
-        model = make_hooked(vocabulary.tokenizer(), ROUTES["pal"], "mistral")
+    if name in ("sliding", "granite"):
+        family = {"sliding": "mistral"}.get(name, name)
+        model = make_hooked(vocabulary.tokenizer(), ROUTES["pal"], family)
         return model, model.inputs(QUESTION, noise(0.6))
     made: Any = {
         "qwen2_audio": qwen2_audio,

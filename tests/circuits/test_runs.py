@@ -11,24 +11,26 @@ from torch import Tensor
 
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap
+from palscope._circuits.graph import Graph
 from palscope._circuits.outside import mean_writes
 from palscope._circuits.runs import CircuitRuns
+from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address, Patch, Resample, Sound, Text, run_cells
 from palscope.measures import Answers
 from tests import tiny
-from tests.circuits.test_graph import graph_of, opened
+from tests.circuits.test_graph import QUESTION, graph_of, opened
 from tests.hooks.conftest import noise
 
 ANSWERS = Answers((), 5, 7)
-NAMES = ["pal", "frozen", "queries", "qwen2_audio", "whisper"]
+NAMES = ["pal", "frozen", "queries", "granite", "qwen2_audio", "whisper"]
 
 
-def pair_of(name: str):
+def pair_of(name: str) -> tuple[HookedAudioModel, dict[str, Tensor], dict[str, Tensor], Graph]:
+    """A tiny model, the same question about two clips of noise, and the graph."""
     model, clean = opened(name)
-    corrupt = model.inputs("" if name == "whisper" else "which digit is first?", noise(1.0, 1))
-    if name == "qwen2_audio":
-        corrupt = model.inputs("what?", noise(1.0, 1))
-    return model, clean, corrupt, graph_of(model, clean)
+    question = {"whisper": "", "qwen2_audio": "what?"}.get(name, QUESTION)
+    seconds = 0.6 if name == "granite" else 1.0
+    return model, clean, model.inputs(question, noise(seconds, 1)), graph_of(model, clean)
 
 
 @pytest.mark.parametrize("name", NAMES)
