@@ -6,6 +6,8 @@ Kramár et al. 2024 (arXiv 2403.00745; AtP*), Mueller et al. 2025 (arXiv 2504.13
 
 from __future__ import annotations
 
+from palscope._circuits.attribution.export import write_graph
+from palscope._circuits.attribution.graph import attribution_graph
 from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap, eap_ig
@@ -16,6 +18,7 @@ from palscope._circuits.selection import circuit_of, grown, ranked
 __all__ = [
     "CircuitRuns",
     "atp_star",
+    "attribution_graph",
     "circuit_of",
     "eap",
     "eap_ig",
@@ -23,4 +26,5 @@ __all__ = [
     "grown",
     "pair_graph",
     "ranked",
+    "write_graph",
 ]
