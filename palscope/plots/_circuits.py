@@ -40,7 +40,8 @@ def faithfulness_by_size(table: pd.DataFrame, *, caption: Caption) -> Figure:
             x,
             y,
             ORDERS[str(order)],
+            column=column,
         )
-        for order, mine in whole.groupby("order", sort=False)
+        for column, (order, mine) in enumerate(whole.groupby("order", sort=False))
     ]
     return Figure(panels, caption, table)

@@ -142,6 +142,9 @@ class Figure:
     scales: Mapping[Axis | str, Limits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        places = [(panel.row, panel.column) for panel in self.panels]
+        if len(set(places)) < len(places):
+            raise ValueError(f"two panels stand in one place: rows and columns {places}.")
         self.legend()
 
     def screen(self, *, dark: bool = False) -> go.Figure:
