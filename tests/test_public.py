@@ -24,8 +24,8 @@ PUBLIC: dict[str, str] = {
         Table Work analysis_of chosen_clips chosen_pairs each main option run""",
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
-    "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of eap eap_ig exact_effects
-        grown pair_graph ranked write_graph""",
+    "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of eap eap_ig
+        exact_effects grown pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
     "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput
         Several build_encoder encoder_config load_encoder register_encoder save_encoder""",
