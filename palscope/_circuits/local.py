@@ -178,6 +178,10 @@ class Attention:
         return split * getattr(self._layer, "residual_multiplier", 1.0)
 
 
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Makes keys and values of states."""
+
+
 @dataclass(frozen=True, eq=False)
 class Heads:
     """A stage's heads in one run, and what they are given there.
@@ -214,9 +218,6 @@ class Heads:
         """Keys and values of these columns, moved by each of `change`."""
         states, project = self.entering(columns)
         return project(states + change.to(states))
-
-
-Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def heads_of(model: HookedAudioModel, graph: Graph, number: int, run: Observed) -> Heads | None:
