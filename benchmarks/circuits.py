@@ -35,7 +35,7 @@ from palscope._circuits.writes import writes_of
 from palscope.measures import Answers
 from palscope.pairs import bundled_pairs
 
-EDGES = 64
+EDGES = 256
 """Exact effects of so many are timed."""
 
 
@@ -108,7 +108,7 @@ def beside_transformer_lens(repeats: int) -> dict[str, Any]:
         "head_dim": 32,
         "num_hidden_layers": 12,
     }
-    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    heads: Any = {"num_attention_heads": 8, "num_key_value_heads": 8}
     model = make_hooked(vocabulary.tokenizer(), Route.plits(12), **sizes, **heads)
     rng = np.random.default_rng(0)
     tokens = torch.from_numpy(rng.integers(3, 40, (1, 12)))

@@ -147,7 +147,7 @@ def moved_outputs(
     change = change.to(run.state(graph.stages[block.stage]).device)
     if heads is None:
         stage = graph.stages[block.stage]
-        running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
+        running = graph.columns[stage.layer].running[0]
         state = run.state(stage)[places(running, group)]
         out = fed(model, stage.layer, state + change) - fed(model, stage.layer, state)
         return out[:, :, None]

@@ -147,7 +147,7 @@ def _gradient(graph: Graph, block: Block, run: Observed) -> Float[Tensor, "1 tok
     if block.slot == "answer":
         return run.gradients[FINAL][None, -1:]
     stage = graph.stages[block.stage]
-    running = graph.layout.layer_columns(graph.route, stage.layer).running[0]
+    running = graph.columns[stage.layer].running[0]
     return run.gradients[norm_hook(stage)][places(running, graph.groups[block.group].columns)][None]
 
 
@@ -270,4 +270,4 @@ def _sound_between(
 
 def _reads(graph: Graph, columns: Int[Tensor, "columns"], layer: int) -> bool:
     """Whether a layer reads all of these columns of sound."""
-    return bool(torch.isin(columns, graph.layout.layer_columns(graph.route, layer).audio).all())
+    return bool(torch.isin(columns, graph.columns[layer].audio).all())

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from palscope._circuits.groups import Group
 from palscope._routing import Route, TokenLayout
+from palscope._routing.layout import LayerColumns
 from palscope.errors import PalscopeError
 
 Kind = Literal["sound", "text", "head", "cross_head", "mlp", "answer"]
@@ -168,6 +169,12 @@ class Graph:
                 "slot": slot[edges],
             }
         )
+
+    @cached_property
+    def columns(self) -> tuple[LayerColumns, ...]:
+        """Which columns stand where, layer by layer."""
+        layers = range(self.route.n_layers)
+        return tuple(self.layout.layer_columns(self.route, layer) for layer in layers)
 
     @cached_property
     def shape(self) -> str:

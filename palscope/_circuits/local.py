@@ -55,7 +55,7 @@ class Attention:
 
     @cached_property
     def _columns(self) -> Any:
-        return self.graph.layout.layer_columns(self.graph.route, self.stage.layer)
+        return self.graph.columns[self.stage.layer]
 
     @cached_property
     def running(self) -> Int[Tensor, "queries"]:
@@ -94,18 +94,22 @@ class Attention:
         return raw(getattr(self._layer, str(family.crossing) if self._crosses else "self_attn"))
 
     @cached_property
+    def _home(self) -> torch.device:
+        """Of the model's lowest layers; asking the model takes a walk through it."""
+        return self.model.model.device
+
+    @cached_property
     def _angles(self) -> Angles:
         apart = family_of(self.model.model.text_config).crossing is not None
         layout = self.graph.layout
         position = layout.word if apart else layout.position
-        return Angles(self.model.model.decoder, position.to(self.model.model.device), 0)
+        return Angles(self.model.model.decoder, position.to(self._home), 0)
 
     def _turns(
         self, states: Float[Tensor, "copies tokens d_model"], columns: Int[Tensor, "tokens"]
     ) -> tuple[Tensor, Tensor]:
         """Cosine and sine of tokens' positions, for one row, on the layer's device."""
-        at = columns[None].to(self.model.model.device)
-        first = states[:1].to(self.model.model.device)
+        at, first = columns[None].to(self._home), states[:1].to(self._home)
         cos, sin = self._angles.at(self.stage.layer, first, at)
         return cos.to(states.device), sin.to(states.device)
 

@@ -82,7 +82,7 @@ def observe(
     memories = [
         memory_hook(model, layer)
         for layer in range(graph.route.n_layers)
-        if graph.layout.layer_columns(graph.route, layer).audio.shape[1]
+        if graph.columns[layer].audio.shape[1]
     ]
     kept: Values = {}
 

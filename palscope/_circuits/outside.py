@@ -81,7 +81,7 @@ def written_instead(
         values[hook] = state
 
     for number, stage in enumerate(graph.stages):
-        columns = graph.layout.layer_columns(graph.route, stage.layer)
+        columns = graph.columns[stage.layer]
         move(norm_hook(stage), columns.running[0], number)
         memory = memory_hook(model, stage.layer)
         if stage.part == "attn" and memory in values:
@@ -91,7 +91,7 @@ def written_instead(
         entering = graph.nodes[node]
         layers = range(graph.route.n_layers) if entering.layer is None else (entering.layer,)
         for layer in layers:
-            axis = graph.layout.layer_columns(graph.route, layer).audio[0]
+            axis = graph.columns[layer].audio[0]
             group = graph.groups[entering.group].columns
             standing: list[int] = axis.tolist()
             if set(group) <= set(standing):
@@ -102,4 +102,4 @@ def written_instead(
 
 def columns_at_last(graph: Graph) -> Tensor:
     """The columns that leave the last layer."""
-    return graph.layout.layer_columns(graph.route, graph.route.n_layers - 1).running[0]
+    return graph.columns[-1].running[0]

@@ -106,7 +106,7 @@ class CircuitRuns:
         self, block: Block, moved: Float[Tensor, "1 tokens d_model"]
     ) -> Float[Tensor, "1 tokens d_model"]:
         stage = self.graph.stages[block.stage]
-        running = self.graph.layout.layer_columns(self.graph.route, stage.layer).running[0]
+        running = self.graph.columns[stage.layer].running[0]
         at = places(running, self.graph.groups[block.group].columns)
         state = self.other.state(stage)[at]
         return fed(self.model, stage.layer, state + moved.to(state))

@@ -59,7 +59,7 @@ def entry(graph: Graph, node: Node) -> tuple[int, bool]:
     column = graph.groups[node.group].columns[0]
     layers = range(graph.route.n_layers) if node.layer is None else (node.layer,)
     for layer in layers:
-        here = graph.layout.layer_columns(graph.route, layer)
+        here = graph.columns[layer]
         if node.layer is None and column in here.running[0].tolist():
             return layer, True
         if column in here.audio[0].tolist():
@@ -72,7 +72,7 @@ def entered(
 ) -> Float[Tensor, "tokens d_model"]:
     """What enters at a group, before any node has written there."""
     layer, runs = entry(graph, node)
-    here = graph.layout.layer_columns(graph.route, layer)
+    here = graph.columns[layer]
     columns = graph.groups[node.group].columns
     if not runs:
         return run.values[memory_hook(model, layer)][places(here.audio[0], columns)]
@@ -94,7 +94,7 @@ def writes_of(model: HookedAudioModel, graph: Graph, run: Observed) -> Writes:
     for number, indices in inside.items():
         stage = graph.stages[number]
         out = run.values[output_hook(stage)]
-        columns = graph.layout.layer_columns(graph.route, stage.layer)
+        columns = graph.columns[stage.layer]
         if stage.part == "mlp":
             out = out[:, None]  # with Granite's multiplier
         else:

@@ -239,7 +239,7 @@ def held_stages(model: HookedAudioModel, graph: Graph, run: Observed) -> list[He
 
 def _network(model: HookedAudioModel, graph: Graph, number: int, run: Observed) -> HeldNetwork:
     stage = graph.stages[number]
-    columns = graph.layout.layer_columns(graph.route, stage.layer)
+    columns = graph.columns[stage.layer]
     states = run.state(stage)[torch.isin(columns.running[0], columns.fed[0])]
     block: Any = model.blocks[stage.layer]
     norm: Any = raw(block.ln2)
