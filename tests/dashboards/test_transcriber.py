@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.dashboards.conftest import captions, figures, metrics, quiet
+from palscope.pairs import bundled_pairs
+from tests.dashboards.conftest import OTHER, captions, figures, metrics, quiet
 from tests.published.tiny import whisper
 
 
@@ -40,3 +41,23 @@ def test_a_transcriber_is_asked_nothing_and_shows_where_it_reads(
     assert page.button_group(key="token").value == 2
     assert "0.68–1.21 s" in metrics(page)
     assert any("The one before “7” predicts it" in each.value for each in page.markdown)
+
+
+@pytest.mark.slow
+def test_pairs_are_written_down_and_analysed(folder: Path) -> None:
+    page = AppTest.from_function(interventions, default_timeout=600)
+    given = {"model": OTHER, "model-folder": str(folder), "pair": bundled_pairs()[0].name}
+    for name, value in (given | {"analysis": "logit lens"}).items():
+        page.query_params[name] = value
+    quiet(page.run())
+    assert any("takes no question" in each for each in captions(page))
+    assert any("right is “one”" in each.value for each in page.markdown)
+    next(b for b in page.button if b.label.startswith("Run")).click().run()
+    quiet(page)
+    assert figures(page)
+
+
+def interventions() -> None:
+    from _interventions_view import view  # pyright: ignore[reportMissingImports]
+
+    view()
