@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palscope._circuits.compared import compared
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import (
     Heads,
     answered,
     attend,
-    check_adds_up,
     fed,
     heads_of,
     per_head,
 )
-from palscope._circuits.observed import FINAL, Observed, observe, output_hook
-from palscope._circuits.writes import Writes, places, writes_of
+from palscope._circuits.observed import FINAL, Observed, output_hook
+from palscope._circuits.writes import Writes, places
 from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address, Change
 from palscope.interventions._apply import Bound
@@ -32,7 +32,7 @@ from palscope.interventions._engine import Engine, start_of
 from palscope.interventions._resolve import Part, Resolved
 from palscope.measures._gradients import measured
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Direction, source_and_target
+from palscope.measures._patching import Direction
 
 _ROUNDING = 1e-6
 """Of a stage's largest output: what moves a node no further moves it not at all."""
@@ -79,11 +79,8 @@ def exact_effects(
     Raises:
         PalscopeError: the prompts differ in more than sound, or what nodes write does not add up.
     """
-    check_adds_up(model)
-    source, target = source_and_target(clean, corrupt, answers, direction)
-    here, there = (observe(model, each, graph, answers) for each in (target, source))
-    writes = writes_of(model, graph, there) - writes_of(model, graph, here)
-    return effects_of(model, target, graph, here, writes, answers, edges, batch_size)
+    runs = compared(model, clean, corrupt, graph, answers, direction)
+    return effects_of(model, runs.inputs, graph, runs.here, runs.change, answers, edges, batch_size)
 
 
 @torch.no_grad()

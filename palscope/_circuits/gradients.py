@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from palscope._circuits.compared import compared
 from palscope._circuits.graph import Block, Graph
-from palscope._circuits.local import Heads, attention_weights, check_adds_up, heads_of
+from palscope._circuits.local import Heads, attention_weights, heads_of
 from palscope._circuits.observed import (
     FINAL,
     Observed,
@@ -30,7 +31,7 @@ from palscope._circuits.observed import (
     observe,
     output_hook,
 )
-from palscope._circuits.writes import Writes, entered, entry, places, writes_of
+from palscope._circuits.writes import Writes, entered, entry, places
 from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
 from palscope.interventions import Address
@@ -38,7 +39,7 @@ from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._resolve import Part, Resolved
 from palscope.measures._gradients import Moved
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Direction, source_and_target
+from palscope.measures._patching import Direction
 
 
 def eap(
@@ -63,12 +64,8 @@ def eap(
     Returns:
         Estimates in nats, in the graph's order.
     """
-    check_adds_up(model)
-    source, target = source_and_target(clean, corrupt, answers, direction)
-    here = observe(model, target, graph, answers, gradients=True)
-    there = observe(model, source, graph, answers)
-    writes = writes_of(model, graph, there) - writes_of(model, graph, here)
-    return attributed(model, graph, here, writes)
+    runs = compared(model, clean, corrupt, graph, answers, direction, gradients=True)
+    return attributed(model, graph, runs.here, runs.change)
 
 
 def eap_ig(
@@ -99,22 +96,19 @@ def eap_ig(
         PalscopeError: as `exact_effects`, or `steps` is not positive.
     """
     steps = whole_number(steps, "steps", least=1)
-    check_adds_up(model)
-    source, target = source_and_target(clean, corrupt, answers, direction)
-    here, there = (observe(model, each, graph, answers) for each in (target, source))
-    writes = writes_of(model, graph, there) - writes_of(model, graph, here)
+    runs = compared(model, clean, corrupt, graph, answers, direction)
     scores = np.zeros(graph.n_edges)
     for step in range(steps):
-        placed = _sound_between(model, graph, here, there, (step + 0.5) / steps)
+        placed = _sound_between(model, graph, runs.here, runs.there, (step + 0.5) / steps)
         run = observe(
             model,
-            target,
+            runs.inputs,
             graph,
             answers,
             gradients=True,
-            within=in_force(model, target, placed),
+            within=in_force(model, runs.inputs, placed),
         )
-        scores += attributed(model, graph, run, writes) / steps
+        scores += attributed(model, graph, run, runs.change) / steps
     return scores
 
 

@@ -179,7 +179,7 @@ class Attention:
         weight = effective_weight(raw(attention.o))
         heads = self.model.cfg.n_heads
         split = weight.unflatten(1, (heads, -1)).permute(1, 0, 2)
-        return split * getattr(self._layer, "residual_multiplier", 1.0)
+        return split * residual_multiplier(self.model, self.stage.layer)
 
 
 Projection = Callable[[Tensor], tuple[Tensor, Tensor]]

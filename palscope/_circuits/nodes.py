@@ -17,15 +17,16 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from palscope._circuits.compared import compared
 from palscope._circuits.exact import moved_outputs
 from palscope._circuits.gradients import attributed
 from palscope._circuits.graph import Block, Graph
-from palscope._circuits.local import Heads, check_adds_up, heads_of
+from palscope._circuits.local import Heads, heads_of
 from palscope._circuits.observed import Observed, observe, output_hook
-from palscope._circuits.writes import Writes, places, writes_of
+from palscope._circuits.writes import Writes, places
 from palscope._hooks import HookedAudioModel
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import Direction, source_and_target
+from palscope.measures._patching import Direction
 
 
 def atp_star(
@@ -55,15 +56,12 @@ def atp_star(
         `fixed` has attention computed anew (of outputs and values it is `atp`), both in nats and
         signed; `atp_star` is the mean size over dropped layers.
     """
-    check_adds_up(model)
-    source, target = source_and_target(clean, corrupt, answers, direction)
-    here = observe(model, target, graph, answers, gradients=True)
-    there = observe(model, source, graph, answers)
-    writes = writes_of(model, graph, there) - writes_of(model, graph, here)
-    rows, plain, fixed = _scores(model, graph, here, there, writes)
+    runs = compared(model, clean, corrupt, graph, answers, direction, gradients=True)
+    there, writes = runs.there, runs.change
+    rows, plain, fixed = _scores(model, graph, runs.here, there, writes)
     sizes: list[Float[np.ndarray, "rows"]] = []
     for layer in range(graph.route.n_layers):
-        run = observe(model, target, graph, answers, gradients=True, dropped=layer)
+        run = observe(model, runs.inputs, graph, answers, gradients=True, dropped=layer)
         found = np.abs(_scores(model, graph, run, there, writes)[2])
         found[[graph.nodes[node].layer == layer for node, _, _ in rows]] = np.nan
         sizes.append(found)

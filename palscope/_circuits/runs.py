@@ -16,22 +16,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from palscope._circuits.compared import compared
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import (
     Heads,
     answered,
     attend,
-    check_adds_up,
     fed,
     heads_of,
     per_head,
 )
-from palscope._circuits.observed import FINAL, observe
+from palscope._circuits.observed import FINAL
 from palscope._circuits.outside import written_instead, zero_writes
-from palscope._circuits.writes import Writes, places, writes_of
+from palscope._circuits.writes import Writes, places
 from palscope._hooks import HookedAudioModel
 from palscope.measures._metrics import Answers
-from palscope.measures._patching import source_and_target
 
 
 class CircuitRuns:
@@ -65,11 +64,10 @@ class CircuitRuns:
         Raises:
             PalscopeError: as `exact_effects`.
         """
-        check_adds_up(model)
-        source, target = source_and_target(clean, corrupt, answers, "noising")
+        both = compared(model, clean, corrupt, graph, answers)
         self.model, self.graph, self.answers = model, graph, answers
-        here, self.other = (observe(model, each, graph, answers) for each in (target, source))
-        self.clean, self.corrupt = (writes_of(model, graph, run) for run in (here, self.other))
+        here, self.other = both.here, both.there
+        self.clean, self.corrupt = both.writes_here, both.writes_there
         self.everything, self.nothing = here.metric, self.other.metric
         if outside != "corrupt":
             instead = zero_writes(self.clean) if outside == "zero" else outside
