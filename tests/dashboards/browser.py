@@ -77,11 +77,17 @@ def settled(page: Page, seconds: float = 120) -> None:
 
 
 def idle(page: Page, seconds: float = 120) -> None:
-    """Wait until nothing runs: the app says so, and says it still a moment later."""
+    """Wait until nothing runs and all is drawn: the app says so, and still a moment later.
+
+    The browser fetches what draws figures when the first one comes, maybe after the script's end.
+    """
     for _ in range(2):
         page.wait_for_function(
             "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState"
-            " === 'notRunning'",
+            " === 'notRunning'"
+            " && !document.querySelector('[data-testid=stSkeleton]')"
+            " && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]"
+            ".every(each => each.querySelector('.main-svg'))",
             timeout=1000 * seconds,
         )
         page.wait_for_timeout(150)
@@ -109,15 +115,13 @@ def metrics(page: Page, seconds: float = 30) -> dict[str, str]:
 def click_head(page: Page, key: str, layer: int, head: int) -> None:
     """Click on a cell of the layer × head map whose Streamlit key has this class."""
     chart = page.locator(f".{key} .js-plotly-plot").first
-    chart.scroll_into_view_if_needed()
     x, y = chart.evaluate(
-        "(gd, [layer, head]) => { const l = gd._fullLayout, box = gd.getBoundingClientRect();"
-        " return [box.x + l.xaxis._offset + l.xaxis.l2p(head),"
-        " box.y + l.yaxis._offset + l.yaxis.l2p(layer)] }",
+        "(gd, [layer, head]) => { const l = gd._fullLayout;"
+        " return [l.xaxis.l2p(head), l.yaxis.l2p(layer)] }",
         [layer, head],
     )
-    page.mouse.move(x, y)
-    page.mouse.click(x, y)
+    # Playwright waits until the map stands still: what is drawn above it may yet move it.
+    chart.locator(".nsewdrag").first.click(position={"x": x, "y": y})
 
 
 def press_until_at(page: Page, key: str, target: Locator) -> None:
