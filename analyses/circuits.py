@@ -7,16 +7,17 @@
 The graph of a run (sound by stretch of seconds and stream, text, heads, feed-forward networks, the
 answer, each at a group of positions) follows from route and layout. Every edge of it is scored on
 each pair: EAP-IG, EAP, and beside them what knows less (gradient times input, attention mass,
-random). The pairs of a kind are two halves. Each half chooses circuits, by the mean of its scores;
-they are run on the pairs of the other half, with all other edges from the corrupt clip.
-Faithfulness is the share of the way from the corrupt to the clean run that a circuit goes; CPR
-(more is better) and CMD (less is) are its areas as the benchmark MIB has them. Stretches of sound
-are the pair's segments.
+random). The pairs of a kind that the model answers right for both clips are two halves. Each half
+chooses circuits, by the mean of its scores; they are run on the pairs of the other half, with all
+other edges from the corrupt clip. Faithfulness is the share of the way from the corrupt to the
+clean run that a circuit goes; CPR (more is better) and CMD (less is) are its areas as the benchmark
+MIB has them. Stretches of sound are the pair's segments.
 
 Writes scores.parquet (every edge of every pair), circuits.parquet (a row a pair, method, order and
 size), exact.parquet (--exact: exact effects of edges among the 1 % that either method
-holds largest), edges.parquet (the largest edges by name), faithfulness.csv, areas.csv,
-agreement.csv, strongest.csv, figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A run
+holds largest), edges.parquet (the largest edges by name), needs.parquet (--needs: is a circuit
+complete, and each of its edges needed), faithfulness.csv, areas.csv, agreement.csv, strongest.csv,
+completeness.csv, figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A run
 that was stopped goes on with --resume.
 
 Sources: Hanna et al. 2024 (arXiv 2403.17806), Syed et al. 2023 (arXiv 2310.10348), Mueller et al.
@@ -26,26 +27,17 @@ Sources: Hanna et al. 2024 (arXiv 2403.17806), Syed et al. 2023 (arXiv 2310.1034
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from palscope._circuits.baselines import (
-    attention_mass_of_edges,
-    gradient_times_input,
-    random_scores,
-)
 from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
-from palscope._circuits.gradients import eap, eap_ig
-from palscope._circuits.graph import Graph
-from palscope._circuits.metrics import SIZES, cmd, cpr, faithfulness, seconds_iou
-from palscope._circuits.observed import observe
-from palscope._circuits.runs import CircuitRuns
-from palscope._circuits.selection import circuit_of, counts, leading_to_answer, ranked
+from palscope._circuits.halves import METHODS, Asked, Method, halves_of, mean_scores
+from palscope._circuits.metrics import SIZES, cmd, completeness, cpr, faithfulness, minimality
+from palscope._circuits.selection import circuit_of, counts, ranked
 from palscope._statistics import mean_row, shown
 from palscope.analyses import (
     Analysis,
@@ -58,16 +50,15 @@ from palscope.analyses import (
     main,
     option,
 )
-from palscope.errors import PalscopeError
 from palscope.measures import mean_band
-from palscope.measures._metrics import Answers
 from palscope.pairs import Pair
 from palscope.plots import _circuits as figures
 
-Method = Literal["EAP-IG", "EAP", "gradient-input", "attention", "random"]
-METHODS: tuple[Method, ...] = get_args(Method)
 LARGEST = 30
 """So many edges of each half are named."""
+
+TAKEN = 10
+"""So many random halves of a circuit are taken out to see whether it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +71,9 @@ class CircuitOptions(PairOptions):
         None, "equal stretches of sound, not the pair's segments", unit="s"
     )
     exact: int = option(0, "of the largest, held against their exact effect", unit="edges", least=0)
+    needs: int = option(
+        0, "of a circuit tested for completeness and minimality", unit="edges", least=0
+    )
 
 
 CircuitWork = Work[CircuitOptions]
@@ -88,38 +82,26 @@ CircuitResults = Results[CircuitOptions, Pair]
 
 @each
 def graphs(work: CircuitWork, pair: Pair) -> pd.DataFrame:
-    """The size of each pair's graph, before anything of it runs."""
-    graph = pair_graph(work.model, pair, seconds=work.options.stretch)
-    row = {"kind": pair.kind, "shape": graph.shape, "nodes": len(graph.nodes)}
-    return pd.DataFrame([{**row, "edges": graph.n_edges}])
+    """The size of each pair's graph, and how the model answers."""
+    return pd.DataFrame([_asked(work, pair).told()])
 
 
 @each
 def scored(work: CircuitWork, pair: Pair) -> pd.DataFrame:
-    """Every edge's scores of one pair."""
-    model, options = work.model, work.options
-    graph, given, answers = _prompts(work, pair)
-    run = observe(model, answers.behind(given[0]), graph, answers, gradients=True)
-    scores = {
-        "EAP-IG": eap_ig(model, *given, graph, answers=answers, steps=options.steps),
-        "EAP": eap(model, *given, graph, answers=answers),
-        "gradient-input": -gradient_times_input(model, graph, run),  # as if it were taken away
-        "attention": -attention_mass_of_edges(model, graph, run),
-    }
-    columns = {name: each.astype(np.float32) for name, each in scores.items()}
-    return pd.DataFrame({"edge": np.arange(graph.n_edges, dtype=np.int32), **columns})
+    """Every edge's scores of one pair that counts."""
+    halves_of(work.whole("graphs"), pair)
+    return _asked(work, pair).scores(work.options.steps)
 
 
 @each
 def exactly(work: CircuitWork, pair: Pair) -> pd.DataFrame:
     """Exact effects of some edges, drawn from the 1 % that EAP-IG or EAP holds largest."""
-    graph, given, answers = _prompts(work, pair)
-    scores = work.rows("scores", pair.name)
-    largest = [ranked(_of(scores, name))[: graph.n_edges // 100] for name in METHODS[:2]]
+    asked, scores = _asked(work, pair), work.rows("scores", pair.name)
+    largest = [ranked(scores[name].to_numpy())[: len(scores) // 100] for name in METHODS[:2]]
     drawn = np.random.default_rng(work.options.seed).permutation(np.union1d(*largest))
     edges: list[int] = sorted(drawn[: work.options.exact].tolist())
-    found = exact_effects(work.model, *given, graph, answers=answers, edges=edges)
-    named = scores.iloc[edges].drop(columns="edge").reset_index(drop=True)
+    found = exact_effects(**asked.given, edges=edges)
+    named = scores.iloc[edges].drop(columns=["pair", "edge"]).reset_index(drop=True)
     exact = {"edge": edges, "exact": found.total[edges], "direct": found.direct[edges]}
     return pd.DataFrame(exact).join(named).assign(kind=pair.kind)
 
@@ -127,80 +109,61 @@ def exactly(work: CircuitWork, pair: Pair) -> pd.DataFrame:
 @each
 def run_circuits(work: CircuitWork, pair: Pair) -> pd.DataFrame:
     """Circuits that the other half of the pairs chose, run on a pair."""
-    graph, given, answers = _prompts(work, pair)
-    source, target, _ = graph.ends()
-    own, others = (_means(work, half, graph) for half in _halves(work, pair))
-    runs = CircuitRuns(work.model, *given, graph, answers=answers)
+    own, others = (mean_scores(work.rows, half) for half in halves_of(work.whole("graphs"), pair))
+    asked = _asked(work, pair)
+    runs = asked.runs()
     rows: list[dict[str, Any]] = []
     for method, order in itertools.product(work.options.methods, ("absolute", "signed")):
         first, second = (ranked(each[method], signed=order == "signed") for each in (others, own))
-        for share, count in zip(SIZES, counts(graph), strict=True):
-            circuit = circuit_of(graph, first[:count])
-            metric = runs.metric(circuit)
-            inside = leading_to_answer(graph, circuit).numpy()
-            ends = np.union1d(source[inside], target[inside])
+        for share, count in zip(SIZES, counts(asked.graph), strict=True):
+            metric = runs.metric(circuit_of(asked.graph, first[:count]))
             row = {"method": method, "order": order, "share": share, "metric": metric}
             row |= {"faithful": faithfulness(metric, runs.nothing, runs.everything)}
-            row |= {"edges": count, "nodes": len(ends), "iou": _iou(graph, ends, pair)}
+            row |= {"edges": count, **asked.found(first[:count])}
             both = np.intersect1d(first[:count], second[:count])
             rows.append({**row, "overlap": len(both) / (2 * count - len(both))})
     return pd.DataFrame(rows).assign(kind=pair.kind)
 
 
 @each
+def needed(work: CircuitWork, pair: Pair) -> pd.DataFrame:
+    """Is a circuit that the other half chose complete, and what is each of its edges needed for?
+
+    `change` is in nats: of a `part` "circuit" how far it is at most from doing as the model does
+    when a random half of its edges is taken from both; of an edge, what taking it from the circuit
+    changes at most, alone or after a random half of the others.
+    """
+    _, others = halves_of(work.whole("graphs"), pair)
+    asked = _asked(work, pair)
+    runs, graph = asked.runs(), asked.graph
+    edges = ranked(mean_scores(work.rows, others)["EAP-IG"])[: work.options.needs]
+    rng = np.random.default_rng(work.options.seed)
+    halves = [frozenset(rng.permutation(edges)[::2].tolist()) for _ in range(TAKEN)]
+    circuit, whole = frozenset[int](edges.tolist()), frozenset(range(graph.n_edges))
+
+    def value(of: frozenset[int]) -> float:
+        return runs.metric(circuit_of(graph, np.fromiter(of, np.int64))) if of else runs.nothing
+
+    single = minimality(value, circuit, lambda edge: [halves[0] - {edge}])
+    named = graph.named(np.array(list(single))).assign(part="edge", change=single.values())
+    missing = {"part": "circuit", "edge": -1, "change": completeness(value, circuit, whole, halves)}
+    way = {"way": runs.everything - runs.nothing, "kind": pair.kind}
+    return pd.concat([pd.DataFrame([missing]), named], ignore_index=True).assign(**way)
+
+
+@each
 def strongest(work: CircuitWork, pair: Pair) -> pd.DataFrame:
     """A pair's scores of the edges that either half holds largest by EAP-IG."""
+    halves = halves_of(work.whole("graphs"), pair)
+    means = [mean_scores(work.rows, half)["EAP-IG"] for half in halves]
+    edges = np.union1d(*(ranked(each)[:LARGEST] for each in means))
+    own = work.rows("scores", pair.name)["EAP-IG"].to_numpy()
     graph = pair_graph(work.model, pair, seconds=work.options.stretch)
-    halves = [_means(work, half, graph)["EAP-IG"] for half in _halves(work, pair)]
-    edges = np.union1d(*(ranked(each)[:LARGEST] for each in halves))
-    own = _of(work.rows("scores", pair.name), "EAP-IG")
     return graph.named(edges).assign(score=own[edges], kind=pair.kind)
 
 
-def _prompts(
-    work: CircuitWork, pair: Pair
-) -> tuple[Graph, tuple[Mapping[str, Any], Mapping[str, Any]], Answers]:
-    model = work.model
-    answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
-    clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
-    return pair_graph(model, pair, seconds=work.options.stretch), (clean, corrupt), answers
-
-
-def _halves(work: CircuitWork, pair: Pair) -> tuple[list[str], list[str]]:
-    """The pairs of this one's kind whose graph is the same: its half of them, and the other one.
-
-    Raises:
-        PalscopeError: there is no other, so that nothing could be held out.
-    """
-    every: Any = work.whole("graphs")
-    mine = every[every["pair"] == pair.name].iloc[0]
-    alike = every[(every["kind"] == mine["kind"]) & (every["shape"] == mine["shape"])]
-    names: list[str] = alike["pair"].tolist()
-    if len(names) < 2:
-        raise PalscopeError(
-            f"no other pair of the kind {pair.kind!r} has the graph of {pair.name} (as many parts "
-            "of sound), so no circuit can be held out; give more pairs, or equal --stretch."
-        )
-    first = names.index(pair.name) % 2
-    return names[first::2], names[1 - first :: 2]
-
-
-def _means(work: CircuitWork, names: list[str], graph: Graph) -> dict[str, np.ndarray]:
-    """Each method's mean scores over some pairs."""
-    tables = [work.rows("scores", name) for name in names]
-    found = {name: np.mean([_of(each, name) for each in tables], 0) for name in METHODS[:-1]}
-    return found | {"random": random_scores(graph, work.options.seed)}
-
-
-def _of(scores: pd.DataFrame, method: str) -> np.ndarray:
-    return scores[method].to_numpy(dtype=np.float64)
-
-
-def _iou(graph: Graph, nodes: np.ndarray, pair: Pair) -> float:
-    """Seconds of sound in a circuit, against those in which the pair's clips differ."""
-    groups = [graph.groups[graph.nodes[n].group] for n in nodes if graph.nodes[n].kind == "sound"]
-    found = [(each.start_s, each.end_s) for each in groups if each.start_s == each.start_s]
-    return seconds_iou(found, [(each.start, each.end) for each in pair.segments if each.differs])
+def _asked(work: CircuitWork, pair: Pair) -> Asked:
+    return Asked.of(work.model, pair, work.options.stretch)
 
 
 # -- over pairs -----------------------------------------------------------------------------------
@@ -250,6 +213,18 @@ def agreement(results: CircuitResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def complete(results: CircuitResults) -> pd.DataFrame:
+    """How incomplete circuits are, and how many of their edges are needed for 1 % of the way."""
+    rows: list[dict[str, Any]] = []
+    table: Any = results.rows("needs")
+    for kind, mine in table.assign(share=table["change"] / table["way"].abs()).groupby("kind"):
+        whole, edges = (mine[mine["part"] == part] for part in ("circuit", "edge"))
+        needed_edges = (edges["share"] >= 0.01).groupby(edges["pair"]).mean()
+        row = {"kind": kind, **mean_row(whole["share"].to_numpy(), "missing", limits=(0, None))}
+        rows.append({**row, "needed": float(needed_edges.mean())})
+    return pd.DataFrame(rows)
+
+
 def named_edges(results: CircuitResults) -> pd.DataFrame:
     """The largest edges of each kind, with their mean score over pairs."""
     by = ["kind", "edge", "source", "target", "slot"]
@@ -265,6 +240,8 @@ def summaries(results: CircuitResults) -> dict[str, pd.DataFrame]:
         "areas": results.derived(areas),
         "strongest": results.derived(named_edges),
     }
+    if results.options.needs:
+        found["completeness"] = results.derived(complete)
     return found | ({"agreement": results.derived(agreement)} if results.options.exact else {})
 
 
@@ -307,6 +284,7 @@ ANALYSIS = Analysis(
         Table("exact", exactly, ("edge",), lambda options: options.exact > 0),
         Table("circuits", run_circuits, ("method", "order", "share")),
         Table("edges", strongest, ("edge",)),
+        Table("needs", needed, ("part", "edge"), lambda options: options.needs > 0),
     ],
     summaries=summaries,
     figures=drawn,

@@ -136,18 +136,22 @@ class Graph:
                 return block.first + row * len(block.targets) + column
         raise PalscopeError(f"no edge from {self.name(source)} to {self.name(target)}, {slot}.")
 
-    def ends(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Source, target and slot of every edge, in order."""
-        parts = [
-            (
-                np.repeat(block.sources, len(block.targets)),
-                np.tile(block.targets, len(block.sources)),
-                np.full(block.size, block.slot),
-            )
-            for block in self.blocks
-        ]
-        source, target, slot = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return source, target, slot
+    @cached_property
+    def sources(self) -> Int[np.ndarray, "edges"]:
+        """Every edge's source."""
+        parts = [np.repeat(block.sources, len(block.targets)) for block in self.blocks]
+        return np.concatenate(parts, dtype=np.int32)
+
+    @cached_property
+    def targets(self) -> Int[np.ndarray, "edges"]:
+        """Every edge's target."""
+        parts = [np.tile(block.targets, len(block.sources)) for block in self.blocks]
+        return np.concatenate(parts, dtype=np.int32)
+
+    @property
+    def slots(self) -> np.ndarray:
+        """Every edge's slot."""
+        return np.concatenate([np.full(block.size, block.slot) for block in self.blocks])
 
     def table(self, scores: Float[np.ndarray, "edges"], top: int | None = None) -> pd.DataFrame:
         """Edges by size of their score, the largest first: `edge, source, target, slot, score`.
@@ -160,7 +164,7 @@ class Graph:
 
     def named(self, edges: Int[np.ndarray, "_edges"]) -> pd.DataFrame:
         """Some edges in words: `edge, source, target, slot`."""
-        source, target, slot = self.ends()
+        source, target, slot = self.sources, self.targets, self.slots
         return pd.DataFrame(
             {
                 "edge": edges,

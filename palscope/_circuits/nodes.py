@@ -82,7 +82,7 @@ def _scores(
 ) -> tuple[list[Row], Float[np.ndarray, "rows"], Float[np.ndarray, "rows"]]:
     """Rows, and their scores without and with attention computed anew."""
     edges = attributed(model, graph, here, writes)
-    outputs = np.bincount(graph.ends()[0], edges, len(graph.nodes))
+    outputs = np.bincount(graph.sources, edges, len(graph.nodes))
     plain = {(node, "output", each.group): outputs[node] for node, each in enumerate(graph.nodes)}
     del plain[len(graph.nodes) - 1, "output", graph.nodes[-1].group]  # the answer
     fixed = dict(plain)

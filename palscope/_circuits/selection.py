@@ -40,7 +40,7 @@ def grown(
         signed: likewise.
     """
     worth = -scores if signed else np.abs(scores)
-    source, target, _ = graph.ends()
+    source, target = graph.sources, graph.targets
     order = np.argsort(target, kind="stable")
     first = np.searchsorted(target[order], np.arange(len(graph.nodes) + 1))
     reached = {len(graph.nodes) - 1}  # the answer is the last node
@@ -80,7 +80,7 @@ def leading_to_answer(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tens
 
     They change nothing in its run.
     """
-    source, target, _ = graph.ends()
+    source, target = graph.sources, graph.targets
     inside = circuit.numpy()
     edges = np.flatnonzero(inside)
     heard = np.zeros(len(graph.nodes), dtype=bool)

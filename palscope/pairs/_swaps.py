@@ -75,6 +75,7 @@ _KINDS: dict[str, _Kind] = {
     "sound_order": _Kind(
         "sound", _question("sound_order", "first"), ("first sound", "second sound")
     ),
+    "last_sound": _Kind("sound", _question("sound_order", "last"), ("first sound", "second sound")),
 }
 
 KINDS = tuple(_KINDS)
@@ -102,6 +103,7 @@ def swap_pairs(
     | `first_digit` | two digits | another first digit | the first |
     | `last_digit` | two digits | another last digit | the last |
     | `sound_order` | two sounds | the same two, exchanged | the first |
+    | `last_sound` | two sounds | the same two, exchanged | the last |
 
     Parts are trimmed to where they sound, put into slots that are equally long in both clips, and
     scaled to one RMS over the slot, so that part and clip are equally loud on both sides; it is
@@ -191,7 +193,7 @@ def _draw(pool: _Pool, kind: str, labels: tuple[str, ...], rng: np.random.Genera
     if kind == "speaker":
         one, other = _two_speakers(pool, labels[0], rng)
         return _Draw((one,), (other,), (labels[0], None))
-    if kind in ("sound", "instrument", "sound_order"):
+    if _KINDS[kind].domain != "speech":
         one, other, *kept = (_pick(pool[label], rng) for label in labels)
     else:
         one, other, *kept = _one_speaker(pool, labels, rng)
@@ -199,6 +201,7 @@ def _draw(pool: _Pool, kind: str, labels: tuple[str, ...], rng: np.random.Genera
         "first_digit": ((one, *kept), (other, *kept)),
         "last_digit": ((*kept, one), (*kept, other)),
         "sound_order": ((one, other), (other, one)),
+        "last_sound": ((other, one), (one, other)),
     }.get(kind, ((one,), (other,)))
     return _Draw(clean, corrupt, (labels[0], labels[1]))
 

@@ -23,12 +23,13 @@ from palscope._models.families import raw
 from tests import planted
 from tests.planted import Planted, plant
 
-AT_TOKEN, N_TOKENS, STRETCH_S = 5, 12, 0.3
-SECONDS = (0.3, 0.6)
-"""The stretch of 0.3 s that holds the event, in either stream."""
+AT_TOKEN, LATER_TOKEN, N_TOKENS, STRETCH_S = 5, 10, 12, 0.3
+SECONDS, LATER = (0.3, 0.6), (0.9, 1.2)
+"""The stretches of 0.3 s that hold the event, in either stream, and the second one of `order`."""
 
-Place = Literal["frames", "summary", "relay", "last"]
-"""A stream's stretch that holds the event, the relay word, the last token."""
+Place = Literal["frames", "summary", "later", "relay", "last"]
+"""A stream's stretch that holds the event, frames of the later one, the relay word, the last token.
+"""
 
 End = tuple[Kind, Place, int | None, int | None]
 """Kind, place, layer and head of a node."""
@@ -42,16 +43,29 @@ class Known:
         edges: source, target and slot of each true edge.
         readers: heads (layer, head) whose output differs between the runs and moves the answer.
         sign: of what each of `readers` does for A.
+        later: whether the other event follows, marked by the channel that is a nuisance elsewhere.
     """
 
     name: str
     planted: Planted
     edges: tuple[tuple[End, End, Slot], ...]
     readers: dict[tuple[int, int], int]
+    later: bool = False
+
+    @property
+    def seconds(self) -> list[tuple[float, float]]:
+        """The stretches in which the two clips differ."""
+        return [SECONDS, LATER] if self.later else [SECONDS]
 
     def inputs(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The clean and the corrupt prompt."""
         a, b = (self.planted.inputs(kind, AT_TOKEN, N_TOKENS) for kind in ("A", "B"))
+        if self.later:
+            per_frame = self.planted.model.processor.features_per_frame
+            assert per_frame is not None
+            at = slice(LATER_TOKEN * per_frame, (LATER_TOKEN + 1) * per_frame)
+            for given, other in ((a, planted.B_CHANNEL), (b, planted.A_CHANNEL)):
+                given["input_features"][0, [planted.NUISANCE_CHANNEL, other], at] = planted.LOUD
         return a, b
 
     def graph(self) -> Graph:
@@ -83,10 +97,11 @@ class Known:
         elif place == "relay":
             group = [each.columns for each in graph.groups].index((relay,))
         else:
+            stream, at = ("frames", LATER_TOKEN) if place == "later" else (place, AT_TOKEN)
             (group,) = [
                 number
                 for number, each in enumerate(graph.groups)
-                if each.stream == place and each.start_s < 0.55 < each.end_s
+                if each.stream == stream and each.start_s < at / 10 + 0.05 < each.end_s
             ]
         return graph.find(kind, group, layer, head)
 
@@ -94,7 +109,7 @@ class Known:
 ANSWER: End = ("answer", "last", None, None)
 
 
-def _sound(stream: Literal["frames", "summary"], layer: int | None = None) -> End:
+def _sound(stream: Literal["frames", "summary", "later"], layer: int | None = None) -> End:
     return ("sound", stream, layer, None)
 
 
@@ -159,6 +174,25 @@ def both_streams() -> Known:
         give(made, 2, 2, key, WRITES)
     edges = (*_read(_sound("frames", 1), 1, 1), *_read(_sound("summary"), 2, 2))
     return Known("both streams", made, edges, {(1, 1): 1, (2, 2): 1})
+
+
+def order() -> Known:
+    """Two sounds, exchanged: one head reads the first and one the second, for the opposite answer.
+
+    The second sound bears a mark of its own, by which its head finds it.
+    """
+    made = plant("lal")
+    key = 1
+    with torch.no_grad():
+        summary: Any = raw(raw(made.model.model.connector.input_projectors["summary"])[0])
+        summary.weight[planted.NUISANCE] = 0.0  # it stands in frames alone
+        for layer in range(planted.LAYERS):
+            keys = raw(raw(_weights(made, layer).self_attn).k_proj).weight
+            for kv_head in range(planted.KV_HEADS):
+                keys[kv_head * planted.D_HEAD + key, planted.NUISANCE] = 1 / planted.UNIT
+        give(made, 2, 2, key, -WRITES)
+    edges = (*_read(_sound("frames", 1), 1, 1), *_read(_sound("later", 2), 2, 2))
+    return Known("order", made, edges, {(1, 1): 1, (2, 2): 1}, later=True)
 
 
 def fed() -> Known:
@@ -234,5 +268,5 @@ def known() -> dict[str, Callable[[], Known]]:
     """All of them, made when they are called."""
     pathways: tuple[planted.Pathway, ...] = ("lal", "summary", "plits", "relay", "decoy")
     made = {pathway: (lambda pathway=pathway: _existing(pathway)) for pathway in pathways}
-    more = (inhibitor, grouped, both_streams, fed, saturated)
+    more = (inhibitor, grouped, both_streams, order, fed, saturated)
     return {**made, **{each.__name__: each for each in more}}

@@ -169,14 +169,16 @@ def test_its_size_is_told_and_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(type(model), "forward", None)
     graph = run_graph(model, layout, position_groups(layout, seconds=0.5))
     assert f"{graph.n_edges} edges" in str(graph)
-    assert graph.n_edges == sum(block.size for block in graph.blocks) == len(graph.ends()[0])
+    assert graph.n_edges == sum(block.size for block in graph.blocks) == len(graph.sources)
     assert sum(node.kind == "head" for node in graph.nodes) % model.cfg.n_heads == 0
 
 
 def test_an_edge_is_found_by_its_ends() -> None:
     model, inputs = opened("pal")
     graph = graph_of(model, inputs)
-    for number, (source, target, slot) in enumerate(zip(*graph.ends(), strict=True)):
+    for number, (source, target, slot) in enumerate(
+        zip(graph.sources, graph.targets, graph.slots, strict=True)
+    ):
         if number % 97 == 0:
             assert graph.edge(int(source), int(target), slot) == number
     with pytest.raises(PalscopeError, match="no edge from"):

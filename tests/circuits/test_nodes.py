@@ -19,7 +19,7 @@ from tests.circuits.test_runs import ANSWERS, pair_of
 def exact(model: Any, clean: Any, corrupt: Any, graph: Any, table: Any, answers: Any) -> np.ndarray:
     """The metric's change in runs without a node's outgoing edges, or without those into a slot."""
     runs = CircuitRuns(model, clean, corrupt, graph, answers=answers)
-    source, target, slots = graph.ends()
+    source, target, slots = graph.sources, graph.targets, graph.slots
     keys = np.concatenate([np.full(block.size, block.key_group) for block in graph.blocks])
     found: list[float] = []
     for row in table.itertuples():

@@ -24,7 +24,7 @@ def test_planted_edges_are_told_from_all_others(name: str) -> None:
     assert edge_auroc(exact.total, true) == 1.0
     assert np.abs(exact.total[true]).min() > 3
     assert not exact.total[~true].any()
-    last = graph.ends()[2] == "answer"
+    last = graph.slots == "answer"
     np.testing.assert_array_equal(exact.direct[last], exact.total[last])
 
     along = eap_ig(model, *one.inputs(), graph, answers=answers, steps=3)
@@ -47,7 +47,7 @@ def test_of_two_that_do_the_same_denoising_sees_both_and_noising_neither() -> No
     runs = CircuitRuns(model, *one.inputs(), graph, **given)
     whole = runs.everything - runs.nothing
     assert whole > 20
-    heads = [edge for edge in true if graph.ends()[2][edge] != "answer"]
+    heads = [edge for edge in true if graph.slots[edge] != "answer"]
     assert len(heads) == 4
     noising = exact_effects(model, *one.inputs(), graph, edges=heads, **given).total[heads]
     assert np.abs(noising).max() < 0.05 * whole

@@ -40,7 +40,7 @@ def test_a_circuit_without_one_edge_is_the_edge_exchanged(name: str) -> None:
     whole = torch.ones(graph.n_edges, dtype=torch.bool)
     assert runs.metric(whole) == pytest.approx(runs.everything, abs=1e-4)
     assert runs.metric(~whole) == pytest.approx(runs.nothing, abs=1e-4)
-    scores, slots = eap(model, clean, corrupt, graph, answers=ANSWERS), graph.ends()[2]
+    scores, slots = eap(model, clean, corrupt, graph, answers=ANSWERS), graph.slots
     edges = [
         int(edge)
         for slot in np.unique(slots)
@@ -60,7 +60,7 @@ def test_without_what_some_heads_hear_they_are_patched(name: str) -> None:
     model, clean, corrupt, graph = pair_of(name)
     runs = CircuitRuns(model, clean, corrupt, graph, answers=ANSWERS)
     heads = [i for i, node in enumerate(graph.nodes) if node.kind == "head" and node.head == 1]
-    inside = ~np.isin(graph.ends()[1], heads)
+    inside = ~np.isin(graph.targets, heads)
     patch = [
         Patch(Address("head_output", at, None, (1,)), Resample(corrupt)) for at in (Text(), Sound())
     ]
@@ -87,7 +87,7 @@ def test_heads_outside_may_write_nothing_or_a_mean(outside: Any) -> None:
     model, clean, corrupt, graph = pair_of("pal")
     top = tiny.LAYERS - 1
     last = [i for i, n in enumerate(graph.nodes) if n.kind == "head" and n.layer == top]
-    inside = torch.from_numpy(~np.isin(graph.ends()[0], last))
+    inside = torch.from_numpy(~np.isin(graph.sources, last))
     hook = f"blocks.{top}.attn.hook_z"
     seen: list[Tensor] = []
 

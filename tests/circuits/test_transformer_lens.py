@@ -48,7 +48,9 @@ def test_edges_have_transformer_lens_s_scores() -> None:
     writes = writes_of(model, graph, observe(model, given[0], graph, answers))
     scores = attributed(model, graph, here, writes - writes_of(model, graph, here))
     ours: dict[Any, float] = defaultdict(float)
-    for source, target, slot, score in zip(*graph.ends(), scores, strict=True):
+    for source, target, slot, score in zip(
+        graph.sources, graph.targets, graph.slots, scores, strict=True
+    ):
         a, b = graph.nodes[source], graph.nodes[target]
         at = a.group if slot in "kv" else b.group  # theirs are not told apart by who asks
         ours[(a.kind, a.group, a.layer, a.head), (b.kind, b.layer, b.head), slot, at] += score

@@ -25,6 +25,7 @@ DOMAINS = {
     "first_digit": "speech",
     "last_digit": "speech",
     "sound_order": "sound",
+    "last_sound": "sound",
 }
 
 
@@ -49,6 +50,7 @@ def test_only_what_is_meant_differs(corpus: Corpus, kind: str) -> None:
         "first_digit": {"first digit"},
         "last_digit": {"second digit"},
         "sound_order": {"first sound", "second sound"},
+        "last_sound": {"first sound", "second sound"},
         "instrument": {"music"},
         "sound": {"sound"},
     }.get(kind, {"digit"})
