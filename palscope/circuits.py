@@ -6,6 +6,7 @@ Kramár et al. 2024 (arXiv 2403.00745; AtP*), Mueller et al. 2025 (arXiv 2504.13
 
 from __future__ import annotations
 
+from palscope._circuits.activations import eap_ig_activations
 from palscope._circuits.attribution.export import write_graph
 from palscope._circuits.attribution.graph import attribution_graph
 from palscope._circuits.build import pair_graph
@@ -22,6 +23,7 @@ __all__ = [
     "circuit_of",
     "eap",
     "eap_ig",
+    "eap_ig_activations",
     "exact_effects",
     "grown",
     "pair_graph",

@@ -25,7 +25,7 @@ PUBLIC: dict[str, str] = {
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
     "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of eap eap_ig
-        exact_effects grown pair_graph ranked write_graph""",
+        eap_ig_activations exact_effects grown pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
     "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput
         Several build_encoder encoder_config load_encoder register_encoder save_encoder""",

@@ -99,7 +99,7 @@ def eap_ig(
     runs = compared(model, clean, corrupt, graph, answers, direction)
     scores = np.zeros(graph.n_edges)
     for step in range(steps):
-        placed = _sound_between(model, graph, runs.here, runs.there, (step + 0.5) / steps)
+        placed = sound_between(model, graph, runs.here, runs.there, (step + 0.5) / steps)
         run = observe(
             model,
             runs.inputs,
@@ -238,7 +238,7 @@ def _pull(
     return found[:, 0].unflatten(0, (groups, heads))
 
 
-def _sound_between(
+def sound_between(
     model: HookedAudioModel, graph: Graph, here: Observed, there: Observed, share: float
 ) -> list[tuple[Bound, int]]:
     """Changes that put sound, as it enters, so far on its way from one run to the other."""
