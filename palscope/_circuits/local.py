@@ -29,7 +29,8 @@ def check_adds_up(model: HookedAudioModel) -> None:
     """Check that what nodes write adds up in the residual stream.
 
     Raises:
-        PalscopeError: a norm stands behind attention or network, so that heads share its scale.
+        PalscopeError: a norm stands behind attention or network, so that heads share its scale;
+            weights are quantised, so that what a head writes cannot be told apart.
     """
     block: Any = model.blocks[0]
     if hasattr(block, "ln1_post") or hasattr(block, "ln2_post") or not hasattr(block, "ln2"):
@@ -37,6 +38,7 @@ def check_adds_up(model: HookedAudioModel) -> None:
             "this decoder norms what attention and feed-forward network put out (Gemma 2 and 3, "
             "OLMo 2), so what heads write does not add up; edges have no scores there."
         )
+    effective_weight(raw(block.attn.o))
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,10 +66,18 @@ def projected_rows(
 def effective_weight(projection: Any) -> Float[Tensor, "outputs inputs"]:
     """The weight of a projection with what its active adapters add.
 
-    Raises `CheckpointError` for adapters that are no plain LoRA.
+    Raises:
+        CheckpointError: it is quantised, so that what it holds is not its numbers; or has adapters
+            that are no plain LoRA.
     """
+    weight: Tensor = getattr(projection, "base_layer", projection).weight
+    if not weight.is_floating_point():
+        raise CheckpointError(
+            f"weights of this decoder are quantised ({type(projection).__name__}, {weight.dtype}), "
+            "and their numbers are needed here. Load the model unquantised, say in bfloat16."
+        )
     if not (names := _active(projection)):
-        return getattr(projection, "base_layer", projection).weight
+        return weight
     weight = plain_linear(projection).weight
     return torch.stack([weight, *(projection.get_delta_weight(name) for name in names)]).sum(0)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from palscope._circuits.exact import exact_effects
+from palscope._circuits.gradients import eap
 from palscope._circuits.local import Attention, answered, attend, fed, per_head
 from palscope._circuits.observed import FINAL, memory_hook, observe, output_hook
+from palscope._circuits.runs import CircuitRuns
+from palscope._models.families import raw
+from palscope.errors import PalscopeError
 from palscope.measures import Answers
 from tests.circuits.test_graph import ROUTES, graph_of, opened
 
@@ -36,3 +43,15 @@ def test_a_node_is_the_function_that_the_model_computes(name: str) -> None:
         torch.testing.assert_close(made, given, atol=1e-5, rtol=1e-4)
     last = run.values[FINAL][-1:]
     assert float(answered(model, last, answers)) == pytest.approx(run.metric, abs=1e-4)
+
+
+@pytest.mark.parametrize("scored", [eap, exact_effects, CircuitRuns])
+def test_weights_of_few_bits_are_refused(scored: Any) -> None:
+    """Their integers are no numbers to multiply by: with them effects came out, and were wrong."""
+    model, inputs = opened("lal")
+    o_proj: Any = raw(raw(raw(model.model.decoder.layers[0]).self_attn).o_proj)
+    integers = o_proj.weight.data.mul(127).to(torch.int8)
+    o_proj.weight = torch.nn.Parameter(integers, requires_grad=False)
+    graph = graph_of(model, inputs)
+    with pytest.raises(PalscopeError, match="weights of this decoder are quantised"):
+        scored(model, inputs, inputs, graph, answers=Answers((), 5, 7))

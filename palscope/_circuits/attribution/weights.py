@@ -44,19 +44,9 @@ class Linear:
 
 
 def linear(projection: Any, rows: slice = slice(None)) -> Linear:
-    """A module's map.
-
-    Raises:
-        PalscopeError: its weights are quantised.
-    """
+    """A module's map. Raises `PalscopeError` where its weights are quantised."""
     module = raw(projection)
-    weight: Tensor = getattr(module, "base_layer", module).weight
-    if not weight.is_floating_point():
-        raise PalscopeError(
-            f"weights of this decoder are quantised ({type(module).__name__}, {weight.dtype}), and "
-            "an attribution graph multiplies by each of them. Load the model unquantised, say in "
-            "bfloat16."
-        )
+    effective_weight(module)
     return Linear(module, rows)
 
 
