@@ -13,6 +13,7 @@ from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap, eap_ig
 from palscope._circuits.nodes import atp_star
+from palscope._circuits.parts import circuit_parts
 from palscope._circuits.runs import CircuitRuns
 from palscope._circuits.selection import circuit_of, grown, ranked
 
@@ -21,6 +22,7 @@ __all__ = [
     "atp_star",
     "attribution_graph",
     "circuit_of",
+    "circuit_parts",
     "eap",
     "eap_ig",
     "eap_ig_activations",

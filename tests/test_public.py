@@ -24,8 +24,8 @@ PUBLIC: dict[str, str] = {
         Table Work analysis_of chosen_clips chosen_pairs each main option run""",
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
-    "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of eap eap_ig
-        eap_ig_activations exact_effects grown pair_graph ranked write_graph""",
+    "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of circuit_parts eap
+        eap_ig eap_ig_activations exact_effects grown pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
     "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput
         Several build_encoder encoder_config load_encoder register_encoder save_encoder""",
@@ -44,8 +44,8 @@ PUBLIC: dict[str, str] = {
         tokens_within""",
     "palscope.pairs": "Pair bundled_pairs control matched pair_from_files read_pairs swap_pairs",
     "palscope.plots": """Axis Bars Caption Figure Heat Line Look Panel Points Rule Span
-        Spectrogram Spread Steps head_effects_map head_thumbnails layer_head_map mass_by_layer
-        mass_over_time shared_scale time_over_spectrogram""",
+        Spectrogram Spread Steps circuit head_effects_map head_thumbnails layer_head_map
+        mass_by_layer mass_over_time shared_scale time_over_spectrogram""",
     "palscope.training": "Bases Stage build measure_features prepare train training_arguments",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]

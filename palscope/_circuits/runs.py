@@ -26,6 +26,7 @@ from palscope._circuits.local import (
     heads_of,
     per_head,
 )
+from palscope._circuits.metrics import faithfulness
 from palscope._circuits.observed import FINAL
 from palscope._circuits.outside import written_instead, zero_writes
 from palscope._circuits.writes import Writes, places
@@ -93,6 +94,14 @@ class CircuitRuns:
             else:
                 self._attended(now, heads, blocks)
         raise AssertionError("a graph ends in the answer")
+
+    def faithfulness(self, circuit: Bool[Tensor, "edges"]) -> float:
+        """The share of the way from `nothing` to `everything` that a circuit goes.
+
+        Raises:
+            PalscopeError: the two are the same.
+        """
+        return faithfulness(self.metric(circuit), self.nothing, self.everything)
 
     @cached_property
     def _heads(self) -> dict[int, Heads | None]:

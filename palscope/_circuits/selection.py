@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -91,6 +92,31 @@ def leading_to_answer(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tens
             kept[edge] = True
             heard[source[edge]] = True
     return torch.from_numpy(kept)
+
+
+def on_the_way(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tensor, "edges"]:
+    """A circuit's edges on a way from sound to the answer, all of it inside.
+
+    Where outside edges carry the corrupt run, the others change nothing: the two runs differ in
+    their sound alone, and what hears none of it writes the same in both.
+    """
+    source, target, _ = graph.ends()
+    carries = np.array([node.kind == "sound" for node in graph.nodes])
+    leads = leading_to_answer(graph, circuit).numpy()
+    kept = np.zeros_like(leads)
+    for edge in np.flatnonzero(leads):
+        if carries[source[edge]]:
+            kept[edge] = carries[target[edge]] = True
+    return torch.from_numpy(kept)
+
+
+def without(
+    graph: Graph, circuit: Bool[Tensor, "edges"], nodes: Sequence[int]
+) -> Bool[Tensor, "edges"]:
+    """A circuit that some nodes are cut from: without all edges from them and into them."""
+    source, target, _ = graph.ends()
+    gone = np.isin(source, nodes) | np.isin(target, nodes)
+    return circuit & ~torch.from_numpy(gone)
 
 
 def counts(graph: Graph) -> list[int]:

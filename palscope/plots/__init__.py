@@ -12,6 +12,7 @@ from palscope.plots._attention import (
     time_over_spectrogram,
 )
 from palscope.plots._cells import Heat, Spectrogram
+from palscope.plots._circuit import circuit
 from palscope.plots._effects import head_effects_map
 from palscope.plots._figure import Caption, Figure, Panel, shared_scale
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
@@ -32,6 +33,7 @@ __all__ = [
     "Spectrogram",
     "Spread",
     "Steps",
+    "circuit",
     "head_effects_map",
     "head_thumbnails",
     "layer_head_map",

@@ -17,8 +17,11 @@ from palscope._files import make_folder, writing
 from palscope.plots._cells import Heat, Spectrogram
 from palscope.plots._grammar import Axis, Bars, Drawn, Line, Points, Rule, Steps
 from palscope.plots._looks import Look
+from palscope.plots._network import Edges, Nodes
 
-Mark = Drawn | Heat | Spectrogram
+Mark = Drawn | Heat | Spectrogram | Nodes | Edges
+NAMED = (Line, Points, Bars, Steps, Rule, Nodes, Edges)
+"""Marks that the legend names."""
 Limits = tuple[float, float]
 BLANK = "Grey cells: not seen there, or not measured."
 _WRAP = 84
@@ -237,7 +240,7 @@ class Figure:
         named: dict[str, tuple[type[Mark], Look]] = {}
         for panel in self.panels:
             for mark in panel.marks:
-                if isinstance(mark, Line | Points | Bars | Steps | Rule) and mark.name:
+                if isinstance(mark, NAMED) and mark.name:
                     _, look = named.setdefault(mark.name, (type(mark), mark.look))
                     if look != mark.look:
                         raise ValueError(f"series {mark.name!r} has two looks in one figure.")
@@ -371,6 +374,8 @@ def _sum(heat: Heat) -> str:
 
 
 def _width(panel: Panel, alone: bool) -> float:
+    if any(isinstance(mark, Nodes) for mark in panel.marks):
+        return 7.0
     if panel.heats:
         cells = panel.heats[0].values.shape[1]
         named = max([0, *map(len, panel.x.categories)])

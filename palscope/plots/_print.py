@@ -17,8 +17,11 @@ from palscope.plots._cells import Heat, Spectrogram
 from palscope.plots._figure import BESIDE, PER_INCH, Figure, Mark, Panel, named_ticks
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
 from palscope.plots._looks import AMOUNT, BLANK_GROUND, DASHES, HATCHES, MARKERS, SIGNED, Look
+from palscope.plots._network import Edges, Nodes
 
 _SMALL = 7
+OPACITY = 0.75
+"""Of edges, so that those below show through."""
 _EDGE = 0.06
 """Inches between the legend and the paper's edge."""
 _LINE = 0.14
@@ -170,6 +173,23 @@ def _rule(rule: Rule, axes: Any, figure: Figure, panel: Panel, order: float) -> 
     axes.plot(x, y, color=rule.look.colour(), zorder=1, **_stroke(rule.look))
 
 
+@_mark.register
+def _edges(edges: Edges, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    look = {"color": edges.look.colour(), "linestyle": DASHES[edges.look.dash], "zorder": 1.5}
+    for width, mine in edges.by_width:
+        x, y, _ = edges.lines(mine)
+        axes.plot(x, y, linewidth=0.7 * width, alpha=OPACITY, **look)
+
+
+@_mark.register
+def _nodes(nodes: Nodes, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
+    look = {"color": nodes.look.colour(), "zorder": order, **_marker(nodes.look, 1.4)}
+    axes.plot(nodes.x, nodes.y, linestyle="none", **look)
+    for x, y, label in zip(nodes.x, nodes.y, nodes.labels, strict=True):
+        beside = {"textcoords": "offset points", "va": "center", "fontsize": _SMALL - 1}
+        axes.annotate(_text(label), (x, y), (3, 0), zorder=order, **beside)
+
+
 def _values(
     axes: Any, spread: Spread | None, places: np.ndarray, colour: str, *, across: bool = False
 ) -> None:
@@ -227,7 +247,7 @@ def _handle(kind: type[Mark], look: Look) -> Any:
     colour = look.colour()
     if kind is Bars:
         return Patch(facecolor=colour, hatch=HATCHES[look.hatch], edgecolor="white")
-    if kind is Points:
+    if kind in (Points, Nodes):
         return Line2D([], [], linestyle="none", color=colour, **_marker(look, 1.4))
     marker = _marker(look) if kind is Line and look.marker else {}
     return Line2D([], [], color=colour, **_stroke(look), **marker)

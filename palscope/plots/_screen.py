@@ -24,6 +24,8 @@ from palscope.plots._looks import (
     Look,
     translucent,
 )
+from palscope.plots._network import Edges, Nodes
+from palscope.plots._print import OPACITY
 
 _PIXELS = 100
 """Of an inch of the description."""
@@ -214,6 +216,25 @@ class _Screen:
             x=x, y=y, mode="lines", line=self._stroke(rule.look),
             hovertemplate=f"{_text(rule.name)} {rule.at:.3g}<extra></extra>" if rule.name else None,
             hoverinfo=None if rule.name else "skip", **self._named(rule.name), **at,
+        )  # fmt: skip
+
+    @_mark.register
+    def _edges(self, edges: Edges, panel: Panel, at: dict[str, int]) -> None:
+        for width, mine in edges.by_width:
+            x, y, said = edges.lines(mine)
+            self.drawn.add_scatter(
+                x=x, y=y, text=[_text(each) for each in said], mode="lines", opacity=OPACITY,
+                connectgaps=False, line=self._stroke(edges.look) | {"width": width},
+                hovertemplate="%{text}<extra></extra>", **self._named(edges.name), **at,
+            )  # fmt: skip
+
+    @_mark.register
+    def _nodes(self, nodes: Nodes, panel: Panel, at: dict[str, int]) -> None:
+        self.drawn.add_scatter(
+            x=nodes.x, y=nodes.y, mode="markers+text", marker=self._marker(nodes.look, 9),
+            text=[_text(each) for each in nodes.labels], textposition="middle right",
+            textfont={"size": 11}, hovertext=[_text(each) for each in nodes.hover],
+            hovertemplate="%{hovertext}<extra></extra>", **self._named(nodes.name), **at,
         )  # fmt: skip
 
     def _values(

@@ -35,6 +35,7 @@ from palscope.plots import (
 )
 from palscope.plots._cells import frequency_axis
 from palscope.plots._looks import DARK_GROUNDS, LIGHT_GROUNDS, looks, ramp
+from palscope.plots._network import Edges, Nodes
 from palscope.plots._spectrogram import mel_image
 from tests.colours import luminance
 from tests.plots.reading import agree, colour_ends
@@ -44,6 +45,18 @@ LAYER = Axis("layer", integer=True)
 SHARE = Axis("share", limits=(0, None))
 LONG = "what the last token reads of the summary of the sound, integrated gradients"
 NONE = pd.DataFrame({"a": [1.0]})
+KINDS = [
+    "lines",
+    "bars",
+    "points",
+    "across",
+    "heat",
+    "sound",
+    "wordy",
+    "narrow",
+    "crowded",
+    "network",
+]
 
 
 def described(*panels: Panel, **further: Any) -> Figure:
@@ -84,7 +97,11 @@ def figures() -> dict[str, Figure]:
     names = [f"{i} to {i + 9}, of silence" for i in range(40)]
     crowd = Axis("stretch", categories=tuple(names))
     across = Points([0.3, 0.2], [0, 1], 1, x_spread=SURE)
+    heard = Nodes([0, 1], [0, 2], ("a", "b <b>"), ("", "$5"), "head", Look("ink", "triangle-up"))
+    joins = Edges(np.zeros((2, 2)), np.array([[1.0, 2.0], [0.0, 2.0]]), np.array([0, 0.3]),
+                  np.array([2.0, 0.5]), ("a to b", "up"), "helps", Look("green", ""))  # fmt: skip
     return {
+        "network": described(Panel([joins, heard], time, LAYER)),
         "lines": described(
             Panel([Span(1, 2), line(), Rule(0.3, "chance"), Rule(2, along="y")], LAYER, SHARE, "a"),
             Panel([line(look=Look("frames"))], LAYER, SHARE, "b\nc", 0, 1),
@@ -117,9 +134,7 @@ def figures() -> dict[str, Figure]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "kind", ["lines", "bars", "points", "across", "heat", "sound", "wordy", "narrow", "crowded"]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_screen_and_print_show_the_same(figures: dict[str, Figure], kind: str) -> None:
     assert agree(figures[kind])
 
@@ -131,6 +146,21 @@ def test_a_line_breaks_at_blanks_and_where_n_changes(figures: dict[str, Figure])
     assert [band[2:].tolist() for band in shown["bands"]] == [[0, 1]]
     np.testing.assert_allclose(shown["intervals"], [[3, 0.3, 0.5]])  # a band would have no width
     assert any(np.array_equal(c, [[4, 4], [0.4, 0.6]]) for c in shown["curves"])  # clips' values
+
+
+def test_an_edge_is_as_wide_as_described_and_bends_upwards(figures: dict[str, Figure]) -> None:
+    agree(figures["network"])
+    wide, thin = (trace for trace in figures["network"].screen().data if trace.mode == "lines")
+    assert (wide.line.width, thin.line.width) == (2.0, 0.5)
+    lines = figures["network"].print().axes[0].lines
+    assert [line.get_linewidth() for line in lines[:2]] == pytest.approx([1.4, 0.35])
+    # By hand, of cubic curves whose controls are half of the height above and below the ends.
+    np.testing.assert_allclose([wide.x[12], wide.y[12]], [0.5, 1.0])
+    np.testing.assert_allclose([thin.x[12], thin.y[12]], [0.75 * 0.3, 1.0])
+    assert wide.y[1] / wide.x[1] > 10, "it leaves upwards"
+    assert wide.text[12] == "a to b" and thin.text[12] == "up"
+    (nodes,) = (trace for trace in figures["network"].screen().data if trace.mode != "lines")
+    assert nodes.hovertext == ("a", "b &lt;b&gt;") and nodes.text == ("", "$5")
 
 
 def test_what_cannot_be_seen_is_blank(figures: dict[str, Figure]) -> None:
@@ -184,6 +214,10 @@ def test_means_of_none_and_lines_out_of_order_are_refused() -> None:
         Heat(np.zeros((1, 3)), [0, 1, 3], [0], "share").edges(SHARE, SHARE)
     with pytest.raises(ValueError, match="'c' is no category of the axis 'kind'; it has a, b"):
         Axis("kind", categories=("a", "b")).places(["a", "c"])
+    with pytest.raises(ValueError, match="nodes 'n': x, y, hover and labels are of"):
+        Nodes([0], [0], ("a", "b"), ("",), "n")
+    with pytest.raises(ValueError, match="edges 'e': start, end, bend, width and hover are of"):
+        Edges(np.zeros((1, 2)), np.ones((1, 2)), np.zeros(1), np.ones(1), (), "e")
     with pytest.raises(ValueError, match="two looks"):
         described(Panel([line(), line(look=Look("summary"))], LAYER, SHARE))
 
