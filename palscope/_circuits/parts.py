@@ -50,9 +50,9 @@ def circuit_parts(
         PalscopeError: there are no edges.
     """
     inside = np.flatnonzero(on_the_way(graph, circuit_of(graph, edges)).numpy())
-    source, target, slot = (each[inside] for each in graph.ends())
+    source, target = graph.sources[inside], graph.targets[inside]
     nodes = np.union1d(np.union1d(source, target), [len(graph.nodes) - 1])
-    made = {"edge": inside, "source": source, "target": target, "slot": slot}
+    made = {"edge": inside, "source": source, "target": target, "slot": graph.slots[inside]}
     return CircuitParts(
         pd.DataFrame([_node(graph, int(node)) for node in nodes]),
         pd.DataFrame({**made, "score": scores[inside]}),

@@ -100,7 +100,7 @@ def on_the_way(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tensor, "ed
     Where outside edges carry the corrupt run, the others change nothing: the two runs differ in
     their sound alone, and what hears none of it writes the same in both.
     """
-    source, target, _ = graph.ends()
+    source, target = graph.sources, graph.targets
     carries = np.array([node.kind == "sound" for node in graph.nodes])
     leads = leading_to_answer(graph, circuit).numpy()
     kept = np.zeros_like(leads)
@@ -114,7 +114,7 @@ def without(
     graph: Graph, circuit: Bool[Tensor, "edges"], nodes: Sequence[int]
 ) -> Bool[Tensor, "edges"]:
     """A circuit that some nodes are cut from: without all edges from them and into them."""
-    source, target, _ = graph.ends()
+    source, target = graph.sources, graph.targets
     gone = np.isin(source, nodes) | np.isin(target, nodes)
     return circuit & ~torch.from_numpy(gone)
 

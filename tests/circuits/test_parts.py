@@ -19,7 +19,7 @@ def test_edges_that_are_not_drawn_change_nothing(name: str) -> None:
     model, clean, corrupt, graph = pair_of(name)
     runs = CircuitRuns(model, clean, corrupt, graph, answers=ANSWERS)
     scores = eap(model, clean, corrupt, graph, answers=ANSWERS)
-    source, target, _ = graph.ends()
+    source, target = graph.sources, graph.targets
     left_out = 0
     for count in (5, 40, graph.n_edges // 2):
         chosen = ranked(scores)[:count]
