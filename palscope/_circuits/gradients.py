@@ -22,7 +22,7 @@ from torch import Tensor
 
 from palscope._circuits.compared import compared
 from palscope._circuits.graph import Block, Graph
-from palscope._circuits.local import Heads, attention_weights, heads_of
+from palscope._circuits.local import Heads, attention_weights, heads_of, wide
 from palscope._circuits.observed import (
     FINAL,
     Observed,
@@ -126,9 +126,9 @@ def attributed(
         else:
             found = _Pulled(graph, run, heads).gradients(blocks)
         for block, gradient in found:
-            wide = gradient.flatten(1).to(torch.promote_types(gradient.dtype, torch.float32))
-            change = writes.of(block).flatten(1).to(wide)
-            scores[block.edges] = (change @ wide.mT).flatten().cpu().numpy()
+            slope = wide(gradient.flatten(1))
+            change = writes.of(block).flatten(1).to(slope)
+            scores[block.edges] = (change @ slope.mT).flatten().cpu().numpy()
     return scores
 
 

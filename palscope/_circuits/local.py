@@ -242,14 +242,18 @@ def heads_of(model: HookedAudioModel, graph: Graph, number: int, run: Observed) 
     return Heads(number, attention, state, memory, query, keys, values)
 
 
+def wide(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def attention_weights(
     query: Float[Tensor, "*rows heads queries head_dim"],
     keys: Float[Tensor, "*rows heads keys head_dim"],
     seen: Bool[Tensor, "queries keys"],
 ) -> Float[Tensor, "*rows heads queries keys"]:
     """Attention, in float32 at least; 0 throughout of a query that sees nothing."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    scores = query.to(wide) @ keys.to(wide).mT
+    scores = wide(query) @ wide(keys).mT
     scores = scores.masked_fill(~seen.to(scores.device), float("-inf"))
     return scores.softmax(-1).nan_to_num(0.0)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from palscope._circuits.attribution.held import Held, HeldHeads, HeldNorm
 from palscope._circuits.graph import Block, Graph
+from palscope._circuits.local import wide
 from palscope._circuits.observed import FINAL, Observed
 from palscope._circuits.writes import Writes, places
 from palscope._hooks import HookedAudioModel
@@ -51,13 +52,13 @@ class Answer:
         value, ids, signs = float(logits[answers.clean]), [answers.clean], [1.0]
         if answers.corrupt is not None:
             value, ids, signs = run.metric, [answers.clean, answers.corrupt], [1.0, -1.0]
-        sign = torch.tensor(signs, device=state.device) / inner.logits_divisor
+        sign = wide(state).new_tensor(signs) / inner.logits_divisor
         norm = HeldNorm.of(raw(getattr(inner.decoder, family_of(inner.text_config).norm)), state)
         unembedding: Any = raw(inner.unembedding)
-        row = sign @ unembedding.weight[ids].float()
+        row = sign @ wide(unembedding.weight[ids])
         constant = row @ norm.bias
         if getattr(unembedding, "bias", None) is not None:
-            constant = constant + sign @ unembedding.bias[ids].float()
+            constant = constant + sign @ wide(unembedding.bias[ids])
         probability = float(logits.softmax(-1)[answers.clean])
         return cls(value, norm.pulled(row[None])[0], float(constant), probability)
 
@@ -92,6 +93,10 @@ class Wanted:
             else:
                 wanted[stage.columns] += made
         return cls(writes[::-1], reads[::-1], wanted)
+
+
+LEAST = 1e-4
+"""A node through which less than this share of the largest one's nats passes is next to nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +135,14 @@ class Flow:
     def missing(self, graph: Graph) -> Float[np.ndarray, "nodes"]:
         """What the sum of all that enters a node lacks of it, as a share of the sum of its sizes.
 
-        Of what enters the model itself it is 0.
+        Of a node that is next to nothing, as a share of `LEAST` of the largest node's: the parts of
+        a single edge cancel there, and what they are rounded by is left. Of what enters the model
+        itself it is 0.
         """
         inside = np.array([node.stage >= 0 for node in graph.nodes])
         lacking = np.abs(self.nodes - self.sums(graph)) * inside
         size = self.sizes(graph)
+        size = np.maximum(size, LEAST * size.max())
         return np.divide(lacking, size, out=lacking, where=size > 0)
 
 
@@ -145,7 +153,7 @@ def flow_of(
     """All of a graph's edges and nodes."""
     edges, nodes, constants = (np.zeros(n) for n in (graph.n_edges, *[len(graph.nodes)] * 2))
     for read in readings(graph, held, answer, wanted):
-        made = torch.einsum("std,ntd->sn", writes.of(read.block).float(), read.wanted)
+        made = torch.einsum("std,ntd->sn", wide(writes.of(read.block)), read.wanted)
         edges[read.block.edges] = made.flatten().cpu().numpy()
         biases = torch.einsum("ntd,td->n", read.wanted, read.biases) + read.within
         constants[list(read.block.targets)] += biases.cpu().numpy()
@@ -158,7 +166,7 @@ def flow_of(
                 there = wanted.entering[list(group.columns)]
             else:
                 there = wanted.writes[stage][places(held[stage].columns, group.columns)]
-            nodes[index] = float((made[place].float() * there).sum())
+            nodes[index] = float((wide(made[place]) * there).sum())
     nodes[-1] = answer.value
     return Flow(edges, nodes, constants)
 

@@ -17,6 +17,7 @@ from palscope._circuits.local import (
     heads_of,
     per_head,
     residual_multiplier,
+    wide,
 )
 from palscope._circuits.observed import Observed
 from palscope._hooks import HookedAudioModel
@@ -41,14 +42,14 @@ class HeldNorm:
     @classmethod
     def of(cls, norm: Any, states: Float[Tensor, "tokens d_model"]) -> HeldNorm:
         """Of a module, or None, in the run in which these states entered it."""
-        states = states.float()
+        states = wide(states)
         nothing = torch.zeros_like(states[0])
         if norm is None:
             return cls(torch.ones_like(states), False, nothing)
         if not isinstance(norm, nn.LayerNorm):
             return cls(norm_gain(norm, states), False, nothing)
         given: tuple[Any, Any] = (norm.weight, norm.bias)  # either may be None
-        weight, bias = (None if each is None else each.detach().float() for each in given)
+        weight, bias = (None if each is None else wide(each.detach()) for each in given)
         scale = (states.var(-1, keepdim=True, correction=0) + norm.eps).rsqrt()
         gain = scale.expand_as(states) if weight is None else scale * weight
         return cls(gain, True, nothing if bias is None else bias)
@@ -100,7 +101,7 @@ class HeldHeads:
     @property
     def write(self) -> Float[Tensor, "heads d_model head_dim"]:
         """What makes a summand of the residual stream of each head's output."""
-        return self.attention.write().detach().float()
+        return wide(self.attention.write().detach())
 
     @property
     def bias(self) -> Float[Tensor, "d_model"]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from palscope._circuits.attribution.flow import Answer, Wanted, readings
 from palscope._circuits.attribution.held import Held, HeldNetwork
 from palscope._circuits.graph import Graph
+from palscope._circuits.local import wide
 from palscope._circuits.writes import Writes, places
 
 
@@ -108,7 +109,7 @@ def taken_apart(
                 between = torch.einsum("std,ntd->sn", source.writes, target.reads)
                 made.between[np.ix_(source.rows, target.rows)] = between.cpu().numpy()
         if target is not None:
-            into = torch.einsum("std,ntd->sn", writes.of(block).float(), target.reads)
+            into = torch.einsum("std,ntd->sn", wide(writes.of(block)), target.reads)
             made.into[np.ix_(block.sources, target.rows)] = into.cpu().numpy()
             biases = torch.einsum("ntd,td->n", target.reads, read.biases) + target.constants
             made.constants[target.rows] = biases.cpu().numpy()

@@ -17,6 +17,7 @@ from torch import Tensor
 from palscope._circuits.attribution.flow import Wanted
 from palscope._circuits.attribution.held import Held, HeldHeads
 from palscope._circuits.graph import Graph
+from palscope._circuits.local import wide
 from palscope._circuits.writes import Writes, places
 
 _AT_ONCE = 8
@@ -56,7 +57,7 @@ def _followed(
     states = wanted.entering.new_zeros(len(groups), width, size)
     for row, group in enumerate(groups):
         if graph.written[group] and graph.nodes[graph.written[group][0]].kind == "sound":
-            states[row, list(graph.groups[group].columns)] = writes.residual[group][0].float()
+            states[row, list(graph.groups[group].columns)] = wide(writes.residual[group][0])
     heard = torch.zeros(width, dtype=torch.bool)
     for group in graph.groups:
         heard[list(group.columns)] = group.stream is not None
@@ -90,7 +91,7 @@ def _read_as_it_entered(
     for block in graph.blocks:
         if block.stage == number and block.own and block.key_group in groups:
             at = places(stage.keys, graph.groups[block.key_group].columns)
-            changes[groups.index(block.key_group), at] = writes.of(block)[0].float()
+            changes[groups.index(block.key_group), at] = wide(writes.of(block)[0])
 
 
 def main_layers(nats: Float[np.ndarray, "layers"]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palscope._circuits.local import wide
 from palscope._models.adapted import effective_weight
 from palscope._models.families import raw
 from palscope.errors import PalscopeError
@@ -17,9 +18,9 @@ from palscope.errors import PalscopeError
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A module's linear map in float32, adapters included, or some rows of it.
+    """A module's linear map in float32 at least, adapters included, or some rows of it.
 
-    What is not float32 is turned anew whenever it is asked for, and never held.
+    What is less is turned anew whenever it is asked for, and never held.
     """
 
     module: Any
@@ -27,7 +28,7 @@ class Linear:
 
     @property
     def weight(self) -> Float[Tensor, "outputs inputs"]:
-        return effective_weight(self.module).detach()[self.rows].float()
+        return wide(effective_weight(self.module).detach()[self.rows])
 
     @property
     def bias(self) -> Float[Tensor, "outputs"]:
@@ -35,12 +36,12 @@ class Linear:
         plain = getattr(self.module, "base_layer", self.module)
         given: Any = plain.bias
         if given is None:
-            given = torch.zeros(plain.out_features, device=plain.weight.device)
-        return given.detach()[self.rows].float()
+            given = plain.weight.new_zeros(plain.out_features)
+        return wide(given.detach()[self.rows])
 
     def made_of(self, entering: Tensor) -> Tensor:
         """What comes out, bias included."""
-        return entering.float() @ self.weight.T + self.bias
+        return wide(entering) @ self.weight.T + self.bias
 
 
 def linear(projection: Any, rows: slice = slice(None)) -> Linear:
