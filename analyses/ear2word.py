@@ -43,7 +43,6 @@ import pandas as pd
 from palscope._circuits.gradients import eap
 from palscope._circuits.graph import Graph
 from palscope._circuits.halves import Asked, answered, halves_of, mean_scores
-from palscope._circuits.metrics import faithfulness
 from palscope._circuits.runs import CircuitRuns
 from palscope._circuits.selection import circuit_of, ranked
 from palscope._circuits.submission import submitted
@@ -182,8 +181,7 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _faithful(runs: CircuitRuns, edges: np.ndarray) -> float:
-    metric = runs.metric(circuit_of(runs.graph, edges))
-    return faithfulness(metric, runs.nothing, runs.everything)
+    return runs.faithfulness(circuit_of(runs.graph, edges))
 
 
 def moved_by(runs: CircuitRuns, nodes: np.ndarray) -> float:
