@@ -33,6 +33,7 @@ PUBLIC: dict[str, str] = {
         HookError PalscopeError PromptError RecipeError RouteError""",
     "palscope.evaluation": """compare_runs evaluate_benchmark evaluate_manifest open_answerer
         score_predictions""",
+    "palscope.features": "ActivationStore LabelledClip collect_activations",
     "palscope.interventions": """Add Address Change Filler Knockout Mean Noise Patch Reroute
         Resample Scale Sound Text Zero capture edit_waveform intervene resolve run_cells""",
     "palscope.measures": """Answers activation_patching attention_knockout attention_mass

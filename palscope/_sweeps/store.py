@@ -150,7 +150,7 @@ class Run:
         named, contents = by_key(items, table, key, content)
         shards = self.folder / "shards" / table
         make_folder(shards)
-        decides = json.dumps([_deciding(self.record), table, item, list(keys)], sort_keys=True)
+        decides = json.dumps([decisive(self.record), table, item, list(keys)], sort_keys=True)
         files = {
             name: shards / f"{_digest(decides, name, contents[name])}.parquet" for name in named
         }
@@ -313,7 +313,7 @@ def _hold_together(folder: Path) -> BaseFileLock | None:
 
 def check_same(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `PalscopeError`, naming what differs, where two records are not of one run."""
-    one, other = flat(_deciding(stored)), flat(_deciding(now))
+    one, other = flat(decisive(stored)), flat(decisive(now))
     differ = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     if differ:
         shown = "; ".join(
@@ -336,7 +336,8 @@ def flat(data: Any, name: str = "") -> dict[str, Any]:
     return out
 
 
-def _deciding(record: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record decides its run's numbers."""
     chosen = {name: record[name] for name in DECIDES if name in record}
     if "device" in chosen:  # which of several GPUs does not matter
         chosen["device"] = str(chosen["device"]).split(":")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -141,10 +141,24 @@ def _both(one: Part, other: Part) -> Part:
     return replace(other, columns=columns, queries=queries)
 
 
+def whole_pass(model: HookedAudioModel, inputs: Mapping[str, Any]) -> None:
+    """A run on `inputs`, of which nothing but what hooks take is kept."""
+    model(dict(inputs), logits_to_keep=1)
+
+
 def capture_parts(
-    model: HookedAudioModel, inputs: Mapping[str, Any], parts: Sequence[Part]
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    parts: Sequence[Part],
+    run: Callable[[HookedAudioModel, Mapping[str, Any]], Any] = whole_pass,
 ) -> list[Tensor]:
     """Values of each of `parts` in a run on `inputs`.
+
+    Args:
+        model: under its current route.
+        inputs: what it is called with.
+        parts: which values.
+        run: calls the model; it may end behind the last of the parts.
 
     Raises `HookError` when a hook point did not fire, and `PalscopeError` when tokens of a part do
     not run, because a cache that `inputs` go on from holds them.
@@ -167,7 +181,7 @@ def capture_parts(
 
     hooks = {name: hook_of(numbers) for name, numbers in by_hook.items()}
     with torch.no_grad(), hooked(model, hooks):
-        model(dict(inputs), logits_to_keep=1)
+        run(model, inputs)
     for part, found in zip(parts, pieces, strict=True):
         tokens = -1 if part.queries is not None else 0
         if sum(each.shape[tokens] for each in found) != len(part.columns):

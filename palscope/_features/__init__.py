@@ -1,0 +1,1 @@
+"""Activations of whole data sets, and what is learned from them."""
