@@ -1,13 +1,35 @@
-"""Features: activations of whole data sets, with each row's clip and seconds."""
+"""Features: activations of whole data sets, and dictionaries that take them apart.
+
+Dictionaries are trained by `palscope.training.train_dictionary`.
+"""
 
 from __future__ import annotations
 
 from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
+from palscope._features.dictionary import Dictionary
+from palscope._features.formats import load_dictionary, save_dictionary
+from palscope._features.scores import (
+    both_signs,
+    dictionary_scores,
+    label_scores,
+    live_latents,
+    matched_cosine,
+    random_dictionary,
+)
 from palscope._features.store import ActivationStore
 
 __all__ = [
     "ActivationStore",
+    "Dictionary",
     "LabelledClip",
+    "both_signs",
     "collect_activations",
+    "dictionary_scores",
+    "label_scores",
+    "live_latents",
+    "load_dictionary",
+    "matched_cosine",
+    "random_dictionary",
+    "save_dictionary",
 ]

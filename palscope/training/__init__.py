@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from palscope._lazy import lazily
 
 if TYPE_CHECKING:
+    from palscope.training._dictionary import train_dictionary
     from palscope.training._recipe import Bases, Stage
     from palscope.training._trained import prepare
     from palscope.training._trainer import build, measure_features, train, training_arguments
@@ -18,6 +19,7 @@ __all__ = [
     "measure_features",
     "prepare",
     "train",
+    "train_dictionary",
     "training_arguments",
 ]
 
@@ -28,6 +30,7 @@ _HOMES = {
     "build": "palscope.training._trainer",
     "measure_features": "palscope.training._trainer",
     "train": "palscope.training._trainer",
+    "train_dictionary": "palscope.training._dictionary",
     "training_arguments": "palscope.training._trainer",
 }
 

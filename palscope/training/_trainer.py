@@ -206,7 +206,7 @@ def _seconds(examples: Any, index: int) -> float:
     return sum(map(len, examples[index].waveforms)) / SAMPLE_RATE
 
 
-class _StopAtNonsense(TrainerCallback):
+class StopAtNonsense(TrainerCallback):
     """Ends a training whose loss is no number any more, rather than let it run on for days."""
 
     def on_log(
@@ -255,12 +255,12 @@ def train(
             cannot be written: after that the training goes on from its last checkpoint.
     """
     out = Path(str(arguments.output_dir))
-    last = _last_whole(out)
+    last = last_whole(out)
     writer = _tensorboard(out / "tensorboard", last) if arguments.process_index == 0 else None
     if stage.gradient_checkpointing:
         # By the model's own method: the Trainer's argument has another name in newer versions.
         model.gradient_checkpointing_enable()
-    callbacks: list[TrainerCallback] = [_StopAtNonsense()]
+    callbacks: list[TrainerCallback] = [StopAtNonsense()]
     if writer is not None:
         callbacks.append(TensorBoardCallback(writer))
     if samples is not None:
@@ -288,7 +288,7 @@ def train(
     processes.wait()
 
 
-def _last_whole(out: Path) -> int:
+def last_whole(out: Path) -> int:
     """The step of the last checkpoint that was written to its end; 0 where there is none.
 
     Those that a kill or a full disk tore, which would be taken for the last one, are removed.

@@ -23,9 +23,9 @@ def test_a_torn_checkpoint_is_not_the_last_one(tmp_path: Path, torn: str | None)
         (broken / "trainer_state.json").mkdir()
     elif torn is not None:
         (broken / "trainer_state.json").write_text(torn)
-    assert trainer._last_whole(tmp_path) == 10
+    assert trainer.last_whole(tmp_path) == 10
     assert not broken.exists()
-    assert trainer._last_whole(tmp_path / "nothing") == 0
+    assert trainer.last_whole(tmp_path / "nothing") == 0
 
 
 @pytest.mark.parametrize(
