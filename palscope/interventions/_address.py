@@ -18,6 +18,7 @@ SiteName = Literal[
     "waveform",
     "mel",
     "encoder_block",
+    "encoder_neurons",
     "encoder_output",
     "connector_output",
     "audio_state",
@@ -57,6 +58,9 @@ SITES: dict[SiteName, Site] = {
     "waveform": Site("samples of the clip, before any model", None, False, "sound"),
     "mel": Site("log-mel frames, 10 ms each", None, False, "sound"),
     "encoder_block": Site("output of an encoder layer", "encoder", False, "sound"),
+    "encoder_neurons": Site(
+        "activations of the feed-forward network of an encoder layer", "encoder", False, "sound"
+    ),
     "encoder_output": Site("the features that the connector reads", None, False, "sound"),
     "connector_output": Site("a stream's tokens, before its projectors", None, False, "audio"),
     "audio_state": Site(

@@ -17,6 +17,7 @@ from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, TEXT
 from palscope._routing.row_columns import named_columns, text_columns
 from palscope.audio._timegrid import TOUCH_S, TimeGrid, overlaps
+from palscope.encoders._tower import Tower
 from palscope.errors import PalscopeError, PromptError
 from palscope.interventions._address import SITES, Address, Filler, Sound, Text, Tokens
 
@@ -469,17 +470,33 @@ def _encoder_blocks(model: HookedAudioModel, address: Address) -> list[Part]:
     if not deepest:
         raise PalscopeError(f"the encoder {encoder.kind} names no layers of its own.")
     wanted = _checked("encoder layer", address.layers, deepest)
+    inside = "hook_out"
+    if address.site == "encoder_neurons":
+        inside = "mlp_out.hook_in"
+        _check_neurons(model, encoder)
     none = torch.empty(0, dtype=torch.long)
     parts: list[Part] = []
     for number, (prefix, each) in enumerate(zip(encoder.prefixes, encoder.parts, strict=True)):
         for layer, block in enumerate(each.blocks):
-            hook = f"audio_{prefix}{block.name}.hook_out"
+            hook = f"audio_{prefix}{block.name}.{inside}"
             # The layers above the last that the connector reads do not run.
             if layer in wanted and (address.layers or model.can_fire(hook)):
                 parts.append(
                     Part(hook, "passing", 0, none, layer=layer, encoder=number, order=block.order)
                 )
     return parts
+
+
+def _check_neurons(model: HookedAudioModel, encoder: Tower) -> None:
+    """Raise `PalscopeError` where a layer's feed-forward network has no name."""
+    known = model.hook_dict
+    for prefix, each in zip(encoder.prefixes, encoder.parts, strict=True):
+        for block in each.blocks:
+            if f"audio_{prefix}{block.name}.mlp_out.hook_in" not in known:
+                raise PalscopeError(
+                    f"the encoder {each.kind} does not name the feed-forward network of "
+                    f"{block.name} (mlp_out), so its neurons cannot be addressed."
+                )
 
 
 def _connector_output(model: HookedAudioModel, address: Address, layout: TokenLayout) -> Resolved:

@@ -90,7 +90,7 @@ def test_one_of_ones_own_is_used_saved_loaded_and_hooked(tmp_path: Any) -> None:
     hooked = small.hooked(made)
     with torch.no_grad():
         torch.testing.assert_close(hooked(batch)[0, -1], model(**batch).logits[0, -1])
-    for site in ("encoder_block", "mel"):  # it names no parts to listen to
+    for site in ("encoder_block", "encoder_neurons", "mel"):  # it names no parts to listen to
         with pytest.raises(PalscopeError):
             resolve(hooked, batch, Address(site))
     assert resolve(hooked, batch, Address("encoder_output")).covered["tokens"].tolist() == [50]

@@ -86,6 +86,7 @@ PLACES = [
     Place("connector_output", "audio_input_summary.hook_in", ()),
     Place("encoder_output", "audio_pool.hook_in", ()),
     Place("encoder_block", "audio_blocks.0.hook_out", ()),
+    Place("encoder_neurons", "audio_blocks.0.mlp_out.hook_in", ()),
 ]
 
 
@@ -128,7 +129,7 @@ def test_a_change_is_made_there_and_nowhere_else(pal: Any, place: Place, named: 
     layers = None
     if place.hook.startswith("blocks."):
         layers = (int(place.hook.split(".")[1]),)
-    elif place.site == "encoder_block":
+    elif place.site in ("encoder_block", "encoder_neurons"):
         layers = (0,)
     address = Address(place.site, Sound(start, end, stream, clip), layers, heads)
     target, other, reference = (made(pal, seed) for seed in (0, 10, 20))

@@ -192,3 +192,12 @@ def test_the_feed_forward_networks_output_is_found_where_some_tokens_skip_it(pli
         assert found[2].abs().max() > 0.01
         with pytest.raises(PalscopeError, match="none of the addressed tokens"):
             resolve(plits, inputs, Address("mlp_out", Sound(0.2, 0.5), (2,)))
+
+
+def test_neurons_that_have_no_name_are_told(pal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = prompt(pal)
+    names = {part.hook for part in resolve(pal, inputs, Address("encoder_neurons")).parts}
+    assert names == {f"audio_blocks.{layer}.mlp_out.hook_in" for layer in (0, 1)}
+    monkeypatch.setattr(type(pal), "hook_dict", property(lambda _: {}))
+    with pytest.raises(PalscopeError, match=r"whisper does not name .* blocks.0 \(mlp_out\)"):
+        resolve(pal, inputs, Address("encoder_neurons"))
