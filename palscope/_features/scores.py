@@ -184,18 +184,14 @@ def label_scores(
         many have the label, and how many there are in the domain.
 
     Raises:
-        PalscopeError: a group (speaker, recording) stands on both sides.
+        PalscopeError: a group (speaker, recording) stands on both sides. A domain of which all
+            clips are one group has none.
     """
     sides = [clip_maxima(rows, units) for rows in (train, test)]
     about: list[Any] = [
         rows.store.clips.iloc[clips] for rows, (clips, _) in zip((train, test), sides, strict=True)
     ]
-    shared: set[str] = set(about[0]["group"]) & set(about[1]["group"]) - {""}
-    if shared:
-        raise PalscopeError(
-            f"{len(shared)} groups, {sorted(shared)[0]!r} for one, have training and test clips; "
-            "split by group, so that no speaker or recording is on both sides."
-        )
+    _check_groups(*about)
     found: list[dict[str, Any]] = []
     for domain in dict.fromkeys(about[0]["domain"]):
         here: list[Any] = [each["domain"].to_numpy() == domain for each in about]
@@ -222,3 +218,17 @@ def label_scores(
                 }
             )
     return pd.DataFrame(found)
+
+
+def _check_groups(train: Any, test: Any) -> None:
+    """Raise `PalscopeError` where a group of a domain that has several is on both sides."""
+    for domain in dict.fromkeys(train["domain"]):
+        sides: list[set[str]] = [
+            set(each.loc[each["domain"] == domain, "group"]) - {""} for each in (train, test)
+        ]
+        shared = sorted(sides[0] & sides[1])
+        if shared and len(sides[0] | sides[1]) > 1:
+            raise PalscopeError(
+                f"{len(shared)} groups of {domain}, {shared[0]!r} for one, have training and test "
+                "clips; split by group, so that no speaker or recording is on both sides."
+            )

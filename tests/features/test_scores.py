@@ -117,8 +117,10 @@ def test_the_unit_of_a_label_is_chosen_on_training_clips(store: Any) -> None:
     assert (dog["positives"], dog["n"]) == (2, 4)
     # Dimension 0 tells the domains apart, and no label within one.
     assert (found.loc[found["domain"] == "speech", "auroc"] < 1).all()
-    with pytest.raises(PalscopeError, match=r"groups, 'sound 0' for one"):
+    with pytest.raises(PalscopeError, match=r"3 groups of sound, 'sound 0' for one"):
         label_scores(rows, train, both_signs)
+    store.clips["group"] = store.clips["domain"]  # all of a domain are one: that is no group
+    label_scores(rows, train, both_signs)
 
 
 @torch.no_grad()
