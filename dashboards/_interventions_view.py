@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -82,11 +81,11 @@ def stop(asked: AnalysisRequest) -> None:
 
 def show_pair(chosen: ChosenPair, opened: OpenModel, route: Route) -> float:
     """Both clips, what differs, and how the model answers each; gives how long a pass took."""
-    pair, processor = chosen.pair, opened.model.processor
+    processor = opened.model.processor
+    pair = chosen.for_model(processor)
     if processor.takes_questions:
         st.markdown(f"**{pair.question}**")
     else:
-        pair = replace(pair, question=processor.any_question)
         st.caption("This model takes no question: it writes down what is said.")
     told = route_to_text(route)
     leads, pass_s = answers_of(opened, opened.version, told, route, chosen.digest, pair)

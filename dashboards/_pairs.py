@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +24,12 @@ class ChosenPair:
     pair: Pair
     digest: str
     own: bool = False
+
+    def for_model(self, processor: Any) -> Pair:
+        """The pair as a model is asked about it: of one that transcribes, without its question."""
+        if processor.takes_questions:
+            return self.pair
+        return replace(self.pair, question=processor.any_question)
 
     @property
     def options(self) -> dict[str, Any]:

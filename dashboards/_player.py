@@ -68,6 +68,7 @@ def player(
     frames: Sequence[Stretch] = (),
     selection: Stretch | None = None,
     first: Stretch | None = None,
+    plays: bool = False,
 ) -> Stretch | None:
     """Show a clip that can be played, looked at and selected from.
 
@@ -83,6 +84,7 @@ def player(
         selection: first and last second, shown at first and whenever it changes. Giving back what
             this function returned is no change.
         first: what is selected in a clip that was not shown before, unless `selection` is new.
+        plays: a new `selection` is played at once, which follows from a click.
 
     Returns:
         First and last second of what the visitor selected, or None; `selection` as it was given
@@ -108,6 +110,7 @@ def player(
         "timeTitle": TIME.label,
         "selection": span_within(shown.first, waveform.seconds),
         "revision": shown.revision,
+        "plays": plays,
     }
     _show(key=key, data=data, on_selection_change=lambda: None)
     return shown.value

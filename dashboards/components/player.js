@@ -27,7 +27,8 @@ class Player {
       this.revision = data.revision;
       this.selection = data.selection;
       this.hand.drag = null;
-      if (this.selection && this.audio.paused) this.moveTo(this.selection[0]);
+      if (this.selection && data.plays) this.play(...this.selection);
+      else if (this.selection && this.audio.paused) this.moveTo(this.selection[0]);
     }
     this.showLegend();
     this.showLabels();

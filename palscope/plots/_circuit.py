@@ -130,8 +130,8 @@ def _node_marks(shown: Joined, at: Places) -> list[Mark]:
         ]
         if mine:
             hover = tuple(_node_said(shown, place) for place in mine)
-            labels = tuple(str(rows[place]["label"]) for place in mine)
-            marks.append(Nodes(at.x[mine], at.y[mine], hover, labels, name, look))
+            labels, ids = (tuple(str(rows[each][of]) for each in mine) for of in ("label", "name"))
+            marks.append(Nodes(at.x[mine], at.y[mine], hover, labels, name, look, ids))
     return marks
 
 

@@ -274,13 +274,14 @@ class Figure:
         return _in_lines(panel.x.label, self.widths()[panel.column])
 
     def further_lines(self, row: int) -> tuple[int, int]:
-        """Beyond the first: of the titles over a row of panels, and of the labels under it."""
+        """Beyond the first: of titles over a row of panels, and of ticks and labels under it."""
         panels = [panel for panel in self.panels if panel.row == row]
         title, label = (
             max((said(panel).count("\n") for panel in panels), default=0)
             for said in (self.title, self.x_label)
         )
-        return title, label
+        ticks = [name.count("\n") for panel in panels for _, name in panel.x.ticks]
+        return title, label + max(ticks, default=0)
 
     def y_label(self, panel: Panel) -> str:
         """The label of a panel's y axis, in lines that are no longer than the panel is tall."""

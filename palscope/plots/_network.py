@@ -13,6 +13,8 @@ from palscope.plots._looks import PLAIN, Look
 
 _ALONG = np.linspace(0, 1, 25)
 """Where points of a curve stand between its ends."""
+_INNER = slice(4, -4, 2)
+"""Those at which an edge says what it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,7 @@ class Nodes:
         y: likewise.
         hover: what is said of each.
         labels: what is written beside each; "" of none.
+        ids: what a click on each gives, where something listens to clicks.
         name: in the legend; "" keeps it out.
         look: of all.
     """
@@ -34,6 +37,7 @@ class Nodes:
     labels: tuple[str, ...]
     name: str = ""
     look: Look = PLAIN
+    ids: tuple[str, ...] = ()
 
     tight: ClassVar = (False, False)
     counts: ClassVar[set[int]] = set()
@@ -103,19 +107,18 @@ class Edges:
         widths: list[float] = np.unique(self.width)[::-1].tolist()
         return [(width, np.flatnonzero(self.width == width)) for width in widths]
 
-    def lines(
-        self, edges: Int[np.ndarray, " _edges"]
-    ) -> tuple[list[float], list[float], list[str]]:
-        """The x and y of some edges and what is said there, blank between them."""
-        x: list[float] = []
-        y: list[float] = []
-        said: list[str] = []
-        curves = self.curves
-        for edge in edges.tolist():
-            x += [*curves[edge, :, 0].tolist(), np.nan]
-            y += [*curves[edge, :, 1].tolist(), np.nan]
-            said += [self.hover[edge]] * len(_ALONG) + [""]
-        return x[:-1], y[:-1], said[:-1]
+    def lines(self, edges: Int[np.ndarray, " _edges"]) -> tuple[np.ndarray, np.ndarray]:
+        """The x and y of some edges, NaN between them."""
+        curves = np.pad(self.curves[edges], ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+        x, y = curves.reshape(-1, 2)[:-1].T
+        return x, y
+
+    @property
+    def middles(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """The x and y of places away from the ends, and what is said there."""
+        inner = self.curves[:, _INNER]
+        x, y = inner.reshape(-1, 2).T
+        return x, y, [said for said in self.hover for _ in range(inner.shape[1])]
 
     def reach(self, x: Axis, y: Axis) -> Reach:
         return self.curves[..., 0].reshape(-1), self.curves[..., 1].reshape(-1)

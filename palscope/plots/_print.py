@@ -177,7 +177,7 @@ def _rule(rule: Rule, axes: Any, figure: Figure, panel: Panel, order: float) -> 
 def _edges(edges: Edges, axes: Any, figure: Figure, panel: Panel, order: float) -> None:
     look = {"color": edges.look.colour(), "linestyle": DASHES[edges.look.dash], "zorder": 1.5}
     for width, mine in edges.by_width:
-        x, y, _ = edges.lines(mine)
+        x, y = edges.lines(mine)
         axes.plot(x, y, linewidth=0.7 * width, alpha=OPACITY, **look)
 
 

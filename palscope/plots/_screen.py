@@ -221,19 +221,26 @@ class _Screen:
     @_mark.register
     def _edges(self, edges: Edges, panel: Panel, at: dict[str, int]) -> None:
         for width, mine in edges.by_width:
-            x, y, said = edges.lines(mine)
+            x, y = edges.lines(mine)
             self.drawn.add_scatter(
-                x=x, y=y, text=[_text(each) for each in said], mode="lines", opacity=OPACITY,
-                connectgaps=False, line=self._stroke(edges.look) | {"width": width},
-                hovertemplate="%{text}<extra></extra>", **self._named(edges.name), **at,
+                x=x, y=y, mode="lines", opacity=OPACITY, hoverinfo="skip", connectgaps=False,
+                line=self._stroke(edges.look) | {"width": width}, **self._named(edges.name), **at,
             )  # fmt: skip
+        # Of a line plotly would take the ends for what is pointed at, where nodes stand.
+        x, y, said = edges.middles
+        self.drawn.add_scatter(
+            x=x, y=y, text=[_text(each) for each in said], mode="markers", legendgroup=edges.name,
+            marker={"opacity": 0, "size": 4, "color": edges.look.colour(self.dark)},
+            hovertemplate="%{text}<extra></extra>", showlegend=False, **at,
+        )  # fmt: skip
 
     @_mark.register
     def _nodes(self, nodes: Nodes, panel: Panel, at: dict[str, int]) -> None:
         self.drawn.add_scatter(
             x=nodes.x, y=nodes.y, mode="markers+text", marker=self._marker(nodes.look, 9),
             text=[_text(each) for each in nodes.labels], textposition="middle right",
-            textfont={"size": 11}, hovertext=[_text(each) for each in nodes.hover],
+            textfont={"size": 11}, customdata=[[each] for each in nodes.ids],
+            hovertext=[_text(each) for each in nodes.hover],
             hovertemplate="%{hovertext}<extra></extra>", **self._named(nodes.name), **at,
         )  # fmt: skip
 

@@ -405,6 +405,45 @@ def test_an_analysis_is_stopped_and_its_link_runs_it(chromium: Browser, address:
     page.close()
 
 
+def click_node(page: Page, kind: str) -> None:
+    """Click on the last node of a kind in a circuit's figure."""
+    chart = page.locator(".st-key-circuit .js-plotly-plot").first
+    chart.scroll_into_view_if_needed()
+    x, y = chart.evaluate(
+        "(gd, kind) => { const l = gd._fullLayout, box = gd.getBoundingClientRect();"
+        " const node = gd.calcdata.find(each => each[0].trace.name?.startsWith(kind)).at(-1);"
+        " return [box.x + l.xaxis._offset + l.xaxis.l2p(node.x),"
+        " box.y + l.yaxis._offset + l.yaxis.l2p(node.y)] }",
+        kind,
+    )
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+
+
+def test_a_node_of_a_circuit_is_heard_seen_and_cut(
+    chromium: Browser, address: str, checkpoint: Path
+) -> None:
+    page = chromium.new_page()  # as above
+    page.goto(f"{address}/circuits?model=another …&model-folder={checkpoint}&edges=500")
+    page.get_by_role("button", name=re.compile(r"Run: about \d+ s")).click(timeout=120_000)
+    page.locator(".st-key-circuit .js-plotly-plot").first.wait_for()
+    idle(page)
+    click_node(page, "sound")
+    page.wait_for_url(re.compile("node=.*digit"))
+    expect(player(page, "selection").last).to_contain_text("Selected: 0.00–")
+    expect(player(page, "time").last).not_to_have_text(re.compile(r"^0\.00"))  # it plays
+    idle(page)
+    click_node(page, "head")
+    expect(page.get_by_text("Attention over the clean clip's prompt")).to_be_visible()
+    idle(page)
+    page.get_by_role("button", name="Cut from the circuit").click()
+    expect(page.get_by_role("button", name="Take back")).to_be_visible(timeout=30_000)
+    idle(page)
+    assert {"Circuit", "Whole model"} <= metrics(page).keys()
+    assert violations(page) == []
+    page.close()
+
+
 def test_downloads_open(page: Page, tmp_path: Path) -> None:
     below = page.get_by_test_id("stPopover").filter(has_text="Download")
     below.nth(1).get_by_role("button").click()  # after the map of effects

@@ -130,7 +130,7 @@ def on_screen(figure: Figure, page: Any) -> list[Shown]:
         of = plot.yaxis.anchor  # the name of this panel's x axis
         traces = [trace for trace in page.data if (trace.xaxis or "x") == of]
         lines = [trace for trace in traces if trace.type == "scatter" and trace.x is not None]
-        lines = [trace for trace in lines if len(trace.x)]
+        lines = [trace for trace in lines if len(trace.x) and trace.marker.opacity != 0]
         ticks = [axis.ticktext if axis.showticklabels else None for axis in plot]
         shown.append(
             {

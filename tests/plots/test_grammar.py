@@ -158,8 +158,9 @@ def test_an_edge_is_as_wide_as_described_and_bends_upwards(figures: dict[str, Fi
     np.testing.assert_allclose([wide.x[12], wide.y[12]], [0.5, 1.0])
     np.testing.assert_allclose([thin.x[12], thin.y[12]], [0.75 * 0.3, 1.0])
     assert wide.y[1] / wide.x[1] > 10, "it leaves upwards"
-    assert wide.text[12] == "a to b" and thin.text[12] == "up"
-    (nodes,) = (trace for trace in figures["network"].screen().data if trace.mode != "lines")
+    told, nodes = (t for t in figures["network"].screen().data if t.mode != "lines")
+    assert dict(zip(told.text, told.y, strict=True)).keys() == {"a to b", "up"}
+    assert set(told.x).isdisjoint(nodes.x), "at a node the node is told"
     assert nodes.hovertext == ("a", "b &lt;b&gt;") and nodes.text == ("", "$5")
 
 
