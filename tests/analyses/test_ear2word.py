@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,25 @@ def test_a_submission_is_a_method_beside_the_others(checkpoint: Path, tmp_path: 
     assert list(with_it) == [*own, "same"]
     np.testing.assert_array_equal(with_it["same"], own["EAP"])
     assert own["EAP"].abs().max() > 0
+
+
+def test_results_say_how_many_pairs_were_answered() -> None:
+    """The one that is not is left out of all that follows, and counts among those asked."""
+    names, columns = ["a", "b", "wrong"], ["pair", "kind", "clean", "corrupt"]
+    leads = [[2.0, -1.0], [1.0, -1.0], [-1.0, -2.0]]
+    told = [
+        pd.DataFrame([[name, "digit", *lead]], columns=columns)
+        for name, lead in zip(names, leads, strict=True)
+    ]
+    circuits = pd.DataFrame(
+        [
+            {"pair": pair, "kind": "digit", "method": "EAP", "edges": size, "faithful": value}
+            for pair, more in (("a", 0.0), ("b", 0.1))
+            for size, value in ((30, 0.7 + more), (100, 0.8 + more))
+        ]
+    ).assign(iou=1.0, overlap=0.5)
+    stored = {name: (lambda rows=rows: rows) for name, rows in zip(names, told, strict=True)}
+    results: Any = SimpleNamespace(stored={"graphs": stored}, rows=lambda table: circuits)
+    (row,) = ear2word.results_table(results).to_dict("records")
+    assert (row["answered"], row["pairs"], row["n"]) == (2, 3, 2)
+    assert row["score"] == pytest.approx(0.8) and row["edges_80"] == 100
