@@ -11,6 +11,7 @@ from nnsight import NNsight
 
 from palscope._circuits.build import run_graph
 from palscope._circuits.groups import position_groups
+from palscope._features.rows import RowReader
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import batched_choice_logprobs, generate_answers, prompt_batch
 from palscope._routing import Level
@@ -196,6 +197,16 @@ def every_change(model: HookedAudioModel) -> Any:
         found += [patched(model, inputs, address, change) for change in changes]
     heads = Address("head_output", Text(), layers=(3,), heads=(0, 3))
     return [*found, patched(model, inputs, heads, Resample(other))]
+
+
+@task
+def rows_of_a_data_set(model: HookedAudioModel) -> Any:
+    """Of the encoder, the connector and a layer, of two clips at once."""
+    sites = [Address("encoder_neurons"), Address("connector_output")]
+    reader = RowReader(model, [*sites, Address("resid_post", Text(), (2,))])
+    asked = [(Waveform(noise(s, 3), 16_000, "noise"), "what is heard?") for s in (0.5, 0.8)]
+    found = reader(asked)
+    return [(rows.values, rows.seconds) for each in found for rows in each.values()]
 
 
 def patched(model: HookedAudioModel, inputs: Any, address: Address, change: Change) -> Any:
