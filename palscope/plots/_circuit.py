@@ -142,7 +142,8 @@ def _node_said(shown: Joined, place: int) -> str:
         mine = [edge for edge in shown.edges if edge[end] == place]
         if mine:
             score, count = (sum(edge[what] for edge in mine) for what in ("score", "edges"))
-            parts.append(f"{score:+.3g} nats {words} by {count} edges")
+            several = "s" * (count > 1)
+            parts.append(f"{score:+.3g} nats {words} by {count} edge{several}")
     if row["inside"]:
         parts.append(f"{row['inside']:+.3g} nats between its parts")
     return "\n".join(parts)

@@ -119,7 +119,7 @@ def test_edges_are_as_wide_as_their_scores_and_their_sign_is_told() -> None:
     np.testing.assert_allclose(helps.start[1], [at[0].x[0], at[0].y[0]])
     np.testing.assert_allclose(helps.end[1], [at[1].x[0], at[1].y[0]])
     assert "between the same two nodes are one line" in figure.note
-    assert "-3 nats comes in by 2 edges\n-6 nats goes out by 1 edges" in at[1].hover[0]
+    assert "-3 nats comes in by 2 edges\n-6 nats goes out by 1 edge" in at[1].hover[0]
     lines: Any = figure.data
     assert lines["score"].dropna().tolist() == [-6.0, -3.0, 1.5, 0.3, -0.1]
 
