@@ -55,7 +55,7 @@ class DictionaryOptions:
     wide: int = option(8, "times as many latents as a row has numbers", least=1)
     steps: int = option(4000, "of the optimiser", least=1)
     batch: int = option(2048, "a step", unit="rows", least=1)
-    rate: float = option(1e-3, "of learning, at its highest", least=0)
+    rate: float = option(3e-3, "of learning, at its highest", least=0)
     scale: Literal["all", "dimension"] = option(
         "all", "rows are divided by one number, or each dimension by its own deviation"
     )

@@ -46,7 +46,7 @@ def train_dictionary(
     skip: bool = False,
     scale: Scale = "all",
     batch_size: int = 4096,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     dead_after: int = 500_000,
     seed: int = 0,
     **arguments: Any,
