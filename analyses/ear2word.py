@@ -95,14 +95,14 @@ BenchmarkResults = Results[BenchmarkOptions, Pair]
 @each
 def graphs(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
     """The size of each pair's graph, and how the model answers."""
-    return pd.DataFrame([Asked.of(work.model, pair).told()])
+    return pd.DataFrame([asked_of(work, pair).told()])
 
 
 @each
 def scored(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
     """Every edge's scores of one pair that counts."""
     halves_of(work.whole("graphs"), pair)
-    asked = Asked.of(work.model, pair)
+    asked = asked_of(work, pair)
     others = {
         file.stem: submitted(file, pair.name, asked.graph.n_edges)
         for file in work.options.submission
@@ -114,7 +114,7 @@ def scored(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
 def run_circuits(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
     """Circuits that the other half of the pairs chose, run on a pair."""
     own, others = halves_of(work.whole("graphs"), pair)
-    asked = Asked.of(work.model, pair)
+    asked = asked_of(work, pair)
     runs = asked.runs()
     mine, theirs = largest(work.rows, own), largest(work.rows, others)
     rows: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def node_sets(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
     A node's score is the sum of its edges': to first order, what exchanging its output does.
     """
     _, others = halves_of(work.whole("graphs"), pair)
-    asked = Asked.of(work.model, pair)
+    asked = asked_of(work, pair)
     runs = asked.runs()
     rows: list[dict[str, Any]] = []
     for method, scores in mean_scores(work.rows, others).items():
@@ -157,7 +157,7 @@ def wordings(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
     own = ranked(work.rows("scores", pair.name)["EAP"].to_numpy())
     rows: list[dict[str, Any]] = []
     for question in other_wordings(pair, work.options.wordings):
-        asked = Asked.of(work.model, replace(pair, question=question))
+        asked = asked_of(work, replace(pair, question=question))
         again, runs = ranked(eap(**asked.given)), asked.runs()
         for method, size in itertools.product(theirs, EDGES):
             row: dict[str, Any] = {"question": question, "method": method, "edges": size}
@@ -178,6 +178,15 @@ def largest(
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return len(np.intersect1d(one, other)) / len(np.union1d(one, other))
+
+
+def asked_of(work: BenchmarkWork, pair: Pair) -> Asked:
+    """A pair's parts are its segments; where all of it differs, as in a phrase's notes, it is one.
+
+    So pairs of a kind have one graph.
+    """
+    whole = all(each.differs for each in pair.segments)
+    return Asked.of(work.model, pair, pair.seconds if whole else None)
 
 
 def _faithful(runs: CircuitRuns, edges: np.ndarray) -> float:
