@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
+from palscope._statistics import auroc
 from palscope.errors import PalscopeError
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -36,9 +36,7 @@ def edge_auroc(scores: Float[np.ndarray, "edges"], true: Bool[np.ndarray, "edges
     count = int(true.sum())
     if not 0 < count < len(true):
         raise PalscopeError(f"{count} of {len(true)} edges are true; some must be, and some not.")
-    ranks: np.ndarray = stats.rankdata(np.abs(scores))
-    above = float(ranks[true].sum()) - count * (count + 1) / 2
-    return above / (count * (len(true) - count))
+    return auroc(np.abs(scores), true)
 
 
 def seconds_iou(found: Iterable[Seconds], true: Iterable[Seconds]) -> float:

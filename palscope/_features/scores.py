@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 from torch import Tensor
 
 from palscope._features.dictionary import Dictionary
 from palscope._features.store import Activations
+from palscope._statistics import auroc, aurocs
 from palscope.errors import PalscopeError
 
 _ROWS = 4096
@@ -151,20 +151,6 @@ def both_signs(x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows both"]:
     return torch.cat([x, -x], 1)
 
 
-def auroc(values: Float[np.ndarray, "clips units"], positive: Any) -> Float[np.ndarray, " units"]:
-    """How well each unit tells the positive clips from the others: 1 always, 0.5 by chance.
-
-    The chance that a positive clip's value is the larger, ties counted half. NaN where there are no
-    positive clips, or no others.
-    """
-    told = np.asarray(positive, dtype=bool)
-    ones, zeros = int(told.sum()), int((~told).sum())
-    if not ones or not zeros:
-        return np.full(values.shape[1], np.nan)
-    ranks: Any = cast(Any, rankdata)(values, axis=0)
-    return (ranks[told].sum(0) - ones * (ones + 1) / 2) / (ones * zeros)
-
-
 def label_scores(
     train: Activations, test: Activations, units: Units, *, name: str = "features"
 ) -> pd.DataFrame:
@@ -200,7 +186,7 @@ def label_scores(
         ]
         values = [maxima[mine] for (_, maxima), mine in zip(sides, here, strict=True)]
         for label in sorted(set(labels[0]) & set(labels[1])):
-            chosen = auroc(values[0], labels[0] == label)
+            chosen = aurocs(values[0], labels[0] == label)
             if np.isnan(chosen).all():
                 continue
             unit = int(np.nanargmax(chosen))
@@ -212,7 +198,7 @@ def label_scores(
                     "label": label,
                     "unit": unit,
                     "auroc_train": float(chosen[unit]),
-                    "auroc": float(auroc(values[1][:, [unit]], right)[0]),
+                    "auroc": auroc(values[1][:, unit], right),
                     "positives": int(right.sum()),
                     "n": len(right),
                 }

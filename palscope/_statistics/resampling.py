@@ -45,8 +45,15 @@ def auroc(score: Float[np.ndarray, " things"], listed: Bool[np.ndarray, " things
 
     NaN where all or none are listed.
     """
-    ranks: Any = cast(Any, stats).rankdata(score)
-    on = int(listed.sum())
-    if on in (0, len(listed)):
-        return float("nan")
-    return float((ranks[listed].sum() - on * (on + 1) / 2) / (on * (len(listed) - on)))
+    return float(aurocs(np.asarray(score)[:, None], listed)[0])
+
+
+def aurocs(
+    scores: Float[np.ndarray, "things units"], listed: Bool[np.ndarray, " things"]
+) -> Float[np.ndarray, " units"]:
+    """`auroc` of each column."""
+    on, off = int(listed.sum()), int((~listed).sum())
+    if not on or not off:
+        return np.full(scores.shape[1], np.nan)
+    ranks: Any = cast(Any, stats).rankdata(scores, axis=0)
+    return (ranks[listed].sum(0) - on * (on + 1) / 2) / (on * off)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from palscope._features.dictionary import Dictionary
-from palscope._features.scores import auroc, clip_maxima
+from palscope._features.scores import clip_maxima
+from palscope._statistics import aurocs
 from palscope.errors import PalscopeError
 from palscope.features import (
     both_signs,
@@ -89,11 +90,11 @@ def test_a_label_s_chance_is_that_of_pairs() -> None:
     rng = np.random.default_rng(0)
     values = rng.integers(0, 6, (40, 7)).astype(float)
     positive = rng.random(40) < 0.3
-    found = auroc(values, positive)
+    found = aurocs(values, positive)
     for unit, of_unit in enumerate(values.T):
         above = of_unit[positive][:, None] - of_unit[~positive]
         assert found[unit] == pytest.approx(((above > 0) + 0.5 * (above == 0)).mean())
-    assert np.isnan(auroc(values, np.zeros(40, bool))).all()
+    assert np.isnan(aurocs(values, np.zeros(40, bool))).all()
 
 
 def test_a_clip_is_the_largest_over_its_rows(store: Any) -> None:
