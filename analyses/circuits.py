@@ -35,7 +35,7 @@ import pandas as pd
 
 from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
-from palscope._circuits.halves import METHODS, Asked, Method, halves_of, mean_scores
+from palscope._circuits.halves import METHODS, Asked, Method, answered, halves_of, mean_scores
 from palscope._circuits.metrics import SIZES, cmd, completeness, cpr, faithfulness, minimality
 from palscope._circuits.selection import circuit_of, counts, ranked
 from palscope._statistics import mean_row, shown
@@ -256,8 +256,10 @@ def drawn(results: CircuitResults) -> dict[str, Any]:
 
 
 def notes(results: CircuitResults) -> list[str]:
-    """The areas, and what was asked of exact effects."""
-    lines = [
+    """How many pairs are answered, the areas, and what was asked of exact effects."""
+    told = pd.concat([rows() for rows in results.stored["graphs"].values()])  # left out ones, too
+    lines = [f"{answered(told).sum()} of {len(told)} pair(s) are answered right for both clips"]
+    lines += [
         f"{row['kind']}, {row['method']}: CPR {row['cpr']:.3f}, CMD {row['cmd']:.3f}; 80 % of the "
         f"way with {row['share_80']:.1%} of edges"
         for row in results.derived(areas).to_dict("records")

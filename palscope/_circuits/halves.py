@@ -124,7 +124,7 @@ def halves_of(told: pd.DataFrame, pair: Pair) -> tuple[tuple[str, ...], tuple[st
     every: Any = told
     mine = every[every["pair"] == pair.name].iloc[0]
     alike = every[(every["kind"] == mine["kind"]) & (every["shape"] == mine["shape"])]
-    names: list[str] = alike.loc[answered(alike), "pair"].tolist()
+    names: list[str] = alike.loc[_counted(alike), "pair"].tolist()
     if pair.name not in names:
         raise PalscopeError(
             f"the model does not answer both clips of {pair.name} right (the clean answer is "
@@ -141,9 +141,14 @@ def halves_of(told: pd.DataFrame, pair: Pair) -> tuple[tuple[str, ...], tuple[st
 
 
 def answered(told: pd.DataFrame) -> pd.Series:
-    """Which pairs are answered right for both clips; if fewer than two are, all of them count."""
+    """Which pairs the model answers right for both clips."""
     whole: Any = told
-    right = (whole["clean"] > 0) & (whole["corrupt"] < 0)
+    return (whole["clean"] > 0) & (whole["corrupt"] < 0)
+
+
+def _counted(told: pd.DataFrame) -> pd.Series:
+    """Those; if fewer than two are, all of them."""
+    right: Any = answered(told)
     return right if right.sum() > 1 else right | True
 
 

@@ -58,7 +58,8 @@ def test_a_pair_that_nothing_can_be_said_of_is_refused(name: str, told_so: str) 
 
 def test_of_a_model_that_answers_nothing_all_pairs_count() -> None:
     none = told(("a", "digit", "x", -1.0, -1.0), ("b", "digit", "x", 1.0, -2.0))
-    assert answered(none).tolist() == [True, True]
+    assert answered(none).tolist() == [False, True]
+    assert halves_of(none, replace(PAIR, name="a")) == (("a",), ("b",))
     assert answered(TABLE).tolist() == [True, False, True, True, True, True, False]
 
 
