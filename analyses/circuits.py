@@ -36,7 +36,15 @@ import pandas as pd
 from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.halves import METHODS, Asked, Method, answered, halves_of, mean_scores
-from palscope._circuits.metrics import SIZES, cmd, completeness, cpr, faithfulness, minimality
+from palscope._circuits.metrics import (
+    SIZES,
+    cmd,
+    completeness,
+    cpr,
+    faithfulness,
+    minimality,
+    overlap,
+)
 from palscope._circuits.selection import circuit_of, counts, ranked
 from palscope._statistics import mean_row, shown
 from palscope.analyses import (
@@ -120,8 +128,7 @@ def run_circuits(work: CircuitWork, pair: Pair) -> pd.DataFrame:
             row = {"method": method, "order": order, "share": share, "metric": metric}
             row |= {"faithful": faithfulness(metric, runs.nothing, runs.everything)}
             row |= {"edges": count, **asked.found(first[:count])}
-            both = np.intersect1d(first[:count], second[:count])
-            rows.append({**row, "overlap": len(both) / (2 * count - len(both))})
+            rows.append({**row, "overlap": overlap(first[:count], second[:count])})
     return pd.DataFrame(rows).assign(kind=pair.kind)
 
 

@@ -43,6 +43,7 @@ import pandas as pd
 from palscope._circuits.gradients import eap
 from palscope._circuits.graph import Graph
 from palscope._circuits.halves import Asked, answered, halves_of, mean_scores
+from palscope._circuits.metrics import overlap
 from palscope._circuits.runs import CircuitRuns
 from palscope._circuits.selection import circuit_of, ranked
 from palscope._circuits.submission import submitted
@@ -122,7 +123,7 @@ def run_circuits(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
         chosen = theirs[method][:size]
         row: dict[str, Any] = {"method": method, "edges": size, **asked.found(chosen)}
         row["faithful"] = _faithful(runs, chosen)
-        rows.append({**row, "overlap": _overlap(chosen, mine[method][:size])})
+        rows.append({**row, "overlap": overlap(chosen, mine[method][:size])})
     return pd.DataFrame(rows).assign(kind=pair.kind)
 
 
@@ -162,7 +163,7 @@ def wordings(work: BenchmarkWork, pair: Pair) -> pd.DataFrame:
         for method, size in itertools.product(theirs, EDGES):
             row: dict[str, Any] = {"question": question, "method": method, "edges": size}
             row["faithful"] = _faithful(runs, theirs[method][:size])
-            rows.append({**row, "overlap": _overlap(own[:size], again[:size])})
+            rows.append({**row, "overlap": overlap(own[:size], again[:size])})
     return pd.DataFrame(rows).assign(kind=pair.kind)
 
 
@@ -174,10 +175,6 @@ def largest(
     return {
         method: ranked(scores)[: max(EDGES)] for method, scores in mean_scores(rows, names).items()
     }
-
-
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    return len(np.intersect1d(one, other)) / len(np.union1d(one, other))
 
 
 def asked_of(work: BenchmarkWork, pair: Pair) -> Asked:

@@ -9,16 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
-from _address import address_results, address_route, remember_results
+from _address import address_results, remember_results
 from _circuit_node_view import cut_nodes, remember_cut, show_attribution, show_cut, show_node
 from _circuit_runs import OTHERS, THIS, CircuitRequest, request_of
 from _downloads import WIDE, offer, on_dark, on_ground
 from _duration import in_words, pace, told_while_running
 from _given import as_sentences, pick
-from _interventions_view import show_pair
-from _models import cached_model
-from _pairs import choose_pair
-from _setup import choose_model
+from _interventions_view import choose_about
 
 from palscope._beside import words_for
 from palscope._palette import PALETTE
@@ -38,16 +35,10 @@ FIRST = 100
 
 def view() -> None:
     st.title("Circuits")
-    with st.sidebar:
-        name = choose_model("model", "Model")
-        chosen = choose_pair()
-    if name is None or chosen is None:
+    about = choose_about()
+    if about is None:
         return
-    opened = cached_model(name)
-    route = address_route(opened)
-    if route != opened.route:
-        st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
-    pass_s = show_pair(chosen, opened, route)
+    opened, route, chosen, pass_s = about
     st.markdown(ABOUT)
     pair = chosen.for_model(opened.model.processor)
     with st.spinner("Laying out the graph …"):

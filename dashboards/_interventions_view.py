@@ -30,16 +30,10 @@ STOPPED = "stopped"
 
 def view() -> None:
     st.title("Interventions")
-    with st.sidebar:
-        name = choose_model("model", "Model")
-        chosen = choose_pair()
-    if name is None or chosen is None:
+    about = choose_about()
+    if about is None:
         return
-    opened = cached_model(name)
-    route = address_route(opened)
-    if route != opened.route:
-        st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
-    pass_s = show_pair(chosen, opened, route)
+    opened, route, chosen, pass_s = about
     named = choose_analysis()
     if named is None:
         return
@@ -71,6 +65,23 @@ def view() -> None:
         st.caption(asked.unfinished)
     elif st.session_state.pop(STOPPED, "") == asked.written and not asked.measured:
         st.caption("Stopped: nothing of it was whole yet, so nothing is kept.")
+
+
+def choose_about() -> tuple[OpenModel, Route, ChosenPair, float] | None:
+    """The visitor's model on its route, the pair, shown, and how long a pass took.
+
+    None where the address names what is not here.
+    """
+    with st.sidebar:
+        name = choose_model("model", "Model")
+        chosen = choose_pair()
+    if name is None or chosen is None:
+        return None
+    opened = cached_model(name)
+    route = address_route(opened)
+    if route != opened.route:
+        st.info(f"On the route {route_to_text(route)}, which the attention page was left on.")
+    return opened, route, chosen, show_pair(chosen, opened, route)
 
 
 def stop(asked: AnalysisRequest) -> None:

@@ -21,7 +21,8 @@ from palscope._circuits.baselines import (
     random_scores,
 )
 from palscope._circuits.build import pair_graph
-from palscope._circuits.gradients import eap, eap_ig
+from palscope._circuits.compared import compared
+from palscope._circuits.gradients import attributed, eap_ig
 from palscope._circuits.graph import Graph
 from palscope._circuits.metrics import seconds_iou
 from palscope._circuits.observed import observe
@@ -76,13 +77,14 @@ class Asked:
 
     def scores(self, steps: int) -> pd.DataFrame:
         """Every edge's score by each method, as the effect of exchanging it: a column a method."""
-        model, graph, answers = self.model, self.graph, self.answers
-        run = observe(model, answers.behind(self.clean), graph, answers, gradients=True)
+        model, graph = self.model, self.graph
+        runs = compared(**self.given, gradients=True)
         found: dict[Method, Float[np.ndarray, "_edges"]] = {
             "EAP-IG": eap_ig(**self.given, steps=steps),
-            "EAP": eap(**self.given),
-            "gradient-input": -gradient_times_input(model, graph, run),  # as if it were taken away
-            "attention": -attention_mass_of_edges(model, graph, run),
+            "EAP": attributed(model, graph, runs.here, runs.change),
+            # As if it were taken away.
+            "gradient-input": -gradient_times_input(model, graph, runs.here),
+            "attention": -attention_mass_of_edges(model, graph, runs.here),
             "random": random_scores(graph, zlib.crc32(self.pair.name.encode())),
         }
         columns = {name: each.astype(np.float32) for name, each in found.items()}

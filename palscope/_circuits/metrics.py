@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from palscope._statistics import auroc
 from palscope.errors import PalscopeError
@@ -37,6 +37,11 @@ def edge_auroc(scores: Float[np.ndarray, "edges"], true: Bool[np.ndarray, "edges
     if not 0 < count < len(true):
         raise PalscopeError(f"{count} of {len(true)} edges are true; some must be, and some not.")
     return auroc(np.abs(scores), true)
+
+
+def overlap(one: Int[np.ndarray, "_edges"], other: Int[np.ndarray, "_others"]) -> float:
+    """The share of edges that two circuits have in common, of those that either has."""
+    return len(np.intersect1d(one, other)) / len(np.union1d(one, other))
 
 
 def seconds_iou(found: Iterable[Seconds], true: Iterable[Seconds]) -> float:

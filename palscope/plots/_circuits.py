@@ -12,7 +12,7 @@ from palscope.plots._grammar import Axis, Line
 from palscope.plots._looks import looks
 
 COLUMNS = 3
-"""Panels of tasks in a row."""
+"""Panels in a row."""
 
 ORDERS = {
     "absolute": "edges of the largest effect",
@@ -28,26 +28,10 @@ def faithfulness_by_size(table: pd.DataFrame, *, caption: Caption) -> Figure:
         caption: what the figure says of its numbers.
     """
     whole: Any = table
-    whole = whole.assign(place=np.log10(whole["share"]))
-    named = looks(whole["method"])
-    shares = sorted(whole["share"].unique())
+    shares: list[float] = sorted(whole["share"].unique())
     ticks = tuple((float(np.log10(share)), f"{100 * share:g}") for share in shares)
     x = Axis("edges in the circuit", "% of all, logarithmic", ticks=ticks)
-    y = Axis("faithfulness")
-    panels = [
-        Panel(
-            [
-                Line.of(rows.sort_values("place"), "place", name=str(method), look=named[method])
-                for method, rows in mine.groupby("method", sort=False)
-            ],
-            x,
-            y,
-            ORDERS[str(order)],
-            column=column,
-        )
-        for column, (order, mine) in enumerate(whole.groupby("order", sort=False))
-    ]
-    return Figure(panels, caption, table)
+    return Figure(_panels(table, "order", "share", x), caption, table)
 
 
 def faithfulness_by_edges(table: pd.DataFrame, *, caption: Caption) -> Figure:
@@ -58,23 +42,28 @@ def faithfulness_by_edges(table: pd.DataFrame, *, caption: Caption) -> Figure:
         caption: what the figure says of its numbers.
     """
     whole: Any = table
-    whole = whole.assign(place=np.log10(whole["edges"]))
-    named = looks(whole["method"])
-    sizes = sorted(whole["edges"].unique())
+    sizes: list[int] = sorted(whole["edges"].unique())
     ticks = tuple((float(np.log10(size)), f"{size:,}") for size in sizes)
-    x, y = Axis("edges in the circuit", "logarithmic", ticks=ticks), Axis("faithfulness")
-    panels = [
+    x = Axis("edges in the circuit", "logarithmic", ticks=ticks)
+    return Figure(_panels(table, "kind", "edges", x), caption, table)
+
+
+def _panels(table: pd.DataFrame, panel: str, size: str, x: Axis) -> list[Panel]:
+    """A panel each value of one column; its lines go along the logarithm of another."""
+    whole: Any = table
+    whole = whole.assign(place=np.log10(whole[size]))
+    named = looks(whole["method"])
+    return [
         Panel(
             [
                 Line.of(rows.sort_values("place"), "place", name=str(method), look=named[method])
                 for method, rows in mine.groupby("method", sort=False)
             ],
             x,
-            y,
-            str(kind),
+            Axis("faithfulness"),
+            ORDERS.get(str(name), str(name)),
             row=number // COLUMNS,
             column=number % COLUMNS,
         )
-        for number, (kind, mine) in enumerate(whole.groupby("kind", sort=False))
+        for number, (name, mine) in enumerate(whole.groupby(panel, sort=False))
     ]
-    return Figure(panels, caption, table)

@@ -13,6 +13,8 @@ import pytest
 
 from palscope import load
 from palscope._circuits.exact import exact_effects
+from palscope._circuits.gradients import eap
+from palscope._circuits.halves import Asked
 from palscope._circuits.runs import CircuitRuns
 from palscope.analyses import Work, ear2word
 from palscope.errors import PalscopeError
@@ -65,6 +67,8 @@ def test_a_submission_is_a_method_beside_the_others(checkpoint: Path, tmp_path: 
     assert list(with_it) == [*own, "same"]
     np.testing.assert_array_equal(with_it["same"], own["EAP"])
     assert own["EAP"].abs().max() > 0
+    asked = Asked.of(model, pairs[0])
+    np.testing.assert_allclose(own["EAP"], eap(**asked.given), rtol=1e-4, atol=1e-6)
 
 
 def test_results_say_how_many_pairs_were_answered() -> None:

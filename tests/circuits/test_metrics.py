@@ -15,6 +15,7 @@ from palscope._circuits.metrics import (
     edge_auroc,
     faithfulness,
     minimality,
+    overlap,
     seconds_iou,
 )
 from palscope.errors import PalscopeError
@@ -94,3 +95,9 @@ def test_minimality_sees_one_of_two_that_do_the_same() -> None:
     needed = minimality(either, WHOLE, lambda edge: [frozenset({1 - edge})] if edge < 2 else [])
     assert needed == {0: 1, 1: 1, 2: 2, 3: 0}
     assert minimality(either, WHOLE, lambda edge: [])[0] == 0
+
+
+def test_what_two_circuits_share_is_told_of_all_that_either_has() -> None:
+    assert overlap(np.array([3, 1, 2]), np.array([2, 9])) == pytest.approx(1 / 4)
+    assert overlap(np.array([5, 7]), np.array([7, 5])) == 1
+    assert overlap(np.array([5]), np.array([7])) == 0
