@@ -14,7 +14,7 @@ run that was stopped goes on with --resume.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,24 @@ import pandas as pd
 
 from palscope._hooks import HookedAudioModel
 from palscope._hooks.attention import CROSSING
-from palscope._models.scoring import continued, greedy_tokens
+from palscope._models.scoring import continued, greedy_answers
 from palscope.analyses import (
     Analysis,
     AskedClip,
-    ClipOptions,
     Results,
+    SharedPasses,
     Table,
     Work,
+    asked_together,
     chosen_clips,
     each,
     main,
     option,
 )
 from palscope.analyses._analysis import caption_of_models
+from palscope.interventions._cells import with_encoded
 from palscope.measures import attention_mass, by_pathway, mean_band, over_time
+from palscope.measures._columns import of_each_row
 from palscope.measures._depth import depth_of_mass
 from palscope.measures._seconds import mass_per_second
 from palscope.plots import _attention as attention
@@ -49,7 +52,7 @@ PICTURED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class MassOptions(ClipOptions):
+class MassOptions(SharedPasses):
     """Whose attention is measured."""
 
     token: int = option(
@@ -60,18 +63,19 @@ class MassOptions(ClipOptions):
 MassResults = Results[MassOptions, AskedClip]
 
 
-@each
-def measured(work: Work[MassOptions], clip: AskedClip) -> pd.DataFrame:
+def measured(work: Work[MassOptions], clips: Sequence[AskedClip]) -> Iterator[pd.DataFrame]:
     """The mass of every key in every layer and head."""
     model = work.model
-    inputs = model.inputs(clip.question, clip.clip)
+    inputs = with_encoded(model, asked_together(model, clips))
     prompt = inputs["input_ids"].shape[1]
-    answer = greedy_tokens(model.model, model.processor, inputs)[0].tolist()
-    queries = [prompt - 1 + work.options.token]
-    table = attention_mass(model, continued(inputs, answer), queries=queries)
-    table.insert(0, "domain", clip.group)
-    table.insert(1, "answer", model.tokenizer.decode(answer, skip_special_tokens=True).strip())
-    return table
+    answers = greedy_answers(model.model, model.processor, inputs)
+    said = continued(inputs, *answers)
+    table = attention_mass(model, said, queries=[prompt - 1 + work.options.token])
+    rows = of_each_row(table, said["attention_mask"])
+    for clip, answer, own in zip(clips, answers, rows, strict=True):
+        own.insert(0, "domain", clip.group)
+        own.insert(1, "answer", model.tokenizer.decode(answer, skip_special_tokens=True).strip())
+        yield own
 
 
 @each
@@ -161,6 +165,7 @@ ANALYSIS = Analysis(
             "attention_mass",
             measured,
             ("row", "query", "layer", "head", "pathway", "key", "clip", "start_s", "end_s"),
+            shares_passes=True,
         ),
         Table("mass_by_pathway", summed, ("layer", "head", "pathway")),
     ],

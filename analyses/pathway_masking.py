@@ -20,6 +20,7 @@ that the task needs it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,10 +31,11 @@ from palscope._statistics import shown
 from palscope.analyses import (
     Analysis,
     AskedClip,
-    ClipOptions,
     Results,
+    SharedPasses,
     Table,
     Work,
+    asked_together,
     chosen_clips,
     each,
     main,
@@ -58,20 +60,21 @@ from palscope.plots import _masking as masking
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskingOptions(ClipOptions):
+class MaskingOptions(SharedPasses):
     """How streams are masked."""
 
     way: tuple[Way, ...] = option(WAYS, "of masking")
 
 
-@each
-def ranked(work: Work[MaskingOptions], clip: AskedClip) -> pd.DataFrame:
+def ranked(work: Work[MaskingOptions], clips: Sequence[AskedClip]) -> list[pd.DataFrame]:
     """Every candidate's log-probability under each masking."""
-    clip.require_choices()
+    for clip in clips:
+        clip.require_choices()
     if list(maskings(work.model.current_route)) == [NOTHING]:
         raise PalscopeError("no layer of this route has sound, so there is nothing to mask.")
-    inputs = work.model.inputs(clip.question, clip.clip)
-    return masked_choices(work.model, inputs, clip.choices, ways=work.options.way)
+    inputs = asked_together(work.model, clips)
+    choices = [clip.choices for clip in clips]
+    return masked_choices(work.model, inputs, choices, ways=work.options.way)
 
 
 def passes(work: Work[MaskingOptions], clip: AskedClip) -> float:
@@ -137,7 +140,7 @@ ANALYSIS = Analysis(
     options=MaskingOptions,
     items=partial(chosen_clips, corrupt=True),
     tables=[
-        Table("choices", ranked, ("way", "masked", "choice")),
+        Table("choices", ranked, ("way", "masked", "choice"), shares_passes=True),
         Table("masking", best, ("way", "masked")),
     ],
     summaries=scores,

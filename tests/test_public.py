@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
 
-AT_MOST = 190
+AT_MOST = 192
 """Who adds a name asks first whether a person needs it."""
 
 PUBLIC: dict[str, str] = {
@@ -21,7 +21,8 @@ PUBLIC: dict[str, str] = {
         PalscopeForConditionalGeneration PalscopeProcessor ProjectorConfig PublishedFamily
         QFormerConfig Route RouteCell Stream find_base load load_audio register_published""",
     "palscope.analyses": """Analysis AskedClip ClipOptions Command Options PairOptions Results
-        Table Work analysis_of chosen_clips chosen_pairs each main option run""",
+        SharedPasses Table Work analysis_of asked_together chosen_clips chosen_pairs
+        each main option run""",
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
     "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of circuit_parts eap

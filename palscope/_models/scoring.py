@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -53,15 +54,62 @@ def with_answers(
     }
 
 
-def continued(inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
-    """The inputs of one prompt with `tokens` behind it: to look at an answer as it was written."""
+def continued(inputs: Mapping[str, Any], *tokens: Sequence[int]) -> dict[str, Any]:
+    """The inputs of prompts with tokens behind each: to look at answers as they were written."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    new = torch.tensor([list(tokens)], dtype=ids.dtype, device=ids.device)
+    width = max(map(len, tokens))
+    new = torch.tensor([[*each, *[0] * (width - len(each))] for each in tokens])
+    real = torch.tensor([[1] * len(each) + [0] * (width - len(each)) for each in tokens])
     return {
         **inputs,
-        "input_ids": torch.cat([ids, new], 1),
-        "attention_mask": torch.cat([mask, torch.ones_like(new, dtype=mask.dtype)], 1),
+        "input_ids": torch.cat([ids, new.to(ids)], 1),
+        "attention_mask": torch.cat([mask, real.to(mask)], 1),
     }
+
+
+@dataclass(frozen=True)
+class PaddedAnswers:
+    """Every prompt's choices as tokens, padded to as many and as long ones.
+
+    Attributes:
+        ids: their tokens.
+        real: which of them are there.
+        choices: how many each prompt has.
+    """
+
+    ids: Int[Tensor, "prompts most width"]
+    real: Bool[Tensor, "prompts most width"]
+    choices: list[int]
+
+    @classmethod
+    def of(
+        cls, processor: AudioProcessor, choices: Sequence[Sequence[str]], device: torch.device
+    ) -> PaddedAnswers:
+        """The choices of each prompt, their ends included."""
+        tokens = [[answer_ids(processor, choice) for choice in row] for row in choices]
+        count = [len(row) for row in tokens]
+        width = max(len(ids) for row in tokens for ids in row)
+        ids = torch.full((len(tokens), max(count), width), int(processor.tokenizer.pad_token_id))
+        real = torch.zeros(ids.shape, dtype=torch.bool)
+        for r, row in enumerate(tokens):
+            for c, answer in enumerate(row):
+                ids[r, c, : len(answer)] = torch.tensor(answer)
+                real[r, c, : len(answer)] = True
+        return cls(ids.to(device), real.to(device), count)
+
+    @property
+    def continuing(self) -> Int[Tensor, "rows before_last"]:
+        """What goes on from the prompts' caches, each repeated for every choice."""
+        return self.ids.flatten(0, 1)[:, :-1]
+
+    def logprobs(
+        self, logits: Float[Tensor, "rows width vocabulary"]
+    ) -> list[Float[np.ndarray, " _choices"]]:
+        """Log-probability (nats) of each prompt's choices, of logits at the tokens before."""
+        ids = self.ids.flatten(0, 1)[..., None]
+        logp = logits.float().log_softmax(-1).gather(-1, ids)[..., 0]
+        sums = (logp.view_as(self.ids) * self.real).sum(-1).double().cpu().numpy()
+        return [row[:count] for row, count in zip(sums, self.choices, strict=True)]
 
 
 @torch.no_grad()
@@ -85,23 +133,11 @@ def batched_choice_logprobs(
         batch = prompt_batch(processor, [(c, q) for c, q, _ in chunk], model.device)
         first = model(**batch, use_cache=True, logits_to_keep=1)
         cache = first.cache
-        most = max(len(choices) for _, _, choices in chunk)
-        tokens = [[answer_ids(processor, choice) for choice in choices] for _, _, choices in chunk]
-        width = max(len(ids) for row in tokens for ids in row)
-        ids = torch.full((len(chunk), most, width), int(processor.tokenizer.pad_token_id))
-        real = torch.zeros(len(chunk), most, width, dtype=torch.bool)
-        for r, row in enumerate(tokens):
-            for c, answer in enumerate(row):
-                ids[r, c, : len(answer)] = torch.tensor(answer)
-                real[r, c, : len(answer)] = True
-        ids, real = ids.to(model.device), real.to(model.device)
+        answers = PaddedAnswers.of(processor, [choices for *_, choices in chunk], model.device)
+        most = answers.ids.shape[1]
         cache.batch_repeat_interleave(most)
-        flat = ids.flatten(0, 1)[:, :-1]
-        rest = model(input_ids=flat, cache=cache).logits
-        logits = torch.cat([first.logits.repeat_interleave(most, 0), rest], 1).float()
-        logp = logits.log_softmax(-1).gather(-1, ids.flatten(0, 1)[..., None])[..., 0]
-        total = (logp.view_as(ids) * real).sum(-1).cpu().numpy()
-        results += [total[r, : len(choices)] for r, (_, _, choices) in enumerate(chunk)]
+        rest = model(input_ids=answers.continuing, cache=cache).logits
+        results += answers.logprobs(torch.cat([first.logits.repeat_interleave(most, 0), rest], 1))
     return results
 
 
@@ -139,6 +175,22 @@ def greedy_tokens(
     chosen = generation_settings(model, processor, max_new_tokens, own_settings=own_settings)
     out = model.generate(**batch, generation_config=chosen)
     return out[:, batch["input_ids"].shape[1] :]
+
+
+def greedy_answers(
+    model: AudioLanguageModel,
+    processor: AudioProcessor,
+    batch: Mapping[str, Any],
+    max_new_tokens: int = 16,
+) -> list[list[int]]:
+    """`greedy_tokens` of each prompt by itself: up to its end, and that included."""
+    ends = end_tokens(model, processor)
+    found: list[list[int]] = []
+    rows: list[list[int]] = greedy_tokens(model, processor, batch, max_new_tokens).tolist()
+    for row in rows:
+        length = next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+        found.append(row[:length])
+    return found
 
 
 def end_tokens(model: AudioLanguageModel, processor: AudioProcessor) -> list[int]:

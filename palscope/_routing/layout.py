@@ -278,16 +278,23 @@ class TokenLayout(OnHost):
             )
         return ends.pop()
 
-    def differs_from(self, prompts: TokenLayout) -> tuple[int, str] | None:
+    def differs_from(
+        self, prompts: TokenLayout, *, interleaved: bool = False
+    ) -> tuple[int, str] | None:
         """How rows differ from copies of `prompts`, one behind the other, with text behind or not.
 
         Rows may hold no more than the prompts' beginnings. Padding's ids do not count.
+
+        Args:
+            interleaved: all copies of the first prompt stand first, then those of the second.
 
         Returns:
             The first such row and what differs, as the end of a sentence; None where none does.
         """
         width = min(self.width, prompts.width)
-        row = torch.arange(self.stream.shape[0]) % prompts.stream.shape[0]
+        count, each = self.stream.shape[0], prompts.stream.shape[0]
+        row = torch.arange(count)
+        row = row // (count // each) if interleaved else row % each
         mine, theirs = self.on_host, prompts.on_host
         seconds = [each.nan_to_num(-1.0) for each in (mine.seconds, theirs.seconds[row])]
         stream, ids = (each[row, :width] for each in (theirs.stream, theirs.ids))

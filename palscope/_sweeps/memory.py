@@ -9,7 +9,7 @@ from typing import TypeVar
 import pandas as pd
 
 from palscope._sweeps.shards import named_rows
-from palscope._sweeps.store import by_key, check_any
+from palscope._sweeps.store import SharedMeasure, by_key, check_any
 from palscope.errors import PalscopeError
 
 T = TypeVar("T")
@@ -51,8 +51,10 @@ class Memory:
         item: str = "pair",
         keys: Sequence[str] = (),
         content: Callable[[T], str | bytes] | None = None,
+        shared: SharedMeasure[T] | None = None,
     ) -> KeptTable:
-        """`Run.over`, whose arguments these are; it raises the same."""
+        """`Run.over`, whose arguments these are; it raises the same, and measures one by one."""
+        del shared
         named, _ = by_key(items, table, key, content)
         rows: dict[str, Callable[[], pd.DataFrame]] = {}
         left_out: dict[str, str] = {}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,35 @@ class StoredTable:
         """Each item and its rows, read one at a time: the whole may not fit in memory."""
         for item, shard in self.shards.items():
             yield item, read_shards(shard)
+
+
+@dataclass(frozen=True)
+class SharedMeasure(Generic[T]):
+    """Measures several items at once, whose passes are shared.
+
+    Attributes:
+        measure: gives each item's rows, in their order. Where it raises `PalscopeError` for one,
+            each of its items is measured by itself.
+        at_once: so many at most.
+        alike: items of the same are measured together, as far as there are such: prompts that are
+            as long as each other need no padding.
+    """
+
+    measure: Callable[[Sequence[T]], Sequence[pd.DataFrame]]
+    at_once: int
+    alike: Callable[[T], str]
+
+    def rows(self, items: Sequence[T]) -> Sequence[pd.DataFrame] | None:
+        """Each item's rows; None where each is to be measured by itself."""
+        if len(items) == 1:
+            return None
+        try:
+            found = self.measure(items)
+        except PalscopeError:
+            return None
+        if len(found) != len(items):
+            raise ValueError(f"{len(items)} items were measured, and {len(found)} came back.")
+        return found
 
 
 class Run:
@@ -122,6 +151,7 @@ class Run:
         item: str = "pair",
         keys: Sequence[str] = (),
         content: Callable[[T], str | bytes] | None = None,
+        shared: SharedMeasure[T] | None = None,
     ) -> StoredTable:
         """Measure every item that is not stored yet, and write the table of all.
 
@@ -141,6 +171,7 @@ class Run:
                 compared in the other columns of numbers.
             content: what the item is made of, such as a file's hash: when it is another, the item
                 is measured again.
+            shared: measures several items at once.
 
         Raises:
             PalscopeError: no item could be measured, or two have the same key and other contents.
@@ -156,18 +187,31 @@ class Run:
         }
         number, count = processes.rank(), processes.world_size()
         mine = list(named)[number::count]
-        for name in tqdm(mine, desc=table, unit=f" {item}", disable=number > 0):
-            if is_stored(files[name], item, name):
-                continue
-            _seed(files[name].stem)
-            try:
-                rows = named_rows(measure(named[name]), name, item, keys)
-            except PalscopeError as error:
-                tqdm.write(f"left out: {error}", file=sys.stderr)
-                write_json(files[name].with_suffix(".json"), {item: name, "error": str(error)})
-            else:
-                write_shard(rows, files[name], name)
-                files[name].with_suffix(".json").unlink(missing_ok=True)
+        missing = [name for name in mine if not is_stored(files[name], item, name)]
+        at_once = 1 if shared is None else shared.at_once
+        if shared is not None:
+            missing.sort(key=lambda name: shared.alike(named[name]))
+        done = len(mine) - len(missing)
+        with tqdm(
+            total=len(mine), initial=done, desc=table, unit=f" {item}", disable=number > 0
+        ) as bar:
+            for first in range(0, len(missing), at_once):
+                group = missing[first : first + at_once]
+                _seed(files[group[0]].stem)
+                together = shared.rows([named[name] for name in group]) if shared else None
+                for place, name in enumerate(group):
+                    _seed(files[name].stem)
+                    try:
+                        rows = measure(named[name]) if together is None else together[place]
+                        rows = named_rows(rows, name, item, keys)
+                    except PalscopeError as error:
+                        tqdm.write(f"left out: {error}", file=sys.stderr)
+                        why = {item: name, "error": str(error)}
+                        write_json(files[name].with_suffix(".json"), why)
+                    else:
+                        write_shard(rows, files[name], name)
+                        files[name].with_suffix(".json").unlink(missing_ok=True)
+                    bar.update()
         processes.wait()
         stored = self._collect(table, files)
         if self.main:

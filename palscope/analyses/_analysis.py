@@ -82,12 +82,15 @@ class Table(Generic[OptionsT, ItemT]):
             item out.
         keys: the columns that tell an item's rows apart, all that are no measurement.
         when: whether these options ask for it.
+        shares_passes: whether items that are measured together share passes: `batch` of the options
+            (`SharedPasses`) says how many. A row is the one that the item has alone, to rounding.
     """
 
     name: str
     measure: Measure[OptionsT, ItemT]
     keys: tuple[str, ...]
     when: Callable[[OptionsT], bool] = lambda options: True
+    shares_passes: bool = False
 
 
 @dataclass(frozen=True)

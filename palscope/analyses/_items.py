@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from palscope._hooks import HookedAudioModel
+from palscope._models.scoring import prompt_batch
 from palscope._sweeps.clips import sound_files
 from palscope._sweeps.record import file_hash
 from palscope.analyses._analysis import ItemT
@@ -154,6 +156,19 @@ class ClipOptions(ItemOptions):
     question: str | None = option(
         None, f"default: the domain's in the demo's training, else {QUESTION}", page=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPasses(ClipOptions):
+    """Clips that are asked about together."""
+
+    batch: int = option(8, "clips share passes", least=1, page=False)
+
+
+def asked_together(model: HookedAudioModel, clips: Sequence[AskedClip]) -> dict[str, Any]:
+    """The inputs of every clip's question, a row each; raises as `HookedAudioModel.inputs`."""
+    asked = [([clip.clip], clip.question) for clip in clips]
+    return prompt_batch(model.processor, asked, model.model.device)
 
 
 # -- the chooser -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pandas as pd
 
 from palscope._hooks import HookedAudioModel
 from palscope._routing import Route, route_to_text
+from palscope._sweeps.store import SharedMeasure
 from palscope.analyses._analysis import Analysis, Item, Results, Table, Work
 from palscope.analyses._options import Options
 
@@ -42,6 +43,7 @@ class Store(Protocol):
         item: str = ...,
         keys: Sequence[str] = ...,
         content: Callable[[T], str | bytes] | None = ...,
+        shared: SharedMeasure[T] | None = ...,
     ) -> TableRows: ...
 
 
@@ -87,9 +89,14 @@ def measured(
         if not table.when(options):
             continue
 
-        def measure(item: ItemT, table: Table[OptionsT, ItemT] = table) -> pd.DataFrame:
+        def several(
+            group: Sequence[ItemT], table: Table[OptionsT, ItemT] = table
+        ) -> list[pd.DataFrame]:
             with nullcontext() if analysis.reroutes else model.route(route):
-                (rows,) = table.measure(work, [item])
+                return list(table.measure(work, group))
+
+        def measure(item: ItemT, several: Any = several) -> pd.DataFrame:
+            (rows,) = several([item])
             return rows
 
         done = store.over(
@@ -100,9 +107,17 @@ def measured(
             item=analysis.column or analysis.item,
             keys=table.keys,
             content=lambda item: item.digest,
+            shared=_shared(several, options) if table.shares_passes else None,
         )
         stored[table.name] = done.rows
         left_out |= done.left_out
         items = [item for item in items if item.name in done.rows]
     told = "" if options.route is None else route_to_text(route)
     return Results(options, name, told, items, f"{analysis.item}s", stored, left_out)
+
+
+def _shared(
+    measure: Callable[[Sequence[ItemT]], list[pd.DataFrame]], options: Any
+) -> SharedMeasure[ItemT]:
+    """Clips of a domain are about as long as each other, and so are their questions."""
+    return SharedMeasure(measure, options.batch, lambda item: cast(Any, item).group)

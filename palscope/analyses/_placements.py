@@ -24,7 +24,7 @@ from palscope.analyses._analysis import (
     caption_of_models,
     each,
 )
-from palscope.analyses._items import AskedClip, ClipOptions, chosen_clips
+from palscope.analyses._items import AskedClip, SharedPasses, asked_together, chosen_clips
 from palscope.analyses._options import option
 from palscope.analyses._passes import passes_of_choices
 from palscope.analyses._roles import with_roles
@@ -46,7 +46,7 @@ ABOUT = [*PLACE, "layers", "first_layer", "route"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacementOptions(ClipOptions):
+class PlacementOptions(SharedPasses):
     """Which clips are asked about, and how routes are timed."""
 
     seconds: float = option(10.0, "of noise in the timed prompt", unit="s", least=0.1, page=False)
@@ -92,7 +92,7 @@ def placement_analysis(
         options=PlacementOptions,
         items=partial(chosen_clips, corrupt=True),
         tables=[
-            Table("choices", each(partial(_ranked, find)), (*PLACE, "choice")),
+            Table("choices", partial(_ranked, find), (*PLACE, "choice"), shares_passes=True),
             Table("answers", each(_best), PLACE),
         ],
         once=Table("costs", partial(_timed, find), ("placement",)),
@@ -128,14 +128,17 @@ def _served(find: Find, work: PlacementWork) -> list[Placement]:
     return served
 
 
-def _ranked(find: Find, work: PlacementWork, clip: AskedClip) -> pd.DataFrame:
-    clip.require_choices()
+def _ranked(find: Find, work: PlacementWork, clips: Sequence[AskedClip]) -> Iterator[pd.DataFrame]:
+    for clip in clips:
+        clip.require_choices()
     placements = _served(find, work)
-    inputs = work.model.inputs(clip.question, clip.clip)
-    table: Any = placed_choices(work.model, inputs, clip.choices, placements)
+    inputs = asked_together(work.model, clips)
+    choices = [clip.choices for clip in clips]
     routes = {placement.name: route_to_text(placement.route) for placement in placements}
-    table.insert(4, "route", table["placement"].map(routes))
-    return table.assign(own=table["route"] == route_to_text(work.route))
+    tables: list[Any] = placed_choices(work.model, inputs, choices, placements)
+    for table in tables:
+        table.insert(4, "route", table["placement"].map(routes))
+        yield table.assign(own=table["route"] == route_to_text(work.route))
 
 
 def _passes(find: Find, work: PlacementWork, clip: AskedClip) -> float:

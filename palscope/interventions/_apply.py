@@ -165,12 +165,16 @@ def in_force(
     inputs: Mapping[str, Any],
     placed: Sequence[tuple[Bound, int]],
     copies: int = 1,
+    *,
+    interleaved: bool = False,
 ) -> Generator[EdgeCuts, None, None]:
     """Within the block, what was bound to `inputs` acts on calls of the model.
 
     Args:
         placed: what was bound, and the copy of `inputs` on which it acts.
         copies: the calls hold so many copies of `inputs`, one behind the other.
+        interleaved: or all copies of the first prompt, then those of the second, and so on, as a
+            cache repeats them. Nothing before the decoder may act there.
 
     Yields:
         The knockouts' edges, which count what they cut.
@@ -187,6 +191,8 @@ def in_force(
     for each, copy in placed:
         for part in each.parts:
             row = part.row + copy * (clips if part.axis in OF_CLIPS else rows)
+            if interleaved:
+                row = part.row * copies + copy
             if each.change is None:
                 cuts.append((part, row))
             else:
@@ -203,7 +209,7 @@ def in_force(
     cut = EdgeCuts(cuts, layout.width, model.cfg.n_heads)
     with ExitStack() as stack:
         if placed:
-            made_for = ExpectedInputs(model, layout, model.current_route, copies)
+            made_for = ExpectedInputs(model, layout, model.current_route, copies, interleaved)
             stack.enter_context(model.model.expecting(made_for))
         if cuts:
             stack.enter_context(model.model.cutting(cut))
@@ -227,6 +233,7 @@ class ExpectedInputs:
     layout: TokenLayout
     route: Route
     copies: int
+    interleaved: bool
 
     def __call__(self, called: TokenLayout) -> None:
         """Check a call's layout. Raises `HookError` on other inputs, or another route."""
@@ -241,7 +248,7 @@ class ExpectedInputs:
                 f"the call has {called.stream.shape[0]} rows, but the interventions were made for "
                 f"{rows * self.copies}. Beams and other repeats are not supported."
             )
-        other = called.differs_from(self.layout)
+        other = called.differs_from(self.layout, interleaved=self.interleaved)
         if other is not None:
             raise HookError(
                 "the model is called with other inputs than the interventions were made for: in "

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from palscope._hooks import HookedAudioModel
-from palscope._models.scoring import answer_ids
+from palscope._models.scoring import PaddedAnswers
 from palscope._routing.depths import Placement
 from palscope.errors import PalscopeError
 from palscope.interventions import Reroute
@@ -29,9 +29,9 @@ def choice_logprobs(
 ) -> Float[np.ndarray, " choices"]:
     """Log-probability (nats) of each choice as the whole answer to one prompt, its end included.
 
-    As `palscope._models.scoring.choice_logprobs`, under interventions: the prompt runs once, and
-    the choices continue from its cache. What acts on all text, or on what all text reads, acts on
-    their tokens too.
+    As the evaluation ranks them, under interventions: the prompt runs once, and the choices
+    continue from its cache. What acts on all text, or on what all text reads, acts on their tokens
+    too.
 
     Raises:
         PalscopeError: there are several prompts, or an intervention cannot be resolved.
@@ -39,70 +39,81 @@ def choice_logprobs(
     """
     if inputs["input_ids"].shape[0] != 1:
         raise PalscopeError("choices continue one prompt; give inputs of one row.")
-    ids = [answer_ids(model.processor, choice) for choice in choices]
-    width = max(map(len, ids))
-    device = inputs["input_ids"].device
-    padded = torch.tensor([each + [0] * (width - len(each)) for each in ids], device=device)
-    real = torch.tensor([[i < len(each) for i in range(width)] for each in ids], device=device)
+    return prompts_choice_logprobs(model, inputs, [choices], interventions)[0]
+
+
+@torch.no_grad()
+def prompts_choice_logprobs(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[Sequence[str]],
+    interventions: Sequence[Intervention | Reroute] = (),
+) -> list[Float[np.ndarray, " _choices"]]:
+    """`choice_logprobs` of several prompts, which share passes.
+
+    Args:
+        inputs: of so many prompts.
+        choices: of each prompt.
+        interventions: act on every prompt.
+    """
+    answers = PaddedAnswers.of(model.processor, choices, model.model.device)
+    most, width = answers.ids.shape[1:]
     with Condition.of(model, interventions).bound(model, inputs) as bound:
         with in_force(model, inputs, [(each, 0) for each in bound]):
             first = model.model(**inputs, use_cache=True, logits_to_keep=1)
         cache = first.cache
-        cache.batch_repeat_interleave(len(ids))
+        cache.batch_repeat_interleave(most)
         later = [_of_later_tokens(each) for each in bound]
-        placed = [(each, copy) for each in later if each.parts for copy in range(len(ids))]
-        logits = first.logits.expand(len(ids), -1, -1)
+        placed = [(each, copy) for each in later if each.parts for copy in range(most)]
+        logits = first.logits.repeat_interleave(most, 0)
         if width > 1:
-            with in_force(model, inputs, placed, len(ids)):
-                rest = model.model(input_ids=padded[:, :-1], cache=cache)
+            with in_force(model, inputs, placed, most, interleaved=True):
+                rest = model.model(input_ids=answers.continuing, cache=cache)
             logits = torch.cat([logits, rest.logits], 1)
-    logp = logits.float().log_softmax(-1).gather(-1, padded[..., None])[..., 0]
-    return (logp * real).sum(-1).double().cpu().numpy()
+    return answers.logprobs(logits)
 
 
 def placed_choices(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    choices: Sequence[str],
+    choices: Sequence[Sequence[str]],
     placements: Sequence[Placement],
-) -> pd.DataFrame:
+) -> list[pd.DataFrame]:
     """How probable each choice is with audio in other layers, or at other levels.
 
     Args:
         model: rerouted to each placement in turn, whatever its current route.
-        inputs: of one prompt.
-        choices: the answers to rank.
+        inputs: of prompts, which share passes.
+        choices: each prompt's answers to rank.
         placements: of `palscope._routing.depths`, made for this decoder. One that stands in
             several families is measured once.
 
     Returns:
-        One row a placement and choice: `family, placement, layers, first_layer, choice`, and
-        `logprob` (nats) of the choice as the whole answer, its end included.
+        A table a prompt, one row a placement and choice: `family, placement, layers, first_layer,
+        choice`, and `logprob` (nats) of the choice as the whole answer, its end included.
 
     Raises:
-        PalscopeError: there are several prompts.
         RouteError: the checkpoint has no weights for a placement.
     """
     given = with_encoded(model, inputs)
     routes = {each.name: each.route for each in placements}
     logprobs = {
-        name: choice_logprobs(model, given, choices, [Reroute(route)])
+        name: prompts_choice_logprobs(model, given, choices, [Reroute(route)])
         for name, route in routes.items()
     }
-    parts = [
-        choices_table(
+    about = [
+        (
             {
                 "family": each.family,
                 "placement": each.name,
                 "layers": each.layers,
                 "first_layer": each.first_layer,
             },
-            choices,
             logprobs[each.name],
         )
         for each in placements
     ]
-    return pd.concat(parts, ignore_index=True)
+    return choices_tables(about, choices)
 
 
 def best_choices(table: pd.DataFrame, answer: str, by: Sequence[str]) -> pd.DataFrame:
@@ -143,11 +154,26 @@ def best_choices(table: pd.DataFrame, answer: str, by: Sequence[str]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def choices_table(
-    about: Mapping[str, Any], choices: Sequence[str], logprobs: Float[np.ndarray, " choices"]
-) -> pd.DataFrame:
-    """One row a choice: what is said of all of them, `choice` and `logprob` (nats)."""
-    return pd.DataFrame({**about, "choice": list(choices), "logprob": logprobs})
+def choices_tables(
+    found: Sequence[tuple[Mapping[str, Any], Sequence[Float[np.ndarray, " _choices"]]]],
+    choices: Sequence[Sequence[str]],
+) -> list[pd.DataFrame]:
+    """A table a prompt, one row a change and choice: its name, `choice` and `logprob` (nats).
+
+    Args:
+        found: what names a change, and every prompt's log-probabilities under it.
+        choices: of every prompt.
+    """
+    return [
+        pd.concat(
+            [
+                pd.DataFrame({**about, "choice": list(offered), "logprob": logprobs[prompt]})
+                for about, logprobs in found
+            ],
+            ignore_index=True,
+        )
+        for prompt, offered in enumerate(choices)
+    ]
 
 
 def _of_later_tokens(bound: Bound) -> Bound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,24 @@ def check_they_run(layout: TokenLayout, route: Route, row: int, wanted: Sequence
                 f"query {column} of row {row} runs in no layer under this route (audio that is "
                 "keys only has no queries). Ask a text token, or route its stream to run."
             )
+
+
+def of_each_row(table: pd.DataFrame, mask: Tensor) -> list[pd.DataFrame]:
+    """A batch's table as the table that each of its prompts has alone.
+
+    Args:
+        table: with `row`, and any of `query`, `key` and `column`, columns of `input_ids`.
+        mask: the batch's `attention_mask`; it begins with the padding.
+    """
+    found: list[pd.DataFrame] = []
+    paddings: list[int] = (mask.cumsum(1) == 0).sum(1).tolist()
+    for row, padding in enumerate(paddings):
+        own = cast(pd.DataFrame, table[table["row"] == row]).reset_index(drop=True)
+        columns = [name for name in ("query", "key", "column") if name in table]
+        own[columns] = own[columns] - padding
+        own["row"] = 0
+        found.append(own)
+    return found
 
 
 def head_columns(

@@ -18,6 +18,7 @@ its position whether it is read or not.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from palscope._statistics import (
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Filler, Knockout, Reroute, Sound, Text
 from palscope.interventions._cells import with_encoded
-from palscope.measures._choices import best_choices, choice_logprobs, choices_table
+from palscope.measures._choices import best_choices, choices_tables, prompts_choice_logprobs
 
 Way = Literal["knockout", "reroute"]
 WAYS: tuple[Way, ...] = ("knockout", "reroute")
@@ -70,7 +71,7 @@ def maskings(route: Route) -> dict[str, tuple[str, ...]]:
 def masking(
     model: HookedAudioModel, inputs: Mapping[str, Any], streams: Sequence[str], way: Way
 ) -> list[Knockout | Reroute]:
-    """The interventions that take `streams` away from one prompt, in every layer and clip.
+    """The interventions that take `streams` away from prompts, in every layer and clip.
 
     What is cut off from sound is text, and fillers, through which text would hear it.
     """
@@ -84,7 +85,7 @@ def masking(
     return [
         Knockout(Address("pattern", Sound(stream=stream, clip=clip), queries=queries))
         for stream in streams
-        for clip in range(len(layout.clip_row))
+        for clip in range(max(Counter(layout.clip_row).values(), default=0))
         for queries in readers
     ]
 
@@ -117,43 +118,43 @@ def pathway_masking(
     """
     if answer not in choices:
         raise PalscopeError(f"the answer {answer!r} must be one of several choices, got {choices}.")
-    return best_choices(masked_choices(model, inputs, choices, ways=ways), answer, MASKING)
+    if inputs["input_ids"].shape[0] != 1:
+        raise PalscopeError("an answer is one prompt's; give inputs of one row.")
+    (table,) = masked_choices(model, inputs, [choices], ways=ways)
+    return best_choices(table, answer, MASKING)
 
 
 def masked_choices(
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
-    choices: Sequence[str],
+    choices: Sequence[Sequence[str]],
     *,
     ways: Sequence[Way] = WAYS,
-) -> pd.DataFrame:
+) -> list[pd.DataFrame]:
     """How probable each choice is with every stream masked in turn, on the model's current route.
 
     Args:
-        inputs: of one prompt.
-        choices: the answers to rank.
+        inputs: of prompts, which share passes; each of as many clips.
+        choices: each prompt's answers to rank.
 
     Returns:
-        One row a way, masking (`maskings`, that of nothing included) and choice: `way, masked,
-        choice`, and `logprob` (nats) of the choice as the whole answer, its end included.
-
-    Raises:
-        PalscopeError: there are several prompts.
+        A table a prompt, one row a way, masking (`maskings`, that of nothing included) and choice:
+        `way, masked, choice`, and `logprob` (nats) of the choice as the whole answer, its end
+        included.
     """
     given = with_encoded(model, inputs)
-    plain = choice_logprobs(model, given, choices)
-    parts = [
-        choices_table(
+    plain = prompts_choice_logprobs(model, given, choices)
+    found = [
+        (
             {"way": way, "masked": name},
-            choices,
-            choice_logprobs(model, given, choices, masking(model, given, streams, way))
+            prompts_choice_logprobs(model, given, choices, masking(model, given, streams, way))
             if streams
             else plain,
         )
         for way in ways
         for name, streams in maskings(model.current_route).items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return choices_tables(found, choices)
 
 
 def masking_scores(

@@ -105,7 +105,7 @@ def test_placements_are_those_of_the_evaluation(pal: Any) -> None:
     """As `analyses/injection_depth.py` asks: the plain model on each route, without hooks."""
     placements = rerouted_depths(pal.current_route)
     before = pal.current_route
-    table = placed_choices(pal, pal.inputs("what?", SAMPLES), CHOICES, placements)
+    (table,) = placed_choices(pal, pal.inputs("what?", SAMPLES), [CHOICES], placements)
     assert pal.current_route == before
     assert len(table) == len(placements) * len(CHOICES)
     answerer = ModelAnswerer(pal.model, pal.processor)
@@ -123,4 +123,4 @@ def test_placements_are_those_of_the_evaluation(pal: Any) -> None:
 def test_a_placement_without_weights_is_refused(pal: Any) -> None:
     wrong = Placement("x", "x", Route.plits(7), 7, 0)
     with pytest.raises(RouteError):
-        placed_choices(pal, pal.inputs("what?", SAMPLES), CHOICES, [wrong])
+        placed_choices(pal, pal.inputs("what?", SAMPLES), [CHOICES], [wrong])

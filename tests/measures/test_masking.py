@@ -181,7 +181,7 @@ def test_masking_the_planted_stream_alone_loses_the_answer(pathway: Any, needed:
 def test_choices_are_those_that_are_ranked(pal: Any) -> None:
     inputs = pal.inputs("what?", SAMPLES)
     choices = ["dog", "sea waves", "crackling fire"]
-    table = masked_choices(pal, inputs, choices)
+    (table,) = masked_choices(pal, inputs, [choices])
     whole = pathway_masking(pal, inputs, choices, "sea waves")
     assert len(table) == len(choices) * len(whole)
     for row in whole.to_dict("records"):

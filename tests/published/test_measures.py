@@ -118,7 +118,7 @@ def test_sound_that_no_text_reads_might_as_well_be_absent(
     qwen2: HookedAudioModel, runs: Any
 ) -> None:
     """Knockout of all edges, and the route without sound, which never computes it."""
-    table = masked_choices(qwen2, runs["clean"], ["a dog", "rain"])
+    (table,) = masked_choices(qwen2, runs["clean"], [["a dog", "rain"]])
     value = table.set_index(["way", "masked", "choice"])["logprob"]
     for choice in ("a dog", "rain"):
         knocked, rerouted = (value[way, "frames", choice] for way in ("knockout", "reroute"))
