@@ -85,7 +85,7 @@ def furthest_apart(one: pd.DataFrame, other: pd.DataFrame) -> float:
     if list(one) != list(other) or not one[rest].astype(str).equals(other[rest].astype(str)):
         return float("inf")
     apart: Any = (one[numbers] - other[numbers]).abs().to_numpy()
-    return float(np.nanmax(apart))
+    return float(np.nanmax(np.asarray(apart, float)))
 
 
 if __name__ == "__main__":
