@@ -9,6 +9,11 @@ from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
 from palscope._features.dictionary import Dictionary
 from palscope._features.formats import load_dictionary, save_dictionary
+from palscope._features.heard.build import index_units
+from palscope._features.heard.index import UnitIndex
+from palscope._features.heard.search import what_fires
+from palscope._features.heard.show import unit_html
+from palscope._features.heard.source import UnitSource
 from palscope._features.scores import (
     both_signs,
     dictionary_scores,
@@ -23,13 +28,18 @@ __all__ = [
     "ActivationStore",
     "Dictionary",
     "LabelledClip",
+    "UnitIndex",
+    "UnitSource",
     "both_signs",
     "collect_activations",
     "dictionary_scores",
+    "index_units",
     "label_scores",
     "live_latents",
     "load_dictionary",
     "matched_cosine",
     "random_dictionary",
     "save_dictionary",
+    "unit_html",
+    "what_fires",
 ]

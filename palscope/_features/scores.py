@@ -177,7 +177,7 @@ def label_scores(
     about: list[Any] = [
         rows.store.clips.iloc[clips] for rows, (clips, _) in zip((train, test), sides, strict=True)
     ]
-    _check_groups(*about)
+    check_groups(*about)
     found: list[dict[str, Any]] = []
     for domain in dict.fromkeys(about[0]["domain"]):
         here: list[Any] = [each["domain"].to_numpy() == domain for each in about]
@@ -206,7 +206,7 @@ def label_scores(
     return pd.DataFrame(found)
 
 
-def _check_groups(train: Any, test: Any) -> None:
+def check_groups(train: Any, test: Any) -> None:
     """Raise `PalscopeError` where a group of a domain that has several is on both sides."""
     for domain in dict.fromkeys(train["domain"]):
         sides: list[set[str]] = [

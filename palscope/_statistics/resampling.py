@@ -52,8 +52,15 @@ def aurocs(
     scores: Float[np.ndarray, "things units"], listed: Bool[np.ndarray, " things"]
 ) -> Float[np.ndarray, " units"]:
     """`auroc` of each column."""
-    on, off = int(listed.sum()), int((~listed).sum())
-    if not on or not off:
-        return np.full(scores.shape[1], np.nan)
+    return aurocs_of_labels(scores, listed[:, None])[:, 0]
+
+
+def aurocs_of_labels(
+    scores: Float[np.ndarray, "things units"], listed: Bool[np.ndarray, "things labels"]
+) -> Float[np.ndarray, "units labels"]:
+    """`auroc` of each column for each label; things are ranked once."""
+    on = listed.sum(0)
+    pairs = on * (len(listed) - on)
     ranks: Any = cast(Any, stats).rankdata(scores, axis=0)
-    return (ranks[listed].sum(0) - on * (on + 1) / 2) / (on * off)
+    above = ranks.T @ listed.astype(float) - on * (on + 1) / 2
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)

@@ -285,15 +285,21 @@ def _labelled(options: ClipOptions) -> list[AskedClip]:
     return [_asked(clip, choices, options) for clip in turns if clip is not None]
 
 
-def _clips_of(options: ClipOptions) -> tuple[list[Clip], list[Clip]]:
-    """All clips of the files that are named, and those of the split that is asked for."""
+def clips_in(paths: Sequence[Path]) -> list[Clip]:
+    """All clips of manifests, folders and sound files; of none given, the package's."""
     every: list[Clip] = []
-    for path in options.audio or (BUNDLED,):
+    for path in paths or (BUNDLED,):
         if path.suffix.lower() == ".csv":
             every += read_manifest(path)
         else:
             files = sound_files(path) if path.is_dir() else [path]
             every += [Clip(str(file), file, domain="", label="") for file in files]
+    return every
+
+
+def _clips_of(options: ClipOptions) -> tuple[list[Clip], list[Clip]]:
+    """All clips of the files that are named, and those of the split that is asked for."""
+    every = clips_in(options.audio)
     if options.split is None:
         return every, every
     chosen = [clip for clip in every if clip.split == options.split]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from jaxtyping import Float
 
 if TYPE_CHECKING:
     from palscope.audio._waveform import Waveform
@@ -30,10 +31,10 @@ def waveform_html(waveform: Waveform) -> str:
         '<div style="max-width:640px">'
         f"<div>{html.escape(title)}</div>"
         '<audio controls style="width:100%;height:36px;margin:4px 0" '
-        f'src="data:audio/wav;base64,{_base64(wav_bytes(shown, waveform.sample_rate))}"></audio>'
+        f'src="data:audio/wav;base64,{in_base64(wav_bytes(shown, waveform.sample_rate))}"></audio>'
         '<img alt="Mel spectrogram: time from left to right, 0 to 8 kHz upwards on the mel scale" '
         'style="display:block;width:100%;height:140px;margin:0" '
-        f'src="data:image/png;base64,{_base64(_mel_png(shown, waveform.sample_rate))}">'
+        f'src="data:image/png;base64,{in_base64(_mel_png(shown, waveform.sample_rate))}">'
         '<div style="display:flex;justify-content:space-between;font-size:11px">'
         f"{ticks}<span>{seconds:.2f} s</span></div></div>"
     )
@@ -47,8 +48,7 @@ def wav_bytes(samples: np.ndarray, rate: int) -> bytes:
 
 
 def _mel_png(samples: np.ndarray, rate: int) -> bytes:
-    # Both are slow to import, and only a notebook needs them.
-    from matplotlib.image import imsave
+    # Slow to import, and only a notebook needs them.
     from transformers import WhisperFeatureExtractor
 
     from palscope.audio._mel import log_mel
@@ -59,10 +59,20 @@ def _mel_png(samples: np.ndarray, rate: int) -> bytes:
     mel = log_mel(mono.samples, extractor).numpy()
     pooled = -(-mel.shape[1] // _COLUMNS)
     mel = np.stack([mel[:, at : at + pooled].mean(1) for at in range(0, mel.shape[1], pooled)], 1)
+    return mel_png(mel)
+
+
+def mel_png(
+    mel: Float[np.ndarray, "mel columns"], low: float | None = None, high: float | None = None
+) -> bytes:
+    """Mel features as a PNG, one pixel a value; colours go from `low` to `high`, or all of it."""
+    from matplotlib.image import imsave
+
     file = io.BytesIO()
-    imsave(file, mel, origin="lower", cmap="cividis")
+    imsave(file, mel, origin="lower", cmap="cividis", vmin=low, vmax=high)
     return file.getvalue()
 
 
-def _base64(data: bytes) -> str:
+def in_base64(data: bytes) -> str:
+    """Bytes as the text that a page holds them in."""
     return base64.b64encode(data).decode("ascii")
