@@ -22,6 +22,7 @@ from palscope._features.scores import (
     matched_cosine,
     random_dictionary,
 )
+from palscope._features.splice import spliced
 from palscope._features.store import ActivationStore
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "matched_cosine",
     "random_dictionary",
     "save_dictionary",
+    "spliced",
     "unit_html",
     "what_fires",
 ]

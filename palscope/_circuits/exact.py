@@ -29,7 +29,7 @@ from palscope.interventions import Address, Change
 from palscope.interventions._apply import Bound
 from palscope.interventions._cells import with_encoded
 from palscope.interventions._engine import Engine, start_of
-from palscope.interventions._resolve import Part, Resolved
+from palscope.interventions._parts import Part, Resolved
 from palscope.measures._gradients import measured
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction

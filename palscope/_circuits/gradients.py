@@ -36,7 +36,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
 from palscope.interventions import Address
 from palscope.interventions._apply import Bound, in_force
-from palscope.interventions._resolve import Part, Resolved
+from palscope.interventions._parts import Part, Resolved
 from palscope.measures._gradients import Moved
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction

@@ -18,9 +18,11 @@ from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, TEXT
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
-from palscope.interventions._address import SITES, Address, Sound
+from palscope.interventions._address import OF_SPLICES, SITES, Address, Sound
+from palscope.interventions._before_decoder import encoder_grid
 from palscope.interventions._capture import capture_parts, whole_pass
-from palscope.interventions._resolve import OF_CLIPS, Part, encoder_grid, resolve
+from palscope.interventions._parts import OF_CLIPS, Part
+from palscope.interventions._resolve import resolve
 
 BEFORE_DECODER = -4
 """Stands where `TokenLayout.stream` has a stream: a token of the encoder belongs to none yet."""
@@ -50,6 +52,9 @@ def stream_names(model: HookedAudioModel) -> dict[int, str]:
     return {BEFORE_DECODER: "encoder", FILLER: "filler", TEXT: "text", **streams}
 
 
+_NO_ROWS = ("waveform", "pattern")
+
+
 class RowReader:
     """Reads rows at addresses in one pass of the model, which ends behind the last of them.
 
@@ -65,10 +70,15 @@ class RowReader:
         if not addresses:
             raise PalscopeError("no address is given; say where, e.g. Address('encoder_output').")
         for address in addresses:
-            if address.site in ("waveform", "pattern", "cross_pattern"):
+            if address.site in _NO_ROWS:
                 raise PalscopeError(
                     f"{address.site} has no vector for each token; address one of "
-                    f"{', '.join(site for site in SITES if site not in ('waveform', 'pattern'))}."
+                    f"{', '.join(site for site in SITES if site not in _NO_ROWS)}."
+                )
+            if address.site in OF_SPLICES:
+                raise PalscopeError(
+                    f"{address.site} is of a dictionary: store the rows of its site, and encode "
+                    "those."
                 )
         self.model = model
         self.addresses = tuple(_of_sound(address) for address in addresses)
@@ -130,7 +140,7 @@ class RowReader:
         if part.axis not in OF_CLIPS:
             return layout.seconds[part.row, part.columns], layout.stream[part.row, part.columns]
         streams = [stream.name for stream in layout.streams]
-        if (name := _stream_of(part.hook)) in streams:
+        if (name := stream_of(part.hook)) in streams:
             number = streams.index(name)
             mine = (layout.clip == part.row) & (layout.stream == number)
             seconds = layout.seconds[mine][layout.token[mine].argsort()]
@@ -146,7 +156,7 @@ _INPUT = re.compile(r"audio_input_(?P<stream>\w+)\.hook_in")
 """Where a stream leaves the connector."""
 
 
-def _stream_of(hook: str) -> str | None:
+def stream_of(hook: str) -> str | None:
     """The stream that enters a hook point of the connector's output; None elsewhere."""
     found = _PROJECTOR.fullmatch(hook) or _INPUT.fullmatch(hook)
     return None if found is None else found["stream"]
@@ -163,7 +173,7 @@ def _once(parts: Sequence[Part]) -> list[Part]:
     """Of each stream one hook point: what enters its projectors is the same in every layer."""
     hooks: dict[str | None, str] = {}
     for part in parts:
-        hooks.setdefault(_stream_of(part.hook), part.hook)
+        hooks.setdefault(stream_of(part.hook), part.hook)
     return [part for part in parts if part.hook in hooks.values()]
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from palscope._hooks.attached_clips import AttachedPrompt, found_clips
 from palscope._hooks.tokens import TokensBridge
 from palscope._models.cache_names import OLD, cache_in, naming_cache
+from palscope._models.turns import SPLICED
 from palscope._routing import TokenLayout
 from palscope.errors import HookError, PalscopeError, PromptError
 
@@ -200,8 +201,11 @@ class CallsBridge(TokensBridge):
             handle.remove()
 
     def _refuse_encoder_hooks(self) -> None:
+        # Clips that were encoded without a dictionary that is spliced in are refused as such.
+        blocks = self.turns.values(SPLICED)
+        spliced = {hook for block in blocks for each in block for hook in each.acts}
         for name, point in self._encoder_points.items():
-            if point.has_hooks(dir="both"):
+            if len(point.fwd_hooks) + len(point.bwd_hooks) > (name in spliced):
                 raise HookError(
                     f"{name} has a hook, but the clips were given encoded (audio=), so it cannot "
                     "fire. Give input_features instead."

@@ -276,6 +276,11 @@ class FiringBridge(HookPointsBridge):
         points = {id(point): point for point in self._hook_registry.values()}
         return tuple((point.name or "", point) for point in points.values())
 
+    def forget_hook_points(self) -> None:
+        """Look hook points up again: there are others now."""
+        for known in ("_distinct_points", "_encoder_points"):
+            self.__dict__.pop(known, None)
+
     @functools.cached_property
     def _encoder_points(self) -> dict[str, HookPoint]:
         return {name: p for name, p in self._distinct_points if name.startswith(AUDIO_PARTS)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformer_lens.hook_points import HookPoint
 
+from palscope._hooks.added import hook_site
 from palscope._hooks.attention import ATTENTIONS, AUDIO_HOOKS
 from palscope._hooks.turns import BridgeInTurns
 from palscope._models.families import family_of, key_layer
@@ -154,6 +155,7 @@ class HookPointsBridge(BridgeInTurns):
 
     def _why_unreached(self, name: str, stop_at_layer: int | None = None) -> str | None:
         """Why nothing passes the hook point `name` under the current route; None when it does."""
+        name = hook_site(name)
         flag = self._gated_hook_reason(name)
         if flag is not None:
             return f"{flag} is False; call set_{flag}(True) first"
@@ -208,4 +210,4 @@ class HookPointsBridge(BridgeInTurns):
 
 def of_audio(name: str) -> bool:
     """Whether a hook point holds sound's tokens, apart from those that run in the decoder."""
-    return name.startswith(AUDIO_PARTS) or name.endswith(AUDIO_HOOKS)
+    return name.startswith(AUDIO_PARTS) or hook_site(name).endswith(AUDIO_HOOKS)

@@ -14,7 +14,7 @@ from palscope._finite import all_finite, cause
 from palscope._models.cache import AudioCache
 from palscope._models.clips import AudioClips
 from palscope._models.stamps import Stamp, stamp_contents, stamp_identity
-from palscope._models.turns import Turns, in_turn
+from palscope._models.turns import SPLICED, Turns, in_turn
 from palscope.errors import AudioError, PalscopeError
 
 _CHECKED: ContextVar[object] = ContextVar("palscope_checked", default=None)
@@ -49,8 +49,9 @@ class Encoding(nn.Module):
         return clips
 
     def encoding_stamp(self) -> Stamp:
-        """The weights that clips' tokens are made of now, and whether in training."""
-        return (self.training, *stamp_contents(self._encoding_parts()))
+        """What clips' tokens are made of now: weights, whether in training, and dictionaries."""
+        spliced = [each for block in self.turns.values(SPLICED) for each in block if each.encodes]
+        return (self.training, *stamp_contents(self._encoding_parts()), *spliced)
 
     @abstractmethod
     def _encoding_parts(self) -> list[nn.Module]:
@@ -99,7 +100,8 @@ class Encoding(nn.Module):
         if made_of != rest or (before and not trained):
             raise PalscopeError(
                 "these clips were encoded with other weights of encoder or connector than the "
-                "model has now, or in training mode. Encode them again (encode_audio)."
+                "model has now, in training mode, or with another dictionary spliced in. Encode "
+                "them again (encode_audio)."
             )
 
     @contextmanager

@@ -33,6 +33,10 @@ LOOKED_UP = frozenset(
 """Kinds of blocks whose value alone counts, which passes of their own context look up."""
 
 
+SPLICED = "spliced"
+"""Kind of the blocks whose values are the dictionaries that are spliced in."""
+
+
 @dataclass(eq=False)
 class OpenBlock:
     """An open block: what it is called in messages, what it puts in force, who opened it."""

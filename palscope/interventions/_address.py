@@ -27,11 +27,14 @@ SiteName = Literal[
     "resid_pre",
     "resid_post",
     "attn_out",
+    "mlp_in",
     "mlp_out",
     "head_output",
     "pattern",
     "cross_out",
     "cross_head_output",
+    "feature",
+    "feature_error",
 ]
 
 Units = Literal["sound", "audio", "any"]
@@ -75,6 +78,7 @@ SITES: dict[SiteName, Site] = {
     "resid_pre": Site("residual stream before a layer", "decoder", False, "any"),
     "resid_post": Site("residual stream after a layer", "decoder", False, "any"),
     "attn_out": Site("what attention adds to the residual stream", "decoder", False, "any"),
+    "mlp_in": Site("what the feed-forward network takes, behind its norm", "decoder", False, "any"),
     "mlp_out": Site("what the feed-forward network adds", "decoder", False, "any"),
     "head_output": Site("a head's output, before the output projection", "decoder", True, "any"),
     "pattern": Site("attention of queries to keys, after softmax", "decoder", True, "any"),
@@ -88,7 +92,12 @@ SITES: dict[SiteName, Site] = {
     "cross_head_output": Site(
         "a cross-attention head's output, before the output projection", "decoder", True, "any"
     ),
+    "feature": Site("latents of a dictionary that is spliced in", None, False, "any"),
+    "feature_error": Site("what such a dictionary leaves unexplained", None, False, "any"),
 }
+
+OF_SPLICES = ("feature", "feature_error")
+"""Sites that are there while a dictionary is spliced in."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,9 @@ class Address:
         heads: query heads, None for all. Keys and values are shared by a group of query heads, so
             at `audio_k` and `audio_v` whole groups must be named.
         queries: at `pattern`, who reads; all text by default.
+        features: at `feature`, numbers of latents; None for all.
+        at: at `feature` and `feature_error`, the hook point of the dictionary; None where one
+            alone is spliced in.
 
     Raises:
         PalscopeError: the parts do not fit together.
@@ -179,12 +191,14 @@ class Address:
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     queries: Tokens = Text()
+    features: tuple[int, ...] | None = None
+    at: str | None = None
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
             raise PalscopeError(f"no site {self.site!r}; there are: {', '.join(SITES)}.")
         site = SITES[self.site]
-        for name in ("layers", "heads"):
+        for name in ("layers", "heads", "features"):
             given = getattr(self, name)
             if given is not None:
                 numbers = tuple(sorted(set(whole_numbers(given, name, least=0))))
@@ -198,6 +212,10 @@ class Address:
                 f"{self.site} has no heads; those that do: "
                 f"{', '.join(name for name, other in SITES.items() if other.heads)}."
             )
+        if self.features is not None and self.site != "feature":
+            raise PalscopeError(f"{self.site} has no features; only feature has.")
+        if self.at is not None and self.site not in OF_SPLICES:
+            raise PalscopeError(f"{self.site} is of no dictionary; leave at out.")
         # What an encoder–decoder makes of the silence behind a clip stands among its sound.
         silence = isinstance(self.tokens, Filler) and site.layers is not None
         if site.tokens != "any" and isinstance(self.tokens, Text) and not silence:

@@ -19,7 +19,8 @@ from palscope.interventions._address import Address
 from palscope.interventions._changes import Change
 from palscope.interventions._indexing import TokenIndexer
 from palscope.interventions._knockout import EdgeCuts, Knockout
-from palscope.interventions._resolve import OF_CLIPS, Part, Resolved, resolve
+from palscope.interventions._parts import OF_CLIPS, Part, Resolved
+from palscope.interventions._resolve import resolve
 
 
 @dataclass(frozen=True)

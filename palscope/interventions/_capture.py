@@ -17,7 +17,8 @@ from palscope._routing import TokenLayout
 from palscope.errors import PalscopeError
 from palscope.interventions._address import Address
 from palscope.interventions._indexing import TokenIndexer
-from palscope.interventions._resolve import Part, resolve
+from palscope.interventions._parts import Part
+from palscope.interventions._resolve import resolve
 
 Key = tuple[str, int]
 """A hook point, and the row there: `Part.row`."""

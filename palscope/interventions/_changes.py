@@ -14,7 +14,7 @@ from palscope._hooks import HookedAudioModel
 from palscope.errors import PalscopeError
 from palscope.interventions._address import Address, Filler, Sound, Text
 from palscope.interventions._capture import Captured, capture
-from palscope.interventions._resolve import Part
+from palscope.interventions._parts import Part
 
 
 class Change:

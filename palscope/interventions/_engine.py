@@ -21,7 +21,7 @@ from palscope._models.resumed import PlainRun, resume, run_plainly
 from palscope._routing import Route, TokenLayout
 from palscope._routing.layout import TEXT
 from palscope.interventions._apply import Bound, in_force
-from palscope.interventions._resolve import Part
+from palscope.interventions._parts import Part
 
 BUDGET_BYTES = 2**30
 """Memory that the rows of one batch may take, roughly. A GPU gives half of what is free."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from palscope._hooks import HookedAudioModel
 from palscope._queued import queued
 from palscope.errors import HookError
-from palscope.interventions._resolve import OF_CLIPS, Part, encoder_grid
+from palscope.interventions._before_decoder import encoder_grid
+from palscope.interventions._parts import OF_CLIPS, Part
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class TokenIndexer:
             row: the row, or the clip, that stands for the part's own in this batch.
         """
         if part.axis == "clip_tokens":
-            return Found((row, *_on(tensor.device, part.columns)))
+            (at,) = _on(tensor.device, part.columns)
+            return Found(_with_features((torch.full_like(at, row), at), part))
         if part.axis in OF_CLIPS:
             return self._in_encoder(part, row, tensor)
         return self._in_decoder(part, row, tensor)
@@ -82,7 +84,8 @@ class TokenIndexer:
         row = passing.clips.index(clip)
         if mel:  # with the clip as a tensor too, the frames' axis comes first: [frames, bins]
             return Found((torch.full_like(at, row), slice(None), at), which)
-        return Found(torch.unravel_index(at + row * places, tensor.shape[:-1]), which)
+        index = torch.unravel_index(at + row * places, tensor.shape[:-1])
+        return Found(_with_features(index, part), which)
 
     def _in_decoder(self, part: Part, row: int, tensor: Tensor) -> Found | None:
         run = self._model.model.current_run
@@ -127,6 +130,14 @@ class TokenIndexer:
         if onwards:
             places = torch.cat([places, (axis >= self._width).nonzero()[:, 0]])
         return places, which
+
+
+def _with_features(index: tuple[Tensor, ...], part: Part) -> tuple[Tensor, ...]:
+    """Places of tokens, with those of a dictionary's features where the part names some."""
+    if part.heads is None:
+        return index
+    (features,) = _on(index[0].device, torch.tensor(part.heads))
+    return (*(each[:, None] for each in index), features[None, :])
 
 
 def _heads(part: Part, count: int) -> Tensor:

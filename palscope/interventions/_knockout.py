@@ -15,7 +15,7 @@ from torch import Tensor
 from palscope._queued import queued
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions._address import Address
-from palscope.interventions._resolve import Part
+from palscope.interventions._parts import Part
 
 
 @dataclass(frozen=True)

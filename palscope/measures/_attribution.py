@@ -27,8 +27,9 @@ from palscope.interventions import Address, Sound, capture
 from palscope.interventions import resolve as resolved_at
 from palscope.interventions._address import SITES
 from palscope.interventions._apply import Bound
+from palscope.interventions._before_decoder import encoder_grid
 from palscope.interventions._capture import Captured
-from palscope.interventions._resolve import Part, Resolved, encoder_grid
+from palscope.interventions._parts import Part, Resolved
 from palscope.measures._columns import NO_SOUND
 from palscope.measures._gradients import Moved, Values, gradients_of, leaf
 from palscope.measures._metrics import Answers, Metric

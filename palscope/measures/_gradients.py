@@ -16,7 +16,7 @@ from palscope.errors import PalscopeError
 from palscope.interventions import Change
 from palscope.interventions._apply import Bound, in_force
 from palscope.interventions._cells import copies_of
-from palscope.interventions._resolve import Part
+from palscope.interventions._parts import Part
 from palscope.measures._metrics import Answers, Metric
 
 Values = dict[tuple[str, int], Tensor]

@@ -23,8 +23,9 @@ from palscope.audio._timegrid import TimeGrid, overlaps
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, edit_waveform, resolve
 from palscope.interventions._address import SiteName
+from palscope.interventions._before_decoder import encoder_grid
 from palscope.interventions._capture import capture_parts
-from palscope.interventions._resolve import Part, encoder_grid
+from palscope.interventions._parts import Part
 
 How = Literal["noise", "silence"]
 

@@ -131,6 +131,7 @@ def train_dictionary(
     made.about = {
         "hook_point": rows.hook_point,
         **({} if targets is None else {"hook_point_out": targets.hook_point}),
+        "streams": sorted(set(rows.rows["stream"])),
         "model": rows.store.record["weights"]["checkpoint"]["name"],
         "record": {name: rows.store.record[name] for name in ("weights", "route")},
         "training": {name: wanted[name] for name in wanted if name != "rows"},

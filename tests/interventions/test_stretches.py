@@ -19,7 +19,7 @@ from palscope._routing import FRAMES, Route, Stream, TokenLayout
 from palscope.audio._timegrid import TimeGrid, overlaps, rounded
 from palscope.errors import AudioError, PalscopeError
 from palscope.interventions import Address, Sound, resolve
-from palscope.interventions._resolve import token_columns
+from palscope.interventions._tokens import token_columns
 from palscope.measures._attribution import attribution_at
 from palscope.measures._grids import steps
 from palscope.measures._pathway_mass import seconds_set
