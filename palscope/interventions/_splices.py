@@ -12,7 +12,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.turns import SPLICED
 from palscope._routing import TokenLayout
 from palscope.errors import PalscopeError
-from palscope.interventions._address import SITES, Address
+from palscope.interventions._address import OF_SPLICES, SITES, Address, SiteName, Sound
 from palscope.interventions._parts import (
     OF_CLIPS,
     Part,
@@ -32,7 +32,8 @@ class Splice:
         latents: how many it has.
         streams: kinds of tokens that it was trained on, and so touches: "encoder", "text",
             "filler", or streams.
-        reads: the site of what it takes, without tokens.
+        reads: the site of what it takes; it names no tokens, but of the connector's output the
+            stream.
         writes: the site of what it gives; of a transcoder another one.
         acts: by hook point that it reads, the one at which its latents pass.
         errors: by hook point that it writes, the one at which its error passes; none where it is
@@ -103,7 +104,11 @@ def in_a_splice(
     hooks, site = (splice.acts, splice.reads) if latents else (splice.errors, splice.writes)
     if not hooks:
         raise PalscopeError(f"{splice.hook_point} is spliced in without its error term.")
-    found = resolve(model, inputs, replace(site, tokens=address.tokens), layout)
+    tokens = address.tokens
+    if isinstance(site.tokens, Sound) and isinstance(tokens, Sound | None):  # of one stream alone
+        tokens = Sound() if tokens is None else tokens
+        tokens = replace(tokens, stream=tokens.stream or site.tokens.stream)
+    found = resolve(model, inputs, replace(site, tokens=tokens), layout)
     kept = [
         (hooks[part.hook], splice.kept(part, layout)) for part in found.parts if part.hook in hooks
     ]
@@ -115,6 +120,14 @@ def in_a_splice(
             f"{address.site}: the dictionary at {splice.hook_point} touches none of the addressed "
             f"tokens; it was trained on {', '.join(sorted(splice.streams))}."
         )
-    if site.site != "connector_output" and parts[0].axis in OF_CLIPS:
+    if parts[0].axis in OF_CLIPS:
         return Resolved(address, tuple(parts), lambda: found.covered)
     return Resolved(address, tuple(parts), lambda: covered_by(layout, used_columns(parts)))
+
+
+def site_of(model: HookedAudioModel, address: Address) -> SiteName:
+    """The address's site; of a dictionary's, the one at which it is spliced in."""
+    if address.site not in OF_SPLICES:
+        return address.site
+    splice = splice_at(model, address.at)
+    return (splice.reads if address.site == "feature" else splice.writes).site

@@ -30,6 +30,7 @@ from palscope.interventions._apply import Bound
 from palscope.interventions._before_decoder import encoder_grid
 from palscope.interventions._capture import Captured
 from palscope.interventions._parts import Part, Resolved
+from palscope.interventions._splices import site_of
 from palscope.measures._columns import NO_SOUND
 from palscope.measures._gradients import Moved, Values, gradients_of, leaf
 from palscope.measures._metrics import Answers, Metric
@@ -258,8 +259,8 @@ def _path(
     resolved = resolved_at(model, target, address)
     start, end = (captured.at(model, address).values for captured in (here, there))
     streams: dict[tuple[str, int], str] = {}
-    if address.site == "connector_output":
-        sound = cast(Sound, address.key_tokens)
+    if site_of(model, address) == "connector_output":
+        sound = cast(Sound, address.key_tokens or Sound())
         for name in cast("list[str]", resolved.covered["stream"].tolist()):
             one = replace(address, tokens=replace(sound, stream=name))
             parts = resolved_at(model, target, one).parts
@@ -279,12 +280,12 @@ def _table(
     columns = _column_labels(model, inputs)
     parts: list[pd.DataFrame] = []
     for path, values in zip(paths, products, strict=True):
-        site = path.resolved.address.site
+        site, own = path.resolved.address.site, site_of(model, path.resolved.address)
         for part in path.resolved.parts:
             key = (part.hook, part.row)
-            if SITES[site].tokens == "sound":
+            if SITES[own].tokens == "sound":
                 labels = _encoder_labels(model, inputs, part)
-            elif site == "connector_output":
+            elif own == "connector_output":
                 whole = columns["stream"] == path.streams[key]
                 mine = columns[whole & (columns["clip"] == part.row)]
                 labels = mine.set_index("token", drop=False).loc[part.columns.tolist()]

@@ -81,6 +81,7 @@ PLACES = [
     Place("resid_pre", "blocks.1.hook_resid_pre", RUNNING),
     Place("resid_post", "blocks.1.hook_resid_post", RUNNING),
     Place("attn_out", "blocks.1.hook_attn_out", RUNNING),
+    Place("mlp_in", "blocks.1.mlp.hook_in", RUNNING),
     Place("mlp_out", "blocks.1.hook_mlp_out", RUNNING),
     Place("head_output", "blocks.1.attn.hook_z", RUNNING, HEADS),
     Place("connector_output", "audio_input_summary.hook_in", ()),
