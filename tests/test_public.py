@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
 
-AT_MOST = 197
+AT_MOST = 198
 """Who adds a name asks first whether a person needs it."""
 
 PUBLIC: dict[str, str] = {
@@ -36,7 +36,8 @@ PUBLIC: dict[str, str] = {
         score_predictions""",
     "palscope.features": """ActivationStore Dictionary LabelledClip UnitIndex UnitSource both_signs
         collect_activations dictionary_scores index_units label_scores live_latents
-        load_dictionary matched_cosine random_dictionary save_dictionary unit_html what_fires""",
+        load_dictionary matched_cosine random_dictionary save_dictionary spliced unit_html
+        what_fires""",
     "palscope.interventions": """Add Address Change Filler Knockout Mean Noise Patch Reroute
         Resample Scale Sound Text Zero capture edit_waveform intervene resolve run_cells""",
     "palscope.measures": """Answers activation_patching attention_knockout attention_mass

@@ -131,7 +131,7 @@ def train_dictionary(
     made.about = {
         "hook_point": rows.hook_point,
         **({} if targets is None else {"hook_point_out": targets.hook_point}),
-        "streams": sorted(set(rows.rows["stream"])),
+        "streams": pairs.streams(),
         "model": rows.store.record["weights"]["checkpoint"]["name"],
         "record": {name: rows.store.record[name] for name in ("weights", "route")},
         "training": {name: wanted[name] for name in wanted if name != "rows"},
@@ -176,6 +176,11 @@ class _Pairs(Dataset[dict[str, Tensor]]):
             "count": len(table),
             "clips": int(table["clip"].nunique()),
         }
+
+    def streams(self) -> list[str]:
+        """Kinds of tokens that rows are of."""
+        table: Any = self.rows.rows
+        return sorted(set(table["stream"]))
 
     def standardise(self, scale: Scale, seed: int) -> dict[str, list[float]]:
         """Measure mean and scale, which rows are given by from now on."""

@@ -194,6 +194,7 @@ class Reference:
         y = x + trace("attn_out", layer, running, out)
         goes = [i for i, t in enumerate(running) if t in fed]
         z = self.norm(f"layers.{layer}.post_attention_layernorm", y[goes])
+        z = trace("mlp_in", layer, fed, z)
         gate, up = (z @ self.weights[f"{name}.mlp.{n}_proj.weight"].T for n in ("gate", "up"))
         out = (silu(gate) * up) @ self.weights[f"{name}.mlp.down_proj.weight"].T
         out = trace("mlp_out", layer, fed, out)

@@ -45,6 +45,7 @@ def test_planted_directions_are_found(known: Any, tmp_path: Path, kind: Any) -> 
     assert found["dead"] == 0
     assert made.kind == ("topk" if kind == "topk" else "jumprelu")
     assert made.about["hook_point"] == HOOK and made.about["model"] == "made/up"
+    assert made.about["streams"] == ["encoder"]
     assert made.about["mean"] == pytest.approx(store[HOOK][:].mean(0).tolist(), abs=1e-4)
 
 
