@@ -183,7 +183,7 @@ def check_rows(
 
 @pytest.mark.parametrize(
     ("site", "change"),
-    list(zip(RUNNING, ["resample", "add", "zero", "scale", "resample"], strict=True)),
+    list(zip(RUNNING, ["resample", "add", "zero", "scale", "zero", "resample"], strict=True)),
 )
 def test_patches_of_all_text(setting: Setting, site: str, change: str) -> None:
     heads = (1, 2) if site == "head_output" else None
