@@ -26,7 +26,7 @@ from palscope.interventions._parts import (
 from palscope.interventions._splices import in_a_splice
 from palscope.interventions._tokens import token_columns
 
-BLOCK = {
+_BLOCK = {
     "resid_pre": "hook_resid_pre",
     "resid_post": "hook_resid_post",
     "attn_out": "hook_attn_out",
@@ -145,7 +145,7 @@ def _layer_parts(
             ("cross_pattern", crossed, False),
         )
         parts = [
-            Part(f"{block}.{BLOCK[axis]}", axis, row, keys, on, layer, heads)
+            Part(f"{block}.{_BLOCK[axis]}", axis, row, keys, on, layer, heads)
             for axis, keys, on in both
         ]
         return [part for part in parts if len(part.columns)]
@@ -172,10 +172,7 @@ def _layer_parts(
 
 def block_place(model: HookedAudioModel, site: SiteName, layer: int) -> tuple[str, TokenAxis]:
     """The hook point of a site of tokens that run in a layer, and how its tensor is laid out."""
-    block = f"blocks.{layer}"
-    hook = f"{block}.{BLOCK[site]}"
-    if site == "mlp_in" and not model.can_fire(hook):
-        return f"{block}.mlp.in.hook_in", "fed"  # no module holds the layer's two maps (Whisper)
+    hook = f"blocks.{layer}.{_BLOCK[site]}"
     if site == "mlp_out" and hasattr(model.blocks[layer], "ln2_post"):
         # Behind a norm of its own (Gemma, OLMo 2) what was fed stands among the others again.
         return hook, "running"
