@@ -12,21 +12,18 @@ It is no Analysis: those measure tables, one item after the other, and draw them
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
 from palscope._features.estimate import in_words
 from palscope._sweeps import processes
 from palscope.analyses import ClipOptions, Command, chosen_clips, option
+from palscope.analyses._addresses import address_of
 from palscope.analyses._items import BUNDLED
-from palscope.analyses._options import OptionError
 from palscope.analyses._process import open_model
 from palscope.datasets import read_manifest
-from palscope.interventions import Address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +62,6 @@ def stored(given: ActivationOptions) -> None:
     left = f", {len(store.left_out)} left out" if store.left_out else ""
     size = sum(file.stat().st_size for file in (given.out / "shards").iterdir())
     print(f"{len(store.clips)} clip(s){left}; {in_words(size)} in {given.out}")
-
-
-def address_of(text: str) -> Address:
-    """A site with its layers, e.g. resid_post:3,5."""
-    site, _, told = text.partition(":")
-    if told and not re.fullmatch(r"\d+(,\d+)*", told):
-        raise OptionError(f"--at {text}: layers are numbers, e.g. {site}:3,5.")
-    layers = tuple(int(each) for each in told.split(",")) if told else None
-    known: Any = site
-    return Address(known, layers=layers)
 
 
 def labelled_clips(given: ActivationOptions) -> list[LabelledClip]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
 
-AT_MOST = 198
+AT_MOST = 207
 """Who adds a name asks first whether a person needs it."""
 
 PUBLIC: dict[str, str] = {
@@ -28,6 +28,8 @@ PUBLIC: dict[str, str] = {
     "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of circuit_parts eap
         eap_ig eap_ig_activations exact_effects grown pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
+    "palscope.directions": """Direction Eraser Examples Steer clip_examples decodable
+        direction_scores find_direction probe_scores""",
     "palscope.encoders": """Block ClipFeatures Component Encoder EncoderConfig EncoderOutput
         Several build_encoder encoder_config load_encoder register_encoder save_encoder""",
     "palscope.errors": """AudioError AudioWarning BenchmarkError CheckpointError DataError

@@ -1,0 +1,1 @@
+"""Directions of stored activations: probed, found, erased, and steered along."""
