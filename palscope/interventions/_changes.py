@@ -100,19 +100,34 @@ class Noise(Change):
 class Resample(Change):
     """Values of another run (activation patching, resample ablation).
 
-    The source is the inputs of the other run, or what `capture` took from it before. The
-    address is resolved in it too, and must cover as many tokens there. Tokens that
+    The address is resolved in the other run too, and must cover as many tokens there. Tokens that
     decoding adds keep their own values: the other run has none for them.
+
+    With `at`, the values are those of another place of the other run: what stands in a later layer,
+    put into an earlier one of a second run on the same inputs, is back-patching (Biran et al. 2024,
+    arXiv 2406.12775). Tokens go one to one, in their order; one layer's values go into every layer
+    that is addressed, and several into as many.
+
+    Attributes:
+        source: the inputs of the other run, or what `capture` took from it before.
+        at: where values are taken in it; None for where they are put.
     """
 
     source: Mapping[str, Any] | Captured
+    at: Address | None = None
     continues = False
 
     def prepared(self, model: HookedAudioModel, address: Address) -> Change:
-        """With the other run's values."""
-        source = self.source
-        taken = source if isinstance(source, Captured) else capture(model, source, address)
-        return _Replace(taken.at(model, address))
+        """With the other run's values.
+
+        Raises:
+            PalscopeError: `at` has other layers than go one to one, or stands at several hook
+                points in one.
+        """
+        source, place = self.source, self.at or address
+        taken = source if isinstance(source, Captured) else capture(model, source, place)
+        values = taken.at(model, place)
+        return _Replace(values, None if self.at is None else _taken_from(values, place, address))
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,13 +176,45 @@ def _of_its_kind(
     return [replace(address, tokens=sound) for sound in sounds]
 
 
+def _taken_from(values: Captured, place: Address, address: Address) -> dict[int | None, str]:
+    """By the layer that is changed, the hook point from which it takes its values.
+
+    Of one layer's values by None, for every layer.
+    """
+    hooks: dict[int | None, set[str]] = {}
+    for part in values.parts.values():
+        hooks.setdefault(part.layer, set()).add(part.hook)
+    several = next((names for names in hooks.values() if len(names) > 1), None)
+    if several is not None:
+        raise PalscopeError(
+            f"values of another place are taken from one hook point a layer; {place.site} has "
+            f"{', '.join(sorted(several))} there. Name the stream that stands at one of them."
+        )
+    found = [(layer, names.pop()) for layer, names in hooks.items()]
+    if len(found) == 1:
+        return {None: found[0][1]}
+    layers = address.layers or ()
+    if len(layers) != len(found):
+        raise PalscopeError(
+            f"values of {len(found)} layers ({place.site}) cannot go into "
+            f"{len(layers) or 'unnamed'} layers ({address.site}): name one layer to take from, or "
+            "as many as are changed."
+        )
+    ordered = sorted(found, key=lambda each: -1 if each[0] is None else each[0])
+    return {layer: hook for layer, (_, hook) in zip(layers, ordered, strict=True)}
+
+
 @dataclass(frozen=True, eq=False)
 class _Replace(Change):
     captured: Captured
+    taken_from: Mapping[int | None, str] | None = None
     continues = False
 
     def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:
-        return self.captured.for_part(part, old, which)
+        if self.taken_from is None:
+            return self.captured.for_part(part, old, which)
+        hook = self.taken_from.get(None) or self.taken_from[part.layer]
+        return self.captured.for_part(replace(part, hook=hook), old, which)
 
 
 @dataclass(frozen=True, eq=False)
