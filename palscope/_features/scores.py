@@ -128,7 +128,8 @@ def clip_maxima(
 
 def random_dictionary(dictionary: Dictionary, seed: int = 0) -> Dictionary:
     """One of the same sizes, bias and sparsity (`topk`) whose directions are drawn at random."""
-    drawn = torch.Generator().manual_seed(seed)
+    # Not by torch: its generator gives a training of the same seed the very same first directions.
+    drawn = np.random.default_rng(seed)
     made = Dictionary(
         dictionary.d_in,
         dictionary.d_sae,
@@ -136,8 +137,8 @@ def random_dictionary(dictionary: Dictionary, seed: int = 0) -> Dictionary:
         k=dictionary.k,
         d_out=None if dictionary.centred else dictionary.d_out,
     )
-    rows = torch.randn(dictionary.d_sae, dictionary.d_in, generator=drawn)
-    across = torch.nn.functional.normalize(rows, dim=1)
+    rows = drawn.standard_normal((dictionary.d_sae, dictionary.d_in), dtype=np.float32)
+    across = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
     made.W_enc.data.copy_(across.T)
     if made.centred:
         made.W_dec.data.copy_(across)

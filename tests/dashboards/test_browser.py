@@ -23,6 +23,7 @@ from benchmarks import visitors
 from tests.dashboards import browser as tools
 from tests.dashboards.axe import violations
 from tests.dashboards.browser import click_head, idle, metrics, press_until_at, settled
+from tests.dashboards.heard import index_of_noise
 
 pytestmark = pytest.mark.slow
 
@@ -440,6 +441,25 @@ def test_a_node_of_a_circuit_is_heard_seen_and_cut(
     expect(page.get_by_role("button", name="Take back")).to_be_visible(timeout=30_000)
     idle(page)
     assert {"Circuit", "Whole model"} <= metrics(page).keys()
+    assert violations(page) == []
+    page.close()
+
+
+def test_a_unit_is_heard(chromium: Browser, address: str, checkpoint: Path, tmp_path: Path) -> None:
+    index = index_of_noise(checkpoint, tmp_path)
+    page = chromium.new_page()  # as above
+    page.goto(f"{address}/features?index={index.folder}&unit=2")
+    page.get_by_role("heading", name="ends 2", exact=True).wait_for(timeout=120_000)
+    idle(page)
+    sound = page.locator("section.palscope-unit audio")
+    assert sound.count() == 8 + 8 + 3 + 4
+    played = "each => each.play().then(() => new Promise(done => { each.ontimeupdate = done }))"
+    sound.first.evaluate(played)
+    page.get_by_label("Unit", exact=True).fill("5")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="ends 5", exact=True).wait_for()
+    page.wait_for_url(re.compile("unit=5"))
+    idle(page)
     assert violations(page) == []
     page.close()
 

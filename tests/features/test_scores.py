@@ -133,5 +133,9 @@ def test_a_random_dictionary_has_the_sizes_and_nothing_learned(store: Any) -> No
     one, same, other = (random_dictionary(learned, seed) for seed in (0, 0, 1))
     assert torch.equal(one.W_enc, same.W_enc) and not torch.equal(one.W_enc, other.W_enc)
     assert torch.equal(one.b_dec, learned.b_dec) and one.d_sae == 12 and one.k == 2
+    for seed, made in enumerate((one, other)):  # and not a training's own beginning
+        torch.manual_seed(seed)
+        begun = Dictionary(5, 12, kind="topk", k=2)
+        assert float((begun.W_dec * made.W_dec).sum(1).mean()) < 0.5
     one.check_rows(store["h"])
     assert (one.encode(store["h"][:]) > 0).sum(1).max() <= 2

@@ -45,7 +45,7 @@ def excerpt(index: UnitIndex, clip: int, start: float, end: float) -> Excerpt:
     Raises:
         AudioError: the clip's sound was not given, is gone, cannot be read or is another one.
     """
-    sound = _sound(index, clip)
+    sound = sound_of(index, clip)
     first = max(0.0, start - CONTEXT_S)
     last = min(sound.seconds, end + CONTEXT_S)
     samples = sound.samples[round(first * _RATE) : round(last * _RATE)]
@@ -57,7 +57,8 @@ def excerpt(index: UnitIndex, clip: int, start: float, end: float) -> Excerpt:
     return Excerpt(Waveform(samples, _RATE, sound.source), first, mel[:, columns], scale)
 
 
-def _sound(index: UnitIndex, clip: int) -> Waveform:
+def sound_of(index: UnitIndex, clip: int) -> Waveform:
+    """A clip's whole sound. Raises `AudioError` as `excerpt`."""
     clips: Any = index.clips
     about = clips.iloc[clip]
     name, seconds = str(about["name"]), float(about["seconds"])

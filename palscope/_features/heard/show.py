@@ -26,8 +26,9 @@ STYLE = """
 .palscope-unit h3 { margin: 1.2em 0 .3em; font-size: 1.1em }
 .palscope-unit h4 { margin: .8em 0 .2em; font-size: 1em; font-weight: 600 }
 .palscope-unit p { margin: .3em 0 }
-.palscope-unit .row { display: flex; flex-wrap: wrap; gap: .8rem }
-.palscope-unit figure { margin: 0; width: 13.5rem }
+.palscope-unit .row { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) }
+.palscope-unit figure { margin: 0 }
 .palscope-unit figcaption { font-size: .8em; overflow-wrap: anywhere }
 .palscope-unit .heard { position: relative; height: 4.5rem }
 .palscope-unit .heard img { display: block; width: 100%; height: 100%; margin: 0;
@@ -38,7 +39,11 @@ STYLE = """
 .palscope-unit table { border-collapse: collapse; font-size: .85em; margin: .3em 0 }
 .palscope-unit td, .palscope-unit th { padding: .15em .7em .15em 0; text-align: left }
 .palscope-unit td.n, .palscope-unit th.n { text-align: right }
-.palscope-unit svg { max-width: 30rem; width: 100%; height: auto; color: inherit }
+.palscope-unit .bars { display: flex; align-items: flex-end; gap: 1px; height: 5rem;
+  max-width: 30rem; border-bottom: 1px solid }
+.palscope-unit .bars i { flex: 1; background: currentColor; opacity: .7 }
+.palscope-unit .ticks { display: flex; justify-content: space-between; max-width: 30rem }
+.palscope-unit .ticks b { font-weight: 400; font-size: .75em }
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -198,31 +203,18 @@ def _player(unit: IndexedUnit, sample: Any) -> str:
 
 
 def _histogram(unit: IndexedUnit) -> str:
-    """Bars over a logarithmic axis of values, drawn as SVG."""
+    """Bars over a logarithmic axis of values."""
     table: Any = unit.histogram
     if table.empty:
         return "<p>Nowhere.</p>"
     rows = table["rows"].to_numpy()
-    heights = 60 * rows / rows.max()
-    wide = 400 / len(rows)
-    bars = "".join(
-        f'<rect x="{number * wide:.2f}" y="{62 - high:.2f}" width="{max(wide - 1, 0.5):.2f}" '
-        f'height="{high:.2f}" fill="currentColor" opacity="0.7"/>'
-        for number, high in enumerate(heights)
-        if high > 0
-    )
+    bars = "".join(f'<i style="height:{100 * each / rows.max():.1f}%"></i>' for each in rows)
     low, high = table["low"].iloc[0], table["high"].iloc[-1]
-    middle = float(np.sqrt(low * high))
-    ticks = "".join(
-        f'<text x="{x}" y="78" text-anchor="{anchor}" font-size="11" fill="currentColor">'
-        f"{value:.2g}</text>"
-        for x, anchor, value in ((0, "start", low), (200, "middle", middle), (400, "end", high))
-    )
+    ticks = "".join(f"<b>{value:.2g}</b>" for value in (low, np.sqrt(low * high), high))
     return (
-        '<svg viewBox="0 0 400 82" role="img" aria-label="Histogram of its values"><line x1="0" '
-        f'y1="62" x2="400" y2="62" stroke="currentColor"/>{bars}{ticks}</svg><p><small>Tokens by '
-        f"the unit's value, on a logarithmic axis; the highest bar is {rows.max():,} tokens. "
-        "On all others it is silent.</small></p>"
+        f'<div class="bars" role="img" aria-label="Histogram of its values">{bars}</div>'
+        f'<div class="ticks">{ticks}</div><p><small>Tokens by the unit\'s value, on a logarithmic '
+        f"axis; the highest bar is {rows.max():,} tokens. On all others it is silent.</small></p>"
     )
 
 
@@ -255,7 +247,7 @@ def _nearest(unit: IndexedUnit) -> str:
         return ""
     names: list[str] = unit.units.table["name"].tolist()
     cells = [
-        [str(int(row.unit)), f"{row.cosine:.2f}", names[int(row.unit)] or "no name"]
+        [str(int(row.unit)), f"{row.cosine:.2f}", str(names[int(row.unit)]) or "no name"]
         for row in table.itertuples()
     ]
     return "<h3>Nearest directions</h3>" + _table(["unit", "cosine", "proposed name"], cells)

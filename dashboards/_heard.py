@@ -1,0 +1,125 @@
+"""Indexes of units that the page finds, and what units are in a sound; remembered for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+from _given import FOLDER_CHARACTERS, short, typed
+from _models import cached_model
+from _runs_view import ROOT
+from _sounds import ChosenSound
+
+import palscope
+from palscope._beside import words_for
+from palscope._features.heard.excerpt import sound_of
+from palscope._features.heard.index import IndexedUnits, UnitIndex
+from palscope._features.heard.search import UnitsOfSound, of_sound, of_stored_clip
+from palscope._features.heard.show import shown
+from palscope._routing import Route
+from palscope.audio import Waveform
+from palscope.errors import PalscopeError
+
+BUNDLED = Path(palscope.__file__).parent / "assets"
+
+
+def choose_index() -> UnitIndex | None:
+    """One below `runs/`, the bundled one, or a typed one; None while there is none."""
+    found = stored_indexes()
+    with st.sidebar:
+        given = typed(
+            "Folder of an index",
+            key="index",
+            most=FOLDER_CHARACTERS,
+            bind="query-params",
+            placeholder=str(found[0]) if found else "runs/heard",
+            help="The folder that `analyses/hear.py` was given as --out.",
+        )
+        if found:
+            st.caption("There are: " + ", ".join(str(path) for path in found[:20]))
+    if given is None:
+        return None
+    folder = Path(given) if given else (found[0] if found else None)
+    if folder is None:
+        st.info(
+            "There is no index of units below `runs/`. A script makes one of stored activations "
+            f"and a dictionary: `{' '.join(words_for('hear'))} --help` tells how."
+        )
+        return None
+    try:
+        record = folder / "run.json"
+        changed = record.stat().st_mtime_ns if record.is_file() else 0
+    except (OSError, ValueError) as error:  # too long a name, a folder that one may not read
+        reason = getattr(error, "strerror", None) or error
+        raise PalscopeError(f"{short(str(folder))} cannot be looked into: {reason}.") from error
+    return _opened(str(folder), changed)
+
+
+def stored_indexes() -> list[Path]:
+    """Those below `runs/`, then those of the package."""
+    tables = [*ROOT.glob("**/clips.parquet"), *BUNDLED.glob("**/clips.parquet")]
+    folders = [each.parent for each in tables if (each.parent / "run.json").is_file()]
+    return [each for each in folders if (each / "labels.parquet").is_file()]
+
+
+@st.cache_resource(max_entries=4, show_spinner="Opening the index …")
+def _opened(folder: str, changed: int) -> UnitIndex:
+    return UnitIndex(folder)
+
+
+def version(index: UnitIndex) -> str:
+    """Stands for an index wherever results are remembered."""
+    return f"{index.folder.resolve()} {(index.folder / 'run.json').stat().st_mtime_ns}"
+
+
+def shown_unit(units: IndexedUnits, number: int) -> str:
+    """A unit as HTML."""
+    return _shown(version(units.index), units.name, number, units)
+
+
+@st.cache_data(max_entries=32, show_spinner="Cutting its sounds …")
+def _shown(index: str, name: str, number: int, _units: IndexedUnits) -> str:
+    return shown(_units[number])
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _clip(index: str, clip: int, _index: UnitIndex) -> Waveform:
+    return sound_of(_index, clip)
+
+
+def clip_sound(index: UnitIndex, clip: int) -> Waveform:
+    """A clip of the index. Raises `AudioError` where its file is gone."""
+    return _clip(version(index), clip, index)
+
+
+def units_of_clip(units: IndexedUnits, clip: str, waveform: Waveform) -> UnitsOfSound:
+    """What units are in a clip of the index: of its stored rows; heard anew where they are gone."""
+    store = units.index.path(units.index.record["config"]["store"])
+    if (store / "run.json").is_file():
+        return _of_clip(version(units.index), units.name, clip, units)
+    return units_of_sound(units, ChosenSound(clip, waveform, f"{store} {clip}"))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading its rows …")
+def _of_clip(index: str, name: str, clip: str, _units: IndexedUnits) -> UnitsOfSound:
+    return of_stored_clip(_units, clip)
+
+
+def units_of_sound(units: IndexedUnits, sound: ChosenSound) -> UnitsOfSound:
+    """What units are in any sound, which the index's model hears once.
+
+    Raises `PalscopeError` where the model is not here, or is another one now.
+    """
+    name = units.index.record["weights"]["checkpoint"]["name"]
+    opened = cached_model(name)
+    return _of_sound(version(units.index), units.name, sound.digest, opened.version, units, sound)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Listening …")
+def _of_sound(
+    index: str, name: str, digest: str, model: str, _units: IndexedUnits, _sound: ChosenSound
+) -> UnitsOfSound:
+    record = _units.index.record
+    opened = cached_model(record["weights"]["checkpoint"]["name"])
+    with opened.model.route(Route.from_dict(record["route"])):
+        return of_sound(_units, opened.model, _sound.waveform)
