@@ -245,7 +245,8 @@ def _nearest(unit: IndexedUnit) -> str:
     table: Any = unit.nearest
     if table.empty:
         return ""
-    names: list[str] = unit.units.table["name"].tolist()
+    every: Any = unit.units.table
+    names: list[str] = every["name"].tolist()
     cells = [
         [str(int(row.unit)), f"{row.cosine:.2f}", str(names[int(row.unit)]) or "no name"]
         for row in table.itertuples()
