@@ -306,6 +306,23 @@ def test_directions_of_ones_own_are_units(made: SimpleNamespace, tmp_path: Path)
         what_fires(found["mine"], "dog 1")
 
 
+def test_clips_without_rows_do_not_count(made: SimpleNamespace, tmp_path: Path) -> None:
+    """A unit is not silent in clips that nobody asked about."""
+    some = made.store["neurons"].of_clips(made.store.clips["domain"] == "speech")
+    found = index_units([UnitSource.of_rows(some)], tmp_path / "index", sounds={})
+    assert found.labels["label"].tolist() == ["one", "two"]
+    assert found["neurons"][3].labels["fires"].tolist() == [1.0, 1.0]
+    assert (found.clips["left_out"] == "its rows were not asked about").sum() == 20
+
+
+def test_a_speaker_on_both_sides_is_told_before_the_pass(tmp_path: Path) -> None:
+    clips = [{**clip, "group": clip["label"]} for clip in CLIPS]
+    store = store_of(tmp_path / "store", {"site": torch.rand(40, 2)}, clips)
+    with pytest.raises(PalscopeError, match=r"2 groups of sound, 'dog' for one, have training and"):
+        index_units([UnitSource.of_rows(store["site"])], tmp_path / "out", sounds={})
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_damaged_index_is_told(made: SimpleNamespace, tmp_path: Path) -> None:
     source = UnitSource.of_rows(made.store["neurons"])
     found = index_units([source], tmp_path / "index", sounds={})

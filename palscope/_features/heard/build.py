@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from palscope._features.heard.index import ARRAYS, CLIPS, LABELS, NEAREST, UNITS, UnitIndex
-from palscope._features.heard.labels import NAMED_FROM, Knows, known, labels_of, named
+from palscope._features.heard.labels import NAMED_FROM, Knows, known, labels_of, named, sides_of
 from palscope._features.heard.samples import chosen
 from palscope._features.heard.source import UnitSource
 from palscope._features.heard.survey import Correlations, Survey, survey
@@ -63,9 +63,12 @@ def index_units(
 
     Raises:
         PalscopeError: there are no units, two sources have one name or other tokens, a value is not
-            finite; or `folder` holds another run, or cannot be written.
+            finite, a group stands in both splits; or `folder` holds another run, or cannot be
+            written.
     """
     folder, store = Path(folder), _store(sources)
+    clips = _clips(sources[0])
+    sides_of(clips, train, test)  # what is wrong with them is told before the pass
     config = {
         "store": _beside(store.folder, folder),
         "units": {
@@ -88,7 +91,6 @@ def index_units(
     sites = {"addresses": store.record["config"]["addresses"]}
     run = _opened(folder, command_record(config) | about | sites | {"seed": seed})
     surveys, correlations = survey(sources)
-    clips: Any = store.clips.drop(columns="question")
     clips["sound"] = [
         _beside(sounds[name], folder) if name in sounds else "" for name in clips["name"]
     ]
@@ -125,6 +127,15 @@ def _store(sources: Sequence[UnitSource]) -> Any:
     if not len(sources[0].rows):
         raise PalscopeError(f"there are no rows at {sources[0].rows.hook_point}.")
     return sources[0].rows.store
+
+
+def _clips(source: UnitSource) -> Any:
+    """The store's clips; those that no row is of are left out."""
+    clips: Any = source.rows.store.clips.drop(columns="question")
+    rows: Any = source.rows.rows
+    absent = ~clips.index.isin(rows["clip"]) & (clips["left_out"] == "")
+    clips.loc[absent, "left_out"] = "its rows were not asked about"
+    return clips
 
 
 def _opened(folder: Path, record: dict[str, Any]) -> Run:

@@ -58,6 +58,19 @@ def named(labels: pd.DataFrame) -> list[str]:
     return (labels["domain"] + ": " + labels["label"]).tolist()
 
 
+def sides_of(clips: pd.DataFrame, train: str, test: str) -> list[Bool[np.ndarray, " clips"]]:
+    """Which clips names are chosen on, and on which they are scored.
+
+    Raises `PalscopeError` where a group (speaker, recording) stands on both sides.
+    """
+    table: Any = clips
+    heard = table["left_out"] == ""
+    sides = [(heard & (table["split"] == split)).to_numpy() for split in (train, test)]
+    if sides[0].any() and sides[1].any():
+        check_groups(table[sides[0]], table[sides[1]])
+    return sides
+
+
 def known(found: Survey, clips: pd.DataFrame, labels: pd.DataFrame, train: str, test: str) -> Knows:
     """How well each unit tells each label.
 
@@ -69,15 +82,9 @@ def known(found: Survey, clips: pd.DataFrame, labels: pd.DataFrame, train: str, 
         labels: from `labels_of`.
         train: split on which names are chosen.
         test: split on which they are scored.
-
-    Raises:
-        PalscopeError: a group (speaker, recording) stands on both sides.
     """
     table: Any = clips
-    heard = table["left_out"] == ""
-    sides = [(heard & (table["split"] == split)).to_numpy() for split in (train, test)]
-    if sides[0].any() and sides[1].any():
-        check_groups(table[sides[0]], table[sides[1]])
+    sides, heard = sides_of(clips, train, test), table["left_out"] == ""
     told: Any = labels
     domain_of, label_of = (np.asarray(told[name]) for name in ("domain", "label"))
     domains = np.asarray(table["domain"])

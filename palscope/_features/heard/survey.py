@@ -86,7 +86,7 @@ def survey(sources: Sequence[UnitSource]) -> tuple[list[Survey], Correlations]:
                 f"{sources[0].rows.hook_point}; store both in one run, for the same clips."
             )
     segments = _segments(table)
-    seconds = table[["start", "end"]].to_numpy()
+    seconds = table[["start", "end"]].to_numpy(dtype=np.float32)
     gathered = [_Gathered() for _ in sources]
     pairs = [_Products() for _ in sources[1:]]
     with tqdm(total=len(table), desc="units", unit=" row") as bar:
@@ -175,8 +175,8 @@ class _Gathered:
             first,
             clip[kept],
             value[kept],
-            start[kept].astype(np.float32),
-            end[kept].astype(np.float32),
+            start[kept],
+            end[kept],
         )
 
 
