@@ -21,7 +21,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from palscope._statistics import FEWEST, change_interval, ratio_interval, share_interval, wilson
+from palscope._statistics import (
+    FEWEST,
+    auroc_interval,
+    change_interval,
+    ratio_interval,
+    share_interval,
+    wilson,
+)
 from palscope._statistics.intervals import _ends as hull
 
 CLIPS = (3, 5, 8, 12, 20, 40)
@@ -43,7 +50,7 @@ def main() -> None:
     rows = [row for name, (draw, truth) in made_up().items() for row in means(name, draw, truth)]
     if given.knockout:
         rows += measured(given.knockout)
-    for table in (rows, [*ratios(), *shares()]):
+    for table in (rows, [*ratios(), *shares(), *areas()]):
         print(pd.DataFrame(table).to_string(index=False, float_format="%.2f"), flush=True)
 
 
@@ -189,6 +196,35 @@ def shares() -> list[dict[str, Any]]:
         for what, each in (("several questions a clip", hits), ("paired change", moved)):
             rows.append({"what": f"share, {what}", "clips": n, "covered": float(np.mean(each))})
     return rows
+
+
+def areas() -> list[dict[str, Any]]:
+    """Coverage of areas under ROC curves: of a label that few of 150 clips have, by its area."""
+    rows: list[dict[str, Any]] = []
+    rng = np.random.default_rng(0)
+    for area in (0.75, 0.9, 0.97):
+        apart = stats.norm.ppf(area) * np.sqrt(2)
+        for n in (5, 8, 20):
+            listed, hits, others = np.arange(150 + n) < n, [], []
+            for _ in range(SAMPLES):
+                score = rng.normal(size=150 + n) + apart * listed
+                low, high = auroc_interval(score, listed, [""] * len(score))
+                hits.append(low <= area <= high)
+                low, high = _bootstrapped(score[listed], score[~listed], rng)
+                others.append(low <= area <= high)
+            for what, each in (("", hits), (", percentile", others)):
+                covered = float(np.mean(each))
+                rows.append({"what": f"area {area}{what}", "clips": n, "covered": covered})
+    return rows
+
+
+def _bootstrapped(
+    mine: np.ndarray, rest: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    above = mine[:, None] > rest
+    weights = [rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) for n in above.shape]
+    low, high = np.quantile(((weights[0] @ above) * weights[1]).sum(1) / above.size, (0.025, 0.975))
+    return float(low), float(high)
 
 
 if __name__ == "__main__":

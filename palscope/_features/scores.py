@@ -14,7 +14,7 @@ from torch import Tensor
 
 from palscope._features.dictionary import Dictionary
 from palscope._features.store import Activations
-from palscope._statistics import auroc, aurocs
+from palscope._statistics import auroc, auroc_interval, aurocs
 from palscope.errors import PalscopeError
 
 _ROWS = 4096
@@ -167,8 +167,10 @@ def label_scores(
         name: of these units, in the table.
 
     Returns:
-        `units, domain, label, unit, auroc_train, auroc, positives, n`: of the held-out clips, how
-        many have the label, and how many there are in the domain.
+        `units, domain, label, unit, auroc_train, auroc, low, high, positives, n`: `auroc` of the
+        held-out clips with its 95 % interval over their recordings (`group`; NaN where the label,
+        or the rest of its domain, has fewer than five), how many of the clips have the label, and
+        how many there are in the domain.
 
     Raises:
         PalscopeError: a group (speaker, recording) stands on both sides. A domain of which all
@@ -185,6 +187,7 @@ def label_scores(
         labels: list[Any] = [
             each["label"].to_numpy()[mine] for each, mine in zip(about, here, strict=True)
         ]
+        groups: list[str] = about[1]["group"].to_numpy()[here[1]].tolist()
         values = [maxima[mine] for (_, maxima), mine in zip(sides, here, strict=True)]
         for label in sorted(set(labels[0]) & set(labels[1])):
             chosen = aurocs(values[0], labels[0] == label)
@@ -192,6 +195,8 @@ def label_scores(
                 continue
             unit = int(np.nanargmax(chosen))
             right = labels[1] == label
+            of_unit = values[1][:, unit]
+            interval = auroc_interval(of_unit, right, groups)
             found.append(
                 {
                     "units": name,
@@ -199,7 +204,9 @@ def label_scores(
                     "label": label,
                     "unit": unit,
                     "auroc_train": float(chosen[unit]),
-                    "auroc": auroc(values[1][:, unit], right),
+                    "auroc": auroc(of_unit, right),
+                    "low": interval.low,
+                    "high": interval.high,
                     "positives": int(right.sum()),
                     "n": len(right),
                 }

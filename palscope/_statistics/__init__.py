@@ -18,7 +18,13 @@ from palscope._statistics.intervals import (
     ratio_interval,
 )
 from palscope._statistics.peaks import peak_interval
-from palscope._statistics.resampling import auroc, aurocs, aurocs_of_labels, resampled
+from palscope._statistics.resampling import (
+    auroc,
+    auroc_interval,
+    aurocs,
+    aurocs_of_labels,
+    resampled,
+)
 from palscope._statistics.scores import difference_of_scores, score_of
 from palscope._statistics.shares import change_interval, share_interval, wilson
 from palscope._statistics.significance import false_discovery, least_p, paired_p
@@ -38,6 +44,7 @@ __all__ = [
     "Interval",
     "Values",
     "auroc",
+    "auroc_interval",
     "aurocs",
     "aurocs_of_labels",
     "change_interval",

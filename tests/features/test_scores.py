@@ -10,7 +10,7 @@ import torch
 
 from palscope._features.dictionary import Dictionary
 from palscope._features.scores import clip_maxima
-from palscope._statistics import aurocs
+from palscope._statistics import auroc_interval, aurocs, resampling
 from palscope.errors import PalscopeError
 from palscope.features import (
     both_signs,
@@ -108,7 +108,9 @@ def test_a_clip_is_the_largest_over_its_rows(store: Any) -> None:
         assert maxima.tolist() == values[(table["clip"] == clip).to_numpy()].max(0).tolist()
 
 
-def test_the_unit_of_a_label_is_chosen_on_training_clips(store: Any) -> None:
+def test_the_unit_of_a_label_is_chosen_on_training_clips(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = store["h"]
     train, test = (rows.of_clips(store.clips["split"] == split) for split in ("train", "test"))
     found: Any = label_scores(train, test, both_signs, name="dimensions")
@@ -116,6 +118,14 @@ def test_the_unit_of_a_label_is_chosen_on_training_clips(store: Any) -> None:
     dog = found[found["label"] == "dog"].iloc[0]
     assert dog["unit"] == 5 + 2 and dog["auroc"] == dog["auroc_train"] == 1
     assert (dog["positives"], dog["n"]) == (2, 4)
+    # Of two recordings nothing is known of others; of all clips of a domain, were they enough:
+    assert found["low"].isna().all() and found["high"].isna().all()
+    monkeypatch.setattr(resampling, "RECORDINGS", 2)
+    sure: Any = label_scores(train, test, both_signs)
+    assert sure["low"].between(0, sure["auroc"]).all() and (sure["high"] <= 1).all()
+    alone = ([2.0, 3.0, 1.0, 0.0], [True, True, False, False], ["3", "4", "3", "4"])
+    by_hand = auroc_interval(*(np.array(each) for each in alone[:2]), alone[2])
+    assert sure.loc[sure["label"] == "dog", "low"].item() == by_hand.low
     # Dimension 0 tells the domains apart, and no label within one.
     assert (found.loc[found["domain"] == "speech", "auroc"] < 1).all()
     with pytest.raises(PalscopeError, match=r"3 groups of sound, 'sound 0' for one"):
