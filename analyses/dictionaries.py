@@ -8,13 +8,16 @@
 Trains on the clips of one split, once a seed, and scores on another: `scores.csv` has what each
 dictionary leaves unexplained and how many latents it takes, `labels.csv` for each label the single
 feature that tells it best, chosen on training clips, beside the best single dimension of the site,
-the best neuron where neurons were stored, and the best of a random dictionary. Each dictionary
-stands in a folder that SAELens reads. The same command goes on where it was stopped.
+the best neuron where neurons were stored, and the best of a random dictionary. With --audio, the
+manifest of the clips, the model is asked about those of the second split, as it is and through each
+dictionary: `spliced.csv` has accuracy, loss and what is recovered of it, beside the mean in the
+place of the rows. Each dictionary stands in a folder that SAELens reads. The same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +34,17 @@ from palscope._features.scores import (
     matched_cosine,
     random_dictionary,
 )
+from palscope._features.spliced_scores import AskedAbout, spliced_answers, spliced_scores
 from palscope._features.store import Activations, ActivationStore
 from palscope._files import make_folder
+from palscope._hooks import load
+from palscope._routing import Route
 from palscope.analyses import Command, option
+from palscope.datasets import read_manifest
+from palscope.datasets._manifest import Clip
 from palscope.errors import PalscopeError
+from palscope.evaluation._items import clip_of
+from palscope.evaluation._questions import Questions
 from palscope.training import train_dictionary
 
 MATCHED = 0.7
@@ -62,6 +72,12 @@ class DictionaryOptions:
     seeds: tuple[int, ...] = option((0, 1), "one dictionary each")
     train: str = option("train", "split of the clips that are trained on")
     test: str = option("validation", "split of the clips that scores are of")
+    audio: Path | None = option(
+        None, "manifest of the clips: the model is asked about those of --test through dictionaries"
+    )
+    questions: int | None = option(
+        None, "that are asked, spread over labels (default: one a clip)", unit="a domain", least=1
+    )
     out: Path = option(..., "folder for dictionaries and scores")
 
 
@@ -107,6 +123,53 @@ def trained(given: DictionaryOptions) -> None:
     for name, mine in labels.groupby("units", sort=False):
         high = (mine["auroc"] >= 0.95).sum()
         print(f"{name}: {high} of {len(mine)} labels at 0.95, mean {mine['auroc'].mean():.3f}")
+    if given.audio is not None:
+        heard_through(given, store, made)
+
+
+def heard_through(
+    given: DictionaryOptions, store: ActivationStore, made: Sequence[Dictionary]
+) -> None:
+    """Ask through each dictionary, write and print."""
+    assert given.audio is not None
+    asked = asked_about(read_manifest(given.audio), given.test, given.questions)
+    record: Any = store.record
+    model = load(record["weights"]["checkpoint"]["name"])
+    tables: list[pd.DataFrame] = []
+    with model.route(Route.from_dict(record["route"])):
+        for seed, dictionary in zip(given.seeds, made, strict=True):
+            scores = spliced_scores(spliced_answers(model, dictionary, asked))
+            scores.insert(0, "seed", seed)
+            tables.append(scores)
+    table = pd.concat(tables, ignore_index=True)
+    table.to_csv(given.out / "spliced.csv", index=False)
+    told = ["seed", "domain", "run", "n", "accuracy", "loss", "recovered"]
+    print(table[told].round(3).to_string(index=False))
+
+
+def asked_about(clips: Sequence[Clip], split: str, n: int | None) -> list[AskedAbout]:
+    """A question about each clip of a split, or about `n` of each domain.
+
+    Raises `PalscopeError` where the split has no clips.
+    """
+    chosen = [clip for clip in clips if clip.split == split]
+    if not chosen:
+        found = sorted({clip.split for clip in clips})
+        raise PalscopeError(f"--audio has no clips of split {split!r}; it has {found}.")
+    group = {clip.name: clip.group for clip in chosen}
+    questions = Questions.about(chosen, n)
+    return [
+        AskedAbout(
+            (clip := clip_of(item.key)),
+            group[clip],
+            item.domain,
+            each.clips[0],
+            each.question,
+            each.choices,
+            item.answer,
+        )
+        for item, each in zip(questions.items, questions.asked, strict=True)
+    ]
 
 
 def of_split(store: ActivationStore, hook_point: str, split: str) -> Activations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -141,7 +141,7 @@ def spliced_scores(answers: pd.DataFrame) -> pd.DataFrame:
     for domain, mine in [*domains, ("all", table)]:
         if domain == "all" and len(domains) == 1:
             continue
-        losses: Any = cast(Any, mine).pivot_table("loss", "clip", "run", "sum")[list(RUNS)]
+        losses: Any = mine.pivot_table("loss", "clip", "run", "sum")[list(RUNS)]
         harm = losses["mean"] - losses["model"]
         for run in RUNS:
             here = mine[mine["run"] == run]

@@ -79,3 +79,32 @@ def test_rows_that_are_not_there_are_told(
     script = open_script("dictionaries")
     assert call(script, monkeypatch, folder, *words, "--out", tmp_path / "out") == 2
     assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_model_is_asked_through_dictionaries(
+    checkpoint: Path,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clips = ["--audio", manifest]
+    stored, out = tmp_path / "rows", tmp_path / "out"
+    at: list[Any] = ["--model", checkpoint, "--at", "encoder_block:0", "--out", stored]
+    assert call(open_script("activations"), monkeypatch, *at, *clips) == 0
+    words: list[Any] = [stored, "--at", "audio_blocks.0.hook_out", "--out", out, "--k", 2]
+    words += ["--wide", 2, "--steps", 20, "--batch", 64, "--seeds", 0, "--train", "validation"]
+    script = open_script("dictionaries")
+    assert call(script, monkeypatch, *words, *clips, "--questions", 2) == 0
+    found: Any = pd.read_csv(out / "spliced.csv")
+    by = found.set_index(["domain", "run"])
+    assert by["n"].tolist() == [2] * 8 + [4] * 4  # of each domain, and of all
+    for column in ("loss", "accuracy"):
+        one, same = (by.loc[("all", run), column] for run in ("model", "with error"))
+        assert same == pytest.approx(one, abs=1e-4)
+    assert by["loss"].loc["all"].nunique() > 2
+    assert "reconstruction" in capsys.readouterr().out
+    lacking = manifest.with_name("other.csv")
+    lacking.write_text("path,domain,label,split\nsound0.wav,sound,dog,train\n", encoding="utf-8")
+    assert call(script, monkeypatch, *words, "--audio", lacking) == 2
+    assert "no clips of split 'validation'; it has ['train']" in capsys.readouterr().err
