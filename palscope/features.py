@@ -8,6 +8,7 @@ from __future__ import annotations
 from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
 from palscope._features.dictionary import Dictionary
+from palscope._features.error_share import error_share
 from palscope._features.formats import load_dictionary, save_dictionary
 from palscope._features.heard.build import index_units
 from palscope._features.heard.index import UnitIndex
@@ -34,6 +35,7 @@ __all__ = [
     "both_signs",
     "collect_activations",
     "dictionary_scores",
+    "error_share",
     "index_units",
     "label_scores",
     "live_latents",

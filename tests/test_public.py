@@ -37,7 +37,7 @@ PUBLIC: dict[str, str] = {
     "palscope.evaluation": """compare_runs evaluate_benchmark evaluate_manifest open_answerer
         score_predictions""",
     "palscope.features": """ActivationStore Dictionary LabelledClip UnitIndex UnitSource both_signs
-        collect_activations dictionary_scores index_units label_scores live_latents
+        collect_activations dictionary_scores error_share index_units label_scores live_latents
         load_dictionary matched_cosine random_dictionary save_dictionary spliced unit_html
         what_fires""",
     "palscope.interventions": """Add Address Change Filler Knockout Mean Noise Patch Reroute
