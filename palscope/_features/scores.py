@@ -140,8 +140,10 @@ def random_dictionary(dictionary: Dictionary, seed: int = 0) -> Dictionary:
     rows = drawn.standard_normal((dictionary.d_sae, dictionary.d_in), dtype=np.float32)
     across = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
     made.W_enc.data.copy_(across.T)
-    if made.centred:
-        made.W_dec.data.copy_(across)
+    if not made.centred:
+        written = drawn.standard_normal((dictionary.d_sae, dictionary.d_out), dtype=np.float32)
+        across = torch.nn.functional.normalize(torch.from_numpy(written), dim=1)
+    made.W_dec.data.copy_(across)
     made.b_dec.data.copy_(dictionary.b_dec.data)
     made.about = {"hook_point": dictionary.about.get("hook_point")}
     return made.eval()

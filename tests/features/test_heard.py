@@ -412,3 +412,23 @@ def test_directions_in_the_residual_stream_write_words(
         assert found[unit].about["words"] == " ".join(map(repr, words)) != ""
         assert model.tokenizer.decode([token]) in words
     assert "writes by the unembedding" in unit_html(found[0])
+
+
+def test_a_transcoder_writes_where_it_writes(
+    store: ActivationStore, model: Any, tmp_path: Path
+) -> None:
+    """It reads the encoder here, and writes what the feed-forward network adds; so does chance."""
+    rows = store["audio_blocks.0.hook_out"]
+    width = model.model.unembedding.weight.shape[1]
+    words: dict[str, set[str]] = {}
+    for out in ("blocks.1.hook_mlp_out", "audio_blocks.0.hook_out"):
+        torch.manual_seed(0)
+        made = Dictionary(rows.width, 8, kind="jumprelu", k=2, d_out=width)
+        made.about = {"hook_point": rows.hook_point, "hook_point_out": out}
+        path = tmp_path / out
+        save_dictionary(made, path)
+        both = [UnitSource.of_dictionary(path, rows), UnitSource.of_random(path, rows)]
+        found = index_units(both, tmp_path / f"{out} index", sounds={}, model=model)
+        words[out] = set(found["features"].table["words"]) | set(found["random"].table["words"])
+    assert "" not in words["blocks.1.hook_mlp_out"] and len(words["blocks.1.hook_mlp_out"]) > 8
+    assert words["audio_blocks.0.hook_out"] == {""}

@@ -30,7 +30,7 @@ from palscope.measures._vocabulary import unembed
 _WORDS = 8
 _AT_ONCE = 512
 """Directions compared with all."""
-_WRITTEN = re.compile(r"blocks\.\d+\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
+_RESIDUAL = re.compile(r"blocks\.\d+\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
 """Hook points whose rows are in, or added to, the decoder's residual stream."""
 
 
@@ -75,6 +75,7 @@ def index_units(
             each.name: {
                 **each.made,
                 "hook_point": each.rows.hook_point,
+                "writes": _written(each),
                 **(
                     {"path": _beside(Path(each.made["path"]), folder)}
                     if "path" in each.made
@@ -237,7 +238,7 @@ def _best(name: str, found: Float[np.ndarray, "units others"]) -> dict[str, np.n
 def _words(source: UnitSource, model: HookedAudioModel | None) -> list[str]:
     """Of each unit the words that its direction writes; empty where it writes none directly."""
     directions = source.directions
-    if directions is None or model is None or not writes_words(source.rows.hook_point):
+    if directions is None or model is None or not writes_words(_written(source)):
         return [""] * _count(source)
     source.rows.store.check_model(model)
     tokenizer = model.tokenizer
@@ -249,9 +250,13 @@ def _words(source: UnitSource, model: HookedAudioModel | None) -> list[str]:
     return out
 
 
+def _written(source: UnitSource) -> str:
+    return source.writes or source.rows.hook_point
+
+
 def writes_words(hook_point: str) -> bool:
     """Whether rows there are in the decoder's residual stream, which the unembedding reads."""
-    return _WRITTEN.fullmatch(hook_point) is not None
+    return _RESIDUAL.fullmatch(hook_point) is not None
 
 
 def _count(source: UnitSource) -> int:

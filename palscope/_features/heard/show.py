@@ -137,10 +137,10 @@ def _spread(unit: IndexedUnit) -> str:
 def _words(unit: IndexedUnit) -> str:
     if words := unit.about["words"]:
         return f"<p>Words that its direction writes by the unembedding: {html.escape(words)}.</p>"
-    if writes_words(unit.units.hook_point):
+    if writes_words(unit.units.index.record["config"]["units"][unit.units.name]["writes"]):
         return ""
     return (
-        "<p><small>It stands outside of the decoder's residual stream, so it writes no words "
+        "<p><small>It does not write into the decoder's residual stream, so it writes no words "
         "directly.</small></p>"
     )
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palscope._features.dictionary import Dictionary
 from palscope._features.formats import load_dictionary
 from palscope._features.scores import Units, both_signs, random_dictionary
 from palscope._features.store import Activations
@@ -34,6 +35,7 @@ class UnitSource:
         encode: the units' values of rows.
         directions: what each unit writes, for its neighbours and its words; None where it is not
             known.
+        writes: hook point at which they write `directions`; of none given, where rows are.
         made: how to make them again of other rows, plain data: what a search by sound needs.
     """
 
@@ -41,20 +43,21 @@ class UnitSource:
     rows: Activations
     encode: Units
     directions: Float[Tensor, "units width"] | None = None
+    writes: str = ""
     made: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of_dictionary(
         cls, path: str | Path, rows: Activations, name: str = "features"
     ) -> UnitSource:
-        """The latents of a stored dictionary.
+        """The latents of a stored dictionary, a transcoder's too.
 
         Raises `PalscopeError` for rows of another site, width or model.
         """
         made = load_dictionary(path)
         made.check_rows(rows)
         told = {"kind": "dictionary", "path": str(Path(path).resolve())}
-        return cls(name, rows, made.encode, made.W_dec.detach(), told)
+        return cls(name, rows, made.encode, made.W_dec.detach(), _writes(made), told)
 
     @classmethod
     def of_random(
@@ -62,8 +65,9 @@ class UnitSource:
     ) -> UnitSource:
         """The latents of a random dictionary of a stored one's sizes, 4,096 at most."""
         told = {"kind": "random", "path": str(Path(path).resolve()), "seed": seed}
-        encode, directions = _random(told)
-        return cls(name, rows, encode, directions, told)
+        learned = load_dictionary(path)
+        encode, directions = _random(learned, seed)
+        return cls(name, rows, encode, directions, _writes(learned), told)
 
     @classmethod
     def of_rows(cls, rows: Activations, name: str = "neurons") -> UnitSource:
@@ -96,7 +100,7 @@ def encoder_of(told: dict[str, Any]) -> Units:
         case "dictionary":
             return load_dictionary(told["path"]).encode
         case "random":
-            return _random(told)[0]
+            return _random(load_dictionary(told["path"]), told["seed"])[0]
         case "rows":
             return lambda x: x
         case "dimensions":
@@ -108,6 +112,11 @@ def encoder_of(told: dict[str, Any]) -> Units:
             )
 
 
-def _random(told: dict[str, Any]) -> tuple[Units, Tensor]:
-    made = random_dictionary(load_dictionary(told["path"]), told["seed"])
+def _writes(dictionary: Dictionary) -> str:
+    """Where it writes, if that is elsewhere than it reads."""
+    return "" if dictionary.centred else dictionary.about.get("hook_point_out") or "unknown"
+
+
+def _random(learned: Dictionary, seed: int) -> tuple[Units, Tensor]:
+    made = random_dictionary(learned, seed)
     return lambda x: made.encode(x)[:, :MOST_RANDOM], made.W_dec.detach()[:MOST_RANDOM]
