@@ -96,8 +96,6 @@ def index_units(
         _beside(sounds[name], folder) if name in sounds else "" for name in clips["name"]
     ]
     labels = labels_of(clips)
-    _write(clips, folder / CLIPS)
-    _write(labels, folder / LABELS)
     twins = _twins([each.name for each in sources], correlations)
     for source, found in zip(sources, surveys, strict=True):
         knows = known(found, clips, labels, train, test)
@@ -107,6 +105,8 @@ def index_units(
         arrays = _arrays(found, knows, seed) | _nearest(source) | twins[source.name]
         with whole(folder / source.name / ARRAYS) as part:
             save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, part)
+    _write(labels, folder / LABELS)
+    _write(clips, folder / CLIPS)  # last: the page lists folders that have it
     run.finish(
         rows=surveys[0].rows,
         counts={s.name: len(f.first) - 1 for s, f in zip(sources, surveys, strict=True)},
