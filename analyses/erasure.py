@@ -35,13 +35,20 @@ from palscope._features.store import ActivationStore
 from palscope._files import make_folder
 from palscope._hooks import HookedAudioModel
 from palscope._statistics import interval_columns, share_interval, shown
-from palscope.analyses import AskedClip, ClipOptions, Command, chosen_clips, option
+from palscope.analyses import (
+    AskedClip,
+    Command,
+    SharedPasses,
+    asked_together,
+    chosen_clips,
+    option,
+)
 from palscope.analyses._addresses import address_of
 from palscope.analyses._command import save_figures
 from palscope.analyses._process import open_model
 from palscope.errors import PalscopeError
 from palscope.interventions import Address, Patch, Sound, resolve
-from palscope.measures import choice_logprobs
+from palscope.measures._choices import prompts_choice_logprobs
 from palscope.plots import Caption
 from palscope.plots._erasure import decodable_and_used
 
@@ -50,7 +57,7 @@ DECODABLE, USED, ELSEWHERE = "decodable", "used", "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErasureOptions(ClipOptions):
+class ErasureOptions(SharedPasses):
     """What is erased, where, and who is asked."""
 
     store: Path = option(..., "folder of activations", positional=True)
@@ -87,7 +94,7 @@ def erased(given: ErasureOptions) -> None:
         told: Any = asked
         for row in told.to_dict("records"):
             print(f"{domain}, {row['erased']} erased: probe {_percent(row)}")
-    answers: Any = pd.DataFrame(_answers(model, address, clips, erasers))
+    answers: Any = pd.DataFrame(_answers(model, address, clips, erasers, given.batch))
     parts += [_used(answers, domain) for domain in erasers]
     table: Any = pd.concat(parts, ignore_index=True)
     make_folder(given.out)
@@ -144,30 +151,36 @@ def _answers(
     address: Address,
     clips: list[AskedClip],
     erasers: dict[str, dict[str, Eraser]],
+    batch: int,
 ) -> list[dict[str, Any]]:
     """A row a clip and what was erased."""
     rows: list[dict[str, Any]] = []
-    for clip in tqdm(clips, desc="erasure", unit="clip", leave=False):
-        clip.require_choices()
-        inputs = model.inputs(clip.question, clip.clip)
-        plain = _answered(model, inputs, clip, ())
+    for start in tqdm(range(0, len(clips), batch), desc="erasure", unit="batch", leave=False):
+        together = clips[start : start + batch]
+        for clip in together:
+            clip.require_choices()
+        inputs = asked_together(model, together)
+        plain = _answered(model, inputs, together, ())
         for domain, mine in erasers.items():
             for erased, eraser in {NOTHING: None, **mine}.items():
                 patch = None if eraser is None else Patch(address, eraser)
-                row = {"of": domain, "erased": erased, "clip": clip.name, "domain": clip.group}
-                answered = plain if patch is None else _answered(model, inputs, clip, (patch,))
-                rows.append({**row, "answer": clip.answer, **answered})
+                asked = plain if patch is None else _answered(model, inputs, together, (patch,))
+                rows += [{"of": domain, "erased": erased, **each} for each in asked]
     return rows
 
 
 def _answered(
-    model: HookedAudioModel, inputs: Any, clip: AskedClip, patches: tuple[Patch, ...]
-) -> dict[str, Any]:
-    """The best choice, whether it is right, and the right one's log-probability in nats."""
-    found = choice_logprobs(model, inputs, clip.choices, patches)
-    best = clip.choices[int(found.argmax())]
-    own = float(found[clip.choices.index(str(clip.answer))])
-    return {"best": best, "right": best == clip.answer, "logprob": own}
+    model: HookedAudioModel, inputs: Any, clips: list[AskedClip], patches: tuple[Patch, ...]
+) -> list[dict[str, Any]]:
+    """Of each clip the best choice, whether it is right, and the right one's nats."""
+    found = prompts_choice_logprobs(model, inputs, [clip.choices for clip in clips], patches)
+    rows: list[dict[str, Any]] = []
+    for clip, logprobs in zip(clips, found, strict=True):
+        best = clip.choices[int(logprobs.argmax())]
+        row = {"clip": clip.name, "domain": clip.group, "answer": clip.answer, "best": best}
+        own = float(logprobs[clip.choices.index(str(clip.answer))])
+        rows.append({**row, "right": best == clip.answer, "logprob": own})
+    return rows
 
 
 def _used(answers: Any, domain: str) -> pd.DataFrame:

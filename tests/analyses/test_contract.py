@@ -38,6 +38,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "logit_lens": {"kind": ["digit"], "n": 2},
     "nonspeech": {"n": 2, "noises": 0, "strings": 2, "doses": [0.0, 2.0]},
     "pathway_masking": {"kind": ["digit"], "n": 2},
+    "steering": {
+        "direction": Path(__file__).parent / "direction",
+        "at": "resid_post:1",
+        "n": 1,
+        "doses": [0.0, 2.0],
+    },
 }
 """Options with which each is done in a second or two, over several items."""
 
@@ -58,6 +64,7 @@ DRAWN = {
     "logit_lens": "readable_by_depth readable_from",
     "nonspeech": "cuts dose doses heads rate rates",
     "pathway_masking": "accuracy contrasts scores",
+    "steering": "dose_curve doses",
 }
 """Figures and small tables of each, by the names of their files."""
 
