@@ -25,7 +25,10 @@ def accuracy_by_layer(scores: pd.DataFrame, *, caption: Caption) -> Figure:
         scores: `probe_scores` of whole clips, with `site` and `layer` (NaN where a site has none).
         caption: of the figure.
     """
-    return _figure(scores, "layer", Axis("layer", integer=True), caption)
+    table: Any = scores
+    # Encoders and decoders have other layers: each site an axis of its own.
+    own = {site: Axis(f"layer of {site}", integer=True) for site in table["site"]}
+    return _figure(table, "layer", own, caption)
 
 
 def accuracy_over_time(scores: pd.DataFrame, *, caption: Caption) -> Figure:
@@ -37,22 +40,19 @@ def accuracy_over_time(scores: pd.DataFrame, *, caption: Caption) -> Figure:
     """
     table: Any = scores
     middle = (table["start"] + table["end"]) / 2
-    return _figure(
-        table.assign(site=table["hook_point"], middle=middle),
-        "middle",
-        Axis("middle of the stretch", "s", limits=(0, None)),
-        caption,
-    )
+    along = Axis("middle of the stretch", "s", limits=(0, None))
+    own = dict.fromkeys(table["hook_point"], along)
+    return _figure(table.assign(site=table["hook_point"], middle=middle), "middle", own, caption)
 
 
-def _figure(scores: Any, x: str, along: Axis, caption: Caption) -> Figure:
+def _figure(scores: Any, x: str, along: dict[str, Axis], caption: Caption) -> Figure:
     """A layer that a site does not have stands at 0."""
     table = scores.assign(**{x: scores[x].fillna(0)})
     sites, domains = (list(dict.fromkeys(table[name])) for name in ("site", "domain"))
     panels = [
         Panel(
             [_chance(rows), *_marks(rows.sort_values(x), x)],
-            along,
+            along[site],
             _ACCURACY,
             f"{site}\n{domain}",
             sites.index(site),
