@@ -41,8 +41,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "steering": {
         "direction": Path(__file__).parent / "direction",
         "at": "resid_post:1",
-        "n": 1,
+        "kind": ["digit"],
+        "n": 2,
         "doses": [0.0, 2.0],
+        "batch": 1,
     },
 }
 """Options with which each is done in a second or two, over several items."""
