@@ -13,8 +13,9 @@ from palscope._routing import Route
 from palscope.errors import HookError, PalscopeError
 from palscope.features import Dictionary, spliced
 from palscope.interventions import Address, Patch, Sound, Zero, intervene
-from tests import tiny
+from tests import tiny, vocabulary
 from tests.features.spliced import random_at
+from tests.hooks.conftest import make_hooked, noise
 
 CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 0}
 ENCODER = "audio_blocks.0.hook_out"
@@ -267,3 +268,20 @@ def test_seconds_name_the_tokens_of_a_feature(model: Any, clips: Any) -> None:
         *(20, 39),
         *(pytest.approx(0.4), pytest.approx(0.8)),
     ]
+
+
+@torch.no_grad()
+def test_sound_that_skips_the_feed_forward_network_skips_its_transcoder() -> None:
+    """Behind a norm of its own (Gemma 2) what was fed stands among tokens that were not."""
+    model = make_hooked(vocabulary.tokenizer(), tiny.ROUTES["queries"], "gemma2")
+    inputs = model.inputs("what?", noise(1.0))
+    about = MLP | {"streams": ["text", "frames"]}
+    transcoder = random_at("blocks.1.mlp.hook_in", 32, **about)
+    error = "blocks.1.mlp.hook_in.hook_sae_error"
+    bare = model(inputs)
+    with spliced(model, transcoder):
+        logits, cache = model.run_with_cache(inputs, names_filter=[error])
+    torch.testing.assert_close(logits, bare, **CLOSE)
+    columns = model.layout(inputs).layer_columns(model.current_route, 1).running[0]
+    text = inputs["input_ids"][0][columns] != model.processor.audio_token_id
+    assert torch.equal((cache[error][0] != 0).any(-1), text) and not text.all()
