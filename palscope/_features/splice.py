@@ -28,7 +28,8 @@ from palscope.interventions._hook_places import HookPlace, place_of
 from palscope.interventions._parts import Part
 from palscope.interventions._splices import Splice
 
-Mask = Bool[Tensor, "*tokens"]
+Mask = Bool[Tensor, "..."]
+"""Of the tokens of a tensor; what is read and what is written may be laid out differently."""
 
 
 @contextmanager
