@@ -118,7 +118,9 @@ def directions(options: SteeringOptions) -> dict[str, Direction]:
 def clips_of(options: SteeringOptions) -> list[SteeredClip]:
     """The chosen clips, which know what is added."""
     own = found(options.direction)
-    target_of(own), where(options)  # an unusable one is no clip's fault
+    # An unusable one is no clip's fault.
+    target_of(own)
+    where(options)
     added = hashlib.sha256(own.vector.numpy().tobytes()).hexdigest()
     return [
         SteeredClip(**{f.name: getattr(clip, f.name) for f in fields(AskedClip)}, added=added)
