@@ -92,7 +92,7 @@ Found = tuple[str, pd.DataFrame] | None
 def listed(units: IndexedUnits) -> Found:
     """All units, those first that a name is proposed for."""
     table = units.table.drop(columns="words") if not units.table["words"].any() else units.table
-    return ALL, table.sort_values("score", ascending=False, ignore_index=True)
+    return ALL, table.sort_values(["score", "largest"], ascending=False, ignore_index=True)
 
 
 def of_label(units: IndexedUnits) -> Found:
