@@ -27,17 +27,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "activation_patching": {"kind": ["first_digit"], "n": 2, "grid": "layers", "all_pairs": True},
     "alignment_heads": {"n": 4, "cut": 1},
     "attention_knockout": {"kind": ["digit"], "n": 2, "width": 2, "stride": 2},
-    "attention_mass": {"n": 1},
-    "audio_queries": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
+    "attention_mass": {"n": 1, "batch": 1},
+    "audio_queries": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1, "batch": 1},
     "attribution": {"kind": ["digit"], "n": 2, "points": 2, "windows": 2, "orders": 1},
     "circuits": {"kind": ["digit"], "n": 2, "methods": ["EAP"], "steps": 1, "exact": 5, "needs": 3},
     "compare_models": {"kind": ["digit"], "n": 2, "step": 1.0},
     "ear2word": {"kind": ["digit"], "n": 2},
-    "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1},
+    "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1, "batch": 1},
     "leakage": {"kind": ["digit"], "n": 2, "windows": 2},
     "logit_lens": {"kind": ["digit"], "n": 2},
     "nonspeech": {"n": 2, "noises": 0, "strings": 2, "doses": [0.0, 2.0]},
-    "pathway_masking": {"kind": ["digit"], "n": 2},
+    "pathway_masking": {"kind": ["digit"], "n": 2, "batch": 1},
     "steering": {
         "direction": Path(__file__).parent / "direction",
         "at": "resid_post:1",
@@ -47,7 +47,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "batch": 1,
     },
 }
-"""Options with which each is done in a second or two, over several items."""
+"""Options with which each is done in a second or two, over several items, one after the other.
+
+Those that share passes are held to that by `test_shared_passes`.
+"""
 
 DRAWN = {
     "activation_patching": "controls effects layers_first_digit layers_first_digit_lines moved",

@@ -307,18 +307,18 @@ def test_a_sweep_does_not_keep_the_model_from_others(
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(take).result()
 
-    def watched(*given: Any) -> Any:
+    def watched(*given: Any, **named: Any) -> Any:
         states.append(free())
-        return in_force(*given)
+        return in_force(*given, **named)
 
     def told(*given: Any) -> Any:
         states.append(free())
-        return choices_table(*given)
+        return choices_tables(*given)
 
     monkeypatch.setattr(turns, "PATIENCE", 0.0)
     monkeypatch.setattr(choices, "in_force", watched)
-    choices_table = choices.choices_table
-    monkeypatch.setattr(choices, "choices_table", told)
+    choices_tables = choices.choices_tables
+    monkeypatch.setattr(choices, "choices_tables", told)
     quiet(go(page))
     assert len(states) > 10 and all(states)
 

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palscope._sweeps.store import Run, StoredTable, read_record
+from palscope._sweeps.store import Run, SharedMeasure, StoredTable, read_record
 from palscope.errors import AudioError, PalscopeError
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,43 @@ def begin(folder: Path, resume: bool = False, **changes: Any) -> Run:
 def over(run: Run, items: list[str], measure: Any = None, **changes: Any) -> StoredTable:
     given = {"table": "effects", "key": str, "keys": ["layer"]} | changes
     return run.over(items, measure or Counting(), **given)
+
+
+def test_items_that_are_measured_at_once_keep_their_order_and_survive_a_stop(
+    tmp_path: Path,
+) -> None:
+    """Alike ones together, so many; a bad one leaves itself out alone; a stop loses its group."""
+    asked: list[list[str]] = []
+    one_by_one = Counting()
+
+    def together(items: Sequence[str]) -> list[pd.DataFrame]:
+        asked.append(list(items))
+        if "b1" in items and len(asked) == 2:
+            raise KeyboardInterrupt
+        if "abad" in items:
+            raise AudioError("one of them is bad.")
+        return [Counting()(item) for item in items]
+
+    shared = SharedMeasure(together, 2, alike=lambda item: item[0])
+    items = ["b1", "a1", "b22", "abad", "a333", "b4"]
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        over(begin(folder), items, one_by_one, shared=shared)
+    assert asked == [["a1", "abad"], ["a333", "b1"]] and one_by_one.calls == ["a1", "abad"]
+    stored = over(begin(folder, resume=True), items, one_by_one, shared=shared)
+    # What could not be measured is tried again, in its place.
+    assert asked[2:] == [["abad", "a333"], ["b1", "b22"]]
+    assert one_by_one.calls[2:] == ["abad", "a333", "b4"]
+    assert [item for item, _ in stored] == ["b1", "a1", "b22", "a333", "b4"]
+    assert list(stored.left_out) == ["abad"]
+    plain = over(begin(tmp_path / "plain"), items)
+    pd.testing.assert_frame_equal(stored.read(), plain.read())
+
+
+def test_a_measure_of_several_gives_rows_for_each(tmp_path: Path) -> None:
+    shared = SharedMeasure(lambda items: [Counting()(items[0])], 2, alike=str)
+    with pytest.raises(ValueError, match="2 items were measured, and 1"):
+        over(begin(tmp_path / "run"), ["a", "b"], shared=shared)
 
 
 def test_a_table_has_the_items_rows_in_their_order(tmp_path: Path) -> None:
