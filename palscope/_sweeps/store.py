@@ -189,7 +189,7 @@ class Run:
         mine = list(named)[number::count]
         missing = [name for name in mine if not is_stored(files[name], item, name)]
         at_once = 1 if shared is None else shared.at_once
-        if shared is not None:
+        if shared is not None and at_once > 1:
             missing.sort(key=lambda name: shared.alike(named[name]))
         done = len(mine) - len(missing)
         with tqdm(
