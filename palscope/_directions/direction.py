@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from palscope._features.dictionary import Dictionary
-from palscope._features.store import Activations, check_made_by
+from palscope._features.store import Activations, check_made_by, weights_behind
 from palscope._files import make_folder, read_object, whole, write_json
 from palscope._finite import all_finite
 from palscope._hooks import HookedAudioModel
@@ -104,13 +104,17 @@ class Direction:
     def check_rows(self, rows: Activations) -> None:
         """Raise `PalscopeError`, naming what differs, for rows of another site, width or model."""
         self.check_site(rows.hook_point, rows.width)
-        if self.record and self.record.get("weights") != rows.store.record.get("weights"):
+        here, there = (
+            weights_behind(each.get("weights"), rows.hook_point)
+            for each in (self.record, rows.store.record)
+        )
+        if self.record and here != there:
             raise PalscopeError(f"{rows.store.folder} is of another model than this direction.")
 
     def check_model(self, model: HookedAudioModel) -> None:
         """Raise `PalscopeError`, naming what differs, for another model or route."""
         if self.record:
-            check_made_by("this direction", self.record, model)
+            check_made_by("this direction", self.record, model, self.hook_point)
 
     def check_site(self, hook_point: str, width: int) -> None:
         """Raise `PalscopeError` for another hook point, or one of another width."""

@@ -135,7 +135,7 @@ class Eraser(Change):
     def prepared(self, model: HookedAudioModel, address: Address) -> Eraser:
         """The same. Raises `PalscopeError` for another model or route."""
         if self.record:
-            check_made_by("this eraser", self.record, model)
+            check_made_by("this eraser", self.record, model, self.hook_point)
         return self
 
     def __call__(self, part: Part, old: Tensor, which: Tensor | None = None) -> Tensor:

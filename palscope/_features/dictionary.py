@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from palscope._features.store import Activations, check_made_by
+from palscope._features.store import Activations, check_made_by, weights_behind
 from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError
@@ -172,7 +172,11 @@ class Dictionary(nn.Module):
             )
         self._check_site(rows.hook_point)
         record = self.about.get("record")
-        if record and record.get("weights") != rows.store.record.get("weights"):
+        here, there = (
+            weights_behind(each.get("weights"), rows.hook_point)
+            for each in (record or {}, rows.store.record)
+        )
+        if record and here != there:
             raise PalscopeError(
                 f"{rows.store.folder} is of another model than this dictionary{self._belongs()}."
             )
@@ -181,7 +185,7 @@ class Dictionary(nn.Module):
         """Raise `PalscopeError`, naming what differs, for another site or model."""
         self._check_site(hook_point)
         if record := self.about.get("record"):
-            check_made_by("this dictionary", record, model)
+            check_made_by("this dictionary", record, model, hook_point)
 
     def _check_site(self, hook_point: str) -> None:
         mine = self.about.get("hook_point")

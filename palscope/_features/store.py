@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -67,13 +68,39 @@ class ActivationStore:
 
     def check_model(self, model: HookedAudioModel) -> None:
         """Raise `PalscopeError`, naming what differs, where the store is of another model."""
-        check_made_by(str(self.folder), self.record, model)
+        check_made_by(str(self.folder), self.record, model, *self.hook_points)
 
 
-def check_made_by(what: str, record: Mapping[str, Any], model: HookedAudioModel) -> None:
-    """Raise `PalscopeError`, naming what differs, where a record is of other weights or routes."""
+_OF_THE_ENCODER = re.compile(r"audio_(blocks\.\d+|conv\d|ln_final)\b")
+
+
+def weights_behind(weights: Mapping[str, Any] | None, *hook_points: str) -> dict[str, Any]:
+    """Of a record's weights those that what stands at hook points can depend on.
+
+    What stands in the encoder is the same below every decoder.
+    """
+    found = dict(weights or {})
+    if all(_OF_THE_ENCODER.match(each) for each in hook_points):
+        found.pop("text_base", None)
+    return found
+
+
+def check_made_by(
+    what: str, record: Mapping[str, Any], model: HookedAudioModel, *hook_points: str
+) -> None:
+    """Raise `PalscopeError`, naming what differs, where a record is of other weights or routes.
+
+    Args:
+        what: the record's owner, at the sentence's beginning.
+        record: with `weights` and `route`.
+        model: on its route.
+        hook_points: to which it belongs.
+    """
     now = {"weights": weights_hashes(model), "route": model.current_route.to_dict()}
-    one, other = flat({name: record.get(name) for name in now}), flat(now)
+    both = ({name: each.get(name) for name in now} for each in (record, now))
+    one, other = (
+        flat(each | {"weights": weights_behind(each["weights"], *hook_points)}) for each in both
+    )
     differ = [
         name
         for name in {**one, **other}

@@ -130,7 +130,7 @@ def of_sound(
     Raises `PalscopeError` where the index is of another model or route.
     """
     index = units.index
-    check_made_by(str(index.folder), index.record, model)
+    check_made_by(str(index.folder), index.record, model, units.hook_point)
     reader = RowReader(model, [_address(each) for each in index.record["addresses"]])
     asked = load_audio(sound), question or model.processor.any_question
     found = reader([asked])[0][units.hook_point]
