@@ -489,7 +489,9 @@ def test_a_second_visitor_does_not_wait_for_a_sweep(
     page: Page, chromium: Browser, address: str
 ) -> None:
     sweeping = chromium.new_context().new_page()
-    sweeping.goto(f"{address}/clips?domains=sound&domains=speech&question-of-all=What+is+it?")
+    sweeping.goto(
+        f"{address}/clips?domains=sound&domains=speech&domains=music&question-of-all=What+is+it?"
+    )
     sweeping.get_by_role("button", name=re.compile("Listen to")).click()
     bar = sweeping.get_by_text(re.compile(r"^\d+ of \d+: "))
     bar.wait_for()

@@ -18,6 +18,7 @@ from palscope._routing import Level
 from palscope.audio import Waveform
 from palscope.circuits import CircuitRuns, circuit_of, eap_ig, exact_effects
 from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
+from palscope.features import spliced
 from palscope.interventions import (
     Add,
     Address,
@@ -61,6 +62,7 @@ from palscope.measures._masking import pathway_masking
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import activation_patching, input_patching
 from palscope.measures._profile import attention_profile
+from tests.features.spliced import random_at
 from tests.hooks.conftest import noise
 
 QUESTION = "which sound was it"
@@ -188,6 +190,17 @@ def every_site(model: HookedAudioModel) -> Any:
 
 @task
 @torch.no_grad()
+def through_dictionaries(model: HookedAudioModel) -> Any:
+    """On the CPU, as they are trained: rows go there and back."""
+    inputs, middle = clean(model), "blocks.1.hook_resid_post"
+    with spliced(model, random_at("audio_blocks.0.hook_out", 16), random_at(middle, 32)):
+        places = [Address("feature", SOUND, at="audio_blocks.0.hook_out", features=(0, 3))]
+        places += [Address("feature_error", at=middle), Address("feature", at=middle)]
+        return [patched(model, inputs, place, Zero()) for place in places]
+
+
+@task
+@torch.no_grad()
 def every_change(model: HookedAudioModel) -> Any:
     inputs, other = clean(model), corrupt(model)
     state, output = Address("resid_pre", Text(), layers=(0, 3)), Address("encoder_output", SOUND)
@@ -219,7 +232,8 @@ def addresses(model: HookedAudioModel) -> Iterator[Address]:
     route = model.current_route
     held = any(route.layers(stream.name, Level.KEYS) for stream in route.streams)
     for name, site in SITES.items():
-        elsewhere = name == "waveform" or name.startswith("cross_")  # of encoder–decoders
+        # Of encoder–decoders; of dictionaries that are spliced in.
+        elsewhere = name == "waveform" or name.startswith(("cross_", "feature"))
         if elsewhere or (name in ("audio_k", "audio_v") and not held):
             continue
         yield Address(name, Text() if site.tokens == "any" else SOUND)
