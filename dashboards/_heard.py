@@ -10,8 +10,8 @@ from _models import cached_model
 from _runs_view import ROOT
 from _sounds import ChosenSound
 
-import palscope
 from palscope._beside import words_for
+from palscope._features.bundled import FEATURES_FOLDER
 from palscope._features.heard.excerpt import sound_of
 from palscope._features.heard.index import IndexedUnits, UnitIndex
 from palscope._features.heard.search import UnitsOfSound, of_sound, of_stored_clip
@@ -20,7 +20,7 @@ from palscope._routing import Route
 from palscope.audio import Waveform
 from palscope.errors import PalscopeError
 
-BUNDLED = Path(palscope.__file__).parent / "assets"
+BUNDLED = FEATURES_FOLDER
 
 
 def choose_index() -> UnitIndex | None:

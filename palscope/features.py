@@ -5,6 +5,7 @@ Dictionaries are trained by `palscope.training.train_dictionary`.
 
 from __future__ import annotations
 
+from palscope._features.bundled import FEATURES_FOLDER
 from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
 from palscope._features.dictionary import Dictionary
@@ -27,6 +28,7 @@ from palscope._features.splice import spliced
 from palscope._features.store import ActivationStore
 
 __all__ = [
+    "FEATURES_FOLDER",
     "ActivationStore",
     "Dictionary",
     "LabelledClip",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
 
-AT_MOST = 208
+AT_MOST = 209
 """Who adds a name asks first whether a person needs it."""
 
 PUBLIC: dict[str, str] = {
@@ -36,7 +36,8 @@ PUBLIC: dict[str, str] = {
         HookError PalscopeError PromptError RecipeError RouteError""",
     "palscope.evaluation": """compare_runs evaluate_benchmark evaluate_manifest open_answerer
         score_predictions""",
-    "palscope.features": """ActivationStore Dictionary LabelledClip UnitIndex UnitSource both_signs
+    "palscope.features": """ActivationStore Dictionary FEATURES_FOLDER LabelledClip UnitIndex
+        UnitSource both_signs
         collect_activations dictionary_scores error_share index_units label_scores live_latents
         load_dictionary matched_cosine random_dictionary save_dictionary spliced unit_html
         what_fires""",
@@ -52,7 +53,8 @@ PUBLIC: dict[str, str] = {
     "palscope.pairs": "Pair bundled_pairs control matched pair_from_files read_pairs swap_pairs",
     "palscope.plots": """Axis Bars Caption Figure Heat Line Look Panel Points Rule Span
         Spectrogram Spread Steps circuit head_effects_map head_thumbnails layer_head_map
-        mass_by_layer mass_over_time shared_scale time_over_spectrogram""",
+        mass_by_layer mass_over_time shared_scale time_over_spectrogram
+        units_over_time""",
     "palscope.training": """Bases Stage build measure_features prepare train train_dictionary
         training_arguments""",
 }

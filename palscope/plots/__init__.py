@@ -17,6 +17,7 @@ from palscope.plots._effects import head_effects_map
 from palscope.plots._figure import Caption, Figure, Panel, shared_scale
 from palscope.plots._grammar import Axis, Bars, Line, Points, Rule, Span, Spread, Steps
 from palscope.plots._looks import Look
+from palscope.plots._units import units_over_time
 
 __all__ = [
     "Axis",
@@ -41,4 +42,5 @@ __all__ = [
     "mass_over_time",
     "shared_scale",
     "time_over_spectrogram",
+    "units_over_time",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ import torch
 import palscope
 from palscope._features.store import check_made_by
 from palscope.errors import PalscopeError
-from palscope.features import UnitIndex, load_dictionary, what_fires
+from palscope.features import FEATURES_FOLDER, UnitIndex, load_dictionary, what_fires
 from palscope.interventions import Address, capture
-
-FEATURES = Path(palscope.__file__).parent / "assets" / "features"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +22,7 @@ def demo() -> Any:
 
 def test_what_fires_in_a_bundled_clip_is_what_the_index_says(demo: Any) -> None:
     """The model hears the clip anew; a hook and the dictionary by hand say the same."""
-    index = UnitIndex(FEATURES / "index")
+    index = UnitIndex(FEATURES_FOLDER / "index")
     features = index["features"]
     strongest = features[int(features.table["largest"].idxmax())]
     peak = strongest.samples.iloc[0]
@@ -36,7 +33,7 @@ def test_what_fires_in_a_bundled_clip_is_what_the_index_says(demo: Any) -> None:
     value = found.set_index("unit")["value"][strongest.number]
     assert value == pytest.approx(peak["value"], rel=0.02)
 
-    dictionary = load_dictionary(FEATURES / "dictionary")
+    dictionary = load_dictionary(FEATURES_FOLDER / "dictionary")
     inputs = demo.inputs(demo.processor.any_question, sound)
     rows = capture(demo, inputs, Address("encoder_block", layers=(2,))).values
     (rows,) = [each for each in rows.values()]
@@ -50,7 +47,7 @@ def test_what_fires_in_a_bundled_clip_is_what_the_index_says(demo: Any) -> None:
 
 
 def test_every_unit_of_the_index_has_clips_of_the_package() -> None:
-    index = UnitIndex(FEATURES / "index")
+    index = UnitIndex(FEATURES_FOLDER / "index")
     assert list(index) == ["features", "neurons", "random"]
     for sound in index.clips["sound"]:
         assert index.path(sound).is_file()
@@ -60,7 +57,7 @@ def test_every_unit_of_the_index_has_clips_of_the_package() -> None:
 
 
 def test_an_encoders_features_do_not_hang_on_the_decoder(demo: Any) -> None:
-    dictionary = load_dictionary(FEATURES / "dictionary")
+    dictionary = load_dictionary(FEATURES_FOLDER / "dictionary")
     record = dictionary.about["record"]
     hook_point = dictionary.about["hook_point"]
     other = {**record, "weights": {**record["weights"], "text_base": {"sha256": "0"}}}
