@@ -21,7 +21,7 @@ from palscope import load
 from palscope._hooks import HookedAudioModel
 from palscope.analyses import Work, analysis_of
 
-ANALYSES = ("attention_mass", "pathway_masking", "injection_depth")
+ANALYSES = ("attention_mass", "pathway_masking")
 
 
 def main() -> int:
