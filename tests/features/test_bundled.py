@@ -51,6 +51,8 @@ def test_every_unit_of_the_index_has_clips_of_the_package() -> None:
     assert list(index) == ["features", "neurons", "random"]
     for sound in index.clips["sound"]:
         assert index.path(sound).is_file()
+    for label in ("dog", "seven", "cello"):  # what the page lists by label
+        assert index["features"].by_label(label)["auroc"].iloc[0] == 1
     fired = index["features"].table["clips"]
     assert (fired > 0).mean() > 0.9
     assert set(index["features"][int(np.argmax(fired))].twins) == {"neurons", "random"}
