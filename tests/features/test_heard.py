@@ -298,7 +298,7 @@ def test_directions_of_ones_own_are_units(made: SimpleNamespace, tmp_path: Path)
     top: Any = found["mine"][0].samples
     assert set(top[top["band"] == "strongest"]["label"]) == {"dog"}
     text = unit_html(found["mine"][0])
-    assert "it is scored on no clips of split “none”" in text
+    assert "chosen and scored on clips of two splits" in text and "“none”" in text
     assert "no sound file was given" in text and "<audio" not in text
     with pytest.raises(PalscopeError, match=r"no clip of split 'none' has it"):
         found["mine"].by_label("dog")

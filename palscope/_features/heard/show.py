@@ -110,7 +110,8 @@ def _named(unit: IndexedUnit) -> str:
     config = unit.units.index.record["config"]
     bar, test = config["named_from"], config["test"]
     if not about["best_label"]:
-        return f"<b>No name</b>: it is scored on no clips of split “{html.escape(test)}”."
+        sides = " and ".join(f"“{html.escape(side)}”" for side in (config["train"], test))
+        return f"<b>No name</b>: it is chosen and scored on clips of two splits ({sides})."
     best, score = html.escape(about["best_label"]), about["score"]
     if about["name"]:
         return (
