@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import palscope
+from palscope._models import scoring
 from palscope.analyses import AskedClip, Work, analysis_of, run
 from palscope.analyses._registry import analyses
 from palscope.audio import Waveform
@@ -67,6 +69,15 @@ def test_rows_are_those_of_each_clip_alone(
         (alone,) = table.measure(work(model, options), [clip])
         pd.testing.assert_frame_equal(rows, alone, rtol=0, atol=1e-4)
         assert len(rows)
+
+
+def test_each_answer_ends_by_itself(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a batch, those that end first are padded."""
+    end, pad = scoring.end_tokens(model.model, model.processor)[0], 0
+    rows = [[5, end, pad, pad], [6, 7, 8, end], [6, 7, 8, 9]]
+    monkeypatch.setattr(scoring, "greedy_tokens", lambda *_: torch.tensor(rows))
+    found = scoring.greedy_answers(model.model, model.processor, {})
+    assert found == [[5, end], rows[1], rows[2]]
 
 
 def test_those_that_share_say_so_by_their_options() -> None:
