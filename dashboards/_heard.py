@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from _given import FOLDER_CHARACTERS, short, typed
+from _folders import choose_folder, looking_into
 from _models import cached_model
 from _runs_view import ROOT
 from _sounds import ChosenSound
@@ -18,46 +18,31 @@ from palscope._features.heard.search import UnitsOfSound, of_sound, of_stored_cl
 from palscope._features.heard.show import shown
 from palscope._routing import Route
 from palscope.audio import Waveform
-from palscope.errors import PalscopeError
-
-BUNDLED = FEATURES_FOLDER
 
 
 def choose_index() -> UnitIndex | None:
     """One below `runs/`, the bundled one, or a typed one; None while there is none."""
-    found = stored_indexes()
-    with st.sidebar:
-        given = typed(
-            "Folder of an index",
-            key="index",
-            most=FOLDER_CHARACTERS,
-            bind="query-params",
-            placeholder=str(found[0]) if found else "runs/heard",
-            help="The folder that `analyses/hear.py` was given as --out.",
-        )
-        if found:
-            st.caption("There are: " + ", ".join(str(path) for path in found[:20]))
-    if given is None:
-        return None
-    folder = Path(given) if given else (found[0] if found else None)
+    folder = choose_folder(
+        stored_indexes(),
+        "Folder of an index",
+        key="index",
+        example="runs/heard",
+        help="The folder that `analyses/hear.py` was given as --out.",
+        there="There are: ",
+        none="There is no index of units below `runs/`. A script makes one of stored activations "
+        f"and a dictionary: `{' '.join(words_for('hear'))} --help` tells how.",
+    )
     if folder is None:
-        st.info(
-            "There is no index of units below `runs/`. A script makes one of stored activations "
-            f"and a dictionary: `{' '.join(words_for('hear'))} --help` tells how."
-        )
         return None
-    try:
+    with looking_into(folder):
         record = folder / "run.json"
         changed = record.stat().st_mtime_ns if record.is_file() else 0
-    except (OSError, ValueError) as error:  # too long a name, a folder that one may not read
-        reason = getattr(error, "strerror", None) or error
-        raise PalscopeError(f"{short(str(folder))} cannot be looked into: {reason}.") from error
     return _opened(str(folder), changed)
 
 
 def stored_indexes() -> list[Path]:
     """Those below `runs/`, then those of the package."""
-    tables = [*ROOT.glob("**/clips.parquet"), *BUNDLED.glob("**/clips.parquet")]
+    tables = [*ROOT.glob("**/clips.parquet"), *FEATURES_FOLDER.glob("**/clips.parquet")]
     folders = [each.parent for each in tables if (each.parent / "run.json").is_file()]
     return [each for each in folders if (each / "labels.parquet").is_file()]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as parquet
 import streamlit as st
-from _given import FOLDER_CHARACTERS, short, typed
+from _folders import choose_folder, looking_into
+from _given import short
 from _means import show_means
 from PIL import Image
 
@@ -42,32 +43,20 @@ def view() -> None:
 
 def choose_run() -> Path | None:
     """The folder of a run, or of several: one below `runs/`, or a typed one."""
-    found = stored_runs()
-    with st.sidebar:
-        given = typed(
-            "Folder of a run",
-            key="run",
-            most=FOLDER_CHARACTERS,
-            bind="query-params",
-            placeholder=str(found[0]) if found else "runs/mass",
-            help="The folder that a script of `analyses/` was given as --out.",
-        )
-        if found:
-            st.caption("Below runs/: " + ", ".join(str(path) for path in found[:20]))
-    if given is None:
-        return None
-    folder = Path(given) if given else (found[0] if found else None)
+    folder = choose_folder(
+        stored_runs(),
+        "Folder of a run",
+        key="run",
+        example="runs/mass",
+        help="The folder that a script of `analyses/` was given as --out.",
+        there="Below runs/: ",
+        none="No run is stored below `runs/`. A script makes one: "
+        f"`{' '.join(words_for('attention_mass'))} --help`.",
+    )
     if folder is None:
-        st.info(
-            "No run is stored below `runs/`. A script makes one: "
-            f"`{' '.join(words_for('attention_mass'))} --help`."
-        )
         return None
-    try:
+    with looking_into(folder):
         runs = runs_of(folder)
-    except (OSError, ValueError) as error:  # too long a name, a folder that one may not read
-        reason = getattr(error, "strerror", None) or error
-        raise PalscopeError(f"{short(str(folder))} cannot be looked into: {reason}.") from error
     if not runs:
         raise PalscopeError(
             f"{folder} holds no run.json; give the folder that a script was given as --out."

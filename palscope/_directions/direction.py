@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from palscope._features.dictionary import Dictionary
-from palscope._features.store import Activations, check_made_by, weights_behind
+from palscope._features.store import Activations, check_made_by
 from palscope._files import make_folder, read_object, whole, write_json
 from palscope._finite import all_finite
 from palscope._hooks import HookedAudioModel
@@ -104,11 +104,7 @@ class Direction:
     def check_rows(self, rows: Activations) -> None:
         """Raise `PalscopeError`, naming what differs, for rows of another site, width or model."""
         self.check_site(rows.hook_point, rows.width)
-        here, there = (
-            weights_behind(each.get("weights"), rows.hook_point)
-            for each in (self.record, rows.store.record)
-        )
-        if self.record and here != there:
+        if self.record and not rows.made_by(self.record):
             raise PalscopeError(f"{rows.store.folder} is of another model than this direction.")
 
     def check_model(self, model: HookedAudioModel) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from palscope._features.store import Activations, check_made_by, weights_behind
+from palscope._features.store import Activations, check_made_by
 from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError
@@ -172,11 +172,7 @@ class Dictionary(nn.Module):
             )
         self._check_site(rows.hook_point)
         record = self.about.get("record")
-        here, there = (
-            weights_behind(each.get("weights"), rows.hook_point)
-            for each in (record or {}, rows.store.record)
-        )
-        if record and here != there:
+        if record and not rows.made_by(record):
             raise PalscopeError(
                 f"{rows.store.folder} is of another model than this dictionary{self._belongs()}."
             )

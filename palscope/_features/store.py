@@ -136,6 +136,14 @@ class Activations:
         self._chosen = chosen
         self._opened: dict[int, Tensor] = {}
 
+    def made_by(self, record: Mapping[str, Any]) -> bool:
+        """Whether the store is of a record's weights, as far as these rows depend on them."""
+        here, there = (
+            weights_behind(each.get("weights"), self.hook_point)
+            for each in (self.store.record, record)
+        )
+        return here == there
+
     def __len__(self) -> int:
         if self._chosen is not None:
             return len(self._chosen)

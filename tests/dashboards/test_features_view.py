@@ -114,7 +114,7 @@ def test_where_there_is_no_index_it_says_how_to_make_one(
     import _heard  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr(_heard, "ROOT", tmp_path)
-    monkeypatch.setattr(_heard, "BUNDLED", tmp_path)
+    monkeypatch.setattr(_heard, "FEATURES_FOLDER", tmp_path)
     page = opened("")
     quiet(page)
     assert "analyses/hear.py --help` tells how" in page.info[0].value
