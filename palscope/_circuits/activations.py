@@ -15,14 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palscope._circuits.compared import Compared, compared
-from palscope._circuits.gradients import attributed, sound_between
+from palscope._circuits.gradients import attributed, on_the_line
 from palscope._circuits.graph import Graph
 from palscope._circuits.observed import observe, output_hook
 from palscope._circuits.writes import Writes
 from palscope._hooks import HookedAudioModel
 from palscope._hooks.hooked import hooked
 from palscope._whole import whole_number
-from palscope.interventions._apply import in_force
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction
 
@@ -61,26 +60,31 @@ def eap_ig_activations(
     steps = whole_number(steps, "steps", least=1)
     runs = compared(model, clean, corrupt, graph, answers, direction)
     scores = np.zeros(graph.n_edges)
-    for stage in range(-1, len(graph.stages)):
+    first = -1 if graph.place(None) is None else -2
+    for stage in range(first, len(graph.stages)):
         writes = _of_stage(graph, runs.change, stage)
-        for within in _line(model, graph, runs, stage, steps):
-            run = observe(model, runs.inputs, graph, answers, gradients=True, within=within)
+        for inputs, within in _line(model, graph, runs, stage, steps):
+            run = observe(model, inputs, graph, answers, gradients=True, within=within)
             scores += attributed(model, graph, run, writes) / steps
     return scores
 
 
 def _line(
     model: HookedAudioModel, graph: Graph, runs: Compared, stage: int, steps: int
-) -> Iterator[AbstractContextManager[Any]]:
-    """Changes of the run that put what a stage puts out (-1: sound) on points between the two."""
+) -> Iterator[tuple[Mapping[str, Any], AbstractContextManager[Any]]]:
+    """Inputs, and changes of the run that put what a stage puts out on points between the two.
+
+    Args:
+        stage: -1 for sound that enters, -2 for the encoder's tokens.
+    """
     for share in (np.arange(steps) + 0.5) / steps:
         if stage < 0:
-            placed = sound_between(model, graph, runs.here, runs.there, float(share))
-            yield in_force(model, runs.inputs, placed)
+            yield on_the_line(model, graph, runs, float(share), encoder=stage == -2)
         else:
             hook = output_hook(graph.stages[stage])
             mine, theirs = runs.here.values[hook], runs.there.values[hook]
-            yield hooked(model, {hook: _put(mine + float(share) * (theirs - mine))})
+            there = mine + float(share) * (theirs - mine)
+            yield runs.inputs, hooked(model, {hook: _put(there)})
 
 
 def _put(values: Tensor) -> Callable[..., Tensor]:

@@ -7,13 +7,14 @@ of visibility says who may read whom; and nodes that no path leads from to the a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from palscope._circuits.features import FeaturePlace
 from palscope._circuits.graph import Block, Graph, Kind, Node, Slot, Stage, Sublayer
-from palscope._circuits.groups import Group, position_groups
+from palscope._circuits.groups import BELOW, Group, encoder_groups, position_groups
 from palscope._hooks import HookedAudioModel
 from palscope._models.families import family_of, key_layer, sliding_window
 from palscope._routing import Route, Source, TokenLayout
@@ -22,12 +23,19 @@ from palscope.measures._metrics import Answers
 from palscope.pairs import Pair
 
 
-def run_graph(model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Group]) -> Graph:
+def run_graph(
+    model: HookedAudioModel,
+    layout: TokenLayout,
+    groups: Sequence[Group],
+    features: Sequence[FeaturePlace] = (),
+) -> Graph:
     """The graph of a prompt with this layout, under the model's current route.
 
     Args:
         groups: of `position_groups`, or others that part the real columns; the last column
-            must stand alone.
+            must stand alone. Behind them, with features in the encoder, those of
+            `encoder_groups`.
+        features: dictionaries, and the latents that are nodes.
 
     Raises:
         PalscopeError: groups do not part the columns, the route has no sound, or layers have no
@@ -47,6 +55,7 @@ def run_graph(model: HookedAudioModel, layout: TokenLayout, groups: Sequence[Gro
         model.cfg.n_heads,
         lambda layer: sliding_window(config, layer),
         family_of(config).crossing is not None,
+        tuple(features),
     ).graph()
 
 
@@ -54,22 +63,36 @@ MOST_EDGES = 100_000_000
 """Scores of so many edges take 800 MB a method."""
 
 
-def pair_graph(model: HookedAudioModel, pair: Pair, *, seconds: float | None = None) -> Graph:
+def pair_graph(
+    model: HookedAudioModel,
+    pair: Pair,
+    *,
+    seconds: float | None = None,
+    features: Sequence[FeaturePlace] = (),
+) -> Graph:
     """The graph of a pair's prompt, up to the token that decides between its two answers.
 
     Args:
         model: under its current route.
         pair: its segments are the stretches of sound, so that pairs of a kind have one graph.
         seconds: equal stretches of so long instead; 1 s where the pair has no segments.
+        features: of `firing_features`: latents of dictionaries that are nodes of their own.
 
     Raises:
         PalscopeError: as `run_graph`; or there are more than `MOST_EDGES` edges.
     """
     answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
-    layout = model.layout(answers.behind(model.inputs(pair.question, pair.clean)))
-    named = pair.segments if seconds is None else ()
-    groups = position_groups(layout, seconds=1.0 if seconds is None else seconds, segments=named)
-    graph = run_graph(model, layout, groups)
+    inputs = answers.behind(model.inputs(pair.question, pair.clean))
+    layout = model.layout(inputs)
+    cut: dict[str, Any] = {
+        "seconds": 1.0 if seconds is None else seconds,
+        "segments": pair.segments if seconds is None else (),
+    }
+    groups = position_groups(layout, **cut)
+    for place in features:
+        if place.layer is None:
+            groups += encoder_groups(model, inputs, place, **cut)
+    graph = run_graph(model, layout, groups, features)
     if graph.n_edges > MOST_EDGES:
         raise PalscopeError(
             f"{pair.name}: a graph of {graph.n_edges:,} edges ({graph}); at most {MOST_EDGES:,} "
@@ -89,12 +112,16 @@ class _Builder:
         heads: int,
         window: Callable[[int], int | None],
         crosses: bool,
+        features: tuple[FeaturePlace, ...],
     ) -> None:
         self.route, self.layout, self.groups = route, layout.on_host, groups
-        self.heads, self.window = heads, window
-        self.last = _check_groups(self.layout, groups)
+        self.heads, self.window, self.features = heads, window, features
+        self.last = _check_groups(self.layout, [g for g in groups if g.stream not in BELOW])
         self.group_of = {
-            column: number for number, group in enumerate(groups) for column in group.columns
+            column: number
+            for number, group in enumerate(groups)
+            if group.stream not in BELOW
+            for column in group.columns
         }
         if not any(route.layers(stream.name) for stream in route.streams):
             raise PalscopeError(f"the route has no sound:\n{route}\nA circuit begins with sound.")
@@ -130,6 +157,7 @@ class _Builder:
             tuple(self.nodes),
             tuple(self.blocks),
             tuple(map(tuple, self.written)),
+            self.features,
         )
 
     # -- who is there -----------------------------------------------------------------------------
@@ -213,6 +241,10 @@ class _Builder:
 
     def _enter(self, alive: list[dict[int, list[int]]]) -> None:
         """What enters: into the residual stream, where it is read; or into one layer's keys."""
+        encoder = [number for number, group in enumerate(self.groups) if group.stream in BELOW]
+        for number in encoder:
+            self.written[number].append(self._node(Node("encoder", -2, number)))
+            self.written[number] += self._features(-2, number, None)
         for number, group in enumerate(self.groups):
             if number in self.needed:
                 kind: Kind = "text" if group.stream is None else "sound"
@@ -225,6 +257,22 @@ class _Builder:
             for key in sorted(read):
                 if self._source(stage, key) == "own" and (key, layer) not in self.own:
                     self.own[key, layer] = self._node(Node("sound", -1, key, layer))
+        sounds: dict[int, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            if node.kind == "sound":
+                sounds.setdefault(node.group, []).append(index)
+        for group, targets in sounds.items():
+            for number in encoder:
+                self._block(-1, "sound", group, number, tuple(targets))
+
+    def _features(self, stage: int, group: int, layer: int | None) -> list[int]:
+        """The nodes of a dictionary's latents at a group."""
+        return [
+            self._node(Node("feature", stage, group, layer, feature=latent))
+            for place in self.features
+            if place.layer == layer
+            for latent in place.latents.get(self.groups[group].name, ())
+        ]
 
     def _attention(self, number: int, here: dict[int, list[int]]) -> None:
         stage = self.stages[number]
@@ -250,13 +298,14 @@ class _Builder:
 
     def _mlp(self, number: int, here: dict[int, list[int]]) -> None:
         layer = self.stages[number].layer
-        made: list[tuple[int, int]] = []
+        made: list[tuple[int, tuple[int, ...]]] = []
         for group in sorted(here):
             node = self._node(Node("mlp", number, group, layer))
-            self._block(number, "mlp", group, group, (node,))
-            made.append((group, node))
-        for group, node in made:
-            self.written[group].append(node)
+            nodes = (node, *self._features(number, group, layer))
+            self._block(number, "mlp", group, group, nodes)
+            made.append((group, nodes))
+        for group, nodes in made:
+            self.written[group] += nodes
 
     def _block(
         self, number: int, slot: Slot, group: int, key: int, targets: tuple[int, ...]

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from palscope._circuits.compared import compared
+from palscope._circuits.entering import Below, Entering
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import (
     Heads,
     answered,
     attend,
-    fed,
     heads_of,
     per_head,
 )
+from palscope._circuits.networks import Network
 from palscope._circuits.observed import FINAL, Observed, output_hook
-from palscope._circuits.writes import Writes, places
+from palscope._circuits.writes import Writes, entry_parts, places
 from palscope._hooks import HookedAudioModel
 from palscope.interventions import Address, Change
 from palscope.interventions._apply import Bound
@@ -98,18 +99,21 @@ def effects_of(
     asked = np.full(graph.n_edges, edges is None)
     asked[[] if edges is None else list(edges)] = True
     total, direct = (np.where(asked, 0.0, np.nan) for _ in range(2))
-    cells: dict[int, Bound] = {}
+    cells: dict[int, list[Bound]] = {}
     heads: Heads | None = None
     for block in graph.blocks:
         wanted = torch.from_numpy(asked[block.edges]).view(len(block.sources), -1)
         moving = (writes.of(block).flatten(1).any(1).cpu() & wanted.any(1)).nonzero()[:, 0]
         if not len(moving):
             continue
-        if heads is None or heads.number != block.stage:
-            heads = heads_of(model, graph, block.stage, run)
         change = writes.of(block)[moving.to(writes.of(block).device)]
         numbers = moving[:, None] * len(block.targets) + torch.arange(len(block.targets))
         here = (block.first + numbers).numpy()
+        if block.slot == "sound":
+            cells |= _sounds(model, graph, block, run, change, wanted[moving], here)
+            continue
+        if heads is None or heads.number != block.stage:
+            heads = heads_of(model, graph, block.stage, run)
         if block.slot == "answer":
             made = answered(model, run.values[FINAL][-1] + change[:, 0], answers) - run.metric
             total[here[:, 0]] = direct[here[:, 0]] = made.cpu().numpy()
@@ -122,10 +126,10 @@ def effects_of(
     starts = {
         edge: start
         for edge, cell in cells.items()
-        if (start := start_of([cell], graph.layout, graph.route)) is not None
+        if (start := start_of(cell, graph.layout, graph.route)) is not None
     }
     for batch in engine.batches(starts, batch_size):
-        logits, _ = engine.run([([cells[edge]], starts[edge]) for edge in batch])
+        logits, _ = engine.run([(cells[edge], starts[edge]) for edge in batch])
         made = measured(logits.double(), answers, answers.metric)
         total[batch] = made.cpu().numpy() - run.metric
     return Effects(total, direct, len(starts))
@@ -146,8 +150,8 @@ def moved_outputs(
         stage = graph.stages[block.stage]
         running = graph.columns[stage.layer].running[0]
         state = run.state(stage)[places(running, group)]
-        out = fed(model, stage.layer, state + change) - fed(model, stage.layer, state)
-        return out[:, :, None]
+        network = Network(model, graph, stage.layer, block.group)
+        return (network.written(state + change) - network.written(state)).transpose(1, 2)
     at = places(heads.attention.running, group)
     query, keys, values = heads.query[:, at], heads.keys, heads.values
     seen = heads.attention.seen[at]
@@ -198,13 +202,13 @@ class _Move(Change):
 
 def _cells(
     graph: Graph, block: Block, run: Observed, moved: Tensor, edges: np.ndarray
-) -> dict[int, Bound]:
+) -> dict[int, list[Bound]]:
     """By edge, the move of its target's output; edges that move nothing are left out."""
     stage = graph.stages[block.stage]
     hook, mlp = output_hook(stage), stage.part == "mlp"
     columns = torch.tensor(graph.groups[block.group].columns)
     enough = _ROUNDING * float(run.values[hook].abs().max())
-    found: dict[int, Bound] = {}
+    found: dict[int, list[Bound]] = {}
     moving: list[list[int]] = (moved.abs().amax((1, 3)) > enough).nonzero().tolist()
     for row, column in moving:
         part = Part(
@@ -217,5 +221,32 @@ def _cells(
         )
         by = moved[row, :, column] if mlp else moved[row][:, [column]]
         resolved = Resolved(Address("mlp_out" if mlp else "head_output"), (part,), pd.DataFrame)
-        found[int(edges[row, column])] = Bound(resolved, _Move(by))
+        found[int(edges[row, column])] = [Bound(resolved, _Move(by))]
+    return found
+
+
+def _sounds(
+    model: HookedAudioModel,
+    graph: Graph,
+    block: Block,
+    run: Observed,
+    change: Float[Tensor, "sources tokens d_in"],
+    wanted: Bool[Tensor, "sources targets"],
+    edges: np.ndarray,
+) -> dict[int, list[Bound]]:
+    """By edge, the moves of sound as it enters, of which the encoder hears `change`."""
+    entering = Entering.of(model, graph, run)
+    assert entering is not None
+    below = Below.of(entering.place, run, 1 + len(change))
+    below.add(graph.groups[block.key_group], torch.cat([torch.zeros_like(change[:1]), change]))
+    made = entering.sounds(below)
+    found: dict[int, list[Bound]] = {}
+    asked: list[list[int]] = wanted.nonzero().tolist()
+    for row, column in asked:
+        node = block.targets[column]
+        moved = made[node][1 + row] - made[node][0]
+        found[int(edges[row, column])] = [
+            Bound(Resolved(Address("audio_state"), (part,), pd.DataFrame), _Move(moved))
+            for part in entry_parts(model, graph, graph.nodes[node])
+        ]
     return found

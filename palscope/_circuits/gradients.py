@@ -12,31 +12,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from palscope._circuits.compared import compared
+from palscope._circuits.compared import Compared, compared
+from palscope._circuits.entering import Below, Entering, placed
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import Heads, attention_weights, heads_of, wide
+from palscope._circuits.networks import Network
 from palscope._circuits.observed import (
     FINAL,
     Observed,
-    memory_hook,
     norm_hook,
     observe,
     output_hook,
 )
-from palscope._circuits.writes import Writes, entered, entry, places
+from palscope._circuits.writes import Writes, entered, entry_parts, places
 from palscope._hooks import HookedAudioModel
 from palscope._whole import whole_number
 from palscope.interventions import Address
 from palscope.interventions._apply import Bound, in_force
-from palscope.interventions._parts import Part, Resolved
+from palscope.interventions._parts import Resolved
 from palscope.measures._gradients import Moved
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import Direction
@@ -80,6 +82,8 @@ def eap_ig(
 ) -> Float[np.ndarray, "edges"]:
     """EAP with the gradient's mean over the line between the runs' sound, behind its projectors.
 
+    Where features in the encoder are nodes, the line is between the encoder's tokens at their site.
+
     Args:
         clean: as in `exact_effects`, like all others that are not named here.
         corrupt: likewise.
@@ -99,15 +103,8 @@ def eap_ig(
     runs = compared(model, clean, corrupt, graph, answers, direction)
     scores = np.zeros(graph.n_edges)
     for step in range(steps):
-        placed = sound_between(model, graph, runs.here, runs.there, (step + 0.5) / steps)
-        run = observe(
-            model,
-            runs.inputs,
-            graph,
-            answers,
-            gradients=True,
-            within=in_force(model, runs.inputs, placed),
-        )
+        inputs, within = on_the_line(model, graph, runs, (step + 0.5) / steps)
+        run = observe(model, inputs, graph, answers, gradients=True, within=within)
         scores += attributed(model, graph, run, runs.change) / steps
     return scores
 
@@ -118,31 +115,69 @@ def attributed(
     """Each edge's part of `writes` times the gradient, in `run`, of the input that it enters."""
     scores = np.zeros(graph.n_edges)
     moved = [bool(each.any()) for each in writes.residual]
+    entering = Entering.of(model, graph, run)
+    of_sound: dict[int, Tensor] = {}
     for number, every in itertools.groupby(graph.blocks, lambda block: block.stage):
-        blocks = [block for block in every if block.own or moved[block.key_group]]
+        if number < 0:
+            continue
+        blocks = [
+            block
+            for block in every
+            if block.own or moved[block.key_group] or _wanted_below(block, entering)
+        ]
         heads = heads_of(model, graph, number, run)
         if heads is None:
-            found = ((block, _gradient(graph, block, run)) for block in blocks)
+            found = ((block, _gradient(model, graph, block, run)) for block in blocks)
         else:
             found = _Pulled(graph, run, heads).gradients(blocks)
         for block, gradient in found:
-            slope = wide(gradient.flatten(1))
-            change = writes.of(block).flatten(1).to(slope)
-            scores[block.edges] = (change @ slope.mT).flatten().cpu().numpy()
+            scores[block.edges] = _products(writes, block, gradient)
+            if _wanted_below(block, entering):
+                more = gradient.sum(0).to(run.values[FINAL])
+                source = block.sources[0]
+                of_sound[source] = of_sound[source] + more if source in of_sound else more
+    if entering is not None:
+        pulled = entering.gradients(Below.of(entering.place, run), of_sound)
+        for block in graph.blocks:
+            if block.slot == "sound":
+                group = graph.groups[block.key_group]
+                gradient = torch.cat([pulled[node].at(group) for node in block.targets])
+                scores[block.edges] = _products(writes, block, gradient)
     return scores
+
+
+def _wanted_below(block: Block, entering: Entering | None) -> bool:
+    """Whether gradients of what a block reads go on into the encoder, whether it moves or not."""
+    return entering is not None and block.sources[0] in entering.nodes
+
+
+def _products(
+    writes: Writes, block: Block, gradient: Float[Tensor, "targets tokens width"]
+) -> Float[np.ndarray, "edges"]:
+    """What sources write times the gradients of targets' inputs."""
+    slope = wide(gradient.flatten(1))
+    change = writes.of(block).flatten(1).to(slope)
+    return (change @ slope.mT).flatten().cpu().numpy()
 
 
 _TOGETHER = 2**24
 """Numbers in the gradients that are held at once: 64 MiB in float32."""
 
 
-def _gradient(graph: Graph, block: Block, run: Observed) -> Float[Tensor, "1 tokens d_model"]:
-    """Of what enters a feed-forward network, or the answer."""
+def _gradient(
+    model: HookedAudioModel, graph: Graph, block: Block, run: Observed
+) -> Float[Tensor, "targets tokens d_model"]:
+    """Of what enters a feed-forward network and its features, or the answer."""
     if block.slot == "answer":
         return run.gradients[FINAL][None, -1:]
     stage = graph.stages[block.stage]
-    running = graph.columns[stage.layer].running[0]
-    return run.gradients[norm_hook(stage)][places(running, graph.groups[block.group].columns)][None]
+    standing, at = graph.columns[stage.layer], graph.groups[block.group].columns
+    running = places(standing.running[0], at)
+    return Network(model, graph, stage.layer, block.group).gradients(
+        run.state(stage)[running],
+        run.gradients[output_hook(stage)][places(standing.fed[0], at)],
+        run.gradients[norm_hook(stage)][running],
+    )
 
 
 class _Pulled:
@@ -238,30 +273,36 @@ def _pull(
     return found[:, 0].unflatten(0, (groups, heads))
 
 
-def sound_between(
+def on_the_line(
+    model: HookedAudioModel, graph: Graph, runs: Compared, share: float, *, encoder: bool = True
+) -> tuple[Mapping[str, Any], AbstractContextManager[Any]]:
+    """Inputs, and a block within which sound is so far on its way from one run to the other.
+
+    Args:
+        encoder: what stands below the decoder is, where features there are nodes, and sound follows
+            it; else sound is, as it enters.
+    """
+    place = graph.place(None)
+    if encoder and place is not None:
+        mine, theirs = (Below.of(place, run) for run in (runs.here, runs.there))
+        now = mine.between(theirs, share)
+        return {**runs.inputs, "input_features": now.clip}, placed(model, place, now.tokens)
+    changes = _sound_between(model, graph, runs.here, runs.there, share)
+    return runs.inputs, in_force(model, runs.inputs, changes)
+
+
+def _sound_between(
     model: HookedAudioModel, graph: Graph, here: Observed, there: Observed, share: float
 ) -> list[tuple[Bound, int]]:
     """Changes that put sound, as it enters, so far on its way from one run to the other."""
-    placed: list[tuple[Bound, int]] = []
-    for node in graph.nodes:
+    changes: list[tuple[Bound, int]] = []
+    for number, node in enumerate(graph.nodes):
         if node.kind != "sound":
             continue
-        mine, theirs = (entered(model, graph, node, run) for run in (here, there))
+        mine, theirs = (entered(model, graph, number, run) for run in (here, there))
         values = mine + share * (theirs - mine)
-        layer, runs = entry(graph, node)
-        columns = torch.tensor(graph.groups[node.group].columns)
-        layers = [layer]
-        if not runs and node.layer is None:  # every layer reads it as it came
-            layers = [each for each in range(graph.route.n_layers) if _reads(graph, columns, each)]
-        for each in layers:
-            hook = f"blocks.{each}.hook_resid_pre" if runs else memory_hook(model, each)
-            part = Part(hook, "running" if runs else "memory", 0, columns, layer=each)
+        for part in entry_parts(model, graph, node):
             resolved = Resolved(Address("audio_state"), (part,), pd.DataFrame)
-            moved = Moved({(hook, 0): values}, replaces=True)
-            placed.append((Bound(resolved, moved), 0))
-    return placed
-
-
-def _reads(graph: Graph, columns: Int[Tensor, "columns"], layer: int) -> bool:
-    """Whether a layer reads all of these columns of sound."""
-    return bool(torch.isin(columns, graph.columns[layer].audio).all())
+            moved = Moved({(part.hook, 0): values}, replaces=True)
+            changes.append((Bound(resolved, moved), 0))
+    return changes

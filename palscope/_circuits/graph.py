@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from palscope._circuits.groups import Group
+from palscope._circuits.features import FeaturePlace
+from palscope._circuits.groups import PAST, Group
 from palscope._routing import Route, TokenLayout
 from palscope._routing.layout import LayerColumns
 from palscope.errors import PalscopeError
 
-Kind = Literal["sound", "text", "head", "cross_head", "mlp", "answer"]
-Slot = Literal["q", "k", "v", "mlp", "answer"]
+Kind = Literal["encoder", "sound", "text", "head", "cross_head", "mlp", "feature", "answer"]
+Slot = Literal["sound", "q", "k", "v", "mlp", "answer"]
 Sublayer = Literal["attn", "cross", "mlp"]
 
 
@@ -34,11 +35,13 @@ class Node:
     """A part of the model at a group of positions.
 
     Attributes:
-        stage: its place among the graph's stages; -1 for what enters.
+        stage: its place among the graph's stages; -1 for what enters the decoder, -2 for what
+            stands in the encoder.
         group: its place among the graph's groups.
-        layer: of a head or feed-forward network; of sound that enters this layer alone
-            (a projected stream).
+        layer: of a head or feed-forward network, and of a network's feature; of sound that enters
+            this layer alone (a projected stream).
         head: a query head.
+        feature: a latent of the dictionary that stands there.
     """
 
     kind: Kind
@@ -46,6 +49,7 @@ class Node:
     group: int
     layer: int | None = None
     head: int | None = None
+    feature: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Block:
     """Edges from each of `sources` to each of `targets`, scored together.
 
     Attributes:
-        stage: of the targets; the number of stages for the answer.
+        stage: of the targets; the number of stages for the answer, -1 for sound that enters.
         slot: which of the targets' inputs.
         group: where targets stand: the queries.
         key_group: where sources stand; the same as `group` but for keys and values.
@@ -86,7 +90,11 @@ class Graph:
     """Nodes, and edges in blocks.
 
     Attributes:
-        written: for each group, the nodes that write to its residual stream, bottom first.
+        groups: of the prompt's columns; behind them, where a dictionary stands in the encoder,
+            stretches of the encoder's tokens.
+        written: for each group, the nodes that write to its residual stream, bottom first; of a
+            stretch in the encoder those that add up to its tokens.
+        features: the dictionaries whose latents are nodes.
     """
 
     route: Route
@@ -96,6 +104,7 @@ class Graph:
     nodes: tuple[Node, ...]
     blocks: tuple[Block, ...]
     written: tuple[tuple[int, ...], ...]
+    features: tuple[FeaturePlace, ...] = ()
 
     @property
     def n_edges(self) -> int:
@@ -107,9 +116,16 @@ class Graph:
         each = self.nodes[node]
         group = self.groups[each.group].name
         where = "" if each.layer is None else f"L{each.layer} "
-        what = {"head": f"head {each.head}", "cross_head": f"cross-attention head {each.head}"}
-        if each.kind in ("sound", "text"):
+        what = {
+            "head": f"head {each.head}",
+            "cross_head": f"cross-attention head {each.head}",
+            "feature": f"feature {each.feature}",
+            "encoder": "rest",
+        }
+        if each.kind in ("sound", "text") or self.groups[each.group].stream == PAST:
             return f"{where}{group}"
+        if each.kind == "mlp" and self.has_features(each.layer, each.group):
+            return f"{where}rest of mlp at {group}"
         return f"{where}{what.get(each.kind, each.kind)} at {group}"
 
     def find(
@@ -118,13 +134,15 @@ class Graph:
         group: int,
         layer: int | None = None,
         head: int | None = None,
+        feature: int | None = None,
     ) -> int:
         """The node's number. Raises `PalscopeError` when there is none."""
-        found = self._numbers.get((kind, group, layer, head))
+        found = self._numbers.get((kind, group, layer, head, feature))
         if found is None:
+            of = f"layer {layer}, head {head}" if feature is None else f"feature {feature}"
             raise PalscopeError(
-                f"the graph has no {kind} at {self.groups[group].name!r}, layer {layer}, head "
-                f"{head}: it does not run there, or leads to no answer."
+                f"the graph has no {kind} at {self.groups[group].name!r}, {of}: it does not run "
+                "there, leads to no answer, or is no node of its own."
             )
         return found
 
@@ -135,6 +153,15 @@ class Graph:
                 row, column = block.sources.index(source), block.targets.index(target)
                 return block.first + row * len(block.targets) + column
         raise PalscopeError(f"no edge from {self.name(source)} to {self.name(target)}, {slot}.")
+
+    def place(self, layer: int | None) -> FeaturePlace | None:
+        """The dictionary of a layer's network (None: of the encoder), if there is one."""
+        return next((each for each in self.features if each.layer == layer), None)
+
+    def has_features(self, layer: int | None, group: int) -> bool:
+        """Whether latents of a layer's network (None: of the encoder) are nodes at a group."""
+        place = self.place(layer)
+        return place is not None and bool(place.latents.get(self.groups[group].name))
 
     @cached_property
     def sources(self) -> Int[np.ndarray, "edges"]:
@@ -199,9 +226,9 @@ class Graph:
         )
 
     @cached_property
-    def _numbers(self) -> dict[tuple[Kind, int, int | None, int | None], int]:
+    def _numbers(self) -> dict[tuple[Kind, int, int | None, int | None, int | None], int]:
         return {
-            (node.kind, node.group, node.layer, node.head): number
+            (node.kind, node.group, node.layer, node.head, node.feature): number
             for number, node in enumerate(self.nodes)
         }
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
+from palscope._circuits.features import FeaturePlace
+from palscope._hooks import HookedAudioModel
 from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, PADDING, TEXT
 from palscope.errors import PalscopeError
+from palscope.interventions._before_decoder import encoder_grid, tokens_of
+from palscope.interventions._hook_places import place_of
 from palscope.pairs._pair import Segment
 
 
@@ -20,7 +27,7 @@ class Group:
 
     Attributes:
         name: for tables and figures.
-        columns: of the layout, in order.
+        columns: of the layout, in order; of `BELOW` tokens of the encoder, and 0.
         stream: of sound; None for text.
         clip: of sound; the clip's number in the prompt.
         start_s: first second that its tokens stand for, from the clip's start; NaN for text.
@@ -36,6 +43,11 @@ class Group:
 
 
 LAST = "last token"
+ENCODER = "encoder"
+"""In the place of a stream's name: tokens inside the encoder."""
+PAST = "past the features"
+"""In its place: the clip, as it comes into the decoder past the features in the encoder."""
+BELOW = (ENCODER, PAST)
 
 
 def position_groups(
@@ -101,7 +113,7 @@ def position_groups(
             stretch = _segment(segments, middle) if segments else int(middle / seconds)
             key = ("sound", kind, int(here.clip[0, column]), stretch)
         found.setdefault(key, []).append(column)
-    names = [*(segment.name for segment in segments), "elsewhere"] if segments else []
+    names = _names(segments)
     texts = [key for key in found if key[0] == "text"]
     groups: list[Group] = []
     for key, columns in found.items():
@@ -118,6 +130,55 @@ def position_groups(
     return tuple(groups)
 
 
+def encoder_groups(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    place: FeaturePlace,
+    *,
+    seconds: float = 1.0,
+    segments: Sequence[Segment] = (),
+) -> tuple[Group, ...]:
+    """An encoder's tokens of the only clip, in the stretches that `position_groups` has.
+
+    Behind them, where sound comes into the decoder past these tokens, the clip as it enters.
+
+    Args:
+        inputs: of one prompt.
+        place: in the encoder.
+        seconds: as in `position_groups`, and so are `segments`.
+
+    Raises:
+        PalscopeError: there is no clip, or there are several.
+    """
+    frames: list[int] = inputs["feature_lengths"].tolist()
+    if len(frames) != 1:
+        raise PalscopeError(
+            f"the prompt has {len(frames)} clips; features in the encoder are nodes of a prompt "
+            "with one."
+        )
+    (part,) = place_of(model, place.hook_point).parts
+    grid = encoder_grid(model, part)
+    tokens = tokens_of(model, grid, frames[0])
+    length = model.model.seconds_covered(frames[0])
+    spans = grid.spans(tokens, length)
+    found: dict[int, list[int]] = {}
+    for token in range(tokens):
+        middle = float(spans[token].mean())
+        stretch = _segment(segments, middle) if segments else int(middle / seconds)
+        found.setdefault(stretch, []).append(token)
+    names = _names(segments)
+    stretches = tuple(
+        _named_group(ENCODER, columns, 0, spans[columns], stretch, names, "")
+        for stretch, columns in found.items()
+    )
+    past = Group(f"{ENCODER}, {PAST}", (0,), PAST, 0, 0.0, length)
+    return (*stretches, past) if place.passed else stretches
+
+
+def _names(segments: Sequence[Segment]) -> list[str]:
+    return [*(segment.name for segment in segments), "elsewhere"] if segments else []
+
+
 def _segment(segments: Sequence[Segment], second: float) -> int:
     """The segment that holds a second; as many as there are for none."""
     for number, segment in enumerate(segments):
@@ -129,18 +190,22 @@ def _segment(segments: Sequence[Segment], second: float) -> int:
 def _of_sound(
     layout: TokenLayout, key: tuple[object, ...], columns: list[int], names: Sequence[str]
 ) -> Group:
-    at = tuple(columns)
-    spans = layout.seconds[0, torch.tensor(columns)]
-    start, end = float(spans[:, 0].min()), float(spans[:, 1].max())
+    spans = layout.seconds[0, torch.tensor(columns)].numpy()
     name = layout.streams[int(str(key[1]))].name
     clip = int(str(key[2]))
     several = f" of clip {clip}" if len(layout.clip_row) > 1 else ""
-    told = names[int(str(key[3]))] if names else f"{start:.2f} to {end:.2f} s"
-    return Group(
-        f"{name}, {told}{several}" if names else f"{name} {told}{several}",
-        at,
-        name,
-        clip,
-        start,
-        end,
-    )
+    return _named_group(name, columns, clip, spans, int(str(key[3])), names, several)
+
+
+def _named_group(
+    stream: str,
+    columns: list[int],
+    clip: int,
+    spans: Float[np.ndarray, "columns 2"],
+    stretch: int,
+    names: Sequence[str],
+    several: str,
+) -> Group:
+    start, end = float(spans[:, 0].min()), float(spans[:, 1].max())
+    told = f", {names[stretch]}" if names else f" {start:.2f} to {end:.2f} s"
+    return Group(f"{stream}{told}{several}", tuple(columns), stream, clip, start, end)

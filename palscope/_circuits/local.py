@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._circuits.graph import Graph, Stage
+from palscope._circuits.networks import residual_multiplier
 from palscope._circuits.observed import Observed, memory_hook
 from palscope._hooks import HookedAudioModel
 from palscope._models.adapted import effective_weight
@@ -228,7 +229,7 @@ class Heads:
 
 def heads_of(model: HookedAudioModel, graph: Graph, number: int, run: Observed) -> Heads | None:
     """A stage's heads in a run; None of a stage that has none."""
-    if number == len(graph.stages) or graph.stages[number].part == "mlp":
+    if not 0 <= number < len(graph.stages) or graph.stages[number].part == "mlp":
         return None
     attention = Attention(model, graph, graph.stages[number])
     state = run.state(attention.stage)
@@ -272,27 +273,6 @@ def attend(
 def per_head(shared: Float[Tensor, "*rows kv_heads keys head_dim"], heads: int) -> Tensor:
     """Keys or values that groups of heads share, for each head."""
     return shared.repeat_interleave(heads // shared.shape[-3], -3)
-
-
-def fed(
-    model: HookedAudioModel, layer: int, states: Float[Tensor, "*rows tokens d_model"]
-) -> Float[Tensor, "*rows tokens d_model"]:
-    """What a feed-forward network writes, with a residual multiplier (Granite)."""
-    block: Any = model.blocks[layer]
-    family_layer = raw(model.model.decoder.layers[layer])
-    normed = raw(block.ln2).forward(states)
-    if hasattr(family_layer, "mlp"):
-        out = raw(family_layer.mlp)(normed)
-        out = out[0] if isinstance(out, tuple) else out
-    else:
-        hidden = family_layer.activation_fn(raw(family_layer.fc1)(normed))
-        out = raw(family_layer.fc2)(hidden)
-    return out * residual_multiplier(model, layer)
-
-
-def residual_multiplier(model: HookedAudioModel, layer: int) -> float:
-    """What a sublayer's output is multiplied by (Granite)."""
-    return getattr(raw(model.model.decoder.layers[layer]), "residual_multiplier", 1.0)
 
 
 def answered(

@@ -14,6 +14,7 @@ from torch import Tensor
 from palscope._circuits.graph import Graph, Stage
 from palscope._hooks import HookedAudioModel
 from palscope._hooks.hooked import hooked
+from palscope.errors import PalscopeError
 from palscope.measures._gradients import frozen, measured
 from palscope.measures._metrics import Answers
 
@@ -25,11 +26,13 @@ class Observed:
     """Values by hook point, without the axis of the only row.
 
     Attributes:
+        inputs: of the prompt.
         values: `[tokens, …]`.
         gradients: of the metric, for nodes' outputs and for the inputs of networks and answer.
         metric: logit difference, or log-probability of the only answer, in nats.
     """
 
+    inputs: Mapping[str, Any] = field(repr=False)
     values: Values
     gradients: Values = field(repr=False)
     metric: float
@@ -84,6 +87,13 @@ def observe(
         for layer in range(graph.route.n_layers)
         if graph.columns[layer].audio.shape[1]
     ]
+    encoder = graph.place(None)
+    inside = [] if encoder is None else [encoder.hook_point]
+    if inside and inputs.get("input_features") is None:
+        raise PalscopeError(
+            f"features at {inside[0]} are of clips that pass the encoder; give inputs with "
+            "input_features, as model.inputs makes them."
+        )
     kept: Values = {}
 
     def keep(name: str, apart: bool) -> Callable[..., Tensor]:
@@ -96,7 +106,7 @@ def observe(
 
         return hook
 
-    hooks = {name: keep(name, False) for name in [*outputs, *memories]}
+    hooks = {name: keep(name, False) for name in [*inside, *outputs, *memories]}
     hooks |= {name: keep(name, True) for name in [*dict.fromkeys(entries), FINAL]}
     wanted = [*outputs, *(norm_hook(s) for s in graph.stages if s.part == "mlp"), FINAL]
     with (
@@ -113,4 +123,4 @@ def observe(
             made = torch.autograd.grad(value.sum(), tensors, materialize_grads=True)
             found = {name: each[0] for name, each in zip(wanted, made, strict=True)}
     values = {name: each.detach()[0] for name, each in kept.items()}
-    return Observed(values, found, float(value.detach()))
+    return Observed(inputs, values, found, float(value.detach()))

@@ -66,7 +66,15 @@ def written_instead(
 
     Returns:
         No gradients, and no metric: NaN.
+
+    Raises:
+        PalscopeError: features in the encoder are nodes, which are no sum in the decoder.
     """
+    if graph.place(None) is not None:
+        raise PalscopeError(
+            "where features in the encoder are nodes, edges outside of a circuit carry the corrupt "
+            "run: of nothing, or of a mean, the encoder would make a sound of its own."
+        )
     change = instead - writes
     values = dict(run.values)
 
@@ -97,7 +105,7 @@ def written_instead(
             if set(group) <= set(standing):
                 state = values[memory_hook(model, layer)]  # a copy: `move` made it
                 state[places(axis, group)] += moved[0].to(state)
-    return Observed(values, {}, float("nan"))
+    return Observed(run.inputs, values, {}, float("nan"))
 
 
 def columns_at_last(graph: Graph) -> Tensor:

@@ -13,20 +13,21 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._circuits.compared import compared
+from palscope._circuits.entering import Below, Entering
 from palscope._circuits.graph import Block, Graph
 from palscope._circuits.local import (
     Heads,
     answered,
     attend,
-    fed,
     heads_of,
     per_head,
 )
 from palscope._circuits.metrics import faithfulness
+from palscope._circuits.networks import Network
 from palscope._circuits.observed import FINAL
 from palscope._circuits.outside import written_instead, zero_writes
 from palscope._circuits.writes import Writes, places
@@ -80,7 +81,10 @@ class CircuitRuns:
     def metric(self, circuit: Bool[Tensor, "edges"]) -> float:
         """The metric, in nats, when edges of the circuit carry what is computed now."""
         now = _Now(self.graph, self.clean, self.corrupt)
+        self._heard(now, circuit)
         for number, every in itertools.groupby(self.graph.blocks, lambda block: block.stage):
+            if number < 0:
+                continue
             blocks = [(b, circuit[b.edges].view(len(b.sources), -1)) for b in every]
             heads = self._heads.get(number)
             if blocks[0][0].slot == "answer":
@@ -90,7 +94,7 @@ class CircuitRuns:
             if heads is None:
                 for block, inside in blocks:
                     if bool(inside.any()):
-                        now.put(block.targets, self._fed(block, now.moved(block, inside)))
+                        now.put(block.targets, self._fed(block, now, inside))
             else:
                 self._attended(now, heads, blocks)
         raise AssertionError("a graph ends in the answer")
@@ -109,14 +113,42 @@ class CircuitRuns:
         stages = range(len(self.graph.stages))
         return {each: heads_of(self.model, self.graph, each, self.other) for each in stages}
 
+    def _heard(self, now: _Now, circuit: Bool[Tensor, "edges"]) -> None:
+        """Puts the sound that enters, where features in the encoder are nodes."""
+        entering = Entering.of(self.model, self.graph, self.other)
+        if entering is None:
+            return
+        blocks = [block for block in self.graph.blocks if block.slot == "sound"]
+        targets = [node for block in blocks for node in block.targets]
+        place = {node: at for at, node in enumerate(dict.fromkeys(targets))}
+        groups = list(dict.fromkeys(block.key_group for block in blocks))
+        masks = {
+            group: torch.zeros(len(self.graph.written[group]), len(place), dtype=torch.bool)
+            for group in groups
+        }
+        for block in blocks:
+            at = torch.tensor([place[node] for node in block.targets])
+            masks[block.key_group][:, at] = circuit[block.edges].view(len(block.sources), -1)
+        kinds, which = _alike(torch.cat([masks[group] for group in groups]))
+        below = Below.of(entering.place, self.other, kinds.shape[1])
+        sizes = [len(masks[group]) for group in groups]
+        for group, inside in zip(groups, kinds.split(sizes), strict=True):
+            below.add(self.graph.groups[group], now.added(group, inside))
+        made = entering.sounds(below)
+        for node, at in place.items():
+            now.enter(node, made[node][which[at]])
+
     def _fed(
-        self, block: Block, moved: Float[Tensor, "1 tokens d_model"]
-    ) -> Float[Tensor, "1 tokens d_model"]:
+        self, block: Block, now: _Now, inside: Bool[Tensor, "sources targets"]
+    ) -> Float[Tensor, "targets tokens d_model"]:
+        """What a network and its features write, each of its own input."""
         stage = self.graph.stages[block.stage]
         running = self.graph.columns[stage.layer].running[0]
         at = places(running, self.graph.groups[block.group].columns)
         state = self.other.state(stage)[at]
-        return fed(self.model, stage.layer, state + moved.to(state))
+        kinds, which = _alike(inside)
+        states = state + now.moved(block, kinds).to(state)
+        return Network(self.model, self.graph, stage.layer, block.group).written_of(states, which)
 
     def _attended(self, now: _Now, heads: Heads, blocks: Sequence[tuple[Block, Tensor]]) -> None:
         """Puts what a stage's heads write, wherever an edge into them is inside."""
@@ -156,8 +188,7 @@ class CircuitRuns:
                 alike.setdefault((block.slot, block.key_group), []).append((block, inside))
         for (slot, group), mine in alike.items():
             masks = torch.cat([inside for _, inside in mine], 1)
-            unique: Any = masks.unique
-            kinds, which = unique(dim=1, return_inverse=True)
+            kinds, which = _alike(masks)
             moved = now.moved(mine[0][0], kinds)
             new = self._projected(heads, slot, group, moved)  # [kinds, heads, tokens, head_dim]
             own = new[which, torch.arange(count).repeat(len(mine))]
@@ -177,6 +208,14 @@ class CircuitRuns:
         return per_head(heads.made(columns, moved.to(heads.state))[slot == "v"], len(heads.query))
 
 
+def _alike(
+    inside: Bool[Tensor, "sources targets"],
+) -> tuple[Bool[Tensor, "sources kinds"], Int[Tensor, "targets"]]:
+    """The different columns, and which of them each column is."""
+    unique: Any = inside.unique
+    return unique(dim=1, return_inverse=True)
+
+
 class _Now:
     """What nodes write in a circuit's run, as it goes upwards; at first what they write outside."""
 
@@ -190,7 +229,7 @@ class _Now:
             for place, node in enumerate(nodes)
         }
         for node, (group, place) in self._place.items():
-            if graph.nodes[node].kind in ("sound", "text"):
+            if graph.nodes[node].stage < 0:
                 self._moved[group][place] = self._own.residual[group][place]
 
     def put(self, nodes: Sequence[int], written: Float[Tensor, "nodes tokens d_model"]) -> None:
@@ -200,12 +239,30 @@ class _Now:
         others = self._corrupt.residual[group][places]
         self._moved[group][places] = written.to(others) - others
 
+    def enter(self, node: int, written: Float[Tensor, "tokens d_model"]) -> None:
+        """What a node of sound is now."""
+        if node in self._place:
+            self.put([node], written[None])
+        else:
+            others = self._corrupt.own[node]
+            self._own.own[node] = written[None].to(others) - others
+
     def moved(
         self, block: Block, inside: Bool[Tensor, "sources kinds"]
     ) -> Float[Tensor, "kinds tokens d_model"]:
         """What inputs that hear these sources have more than in the other run."""
         if block.own:
-            written = self._own.own[block.sources[0]]
-        else:
-            written = self._moved[block.key_group][: len(block.sources)]
-        return torch.einsum("sk,std->ktd", inside.to(written), written)
+            return _added(self._own.own[block.sources[0]], inside)
+        return _added(self._moved[block.key_group][: len(block.sources)], inside)
+
+    def added(
+        self, group: int, inside: Bool[Tensor, "sources kinds"]
+    ) -> Float[Tensor, "kinds tokens width"]:
+        """What those that hear some of a group's nodes have there more than in the other run."""
+        return _added(self._moved[group], inside)
+
+
+def _added(
+    written: Float[Tensor, "sources tokens width"], inside: Bool[Tensor, "sources kinds"]
+) -> Float[Tensor, "kinds tokens width"]:
+    return torch.einsum("sk,std->ktd", inside.to(written), written)

@@ -176,7 +176,7 @@ def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _
         )
     dictionary.check_model(model, hook_point)
     reads, writes = (place_of(model, each) for each in (hook_point, written))
-    streams = frozenset(about.get("streams") or _sound(model, reads))
+    streams = streams_of(model, dictionary, reads)
     splice = Splice(
         hook_point,
         dictionary.d_sae,
@@ -203,8 +203,13 @@ def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _
     )
 
 
-def _sound(model: HookedAudioModel, place: HookPlace) -> set[str]:
-    """What a dictionary was trained on that does not say it: as `collect_activations`, sound."""
+def streams_of(model: HookedAudioModel, dictionary: Dictionary, place: HookPlace) -> frozenset[str]:
+    """Of which kinds of tokens a dictionary was trained.
+
+    Of one that does not say it: as `collect_activations`, sound.
+    """
+    if said := dictionary.about.get("streams"):
+        return frozenset(said)
     if SITES[place.address.site].tokens == "sound":
-        return {"encoder"}
-    return {stream.name for stream in model.current_route.streams}
+        return frozenset({"encoder"})
+    return frozenset(stream.name for stream in model.current_route.streams)

@@ -9,7 +9,8 @@ import torch
 
 from palscope._circuits.exact import exact_effects
 from palscope._circuits.gradients import eap
-from palscope._circuits.local import Attention, answered, attend, fed, per_head
+from palscope._circuits.local import Attention, answered, attend, per_head
+from palscope._circuits.networks import fed
 from palscope._circuits.observed import FINAL, memory_hook, observe, output_hook
 from palscope._circuits.runs import CircuitRuns
 from palscope._models.families import raw

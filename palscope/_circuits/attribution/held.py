@@ -16,9 +16,9 @@ from palscope._circuits.local import (
     attention_weights,
     heads_of,
     per_head,
-    residual_multiplier,
     wide,
 )
+from palscope._circuits.networks import residual_multiplier
 from palscope._circuits.observed import Observed
 from palscope._hooks import HookedAudioModel
 from palscope._models.families import raw

@@ -1,0 +1,183 @@
+"""Which latents of dictionaries are nodes: those that a pair's two clips fire otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palscope._circuits.build import pair_graph
+from palscope._circuits.entering import placed
+from palscope._circuits.features import FeaturePlace
+from palscope._circuits.graph import Graph
+from palscope._circuits.groups import ENCODER
+from palscope._circuits.networks import entering_and_written
+from palscope._circuits.observed import Observed, observe
+from palscope._circuits.writes import places
+from palscope._features.dictionary import Dictionary
+from palscope._features.splice import streams_of
+from palscope._hooks import HookedAudioModel
+from palscope._hooks.hooked import hooked
+from palscope._whole import whole_number
+from palscope.errors import PalscopeError
+from palscope.interventions._hook_places import place_of
+from palscope.measures._metrics import Answers
+from palscope.pairs import Pair
+
+_SAME = 1e-4
+"""Of the largest number of a stream: what differs by no more is the same, to rounding."""
+
+
+@torch.no_grad()
+def firing_features(
+    model: HookedAudioModel,
+    pairs: Sequence[Pair],
+    *dictionaries: Dictionary,
+    seconds: float | None = None,
+    most: int | None = None,
+) -> tuple[FeaturePlace, ...]:
+    """The latents that fire otherwise in the two clips of a pair, as nodes for `pair_graph`.
+
+    Of every dictionary and group of positions those of which the clips' difference, times the
+    length of the latent's row of the decoder, is not 0. What they do not hold stays with a node of
+    its own, "rest": other latents, the bias and the error; so a graph with few features, or of a
+    poor dictionary, is as exact as any.
+
+    Args:
+        model: under the route of the graphs.
+        pairs: whose graphs are to have the same nodes: pairs of one kind.
+        dictionaries: autoencoders of a feed-forward network's output or of an encoder's block, and
+            transcoders of a network; in evaluation mode.
+        seconds: as in `pair_graph`.
+        most: so many at each group, the largest by the sum over the pairs' tokens.
+
+    Raises:
+        PalscopeError: a dictionary stands elsewhere, is of another model or route, in training
+            mode, or at a place that has one already; the encoder hears more than the clip; no
+            latent fires otherwise; or as `pair_graph`.
+    """
+    if most is not None:
+        whole_number(most, "most", least=1)
+    if not pairs or not dictionaries:
+        raise PalscopeError("give at least one pair and one dictionary.")
+    bare = [_place(model, each, pairs[0]) for each in dictionaries]
+    layers = [each.layer for each in bare]
+    if len(set(layers)) < len(layers):
+        raise PalscopeError(
+            "two dictionaries stand at one network, or in the encoder: give one for each place."
+        )
+    sizes: list[dict[str, Float[Tensor, "d_sae"]]] = [{} for _ in bare]
+    for pair in pairs:
+        graph = pair_graph(model, pair, seconds=seconds, features=bare)
+        answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
+        asked = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
+        runs = [observe(model, answers.behind(each), graph, answers) for each in asked]
+        for place, found in zip(bare, sizes, strict=True):
+            for name, change in _changes(model, graph, place, runs):
+                size = change.abs().sum(0) * place.dictionary.W_dec.norm(dim=1)
+                found[name] = found[name] + size if name in found else size
+    made = [
+        replace(place, latents={name: _largest(size, most) for name, size in found.items()})
+        for place, found in zip(bare, sizes, strict=True)
+    ]
+    for each in made:
+        if not any(each.latents.values()):
+            raise PalscopeError(
+                f"no latent at {each.hook_point} fires otherwise in the two clips of a pair: "
+                "nothing of it could carry the difference."
+            )
+    return tuple(made)
+
+
+def _changes(
+    model: HookedAudioModel, graph: Graph, place: FeaturePlace, runs: Sequence[Observed]
+) -> Iterator[tuple[str, Float[Tensor, "_tokens d_sae"]]]:
+    """By group, how much more each latent fires in the first run."""
+    if place.layer is None:
+        mine, other = (run.values[place.hook_point] for run in runs)
+        groups = [group for group in graph.groups if group.stream == ENCODER]
+        inside = sum(len(group.columns) for group in groups)
+        if len(mine) != inside:
+            raise PalscopeError(
+                f"{place.hook_point} has {len(mine)} tokens, of which {inside} are of the clip: "
+                "this encoder hears the silence behind it, too, so what stands inside the clip is "
+                "not all that the sound is made of."
+            )
+        change = place.every(mine) - place.every(other)
+        yield from ((group.name, change[list(group.columns)]) for group in groups)
+        return
+    streams = streams_of(model, place.dictionary, place_of(model, place.hook_point))
+    for node in graph.nodes:
+        group = graph.groups[node.group]
+        if node.kind == "mlp" and node.layer == place.layer and (group.stream or "text") in streams:
+            stage = graph.stages[node.stage]
+            at = places(graph.columns[place.layer].running[0], group.columns)
+            mine, other = (
+                entering_and_written(model, place.layer, run.state(stage)[at])[not place.of_input]
+                for run in runs
+            )
+            yield group.name, place.every(mine) - place.every(other)
+
+
+def _largest(size: Float[Tensor, "d_sae"], most: int | None) -> tuple[int, ...]:
+    count = int((size > 0).sum())
+    found: list[int] = size.topk(count if most is None else min(most, count)).indices.tolist()
+    return tuple(sorted(found))
+
+
+def _place(model: HookedAudioModel, dictionary: Dictionary, pair: Pair) -> FeaturePlace:
+    """Where a dictionary stands, without nodes yet. Raises as `firing_features`."""
+    about = dictionary.about
+    hook_point = about.get("hook_point")
+    if hook_point is None:
+        raise PalscopeError(
+            "this dictionary does not say where in the model it belongs: give it, "
+            "load_dictionary(path, hook_point=…)."
+        )
+    if dictionary.training:
+        raise PalscopeError(
+            f"the dictionary at {hook_point} is in training mode; set it to eval() first."
+        )
+    dictionary.check_model(model, hook_point)
+    read = place_of(model, hook_point)
+    site, (part, *_) = read.address.site, read.parts
+    if site in ("encoder_block", "encoder_output") and part.axis == "passing":
+        if dictionary.centred:
+            place = FeaturePlace(dictionary, hook_point, None, of_input=False)
+            return replace(place, passed=_is_passed(model, place, pair))
+    elif site == "mlp_out" and dictionary.centred:
+        return FeaturePlace(dictionary, hook_point, part.layer, of_input=False)
+    elif site == "mlp_in" and not dictionary.centred:
+        if about.get("hook_point_out") == f"blocks.{part.layer}.hook_mlp_out":
+            return FeaturePlace(dictionary, hook_point, part.layer, of_input=True)
+    raise PalscopeError(
+        f"the dictionary at {hook_point} ({site}) cannot give a circuit nodes: it takes "
+        "autoencoders of a feed-forward network's output (mlp_out) or of an encoder's block "
+        "(encoder_block), and transcoders from a network's input to its output."
+    )
+
+
+def _is_passed(model: HookedAudioModel, place: FeaturePlace, pair: Pair) -> bool:
+    """Whether a clip with another one's tokens at a place makes another sound than that one.
+
+    It is run, not read off the configuration: encoders may hear lower layers, or stand in parallel.
+    """
+    clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor, hook: Any) -> None:
+        del hook
+        kept.append(tensor)
+
+    with hooked(model, {place.hook_point: keep}):
+        wanted = model.encode_audio(clean).streams
+    with placed(model, place, kept[0]):
+        found = model.encode_audio(corrupt).streams
+    return any(
+        bool((found[name] - each).abs().max() > _SAME * each.abs().max())
+        for name, each in wanted.items()
+    )
