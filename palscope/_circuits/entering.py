@@ -101,9 +101,9 @@ class Entering:
     def sounds(self, below: Below) -> dict[int, Float[Tensor, "copies _tokens d_model"]]:
         """What each node of sound is, of each copy."""
         found: dict[int, list[Tensor]] = {node: [] for node in self.nodes}
-        parts = (each.split(_AT_ONCE) for each in (below.tokens, below.clip))
-        for tokens, clip in zip(*parts, strict=True):
-            for node, made in self._run(Below(tokens, clip)).items():
+        for first in range(0, len(below.tokens), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            for node, made in self._run(Below(below.tokens[some], below.clip[some])).items():
                 found[node].append(made)
         return {node: torch.cat(parts) for node, parts in found.items()}
 

@@ -151,9 +151,8 @@ def _place(model: HookedAudioModel, dictionary: Dictionary, pair: Pair) -> Featu
             return replace(place, passed=_is_passed(model, place, pair))
     elif site == "mlp_out" and dictionary.centred:
         return FeaturePlace(dictionary, hook_point, part.layer, of_input=False)
-    elif site == "mlp_in" and not dictionary.centred:
-        if about.get("hook_point_out") == f"blocks.{part.layer}.hook_mlp_out":
-            return FeaturePlace(dictionary, hook_point, part.layer, of_input=True)
+    elif site == "mlp_in" and about.get("hook_point_out") == f"blocks.{part.layer}.hook_mlp_out":
+        return FeaturePlace(dictionary, hook_point, part.layer, of_input=True)
     raise PalscopeError(
         f"the dictionary at {hook_point} ({site}) cannot give a circuit nodes: it takes "
         "autoencoders of a feed-forward network's output (mlp_out) or of an encoder's block "

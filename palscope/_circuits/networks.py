@@ -87,10 +87,11 @@ class Network:
         with torch.enable_grad():
             leaf = states.detach().clone().requires_grad_()
             acts = self._run(leaf)[1]
-            for some in torch.arange(len(self.latents)).split(_AT_ONCE):
+            for first in range(0, len(self.latents), _AT_ONCE):
+                some = rows[first : first + _AT_ONCE]
+                here = torch.arange(len(some))
                 wanted = acts.new_zeros(len(some), *acts.shape)
-                told = (of_output @ rows[some].mT).mT  # [some, tokens]
-                wanted[torch.arange(len(some)), :, some] = told.to(acts)
+                wanted[here, :, first + here] = (some @ of_output.mT).to(acts)
                 (made,) = torch.autograd.grad(
                     acts, leaf, wanted, is_grads_batched=True, retain_graph=True
                 )

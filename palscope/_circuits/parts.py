@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from palscope._circuits.graph import Graph
+from palscope._circuits.groups import BELOW
 from palscope._circuits.selection import circuit_of, on_the_way
 
 
@@ -18,12 +19,13 @@ class CircuitParts:
     """A circuit's nodes and edges, those on a way from sound to the answer alone.
 
     Attributes:
-        nodes: `node` (a number), `kind` ("sound", "text", "head", "cross_head", "mlp", "answer"),
-            `name`, `layer`, `head` (-1 where there is none; of sound the only layer that it
-            enters), `group` of positions, `stream` ("" of text), `start_s, end_s` (NaN of text).
-            The answer is always there.
+        nodes: `node` (a number), `kind` ("encoder", "sound", "text", "head", "cross_head", "mlp",
+            "feature", "answer"), `name`, `layer`, `head`, `feature` (-1 where there is none; of
+            sound the only layer that it enters), `group` of positions, `stream` ("" of text),
+            `start_s, end_s` (NaN of text). The answer is always there.
         edges: `edge`, `source, target` (numbers of nodes), `slot` and `score`.
-        groups: all positions of the graph: `group, stream, start_s, end_s`.
+        groups: all positions of the graph: `group, stream, start_s, end_s`, and `in_encoder`: of
+            the encoder's tokens, not of the prompt's.
         size: how many edges the circuit has, those in it that change nothing too.
     """
 
@@ -63,12 +65,17 @@ def circuit_parts(
 
 def _node(graph: Graph, number: int) -> dict[str, Any]:
     node = graph.nodes[number]
-    layer, head = (-1 if each is None else each for each in (node.layer, node.head))
+    numbers = {
+        name: -1 if value is None else value
+        for name in ("layer", "head", "feature")
+        for value in [getattr(node, name)]
+    }
     named = {"node": number, "kind": node.kind, "name": graph.name(number)}
-    return {**named, "layer": layer, "head": head, **_group(graph, node.group)}
+    return {**named, **numbers, **_group(graph, node.group)}
 
 
 def _group(graph: Graph, number: int) -> dict[str, Any]:
     group = graph.groups[number]
     times = {"start_s": group.start_s, "end_s": group.end_s}
-    return {"group": group.name, "stream": group.stream or "", **times}
+    below = {"in_encoder": group.stream in BELOW}
+    return {"group": group.name, "stream": group.stream or "", **times, **below}

@@ -131,9 +131,11 @@ class CircuitRuns:
             masks[block.key_group][:, at] = circuit[block.edges].view(len(block.sources), -1)
         kinds, which = _alike(torch.cat([masks[group] for group in groups]))
         below = Below.of(entering.place, self.other, kinds.shape[1])
-        sizes = [len(masks[group]) for group in groups]
-        for group, inside in zip(groups, kinds.split(sizes), strict=True):
+        first = 0
+        for group in groups:
+            inside = kinds[first : first + len(masks[group])]
             below.add(self.graph.groups[group], now.added(group, inside))
+            first += len(inside)
         made = entering.sounds(below)
         for node, at in place.items():
             now.enter(node, made[node][which[at]])

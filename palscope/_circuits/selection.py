@@ -101,8 +101,10 @@ def on_the_way(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tensor, "ed
     their sound alone, and what hears none of it writes the same in both.
     """
     source, target = graph.sources, graph.targets
-    first = "sound" if graph.place(None) is None else "encoder"
-    carries = np.array([node.kind == first or node.stage == -2 for node in graph.nodes])
+    if graph.place(None) is None:
+        carries = np.array([node.kind == "sound" for node in graph.nodes])
+    else:
+        carries = np.array([node.stage == -2 for node in graph.nodes])
     leads = leading_to_answer(graph, circuit).numpy()
     kept = np.zeros_like(leads)
     for edge in np.flatnonzero(leads):

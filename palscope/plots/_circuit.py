@@ -25,6 +25,8 @@ _KINDS = {
     "head": ("head", Look("ink", "triangle-up")),
     "cross_head": ("cross-attention head", Look("ink", "triangle-down")),
     "mlp": ("feed-forward network", Look("olive", "square")),
+    "feature": ("feature", Look("pink", "x")),
+    "encoder": ("what features leave", Look("grey", "square")),
     SEVERAL: ("heads and networks", Look("ink", "diamond")),
     "answer": ("answer", Look("orange", "star")),
 }
@@ -119,7 +121,7 @@ def _edge_said(nodes: Sequence[Row], row: Row) -> str:
 
 def _node_marks(shown: Joined, at: Places) -> list[Mark]:
     rows = shown.nodes
-    streams: dict[str, Look] = looks([row["stream"] for row in rows if row["stream"]])
+    streams: dict[str, Look] = looks([row["stream"] for row in rows if row["kind"] == "sound"])
     kinds = {each: (f"sound, {each}", look) for each, look in streams.items()} | _KINDS
     marks: list[Mark] = []
     for kind, (name, look) in kinds.items():

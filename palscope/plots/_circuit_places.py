@@ -18,7 +18,9 @@ from jaxtyping import Float
 
 from palscope.plots._joined import SEVERAL, Row
 
-WITHIN = {"sound": -0.35, "head": 0.0, "cross_head": 0.2, "mlp": 0.4, SEVERAL: 0.2}
+WITHIN = {
+    "sound": -0.35, "head": 0.0, "cross_head": 0.2, "mlp": 0.4, "feature": 0.4, SEVERAL: 0.2,
+}  # fmt: skip
 """Where in a layer's row."""
 FEWEST, MOST = 10, 40
 """So many times as wide as a node is the sound, at least and at most."""
@@ -83,9 +85,9 @@ def _rows(rows: Sequence[Row]) -> tuple[np.ndarray, Ticks]:
     """Each node's y, and the names of rows."""
     layers = sorted({(row["layer"], row["last_layer"]) for row in rows if row["layer"] >= 0})
     at = {layer: float(row) for row, layer in enumerate(layers)}
-    sound = [row for row in rows if row["kind"] == "sound" and row["layer"] < 0]
-    streams = dict.fromkeys(row["stream"] for row in sound)
-    enters = {stream: -1.0 - below for below, stream in enumerate(streams)}
+    low = [row for row in rows if row["stream"] and row["layer"] < 0]
+    low.sort(key=lambda row: row["kind"] != "sound")  # what the encoder has is below
+    enters = {name: -1.0 - at for at, name in enumerate(dict.fromkeys(r["stream"] for r in low))}
     top = float(len(layers))
 
     def height(row: Row) -> float:
@@ -108,9 +110,13 @@ def _of_sound(groups: pd.DataFrame) -> tuple[dict[str, Lane], list[str]]:
     """Between which seconds nodes of each stretch of sound stand, and the streams."""
     every: Any = groups
     timed = every[every["start_s"].notna()]
-    streams: list[str] = list(dict.fromkeys(timed["stream"]))
+    # What stands in the encoder has rows of its own.
+    streams: list[str] = list(dict.fromkeys(timed["stream"][~timed["in_encoder"]]))
     lanes: dict[str, Lane] = {}
     for row in timed.to_dict("records"):
+        if row["in_encoder"]:
+            lanes[row["group"]] = row["start_s"], row["end_s"]
+            continue
         wide = (row["end_s"] - row["start_s"]) / len(streams)
         low = row["start_s"] + streams.index(row["stream"]) * wide
         lanes[row["group"]] = low, low + wide

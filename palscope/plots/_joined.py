@@ -12,10 +12,12 @@ import pandas as pd
 
 MOST = 200
 """Lines that can be told apart."""
-SLOTS = ("q", "k", "v", "mlp", "answer")
+SLOTS = ("sound", "q", "k", "v", "mlp", "answer")
 SEVERAL = "several"
 """The kind of a node that heads and networks are joined to."""
 HEADS = ("head", "cross_head")
+MANY = (*HEADS, "feature")
+"""Kinds of which there are many at the same positions of a layer."""
 
 Row = dict[str, Any]
 Key = Callable[[Row], tuple[Hashable, int, int]]
@@ -69,11 +71,14 @@ def _itself(node: Row) -> tuple[Hashable, int, int]:
 
 def _levels(nodes: pd.DataFrame) -> list[tuple[Key, str]]:
     """What makes nodes one, coarser from step to step, and how that is said."""
+    every: Any = nodes
+    what = "Heads of a layer"
+    if (every["kind"] == "feature").any():
+        what += ", and features of a dictionary,"
     found: list[tuple[Key, str]] = [
-        (_heads, "Heads of a layer at the same positions are one node."),
+        (_alike, f"{what} at the same positions are one node."),
         (partial(_layers, step=1), "Heads and network of a layer at the same positions are one."),
     ]
-    every: Any = nodes
     step, last = 2, int(every["layer"].max())
     while step < 2 * (last + 1):
         words = f"{step} neighbouring layers at the same positions are one node."
@@ -82,8 +87,8 @@ def _levels(nodes: pd.DataFrame) -> list[tuple[Key, str]]:
     return found
 
 
-def _heads(node: Row) -> tuple[Hashable, int, int]:
-    if node["kind"] not in HEADS:
+def _alike(node: Row) -> tuple[Hashable, int, int]:
+    if node["kind"] not in MANY:
         return _itself(node)
     layer = node["layer"]
     return (node["kind"], layer, node["group"]), layer, layer
@@ -91,10 +96,10 @@ def _heads(node: Row) -> tuple[Hashable, int, int]:
 
 def _layers(node: dict[str, Any], step: int, last: int | None = None) -> tuple[Hashable, int, int]:
     if node["layer"] < 0:
-        return _itself(node)
+        return _alike(node)
     low = node["layer"] - node["layer"] % step
     high = low + step - 1 if last is None else min(low + step - 1, last)
-    inner = node["kind"] in (*HEADS, "mlp")
+    inner = node["kind"] in (*MANY, "mlp")
     return (inner or node["kind"], low, node["group"]), low, high
 
 
@@ -130,29 +135,40 @@ def _summed(lines: Any) -> list[Row]:
 def _one_of(rows: list[Row]) -> Row:
     """Nodes as one."""
     first, layers = rows[0], [row["layer"] for row in rows]
-    heads = [row for row in rows if row["kind"] in HEADS]
     own = {"members": tuple(row["node"] for row in rows)}
     if len(rows) == 1:
-        return {**first, **own, "label": str(first["head"]) if heads else ""}
+        numbered = {"feature": first["feature"]} | dict.fromkeys(HEADS, first["head"])
+        return {**first, **own, "label": str(numbered.get(first["kind"], ""))}
     kinds = {str(row["kind"]) for row in rows}
     kind = first["kind"] if len(kinds) == 1 else SEVERAL
     low, high = min(layers), max(layers)
     where = f"L{low}" if low == high else f"L{low} to L{high}"
+    if low < 0:
+        where = ""
     if kind == "sound":
         told, label = first["group"], ""
     else:
-        told = f"{_parts(heads, len(rows) - len(heads), low == high)} at {first['group']}"
+        told = f"{_parts(rows, low == high)} at {first['group']}"
         label = f"×{len(rows)}"
-    named = {"name": f"{where} {told}", "kind": kind, "head": -1}
+    named = {"name": f"{where} {told}".lstrip(), "kind": kind, "head": -1, "feature": -1}
     return {**first, **own, **named, "label": label}
 
 
-def _parts(heads: list[Row], networks: int, one_layer: bool) -> str:
-    """Heads and networks in words."""
-    numbers = ", ".join(str(row["head"]) for row in heads)
-    what = "cross-attention heads" if heads and heads[0]["kind"] == "cross_head" else "heads"
-    told = f"{what} {numbers}" if one_layer and len(heads) <= 8 else f"{len(heads)} {what}"
-    if not networks:
-        return told
-    mlps = "mlp" if networks == 1 else f"{networks} mlps"
-    return f"{told} and {mlps}" if heads else mlps
+def _parts(rows: list[Row], one_layer: bool) -> str:
+    """Heads, features and networks in words."""
+    heads = [row["head"] for row in rows if row["kind"] in HEADS]
+    features = [row["feature"] for row in rows if row["kind"] == "feature"]
+    networks = len(rows) - len(heads) - len(features)
+    crossed = rows[0]["kind"] == "cross_head"
+    told = [
+        _numbered("cross-attention heads" if crossed else "heads", heads, one_layer),
+        _numbered("features", features, one_layer),
+        "" if not networks else "mlp" if networks == 1 else f"{networks} mlps",
+    ]
+    return " and ".join(filter(None, told))
+
+
+def _numbered(what: str, numbers: list[int], one_layer: bool) -> str:
+    if one_layer and 0 < len(numbers) <= 8:
+        return f"{what} {', '.join(map(str, numbers))}"
+    return f"{len(numbers)} {what}" if numbers else ""

@@ -1,4 +1,4 @@
-"""Latents as nodes: against the plain model with dictionaries spliced in, and against themselves."""
+"""Latents as nodes: against the model with dictionaries spliced in, and against themselves."""
 
 from __future__ import annotations
 
@@ -157,9 +157,12 @@ def test_a_feature_s_edges_out_are_the_feature_patched_in_the_model(asked: Asked
                     for at_ in (Text(), *heard)
                 ]
             patches = [Patch(each, Resample(asked.corrupt)) for each in addresses]
-            with spliced(asked.model, place.dictionary):
-                with intervene(asked.model, asked.clean, patches), torch.no_grad():
-                    wanted = asked.difference(asked.model(asked.clean))
+            with (
+                torch.no_grad(),
+                spliced(asked.model, place.dictionary),
+                intervene(asked.model, asked.clean, patches),
+            ):
+                wanted = asked.difference(asked.model(asked.clean))
             assert runs.metric(circuit) == pytest.approx(wanted, abs=1e-4)
             tried += abs(wanted - runs.everything) > 1e-4
     assert tried > 1

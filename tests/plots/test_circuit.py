@@ -38,8 +38,9 @@ class Made:
 def made(nodes: list[tuple[str, int, int, int]], edges: list[tuple[int, int, str, float]]) -> Made:
     """Nodes as kind, layer, head and group; edges as source, target, slot and score."""
     groups = pd.DataFrame(GROUPS, columns=["group", "stream", "start_s", "end_s"])
+    groups["in_encoder"] = groups["stream"] == "encoder"
     rows = [
-        {"node": 10 * at, "kind": kind, "name": f"{kind} {at}", "layer": layer, "head": head,
+        {"node": 10 * at, "kind": kind, "name": f"{kind} {at}", "layer": layer, "head": head, "feature": -1,
          **groups.iloc[group].to_dict()}
         for at, (kind, layer, head, group) in enumerate(nodes)
     ]  # fmt: skip
