@@ -13,11 +13,19 @@ other edges from the corrupt clip. Faithfulness is the share of the way from the
 clean run that a circuit goes; CPR (more is better) and CMD (less is) are its areas as the benchmark
 MIB has them. Stretches of sound are the pair's segments.
 
+    python analyses/circuits.py --model demo/pal --kind first_digit --dictionary DICTIONARY \
+        --out runs/features
+
+With --dictionary the latents that the pairs' clips fire otherwise are nodes, too, beside what the
+dictionary leaves: the edges say what each does, and features.parquet how much of the answer is left
+when few of them, all, or only what they leave carry the clean clip.
+
 Writes scores.parquet (every edge of every pair), circuits.parquet (a row a pair, method, order and
 size), exact.parquet (--exact: exact effects of edges among the 1 % that either method
 holds largest), edges.parquet (the largest edges by name), needs.parquet (--needs: is a circuit
-complete, and each of its edges needed), faithfulness.csv, areas.csv, agreement.csv, strongest.csv,
-completeness.csv, figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A run
+complete, and each of its edges needed), firing.parquet and features.parquet (--dictionary: which
+latents fire, and what they carry), faithfulness.csv, areas.csv, agreement.csv, strongest.csv,
+completeness.csv, shares.csv, figures (HTML, PNG, SVG, and their numbers as CSV) and run.json. A run
 that was stopped goes on with --resume.
 
 Sources: Hanna et al. 2024 (arXiv 2403.17806), Syed et al. 2023 (arXiv 2310.10348), Mueller et al.
@@ -28,13 +36,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
+from palscope._circuits.feature_shares import feature_shares
+from palscope._circuits.features import FeaturePlace
+from palscope._circuits.firing import feature_places, firing
 from palscope._circuits.halves import METHODS, Asked, Method, answered, halves_of, mean_scores
 from palscope._circuits.metrics import (
     SIZES,
@@ -58,6 +70,7 @@ from palscope.analyses import (
     main,
     option,
 )
+from palscope.features import Dictionary, load_dictionary
 from palscope.measures import mean_band
 from palscope.pairs import Pair
 from palscope.plots import _circuits as figures
@@ -82,10 +95,21 @@ class CircuitOptions(PairOptions):
     needs: int = option(
         0, "of a circuit tested for completeness and minimality", unit="edges", least=0
     )
+    dictionary: tuple[Path, ...] = option((), "folders of dictionaries whose latents are nodes")
+    features: int = option(
+        100, "of each dictionary and stretch that are nodes, by the clips' difference", least=1
+    )
 
 
 CircuitWork = Work[CircuitOptions]
 CircuitResults = Results[CircuitOptions, Pair]
+
+
+@each
+def fired(work: CircuitWork, pair: Pair) -> pd.DataFrame:
+    """Which latents fire otherwise in each pair's two clips."""
+    found = firing(work.model, pair, _dictionaries(work.options), seconds=work.options.stretch)
+    return found.assign(kind=pair.kind)
 
 
 @each
@@ -165,12 +189,44 @@ def strongest(work: CircuitWork, pair: Pair) -> pd.DataFrame:
     means = [mean_scores(work.rows, half)["EAP-IG"] for half in halves]
     edges = np.union1d(*(ranked(each)[:LARGEST] for each in means))
     own = work.rows("scores", pair.name)["EAP-IG"].to_numpy()
-    graph = pair_graph(work.model, pair, seconds=work.options.stretch)
+    graph = _asked(work, pair).graph
     return graph.named(edges).assign(score=own[edges], kind=pair.kind)
 
 
+@each
+def carried(work: CircuitWork, pair: Pair) -> pd.DataFrame:
+    """What few features carry, chosen by this pair's scores, and by the other half's."""
+    _, others = halves_of(work.whole("graphs"), pair)
+    choosers = {
+        "this pair": work.rows("scores", pair.name)["EAP-IG"].to_numpy(dtype=np.float64),
+        "the other half": mean_scores(work.rows, others)["EAP-IG"],
+    }
+    runs = _asked(work, pair).runs()
+    found = [
+        feature_shares(runs, scores).assign(chosen_by=name) for name, scores in choosers.items()
+    ]
+    return pd.concat(found, ignore_index=True).assign(kind=pair.kind)
+
+
 def _asked(work: CircuitWork, pair: Pair) -> Asked:
-    return Asked.of(work.model, pair, work.options.stretch)
+    """A pair, whose graph has the nodes of all of its kind."""
+    options = work.options
+    places: tuple[FeaturePlace, ...] = ()
+    if options.dictionary:
+        table: Any = work.whole("firing")
+        mine = table[table["kind"] == pair.kind]
+        dictionaries = _dictionaries(options)
+        places = feature_places(work.model, dictionaries, mine, most=options.features)
+    return Asked.of(work.model, pair, options.stretch, places)
+
+
+def _dictionaries(options: CircuitOptions) -> tuple[Dictionary, ...]:
+    return tuple(map(_loaded, options.dictionary))
+
+
+@lru_cache(maxsize=32)
+def _loaded(folder: Path) -> Dictionary:
+    return load_dictionary(folder)
 
 
 # -- over pairs -----------------------------------------------------------------------------------
@@ -240,6 +296,20 @@ def named_edges(results: CircuitResults) -> pd.DataFrame:
     return found.sort_values("mean", key=abs, ascending=False, kind="stable")
 
 
+def shares(results: CircuitResults) -> pd.DataFrame:
+    """The mean share over pairs that passes by features, by what of a place carries the clean clip.
+
+    Of kind, place, who chose and how many features; `carries` is "alone", "with_rest" or "without".
+    """
+    by = ["kind", "hook_point", "chosen_by", "carries", "features", "all_of_them"]
+    ways = ["alone", "with_rest", "without"]
+    tables = [
+        rows.melt([name for name in by if name != "carries"], ways, "carries", "share")
+        for _, rows in results.each("features")
+    ]
+    return mean_band(tables, by, value="share", limits=(None, None))
+
+
 def summaries(results: CircuitResults) -> dict[str, pd.DataFrame]:
     """Small tables beside the figures."""
     found = {
@@ -249,16 +319,23 @@ def summaries(results: CircuitResults) -> dict[str, pd.DataFrame]:
     }
     if results.options.needs:
         found["completeness"] = results.derived(complete)
+    if results.options.dictionary:
+        found["shares"] = results.derived(shares)
     return found | ({"agreement": results.derived(agreement)} if results.options.exact else {})
 
 
 def drawn(results: CircuitResults) -> dict[str, Any]:
-    """Faithfulness by size, of every kind."""
+    """Faithfulness by size, and what features carry, of every kind."""
     table: Any = results.derived(faithful)
     found: dict[str, Any] = {}
     for kind, rows in table.groupby("kind", sort=False):
         caption = results.caption(int(rows["n"].max()), only=str(kind))
         found[f"faithfulness_{kind}"] = figures.faithfulness_by_size(rows, caption=caption)
+    if results.options.dictionary:
+        carry: Any = results.derived(shares)
+        for kind, rows in carry.groupby("kind", sort=False):
+            caption = results.caption(int(rows["n"].max()), only=str(kind))
+            found[f"features_{kind}"] = figures.carried_by_features(rows, caption=caption)
     return found
 
 
@@ -280,6 +357,10 @@ def notes(results: CircuitResults) -> list[str]:
     return lines
 
 
+def _with_features(options: CircuitOptions) -> bool:
+    return bool(options.dictionary)
+
+
 ANALYSIS = Analysis(
     name="circuits",
     title="circuits",
@@ -288,12 +369,14 @@ ANALYSIS = Analysis(
     options=CircuitOptions,
     items=chosen_pairs,
     tables=[
+        Table("firing", fired, ("hook_point", "group", "latent"), _with_features),
         Table("graphs", graphs, ()),
         Table("scores", scored, ("edge",)),
         Table("exact", exactly, ("edge",), lambda options: options.exact > 0),
         Table("circuits", run_circuits, ("method", "order", "share")),
         Table("edges", strongest, ("edge",)),
         Table("needs", needed, ("part", "edge"), lambda options: options.needs > 0),
+        Table("features", carried, ("hook_point", "chosen_by", "features"), _with_features),
     ],
     summaries=summaries,
     figures=drawn,

@@ -11,6 +11,7 @@ from palscope._circuits.attribution.export import write_graph
 from palscope._circuits.attribution.graph import attribution_graph
 from palscope._circuits.build import pair_graph
 from palscope._circuits.exact import exact_effects
+from palscope._circuits.feature_shares import feature_shares
 from palscope._circuits.firing import firing_features
 from palscope._circuits.gradients import eap, eap_ig
 from palscope._circuits.nodes import atp_star
@@ -28,6 +29,7 @@ __all__ = [
     "eap_ig",
     "eap_ig_activations",
     "exact_effects",
+    "feature_shares",
     "firing_features",
     "grown",
     "pair_graph",

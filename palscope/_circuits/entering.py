@@ -21,7 +21,7 @@ from palscope._circuits.features import FeaturePlace
 from palscope._circuits.graph import Graph
 from palscope._circuits.groups import PAST, Group
 from palscope._circuits.observed import Observed
-from palscope._circuits.writes import entry_places
+from palscope._circuits.writes import entry, entry_places
 from palscope._hooks import HookedAudioModel
 from palscope._hooks.hooked import hooked
 from palscope.interventions._cells import copies_of
@@ -97,6 +97,12 @@ class Entering:
         nodes = enumerate(self.graph.nodes)
         return tuple(number for number, node in nodes if node.kind == "sound")
 
+    @cached_property
+    def _above(self) -> int:
+        """The first layer into which no sound enters any more, but what entered before."""
+        nodes = self.graph.nodes
+        return 1 + max(entry(self.graph, nodes[number])[0] for number in self.nodes)
+
     @torch.no_grad()
     def sounds(self, below: Below) -> dict[int, Float[Tensor, "copies _tokens d_model"]]:
         """What each node of sound is, of each copy."""
@@ -145,7 +151,7 @@ class Entering:
         copies = copies_of(self.inputs, len(below.tokens)) | {"input_features": below.clip}
         seen = {name: keep for name, _ in hooks.values()}
         with placed(self.model, self.place, below.tokens), hooked(self.model, seen):
-            self.model(copies, logits_to_keep=1)
+            self.model(copies, stop_at_layer=self._above)
         return {node: kept[name][:, at] for node, (name, at) in hooks.items()}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +33,6 @@ _SAME = 1e-4
 """Of the largest number of a stream: what differs by no more is the same, to rounding."""
 
 
-@torch.no_grad()
 def firing_features(
     model: HookedAudioModel,
     pairs: Sequence[Pair],
@@ -42,10 +42,8 @@ def firing_features(
 ) -> tuple[FeaturePlace, ...]:
     """The latents that fire otherwise in the two clips of a pair, as nodes for `pair_graph`.
 
-    Of every dictionary and group of positions those of which the clips' difference, times the
-    length of the latent's row of the decoder, is not 0. What they do not hold stays with a node of
-    its own, "rest": other latents, the bias and the error; so a graph with few features, or of a
-    poor dictionary, is as exact as any.
+    What they do not hold stays with a node of its own: other latents, the bias and the error. So a
+    graph with few features, or of a poor dictionary, is as exact as any.
 
     Args:
         model: under the route of the graphs.
@@ -53,44 +51,103 @@ def firing_features(
         dictionaries: autoencoders of a feed-forward network's output or of an encoder's block, and
             transcoders of a network; in evaluation mode.
         seconds: as in `pair_graph`.
-        most: so many at each group, the largest by the sum over the pairs' tokens.
+        most: so many of a dictionary at each group of positions: those of the largest difference of
+            a pair's two clips, summed over tokens and pairs, times the length of the latent's row
+            of the decoder. By default every one that has a difference.
 
     Raises:
         PalscopeError: a dictionary stands elsewhere, is of another model or route, in training
             mode, or at a place that has one already; the encoder hears more than the clip; no
             latent fires otherwise; or as `pair_graph`.
     """
+    if not pairs:
+        raise PalscopeError("give at least one pair.")
+    tables = [firing(model, pair, dictionaries, seconds=seconds) for pair in pairs]
+    return feature_places(model, dictionaries, pd.concat(tables), most=most)
+
+
+@torch.no_grad()
+def firing(
+    model: HookedAudioModel,
+    pair: Pair,
+    dictionaries: Sequence[Dictionary],
+    *,
+    seconds: float | None = None,
+) -> pd.DataFrame:
+    """Which latents fire otherwise in a pair's two clips.
+
+    Args:
+        model: as in `firing_features`, like all others.
+        pair: one.
+        dictionaries: likewise.
+        seconds: likewise.
+
+    Returns:
+        `hook_point` of the dictionary, `group` of positions, `latent`, `size` (of the difference,
+        as `firing_features` has it) and `passed` (as `FeaturePlace` has it). No rows where none
+        does.
+    """
+    bare = _bare(model, dictionaries)
+    bare = [replace(each, passed=_is_passed(model, each, pair)) for each in bare]
+    graph = pair_graph(model, pair, seconds=seconds, features=bare)
+    answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
+    asked = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
+    runs = [observe(model, answers.behind(each), graph, answers) for each in asked]
+    rows: list[dict[str, Any]] = []
+    for place in bare:
+        for name, change in _changes(model, graph, place, runs):
+            lengths: Any = place.dictionary.W_dec.norm(dim=1)
+            size: Tensor = change.abs().sum(0) * lengths
+            fires: list[int] = size.nonzero()[:, 0].tolist()
+            about = {"hook_point": place.hook_point, "group": name, "passed": place.passed}
+            rows += [{**about, "latent": each, "size": float(size[each])} for each in fires]
+    return pd.DataFrame(rows, columns=["hook_point", "group", "latent", "size", "passed"])
+
+
+def feature_places(
+    model: HookedAudioModel,
+    dictionaries: Sequence[Dictionary],
+    table: pd.DataFrame,
+    *,
+    most: int | None = None,
+) -> tuple[FeaturePlace, ...]:
+    """Dictionaries with their nodes, as `pair_graph` takes them.
+
+    Args:
+        model: as in `firing_features`, like all others.
+        dictionaries: likewise.
+        table: of `firing`, of one pair or several.
+        most: likewise.
+    """
     if most is not None:
         whole_number(most, "most", least=1)
-    if not pairs or not dictionaries:
-        raise PalscopeError("give at least one pair and one dictionary.")
-    bare = [_place(model, each, pairs[0]) for each in dictionaries]
-    layers = [each.layer for each in bare]
-    if len(set(layers)) < len(layers):
+    every: Any = table
+    made: list[FeaturePlace] = []
+    for place in _bare(model, dictionaries):
+        mine = every[every["hook_point"] == place.hook_point]
+        if mine.empty:
+            raise PalscopeError(
+                f"no latent at {place.hook_point} fires otherwise in the two clips of a pair: "
+                "nothing of it could carry the difference."
+            )
+        latents: dict[str, tuple[int, ...]] = {}
+        for name, rows in mine.groupby("group", sort=False):
+            sizes = rows.groupby("latent")["size"].sum().sort_values(ascending=False, kind="stable")
+            latents[str(name)] = tuple(sorted(sizes.index[:most].tolist()))
+        made.append(replace(place, passed=bool(mine["passed"].any()), latents=latents))
+    return tuple(made)
+
+
+def _bare(model: HookedAudioModel, dictionaries: Sequence[Dictionary]) -> list[FeaturePlace]:
+    """Where dictionaries stand, without nodes yet."""
+    if not dictionaries:
+        raise PalscopeError("give at least one dictionary.")
+    found = [_place(model, each) for each in dictionaries]
+    if len({each.layer for each in found}) < len(found):
         raise PalscopeError(
             "two dictionaries stand at one network, or in the encoder: give one for each place."
         )
-    sizes: list[dict[str, Float[Tensor, "d_sae"]]] = [{} for _ in bare]
-    for pair in pairs:
-        graph = pair_graph(model, pair, seconds=seconds, features=bare)
-        answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
-        asked = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
-        runs = [observe(model, answers.behind(each), graph, answers) for each in asked]
-        for place, found in zip(bare, sizes, strict=True):
-            for name, change in _changes(model, graph, place, runs):
-                size = change.abs().sum(0) * place.dictionary.W_dec.norm(dim=1)
-                found[name] = found[name] + size if name in found else size
-    made = [
-        replace(place, latents={name: _largest(size, most) for name, size in found.items()})
-        for place, found in zip(bare, sizes, strict=True)
-    ]
-    for each in made:
-        if not any(each.latents.values()):
-            raise PalscopeError(
-                f"no latent at {each.hook_point} fires otherwise in the two clips of a pair: "
-                "nothing of it could carry the difference."
-            )
-    return tuple(made)
+    return found
 
 
 def _changes(
@@ -123,14 +180,8 @@ def _changes(
             yield group.name, place.every(mine) - place.every(other)
 
 
-def _largest(size: Float[Tensor, "d_sae"], most: int | None) -> tuple[int, ...]:
-    count = int((size > 0).sum())
-    found: list[int] = size.topk(count if most is None else min(most, count)).indices.tolist()
-    return tuple(sorted(found))
-
-
-def _place(model: HookedAudioModel, dictionary: Dictionary, pair: Pair) -> FeaturePlace:
-    """Where a dictionary stands, without nodes yet. Raises as `firing_features`."""
+def _place(model: HookedAudioModel, dictionary: Dictionary) -> FeaturePlace:
+    """Where a dictionary stands. Raises as `firing_features`."""
     about = dictionary.about
     hook_point = about.get("hook_point")
     if hook_point is None:
@@ -147,8 +198,7 @@ def _place(model: HookedAudioModel, dictionary: Dictionary, pair: Pair) -> Featu
     site, (part, *_) = read.address.site, read.parts
     if site in ("encoder_block", "encoder_output") and part.axis == "passing":
         if dictionary.centred:
-            place = FeaturePlace(dictionary, hook_point, None, of_input=False)
-            return replace(place, passed=_is_passed(model, place, pair))
+            return FeaturePlace(dictionary, hook_point, None, of_input=False)
     elif site == "mlp_out" and dictionary.centred:
         return FeaturePlace(dictionary, hook_point, part.layer, of_input=False)
     elif site == "mlp_in" and about.get("hook_point_out") == f"blocks.{part.layer}.hook_mlp_out":
@@ -165,6 +215,8 @@ def _is_passed(model: HookedAudioModel, place: FeaturePlace, pair: Pair) -> bool
 
     It is run, not read off the configuration: encoders may hear lower layers, or stand in parallel.
     """
+    if place.layer is not None:
+        return False
     clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
     kept: list[Tensor] = []
 

@@ -6,7 +6,7 @@ So no circuit is tried on a pair that chose it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ from palscope._circuits.baselines import (
 )
 from palscope._circuits.build import pair_graph
 from palscope._circuits.compared import compared
+from palscope._circuits.features import FeaturePlace
 from palscope._circuits.gradients import attributed, eap_ig
 from palscope._circuits.graph import Graph
 from palscope._circuits.metrics import seconds_iou
@@ -49,11 +50,17 @@ class Asked:
     answers: Answers
 
     @classmethod
-    def of(cls, model: HookedAudioModel, pair: Pair, stretch: float | None = None) -> Asked:
+    def of(
+        cls,
+        model: HookedAudioModel,
+        pair: Pair,
+        stretch: float | None = None,
+        features: Sequence[FeaturePlace] = (),
+    ) -> Asked:
         """Nothing runs yet. `stretch`: equal ones in seconds, in place of the pair's segments."""
         answers = Answers.of(model.processor, pair.clean_answer, pair.corrupt_answer)
         clean, corrupt = (model.inputs(pair.question, clip) for clip in (pair.clean, pair.corrupt))
-        graph = pair_graph(model, pair, seconds=stretch)
+        graph = pair_graph(model, pair, seconds=stretch, features=features)
         return cls(model, pair, graph, clean, corrupt, answers)
 
     @property

@@ -48,6 +48,38 @@ def faithfulness_by_edges(table: pd.DataFrame, *, caption: Caption) -> Figure:
     return Figure(_panels(table, "kind", "edges", x), caption, table)
 
 
+CARRIES = {"alone": "these features alone", "without": "all but these"}
+
+
+def carried_by_features(table: pd.DataFrame, *, caption: Caption) -> Figure:
+    """How much of the answer few features carry, and how much is left without them.
+
+    Args:
+        table: a `mean_band` by `hook_point`, `chosen_by`, `carries` ("alone", "without"; others are
+            not drawn) and `features`.
+        caption: what the figure says of its numbers.
+    """
+    whole: Any = table
+    whole = whole[whole["carries"].isin(CARRIES)]
+    whole = whole.assign(place=np.log10(whole["features"]))
+    names = [f"{CARRIES[way]}, chosen by {who}"
+             for who in whole["chosen_by"].unique() for way in CARRIES]  # fmt: skip
+    named = looks(names)
+    panels: list[Panel] = []
+    for number, (place, mine) in enumerate(whole.groupby("hook_point", sort=False)):
+        sizes: list[int] = sorted(mine["features"].unique())
+        ticks = tuple((float(np.log10(size)), f"{size:,}") for size in sizes)
+        marks = [
+            Line.of(rows.sort_values("place"), "place", name=name, look=named[name])
+            for (who, way), rows in mine.groupby(["chosen_by", "carries"], sort=False)
+            for name in [f"{CARRIES[way]}, chosen by {who}"]
+        ]
+        x = Axis("features that carry the clean clip", "logarithmic", ticks=ticks)
+        at = {"row": number // COLUMNS, "column": number % COLUMNS}
+        panels.append(Panel(marks, x, Axis("share of the answer"), str(place), **at))
+    return Figure(panels, caption, whole)
+
+
 def _panels(table: pd.DataFrame, panel: str, size: str, x: Axis) -> list[Panel]:
     """A panel each value of one column; its lines go along the logarithm of another."""
     whole: Any = table

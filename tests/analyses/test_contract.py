@@ -30,7 +30,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention_mass": {"n": 1, "batch": 1},
     "audio_queries": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1, "batch": 1},
     "attribution": {"kind": ["digit"], "n": 2, "points": 2, "windows": 2, "orders": 1},
-    "circuits": {"kind": ["digit"], "n": 2, "methods": ["EAP"], "steps": 1, "exact": 5, "needs": 3},
+    "circuits": {
+        "kind": ["digit"],
+        "n": 2,
+        "methods": ["EAP"],
+        "steps": 1,
+        "exact": 5,
+        "needs": 3,
+        "dictionary": [Path(__file__).parent / "dictionary"],
+        "features": 4,
+    },
     "compare_models": {"kind": ["digit"], "n": 2, "step": 1.0},
     "ear2word": {"kind": ["digit"], "n": 2},
     "injection_depth": {"kind": ["digit"], "n": 1, "seconds": 0.5, "repeats": 1, "batch": 1},
@@ -61,7 +70,8 @@ DRAWN = {
     "audio_queries": "accuracy answers",
     "attribution": "agreement agreement_by_layer chance completeness deletion_insertion "
     "map_digit_000_one_seven map_digit_001_four_two scatter",
-    "circuits": "agreement areas completeness faithfulness faithfulness_digit strongest",
+    "circuits": "agreement areas completeness faithfulness faithfulness_digit features_digit shares "
+    "strongest",
     "compare_models": "profiles",
     "ear2word": "faithfulness faithfulness_by_edges results",
     "injection_depth": "accuracy answers",

@@ -132,11 +132,16 @@ def attribution_graph(
     Raises:
         PalscopeError: what nodes write does not add up in this family; its networks are of a kind
             that is not known (mixtures of experts), or its weights quantised; the graph is of
-            another prompt; nothing passes from sources to the answer.
+            another prompt, or has features; nothing passes from sources to the answer.
     """
     nodes, edges = whole_number(nodes, "nodes", least=1), whole_number(edges, "edges", least=1)
     neurons = whole_number(neurons, "neurons", least=0)
     check_adds_up(model)
+    if graph.features:
+        raise PalscopeError(
+            "an attribution graph takes networks apart into neurons, not into a dictionary's "
+            "features: give the graph without them, pair_graph(model, pair)."
+        )
     width = model.layout(inputs).width
     if width != graph.layout.width:
         raise PalscopeError(
