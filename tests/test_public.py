@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, name_of
 
-AT_MOST = 209
+AT_MOST = 211
 """Who adds a name asks first whether a person needs it."""
 
 PUBLIC: dict[str, str] = {
@@ -26,7 +26,7 @@ PUBLIC: dict[str, str] = {
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
     "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of circuit_parts eap
-        eap_ig eap_ig_activations exact_effects grown pair_graph ranked write_graph""",
+        eap_ig eap_ig_activations exact_effects feature_shares firing_features grown pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
     "palscope.directions": """Direction Eraser Examples Steer clip_examples decodable
         direction_scores find_direction probe_scores""",

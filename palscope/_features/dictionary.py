@@ -214,7 +214,7 @@ class JumpReLU(Function):
         pre, threshold = ctx.saved_tensors
         near = _rectangle(pre, threshold, ctx.bandwidth)
         of_threshold = -(threshold / ctx.bandwidth) * near * gradient
-        return (pre > threshold) * gradient, of_threshold.flatten(0, -2).sum(0), None
+        return (pre > threshold) * gradient, _over_rows(of_threshold), None
 
 
 class Fires(Function):
@@ -233,7 +233,12 @@ class Fires(Function):
         (gradient,) = grad_outputs
         pre, threshold = ctx.saved_tensors
         near = _rectangle(pre, threshold, ctx.bandwidth)
-        return None, (-(1 / ctx.bandwidth) * near * gradient).flatten(0, -2).sum(0), None
+        return None, _over_rows(-(1 / ctx.bandwidth) * near * gradient), None
+
+
+def _over_rows(values: Tensor) -> Tensor:
+    """The sum over all rows; by `sum` alone, which gradients of many outputs at once allow."""
+    return values.sum(tuple(range(values.ndim - 1)))
 
 
 def _rectangle(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

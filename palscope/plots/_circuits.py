@@ -75,8 +75,8 @@ def carried_by_features(table: pd.DataFrame, *, caption: Caption) -> Figure:
             for name in [f"{CARRIES[way]}, chosen by {who}"]
         ]
         x = Axis("features that carry the clean clip", "logarithmic", ticks=ticks)
-        at = {"row": number // COLUMNS, "column": number % COLUMNS}
-        panels.append(Panel(marks, x, Axis("share of the answer"), str(place), **at))
+        y, row, column = Axis("share of the answer"), number // COLUMNS, number % COLUMNS
+        panels.append(Panel(marks, x, y, str(place), row=row, column=column))
     return Figure(panels, caption, whole)
 
 

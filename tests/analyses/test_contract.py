@@ -70,8 +70,8 @@ DRAWN = {
     "audio_queries": "accuracy answers",
     "attribution": "agreement agreement_by_layer chance completeness deletion_insertion "
     "map_digit_000_one_seven map_digit_001_four_two scatter",
-    "circuits": "agreement areas completeness faithfulness faithfulness_digit features_digit shares "
-    "strongest",
+    "circuits": "agreement areas completeness faithfulness faithfulness_digit features_digit "
+    "shares strongest",
     "compare_models": "profiles",
     "ear2word": "faithfulness faithfulness_by_edges results",
     "injection_depth": "accuracy answers",

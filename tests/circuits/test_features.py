@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from palscope._circuits.build import pair_graph
+from palscope._circuits.activations import eap_ig_activations
+from palscope._circuits.attribution.graph import attribution_graph
+from palscope._circuits.build import pair_graph, run_graph
 from palscope._circuits.exact import effects_of, exact_effects
-from palscope._circuits.firing import firing_features
-from palscope._circuits.gradients import attributed, eap
+from palscope._circuits.feature_shares import feature_shares
+from palscope._circuits.features import FeaturePlace
+from palscope._circuits.firing import firing, firing_features
+from palscope._circuits.gradients import attributed, eap, eap_ig
 from palscope._circuits.graph import Graph
+from palscope._circuits.groups import BELOW
 from palscope._circuits.observed import observe
 from palscope._circuits.runs import CircuitRuns
+from palscope._circuits.selection import circuit_of, on_the_way, ranked
 from palscope._circuits.writes import writes_of
 from palscope._hooks import HookedAudioModel
 from palscope.audio import Waveform
+from palscope.errors import PalscopeError
 from palscope.features import Dictionary, spliced
 from palscope.interventions import Address, Patch, Resample, Sound, Text, intervene
 from palscope.measures import Answers
 from palscope.pairs import Pair
 from palscope.pairs._pair import Segment
+from tests import planted
+from tests.circuits.known import known
 from tests.circuits.test_gradients import a_few
 from tests.circuits.test_graph import opened
 from tests.features.spliced import random_at
@@ -209,3 +218,137 @@ def test_an_estimate_is_the_slope_of_the_exact_effect(asked: Asked) -> None:
             wanted = found[some]
             assert np.abs(slope[some] - wanted).max() < 0.02 * np.abs(wanted).max() + 1e-3
     assert np.abs(slope - found).max() < 0.02 * np.abs(found).max()
+
+
+def test_what_few_features_carry_is_what_patching_them_says(asked: Asked) -> None:
+    runs = CircuitRuns(**asked.given)
+    table = feature_shares(runs, eap(**asked.given), counts=(1, 3))
+    for place, rows in table.groupby("hook_point", sort=False):
+        assert rows["features"].tolist()[:2] == [1, 3] and rows["all_of_them"].iloc[-1]
+        assert rows["with_rest"].iloc[-1] == pytest.approx(1, abs=1e-3)  # nothing is cut
+        assert set(rows["hook_point"]) == {place}
+    place = asked.features[0]
+    if place.layer is None:
+        with torch.no_grad(), spliced(asked.model, place.dictionary):
+            every = [Address(site, at=place.hook_point) for site in ("feature", "feature_error")]
+            patches = [Patch(each, Resample(asked.corrupt)) for each in every]
+            with intervene(asked.model, asked.clean, patches[:1]):
+                without = asked.difference(asked.model(asked.clean))
+        found = table[table["hook_point"] == place.hook_point]["without"].iloc[-1]
+        way = runs.everything - runs.nothing
+        assert found == pytest.approx((without - runs.nothing) / way, abs=1e-2)
+
+
+def test_a_planted_feature_carries_all_of_the_answer() -> None:
+    """The network that makes the answer, and a dictionary with the direction that it writes."""
+    one = known()["fed"]()
+    dictionary = Dictionary(planted.WIDTH, 4, kind="jumprelu", k=1)
+    with torch.no_grad():
+        for weight in dictionary.parameters():
+            weight.zero_()
+        for latent, (dimension, sign) in enumerate(
+            [(planted.ANSWER, 1.0), (planted.ANSWER, -1.0), (planted.CLASS, 1.0), (0, 1.0)]
+        ):
+            dictionary.W_enc[dimension, latent] = dictionary.W_dec[latent, dimension] = sign
+    dictionary.about = {"hook_point": "blocks.2.hook_mlp_out", "streams": ["text"]}
+    place = FeaturePlace(
+        dictionary.eval(), "blocks.2.hook_mlp_out", 2, False, latents={"last token": (0, 1, 2)}
+    )
+    bare = one.graph()
+    graph = run_graph(one.planted.model, bare.layout, bare.groups, [place])
+    given = (one.planted.model, *one.inputs(), graph)
+    answers = Answers((), *one.planted.answers)
+    scores = eap_ig(*given, answers=answers)
+    runs = CircuitRuns(*given, answers=answers)
+    table = feature_shares(runs, scores, counts=(1, 2))
+    np.testing.assert_allclose(table["alone"].iloc[1:], 1, atol=1e-3)
+    np.testing.assert_allclose(table["without"].iloc[1:], 0, atol=1e-3)
+    last = [group.name for group in graph.groups].index("last token")
+    answer = graph.find("answer", last)
+    told = {f: scores[graph.edge(graph.find("feature", last, 2, feature=f), answer, "answer")]
+            for f in range(3)}  # fmt: skip
+    assert min(abs(told[0]), abs(told[1])) > 1 and told[2] == 0
+    rest = graph.edge(graph.find("mlp", last, 2), answer, "answer")
+    assert graph.name(graph.find("mlp", last, 2)) == "L2 rest of mlp at last token"
+    assert abs(scores[rest]) < 1e-3
+
+
+def test_circuits_of_features_lead_from_the_encoder_to_the_answer() -> None:
+    mine = Asked(opened("pal")[0], made_pair(), [random_at(HIGH, 16)])
+    scores = eap_ig(**mine.given, steps=2)
+    way = on_the_way(mine.graph, circuit_of(mine.graph, ranked(scores)[:400])).numpy()
+    groups = [mine.graph.groups[node.group] for node in mine.graph.nodes]
+    from_below = way & [groups[source].stream in BELOW for source in mine.graph.sources]
+    assert from_below.any() and (mine.graph.slots[from_below] == "sound").all()
+    heard = {int(target) for target in mine.graph.targets[from_below]}
+    sounds = {int(each) for each in mine.graph.sources[way] if mine.graph.nodes[each].stage == -1}
+    assert sounds and sounds <= heard  # no sound enters a circuit but by edges from the encoder
+
+
+def test_ways_along_stages_sum_to_what_exchanging_the_encoder_does() -> None:
+    """EAP-IG on activations: the encoder's stage goes alone, and all that is heard follows it."""
+    mine = Asked(opened("pal")[0], made_pair(), [random_at(LOW, 16)])
+    scores = eap_ig_activations(**mine.given, steps=40)
+    runs = CircuitRuns(**mine.given)
+    below = scores[mine.graph.slots == "sound"].sum()
+    assert below == pytest.approx(runs.nothing - runs.everything, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("dictionaries", "reason"),
+    [
+        ([], "at least one dictionary"),
+        ([network(1), transcoder(1)], "one for each place"),
+        ([random_at("blocks.1.hook_resid_post", 32)], r"blocks.1.hook_resid_post \(resid_post\)"),
+        ([random_at("audio_projector_frames_0.hook_in", 16)], "cannot give a circuit nodes"),
+        ([random_at("blocks.9.hook_mlp_out", 32)], "blocks.9"),
+    ],
+)
+def test_dictionaries_of_other_places_are_refused(dictionaries: Any, reason: str) -> None:
+    with pytest.raises(PalscopeError, match=reason):
+        firing_features(opened("pal")[0], [made_pair()], *dictionaries)
+
+
+def test_one_in_training_or_that_hears_the_same_is_refused() -> None:
+    model, pair = opened("pal")[0], made_pair()
+    with pytest.raises(PalscopeError, match="training mode"):
+        firing_features(model, [pair], random_at(LOW, 16).train())
+    deaf = random_at(LOW, 16)
+    with torch.no_grad():
+        deaf.W_enc.zero_()
+    with pytest.raises(PalscopeError, match=r"no latent at .* fires otherwise"):
+        firing_features(model, [pair], deaf)
+
+
+def test_an_encoder_that_hears_silence_behind_the_clip_is_refused() -> None:
+    model, _ = opened("whisper")
+    with pytest.raises(PalscopeError, match="hears the silence behind it"):
+        firing_features(
+            model, [replace(made_pair(), question="<|notimestamps|>")], random_at(LOW, 16)
+        )
+
+
+def test_of_nothing_or_a_mean_the_encoder_makes_no_sound() -> None:
+    mine = Asked(opened("pal")[0], made_pair(), [random_at(LOW, 16)])
+    with pytest.raises(PalscopeError, match="a sound of its own"):
+        CircuitRuns(**mine.given, outside="zero")
+    other = Asked(opened("pal")[0], made_pair(), [network(1)])
+    runs = CircuitRuns(**other.given, outside="zero")
+    assert np.isfinite(runs.nothing) and runs.nothing != pytest.approx(runs.everything)
+
+
+def test_attribution_graphs_take_no_features() -> None:
+    mine = Asked(opened("pal")[0], made_pair(), [network(1)])
+    with pytest.raises(PalscopeError, match="give the graph without them"):
+        attribution_graph(mine.model, mine.clean, mine.graph, answers=mine.answers)
+
+
+def test_the_most_that_differ_are_taken() -> None:
+    model, pair = opened("pal")[0], made_pair()
+    (every,) = firing_features(model, [pair], random_at(LOW, 16))
+    (few,) = firing_features(model, [pair], random_at(LOW, 16), most=2)
+    table = firing(model, pair, [random_at(LOW, 16)])
+    for group, latents in few.latents.items():
+        rows: Any = table[table["group"] == group].sort_values("size", ascending=False)
+        assert set(latents) == set(rows["latent"].iloc[:2]) < set(every.latents[group])
+    assert {group for group in few.latents} == {"encoder, first", "encoder, second"}

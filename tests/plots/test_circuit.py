@@ -40,7 +40,8 @@ def made(nodes: list[tuple[str, int, int, int]], edges: list[tuple[int, int, str
     groups = pd.DataFrame(GROUPS, columns=["group", "stream", "start_s", "end_s"])
     groups["in_encoder"] = groups["stream"] == "encoder"
     rows = [
-        {"node": 10 * at, "kind": kind, "name": f"{kind} {at}", "layer": layer, "head": head, "feature": -1,
+        {"node": 10 * at, "kind": kind, "name": f"{kind} {at}", "layer": layer,
+         "head": -1 if kind == "feature" else head, "feature": head if kind == "feature" else -1,
          **groups.iloc[group].to_dict()}
         for at, (kind, layer, head, group) in enumerate(nodes)
     ]  # fmt: skip
