@@ -26,7 +26,8 @@ PUBLIC: dict[str, str] = {
     "palscope.audio": """CLIPS_FOLDER TimeGrid Waveform bundled_clips bundled_scenes load_audio
         log_mel""",
     "palscope.circuits": """CircuitRuns atp_star attribution_graph circuit_of circuit_parts eap
-        eap_ig eap_ig_activations exact_effects feature_shares firing_features grown pair_graph ranked write_graph""",
+        eap_ig eap_ig_activations exact_effects feature_shares firing_features grown
+        pair_graph ranked write_graph""",
     "palscope.datasets": "Example read_manifest",
     "palscope.directions": """Direction Eraser Examples Steer clip_examples decodable
         direction_scores find_direction probe_scores""",
