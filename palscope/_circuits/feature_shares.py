@@ -70,17 +70,15 @@ def _nodes(
     graph: Graph, layer: int | None
 ) -> tuple[Int[np.ndarray, "features"], Int[np.ndarray, "rest"]]:
     """A place's features; and what else stands where there are some."""
-    mine = np.array(
-        [
-            number
-            for number, node in enumerate(graph.nodes)
-            if node.kind in ("feature", "encoder", "mlp")
-            and node.layer == layer
-            and (layer is None or graph.has_features(layer, node.group))
-        ]
-    )
+    mine = [
+        number
+        for number, node in enumerate(graph.nodes)
+        if node.kind in ("feature", "encoder", "mlp")
+        and node.layer == layer
+        and (layer is None or graph.has_features(layer, node.group))
+    ]
     are = np.array([graph.nodes[number].kind == "feature" for number in mine])
-    return mine[are], mine[~are]
+    return np.array(mine)[are], np.array(mine)[~are]
 
 
 def _left(runs: CircuitRuns, cut: Int[np.ndarray, "_nodes"]) -> float:
