@@ -97,13 +97,10 @@ def firing(
     for place in bare:
         for name, change in _changes(model, graph, place, runs):
             lengths: Any = place.dictionary.W_dec.norm(dim=1)
-            sizes: list[float] = (change.abs().sum(0) * lengths).tolist()
+            size: Tensor = change.abs().sum(0) * lengths
+            fires: list[int] = size.nonzero()[:, 0].tolist()
             about = {"hook_point": place.hook_point, "group": name, "passed": place.passed}
-            rows += [
-                {**about, "latent": latent, "size": size}
-                for latent, size in enumerate(sizes)
-                if size
-            ]
+            rows += [{**about, "latent": latent, "size": size[latent].item()} for latent in fires]
     return pd.DataFrame(rows, columns=["hook_point", "group", "latent", "size", "passed"])
 
 
