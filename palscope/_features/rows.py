@@ -13,6 +13,7 @@ from torch import Tensor
 
 from palscope._finite import all_finite
 from palscope._hooks import HookedAudioModel
+from palscope._hooks.added import hook_site
 from palscope._models.scoring import prompt_batch
 from palscope._routing import TokenLayout
 from palscope._routing.layout import FILLER, TEXT
@@ -120,7 +121,7 @@ class RowReader:
         for part, value in zip(parts, captured, strict=True):
             if not all_finite(value):
                 raise PalscopeError(f"{part.hook} holds NaN or infinity.")
-            seconds, stream = self._places(part, layout, frames)
+            seconds, stream = places_of(self.model, part, layout, frames)
             rows = Rows(value.flatten(1).cpu(), seconds, stream.to(torch.int8))
             found[part.prompt[0]][part.hook] = rows
         return found
@@ -133,22 +134,30 @@ class RowReader:
             return whole_pass
         return lambda model, inputs: model(dict(inputs), stop_at_layer=stop)
 
-    def _places(
-        self, part: Part, layout: TokenLayout, frames: Sequence[int]
-    ) -> tuple[Float64[Tensor, "tokens 2"], Int[Tensor, "tokens"]]:
-        """Seconds and streams of a part's tokens."""
-        if part.axis not in OF_CLIPS:
-            return layout.seconds[part.row, part.columns], layout.stream[part.row, part.columns]
-        streams = [stream.name for stream in layout.streams]
-        if (name := stream_of(part.hook)) in streams:
-            number = streams.index(name)
-            mine = (layout.clip == part.row) & (layout.stream == number)
-            seconds = layout.seconds[mine][layout.token[mine].argsort()]
-            return seconds[part.columns], torch.full_like(part.columns, number)
-        grid = encoder_grid(self.model, part)
-        length = self.model.model.seconds_covered(frames[part.row])
-        spans = torch.from_numpy(grid.spans(int(part.columns[-1]) + 1, length))
-        return spans[part.columns], torch.full_like(part.columns, BEFORE_DECODER)
+
+def places_of(
+    model: HookedAudioModel, part: Part, layout: TokenLayout, frames: Sequence[int]
+) -> tuple[Float64[Tensor, "tokens 2"], Int[Tensor, "tokens"]]:
+    """Seconds and streams of a part's tokens.
+
+    Args:
+        model: on its route.
+        part: of a site, or of a dictionary that is spliced in there.
+        layout: of the inputs.
+        frames: in the features of each of the inputs' clips.
+    """
+    if part.axis not in OF_CLIPS:
+        return layout.seconds[part.row, part.columns], layout.stream[part.row, part.columns]
+    streams = [stream.name for stream in layout.streams]
+    if (name := stream_of(hook_site(part.hook))) in streams:
+        number = streams.index(name)
+        mine = (layout.clip == part.row) & (layout.stream == number)
+        seconds = layout.seconds[mine][layout.token[mine].argsort()]
+        return seconds[part.columns], torch.full_like(part.columns, number)
+    grid = encoder_grid(model, part)
+    length = model.model.seconds_covered(frames[part.row])
+    spans = torch.from_numpy(grid.spans(int(part.columns[-1]) + 1, length))
+    return spans[part.columns], torch.full_like(part.columns, BEFORE_DECODER)
 
 
 _PROJECTOR = re.compile(r"audio_projector_(?P<stream>\w+)_(?P<layer>\d+)\.hook_in")
