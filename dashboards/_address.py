@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 import streamlit as st
-from _edits import Edit, from_text, to_text
+from _edits import AnyEdit, from_text, to_text
 from _given import note_here, once_here, say, short
 from _models import OpenModel
 
@@ -109,7 +109,7 @@ def token_moved() -> bool:
     return written is not None and st.query_params.get("token", "0") != str(written)
 
 
-def address_edits() -> list[Edit]:
+def address_edits() -> list[AnyEdit]:
     """The interventions in the address. Raises `PalscopeError` where they cannot be read."""
     written = st.query_params.get("edits", "")
     if len(written) > EDITS_CHARACTERS:
@@ -119,7 +119,7 @@ def address_edits() -> list[Edit]:
     return from_text(written)
 
 
-def remember_edits(edits: Sequence[Edit]) -> None:
+def remember_edits(edits: Sequence[AnyEdit]) -> None:
     """Write interventions into the address."""
     if edits:
         st.query_params["edits"] = to_text(edits)

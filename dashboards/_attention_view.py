@@ -26,6 +26,7 @@ from _edit_view import show_edits
 from _edited import rival_of
 from _effects_view import effects_for_player, show_effects
 from _examples import show_examples
+from _feature_effects_view import show_features
 from _given import as_sentences, pick
 from _mass_view import SELECTED, show_layers, show_maps, show_shares, show_words
 from _models import OpenModel, cached_model
@@ -52,7 +53,7 @@ def view() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         answers, edits, player = st.container(), st.container(), st.container()
-    steps, lens, table = st.container(), st.container(), st.container()
+    features, steps, lens, table = (st.container() for _ in range(4))
     opened = cached_model(setup.model)
     with table:
         route = choose_route(opened)
@@ -79,6 +80,8 @@ def view() -> None:
         show_sounds(sides, selection, effects_for_player(first, rival))
     with edits:
         show_edits(asks, selection, rival)
+    with features:
+        show_features(first, selection, rival)
     with shares:
         show_shares(sides, selection)
     with layers:

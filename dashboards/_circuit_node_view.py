@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _circuit_runs import CircuitRequest, PairRuns, whole
-from _edited import other_sound
 from _edits import Edit, interventions
 from _given import say, short
 from _player import player, show_curves
 from _sides import head_name, of_head
+from _under_edits import other_sound
 
 from palscope._circuits.attribution.export import graph_file
 from palscope._circuits.attribution.graph import attribution_graph

@@ -15,7 +15,7 @@ from _edited import (
     controls,
     edited,
 )
-from _edits import NOISE, SILENCE, Edit, Kind, numbers
+from _edits import NOISE, SILENCE, AnyEdit, Edit, Kind, numbers
 from _sounds import bundled_names
 from streamlit.delta_generator import DeltaGenerator
 
@@ -45,7 +45,7 @@ def show_edits(asks: dict[str, Ask], selection: Selection, rival: str) -> None:
     try:
         for name, each in asks.items():
             show_new_answer(name if len(asks) > 1 else "", each, edits)
-        if edits[-1].kind == "cut":
+        if _cut(edits[-1]) is not None:
             table = told_controls(ask, edits, rival)
     except PalscopeError as error:
         st.error(str(error))
@@ -167,7 +167,7 @@ def show_buttons(ask: Ask, selection: Selection) -> None:
         choose_where(ask)
 
 
-def show_done(edits: Sequence[Edit]) -> DeltaGenerator:
+def show_done(edits: Sequence[AnyEdit]) -> DeltaGenerator:
     """What is in force, each to be taken back; gives the last row, which has room."""
 
     def take_back(number: int) -> None:
@@ -189,7 +189,7 @@ def show_done(edits: Sequence[Edit]) -> DeltaGenerator:
     return row
 
 
-def show_new_answer(name: str, ask: Ask, edits: Sequence[Edit]) -> None:
+def show_new_answer(name: str, ask: Ask, edits: Sequence[AnyEdit]) -> None:
     """The new answer beside the old one, and what became of the old one."""
     old = generated_answer(ask).text
     with st.spinner("Asking again …"):
@@ -207,9 +207,10 @@ def shown(text: str) -> str:
     return f"**{text or '(nothing)'}**"
 
 
-def told_controls(ask: Ask, edits: Sequence[Edit], rival: str) -> pd.DataFrame:
+def told_controls(ask: Ask, edits: Sequence[AnyEdit], rival: str) -> pd.DataFrame:
     """The last cut beside the same cut of all other stretches of its length, in a sentence."""
-    number, cut = len(edits) - 1, edits[-1]
+    number, cut = len(edits) - 1, _cut(edits[-1])
+    assert cut is not None
     with st.spinner("Cutting other stretches of that length …"):
         table: Any = controls(ask, tuple(edits), number, rival)
     changes: list[float] = table["change"].tolist()
@@ -253,18 +254,22 @@ def show_controls(table: Any) -> None:
         )
 
 
-def show_code(ask: Ask, edits: Sequence[Edit], rival: str) -> None:
+def show_code(ask: Ask, edits: Sequence[AnyEdit], rival: str) -> None:
     """The same in Python, and of one cut from a script."""
     with st.popover("In Python", icon=":material/code:"):
         try:
             st.code(code_of(ask, tuple(edits)), language="python", wrap_lines=True)
         except PalscopeError as error:
             st.caption(str(error))
-        if len(edits) == 1 and edits[0].kind == "cut":
+        if len(edits) == 1 and (cut := _cut(edits[0])) is not None:
             st.caption("The cut and its controls from a script:")
-            st.code(command_of(ask, edits[0], rival), language="bash", wrap_lines=True)
+            st.code(command_of(ask, cut, rival), language="bash", wrap_lines=True)
         if not ask.sound.path:
             st.caption("CLIP.wav stands for this sound; *Save sound* under the picture stores it.")
+
+
+def _cut(edit: AnyEdit) -> Edit | None:
+    return edit if isinstance(edit, Edit) and edit.kind == "cut" else None
 
 
 def command_of(ask: Ask, cut: Edit, rival: str) -> str:

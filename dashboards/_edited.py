@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _answers import Ask, encoded_inputs, generate, generated_answer, kept, once, ranked
-from _edits import Edit, code, edited_sound, interventions
-from _sounds import bundled_sound
+from _edits import AnyEdit, Edit
+from _edits_code import code
+from _under_edits import inputs_under, made_of, route_under, versions
 
-from palscope.audio import Waveform
 from palscope.audio._timegrid import overlaps
-from palscope.errors import AudioError
 from palscope.interventions import Sound, Text, run_cells
 from palscope.measures import (
     Answers,
@@ -59,21 +58,21 @@ class Edited:
         return self.after - self.before
 
 
-def edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
+def edited(ask: Ask, edits: tuple[AnyEdit, ...]) -> Edited:
     """The answer under all of `edits` together.
 
     Raises:
         PalscopeError: an edit does nothing here, or cannot be made.
     """
-    return once(ask, ("edited", edits), lambda: _edited(ask, edits))
+    return once(ask, ("edited", edits, versions(edits)), lambda: _edited(ask, edits))
 
 
-def _edited(ask: Ask, edits: tuple[Edit, ...]) -> Edited:
+def _edited(ask: Ask, edits: tuple[AnyEdit, ...]) -> Edited:
     model = ask.opened.model
     answer = generated_answer(ask)
     before = once(ask, "before", lambda: _logprob(ask, answer.text))
     inputs = inputs_under(ask, edits)
-    with model.route(ask.route):
+    with route_under(ask, edits):
         made = made_of(ask, edits, inputs)
         (after,) = choice_logprobs(model, inputs, [answer.text], made)
         new = generate(ask, inputs, interventions=made)
@@ -87,20 +86,18 @@ def _logprob(ask: Ask, answer: str) -> float:
         return float(choice_logprobs(model, inputs, [answer])[0])
 
 
-def code_of(ask: Ask, edits: tuple[Edit, ...]) -> str:
-    """`code` of cuts, which needs the prompt's layout: made once."""
+def code_of(ask: Ask, edits: tuple[AnyEdit, ...]) -> str:
+    """`code`, of which a cut needs the prompt's layout: made once."""
 
     def make() -> str:
-        made: list[Any] = []
-        if not any(each.brings_sound for each in edits):  # `code` refuses other sound
-            with ask.opened.model.route(ask.route):
-                made = made_of(ask, edits, encoded_inputs(ask))
+        with ask.opened.model.route(ask.route):
+            made = [made_of(ask, [each], encoded_inputs(ask)) for each in edits]
         return code(edits, made, ask.opened.name, ask.question)
 
     return once(ask, ("code", edits), make)
 
 
-def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
+def controls(ask: Ask, edits: tuple[AnyEdit, ...], number: int, rival: str) -> pd.DataFrame:
     """The same cut of every other stretch of that length, all other edits in force.
 
     Args:
@@ -112,7 +109,7 @@ def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.D
         and by how much it moved it (nats), at the token in which the two part; the first row is
         the cut itself.
     """
-    key = ("controls", edits, number, rival)
+    key = ("controls", edits, versions(edits), number, rival)
     table: pd.DataFrame = once(ask, key, lambda: _controls(ask, edits, number, rival)).copy()
     # Not remembered: the visitor's labels may change.
     stretches = zip(table["start_s"], table["end_s"], strict=True)
@@ -120,12 +117,13 @@ def controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.D
     return table
 
 
-def _controls(ask: Ask, edits: tuple[Edit, ...], number: int, rival: str) -> pd.DataFrame:
+def _controls(ask: Ask, edits: tuple[AnyEdit, ...], number: int, rival: str) -> pd.DataFrame:
     model, mine = ask.opened.model, edits[number]
+    assert isinstance(mine, Edit)
     others = (*edits[:number], *edits[number + 1 :])
     answers = answers_of(ask, rival)
     inputs = answers.behind(inputs_under(ask, edits))
-    with model.route(ask.route):
+    with route_under(ask, edits):
         cuts, whole = made_of(ask, [mine], inputs), ask.sound.waveform.seconds
         others_of_it = stretches_beside(model, inputs, cuts, mine.start, mine.end, whole)
         stretches = [(mine.start, mine.end), *others_of_it]
@@ -242,32 +240,3 @@ def _cut_everywhere(ask: Ask, rival: str, edges: Sequence[Edges]) -> Any:
         table: Any = attention_knockout(model, inputs, edges, every, answers=answers)
     cut = table[table["run"] == "cut"].rename(columns={f"{answers.metric}_change": "change"})
     return cut.reset_index(drop=True)
-
-
-# -- inputs ---------------------------------------------------------------------------------------
-
-
-def inputs_under(ask: Ask, edits: Sequence[Edit]) -> dict[str, Any]:
-    """The prompt about the clip with other sound put in; encoded already where it can be."""
-    if not any(each.brings_sound for each in edits):
-        return encoded_inputs(ask)
-    sound = edited_sound(edits, ask.sound.waveform, other_sound)
-    return dict(ask.opened.model.inputs(ask.question, sound))
-
-
-def made_of(ask: Ask, edits: Sequence[Edit], inputs: dict[str, Any]) -> list[Any]:
-    """The edits' interventions, under the route that is taken now."""
-    sound = ask.sound.waveform
-    return interventions(edits, ask.opened.model, inputs, sound, ask.question, other_sound)
-
-
-def other_sound(name: str) -> Waveform:
-    """A bundled clip.
-
-    Raises:
-        AudioError: there is none of that name.
-    """
-    try:
-        return bundled_sound(name).waveform
-    except KeyError as error:
-        raise AudioError(f"there is no bundled sound {name!r}.") from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
+from _dictionaries import cached_dictionary
+from _feature_edits import FeatureEdit
 
 from palscope._hooks import HookedAudioModel
 from palscope.audio import Waveform
@@ -58,6 +60,31 @@ class Edit:
         """Whether other sound stands there."""
         return self.kind in ("patch", "tokens")
 
+    @property
+    def text(self) -> str:
+        """As it stands in the address."""
+        return "~".join(
+            (
+                self.kind,
+                f"{self.start:g}-{self.end:g}",
+                ".".join(self.streams),
+                ".".join(map(str, self.layers)),
+                ".".join(map(str, self.heads)),
+                self.source,
+            )
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> Edit | None:
+        """That of `text`; None where it is none."""
+        match = _WRITTEN.fullmatch(text)
+        if match is None or float(match[3]) <= float(match[2]):
+            return None
+        kind, start, end, streams, layers, heads, source = match.groups()
+        layers, heads = (tuple(int(n) for n in each.split(".") if n) for each in (layers, heads))
+        named = tuple(name for name in streams.split(".") if name)
+        return cls(cast(Kind, kind), float(start), float(end), named, layers, heads, source)
+
     def __str__(self) -> str:
         seconds = f"{self.start:.2f}–{self.end:.2f} s"
         of = f" of {', '.join(self.streams)}" if self.streams else ""
@@ -68,6 +95,9 @@ class Edit:
             "patch": f"{seconds}: sound of {self.source}, encoded anew",
             "tokens": f"{seconds}{of}: tokens of {self.source}, encoded apart",
         }[self.kind]
+
+
+AnyEdit = Edit | FeatureEdit
 
 
 def _named(what: str, found: Sequence[int]) -> str:
@@ -92,24 +122,12 @@ def numbers(found: Sequence[int]) -> str:
 # -- in the address -------------------------------------------------------------------------------
 
 
-def to_text(edits: Sequence[Edit]) -> str:
+def to_text(edits: Sequence[AnyEdit]) -> str:
     """Edits as they stand in the address."""
-    return "|".join(
-        "~".join(
-            (
-                each.kind,
-                f"{each.start:g}-{each.end:g}",
-                ".".join(each.streams),
-                ".".join(map(str, each.layers)),
-                ".".join(map(str, each.heads)),
-                each.source,
-            )
-        )
-        for each in edits
-    )
+    return "|".join(each.text for each in edits)
 
 
-def from_text(text: str) -> list[Edit]:
+def from_text(text: str) -> list[AnyEdit]:
     """Edits from the address.
 
     Raises:
@@ -118,15 +136,11 @@ def from_text(text: str) -> list[Edit]:
     written = [part for part in text.split("|") if part]
     if len(written) > MOST:
         raise PalscopeError(f"the address has {len(written)} edits; {MOST} at most.")
-    found: list[Edit] = []
+    found: list[AnyEdit] = []
     for part in written:
-        match = _WRITTEN.fullmatch(part)
-        if match is None or float(match[3]) <= float(match[2]):
+        made = Edit.from_text(part) or FeatureEdit.from_text(part)
+        if made is None:
             raise PalscopeError(f"the address's edit {part[:60]!r} cannot be read.")
-        kind, start, end, streams, layers, heads, source = match.groups()
-        layers, heads = (tuple(int(n) for n in each.split(".") if n) for each in (layers, heads))
-        named = tuple(name for name in streams.split(".") if name)
-        made = Edit(cast(Kind, kind), float(start), float(end), named, layers, heads, source)
         found.append(made)
     return found
 
@@ -135,7 +149,7 @@ def from_text(text: str) -> list[Edit]:
 
 
 def edited_sound(
-    edits: Sequence[Edit], sound: Waveform, source_of: Callable[[str], Waveform]
+    edits: Sequence[AnyEdit], sound: Waveform, source_of: Callable[[str], Waveform]
 ) -> Waveform:
     """The clip with the samples of every `patch` exchanged.
 
@@ -146,14 +160,14 @@ def edited_sound(
         AudioError: a stretch lies outside of the clip, or the other clip is shorter.
     """
     for each in edits:
-        if each.kind == "patch":
-            other = _source(each, sound, source_of)
+        if isinstance(each, Edit) and each.kind == "patch":
+            other = other_for(each.source, sound, (each.start, each.end), source_of)
             sound = edit_waveform(sound, Sound(each.start, each.end), other)
     return sound
 
 
 def interventions(
-    edits: Sequence[Edit],
+    edits: Sequence[AnyEdit],
     model: HookedAudioModel,
     inputs: Mapping[str, Any],
     sound: Waveform,
@@ -162,16 +176,26 @@ def interventions(
 ) -> list[Knockout | Patch]:
     """What edits do inside the model, under its current route.
 
+    Those of features act while their dictionaries are spliced in.
+
     Args:
         inputs: of the question about `sound`, which `edited_sound` made.
 
     Raises:
-        PalscopeError: text sees no sound there, or the stretch cannot be patched so.
+        PalscopeError: text sees no sound there, the stretch cannot be patched so, or a dictionary
+            is not here.
     """
+
+    def inputs_about(source: str, seconds: tuple[float, float] | None) -> Mapping[str, Any]:
+        return model.inputs(question, other_for(source, sound, seconds, source_of))
+
     found: list[Knockout | Patch] = []
     for each in edits:
-        if each.kind == "tokens":
-            other = model.inputs(question, _source(each, sound, source_of))
+        if isinstance(each, FeatureEdit):
+            hook_point = cached_dictionary(each.dictionary).about.get("hook_point")
+            found += each.patches(hook_point, partial(inputs_about, seconds=each.seconds))
+        elif each.kind == "tokens":
+            other = inputs_about(each.source, (each.start, each.end))
             found += [
                 Patch(Address("connector_output", at), Resample(other)) for at in _sounds(each)
             ]
@@ -227,68 +251,31 @@ def _cuts_of_the_rest(
             yield Knockout(Address("pattern", kept, layers, heads))
 
 
-def _source(edit: Edit, sound: Waveform, source_of: Callable[[str], Waveform]) -> Waveform:
-    """A clip as long as `sound` which has in the edit's seconds what is put there."""
+def other_for(
+    name: str,
+    sound: Waveform,
+    seconds: tuple[float, float] | None,
+    source_of: Callable[[str], Waveform],
+) -> Waveform:
+    """A clip as long as `sound` which has in these seconds what is put there; None are all.
+
+    Raises `AudioError` where the other clip is shorter.
+    """
     rate, length = sound.sample_rate, len(sound.samples)
-    first, last = round(edit.start * rate), round(edit.end * rate)
+    seconds = seconds or (0.0, sound.seconds)
+    first, last = (round(each * rate) for each in seconds)
     samples = np.zeros(length, dtype=np.float32)
-    if edit.source == NOISE:
+    if name == NOISE:
         loudness = float(np.sqrt(np.mean(np.square(sound.samples[first:last], dtype=np.float64))))
         noise = np.random.default_rng(0).standard_normal(length)
         samples = (loudness * noise).astype(np.float32)
-    elif edit.source != SILENCE:
-        other = source_of(edit.source)
+    elif name != SILENCE:
+        other = source_of(name)
         if len(other.samples) < min(last, length):
             raise AudioError(
-                f"{edit.source} is {other.seconds:.2f} s long, so it has no {edit.start:.2f} to "
-                f"{edit.end:.2f} s to put there: select less, or choose a longer clip."
+                f"{name} is {other.seconds:.2f} s long, so it has no {seconds[0]:.2f} to "
+                f"{seconds[1]:.2f} s to put there: select less, or choose a longer clip."
             )
         kept = min(length, len(other.samples))
         samples[:kept] = other.samples[:kept]
-    return Waveform(samples, rate, f"{edit.source} for {sound.source}")
-
-
-# -- as code --------------------------------------------------------------------------------------
-
-
-def code(
-    edits: Sequence[Edit], made: Sequence[Knockout | Patch], opened: str, question: str
-) -> str:
-    """The same in Python, for a clip in CLIP.wav.
-
-    Raises:
-        PalscopeError: an edit is no cut, and its other sound is at hand on the page alone.
-    """
-    if any(each.brings_sound for each in edits):
-        raise PalscopeError("other sound is put in by edit_waveform and Resample.")
-    cuts = ",\n    ".join(_call(cast(Knockout, each)) for each in made)
-    return f"""\
-import palscope
-from palscope.interventions import Address, Knockout, Sound, intervene
-
-model = palscope.load({_text(opened)})
-sound, question = palscope.load_audio("CLIP.wav"), {_text(question)}
-inputs = model.inputs(question, sound)
-cuts = [
-    {cuts},
-]
-print(model.ask(question, sound))
-with intervene(model, inputs, cuts):
-    print(model.ask(question, sound))
-"""
-
-
-def _call(cut: Knockout) -> str:
-    address = cut.address
-    sound = cast(Sound, address.tokens)
-    end = "None" if sound.end is None else f"{sound.end:g}"
-    stream = "" if sound.stream is None else f", {_text(sound.stream)}"
-    parts = ['"pattern"', f"Sound({sound.start:g}, {end}{stream})"]
-    for name in ("layers", "heads"):
-        if (given := getattr(address, name)) is not None:
-            parts.append(f"{name}={given}")
-    return f"Knockout(Address({', '.join(parts)}))"
-
-
-def _text(written: str) -> str:
-    return json.dumps(written, ensure_ascii=False)
+    return Waveform(samples, rate, f"{name} for {sound.source}")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _address import address_selection, remember_selection
+from _feature_links import offer_change
 from _given import pick, tell_dropped
 from _heard import choose_index, clip_sound, shown_unit, units_of_clip, units_of_sound, version
 from _player import player
@@ -199,7 +200,8 @@ def show_unit(units: IndexedUnits, number: int) -> None:
     """What is known of a unit, with its players."""
     unit = units[number]
     st.header(f"{units.name} {number}")
-    st.download_button(
+    row = st.container(horizontal=True)
+    row.download_button(
         "Download as one HTML file",
         lambda: unit_html(unit).encode(),
         f"{units.name}-{number}.html",
@@ -209,4 +211,5 @@ def show_unit(units: IndexedUnits, number: int) -> None:
         on_click="ignore",
         help="With all of its sounds: it plays without a network.",
     )
+    offer_change(row, unit)
     st.html(shown_unit(units, number))

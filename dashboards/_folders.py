@@ -8,12 +8,21 @@ from pathlib import Path
 
 import streamlit as st
 from _given import FOLDER_CHARACTERS, short, typed
+from streamlit.delta_generator import DeltaGenerator
 
 from palscope.errors import PalscopeError
 
 
 def choose_folder(
-    found: Sequence[Path], label: str, *, key: str, example: str, help: str, there: str, none: str
+    found: Sequence[Path],
+    label: str,
+    *,
+    key: str,
+    example: str,
+    help: str,
+    there: str,
+    none: str,
+    where: DeltaGenerator | None = None,
 ) -> Path | None:
     """The typed one, else the first that is found; None while there is none.
 
@@ -25,8 +34,9 @@ def choose_folder(
         help: beside the field.
         there: before the names of those that are found.
         none: said where there is none.
+        where: the field stands; in the sidebar where it is not said.
     """
-    with st.sidebar:
+    with st.sidebar if where is None else where:
         given = typed(
             label,
             key=key,

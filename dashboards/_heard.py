@@ -32,8 +32,11 @@ def choose_index() -> UnitIndex | None:
         none="There is no index of units below `runs/`. A script makes one of stored activations "
         f"and a dictionary: `{' '.join(words_for('hear'))} --help` tells how.",
     )
-    if folder is None:
-        return None
+    return None if folder is None else open_index(folder)
+
+
+def open_index(folder: Path) -> UnitIndex:
+    """Opened once for each version. Raises `PalscopeError` where it is none."""
     with looking_into(folder):
         record = folder / "run.json"
         changed = record.stat().st_mtime_ns if record.is_file() else 0

@@ -67,6 +67,12 @@ def bundled_names() -> dict[str, list[str]]:
     return names | {"scenes": [*_scenes()]}
 
 
+def bundled_name(path: Path) -> str | None:
+    """The bundled clip of a file; None of any other."""
+    rows = _clip_rows().items()
+    return next((name for name, row in rows if Path(row["path"]).resolve() == path), None)
+
+
 @st.cache_data(show_spinner="Reading the sound …")
 def bundled_sound(name: str) -> ChosenSound:
     """A bundled clip or scene by its name."""

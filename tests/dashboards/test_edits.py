@@ -217,13 +217,14 @@ def test_every_stretch_has_the_effect_of_cutting_it(pal: Any) -> None:
 
 
 def test_code_prints_both_answers(pal: Any, monkeypatch: Any, capsys: Any) -> None:
-    from _edits import code, interventions  # pyright: ignore[reportMissingImports]
+    from _edits import interventions  # pyright: ignore[reportMissingImports]
+    from _edits_code import code  # pyright: ignore[reportMissingImports]
 
     import palscope
 
     edits = [edit("cut", 0.4, 0.9, ("summary",), (1, 2), (0, 3)), edit("keep", 0.2, 1.5)]
     inputs = pal.inputs("what?", SOUND)
-    made = interventions(edits, pal, inputs, SOUND, "what?", of_name)
+    made = [interventions([each], pal, inputs, SOUND, "what?", of_name) for each in edits]
     written = code(edits, made, "demo/pal", 'say "what"?')
     assert len(written.splitlines()) < 24
     monkeypatch.setattr(palscope, "load", lambda name: pal)
@@ -231,7 +232,7 @@ def test_code_prints_both_answers(pal: Any, monkeypatch: Any, capsys: Any) -> No
     names: dict[str, Any] = {}
     exec(written, names)
     plain, cut = capsys.readouterr().out.splitlines()
-    assert names["cuts"] == made and names["question"] == 'say "what"?'
+    assert names["changes"] == [*made[0], *made[1]] and names["question"] == 'say "what"?'
     assert plain == (pal.ask('say "what"?', SOUND) or "") and plain != cut
     with pytest.raises(PalscopeError, match="edit_waveform"):
         code([edit("patch", 0, 1, source="noise")], [], "demo/pal", "what?")
