@@ -92,14 +92,15 @@ def show_effects(ask: Ask, change: FeatureEdit, rival: str) -> None:
         "the others are estimated by one gradient."
     )
     show_table(table, change)
-    chosen = choose_features(table)
+    chosen = choose_features(table["feature"].tolist())
+    made = of_features(change, chosen, count)
     row = st.container(horizontal=True, vertical_alignment="center")
-    if row.button(
-        f"Change: {change.makes}", type="primary", disabled=not chosen, key="change features"
-    ):
-        remember_edits([*address_edits(), of_features(change, chosen, count)])
+    label = f"Change: {change.makes}"
+    if row.button(label, type="primary", disabled=not chosen, key="change features"):
+        remember_edits([*address_edits(), made])
         st.rerun()  # what is done is shown above
-    units, numbers = units_of(change.dictionary), [each for each in chosen if each != ERROR]
+    units = units_of(change.dictionary)
+    numbers = [each for each in chosen if each != ERROR]
     if units is not None and numbers:
         offer_sounds(row, units, numbers[-1])
     tell_answer(ask)
@@ -134,34 +135,21 @@ def show_table(table: Any, change: FeatureEdit) -> None:
     )
 
 
-def choose_features(table: Any) -> list[str]:
-    """Those that are meant, as text: of the table, or any number."""
-    told: dict[str, str] = {row.feature: in_words(row) for row in table.itertuples()}
-
-    def told_of(feature: str) -> str:
-        return told.get(feature) or feature
-
+def choose_features(features: Sequence[str]) -> list[str]:
+    """Those that are meant, as text: some of these, or any number."""
     if MEANT not in st.session_state:
         st.session_state[MEANT] = [each for each in [st.query_params.get(MEANT)] if each]
     st.query_params.pop(MEANT, None)  # which a link alone needs
+    # Not with their effects: Streamlit tells an option from a typed one by its text.
     chosen: Any = st.multiselect(
-        "Features that are meant",
-        [*told],
-        format_func=told_of,
+        "Features that are meant, the largest effect first",
+        features,
         key=MEANT,
         accept_new_options=True,
         placeholder="Click on rows above, choose here, or type a number …",
         label_visibility="collapsed",
     )
     return chosen
-
-
-def in_words(row: Any) -> str:
-    """A row of the table."""
-    name = f" ({row.name})" if row.name else ""
-    changed = row.effect == row.effect
-    effect = f"{row.effect:+.2f} nats" if changed else f"about {row.estimate:+.2f} nats"
-    return f"{row.feature}{name}: {effect}"
 
 
 def of_features(change: FeatureEdit, chosen: Sequence[str], count: int) -> FeatureEdit:
