@@ -92,7 +92,13 @@ def expected(task: str, route: str, family: str = "llama") -> list[Any]:
 def check(where: str, task: str, route: str, family: str = "llama") -> None:
     """Run a task elsewhere, and check that it gives what it gives on the CPU."""
     # Gradients are summed in another order.
-    by_gradients = ("attributions", "circuits", "effects_of_heads", "training")
+    by_gradients = (
+        "attributions",
+        "circuits",
+        "effects_of_heads",
+        "effects_of_features",
+        "training",
+    )
     rounding = 1e-5 if task in by_gradients else 0
     found = list(_flat(TASKS[task](kept(where, route, family))))
     assert found

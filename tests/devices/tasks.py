@@ -11,6 +11,7 @@ from nnsight import NNsight
 
 from palscope._circuits.build import run_graph
 from palscope._circuits.groups import position_groups
+from palscope._features.effects import feature_effects
 from palscope._features.rows import RowReader
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import batched_choice_logprobs, generate_answers, prompt_batch
@@ -326,6 +327,14 @@ def effects_of_heads(model: HookedAudioModel) -> Any:
         head_effects(model, clean(model), checked=3, **asked).sort_values(["layer", "head"]),
         shortest_window(model, clean(model), **asked),
     ]
+
+
+@task
+def effects_of_features(model: HookedAudioModel) -> Any:
+    asked: dict[str, Any] = {"answers": answers_of(model), "tokens": SOUND, "checked": 3}
+    with spliced(model, random_at("audio_blocks.0.hook_out", 16)):
+        table = feature_effects(model, clean(model), Resample(corrupt(model)), **asked)
+    return table.fillna({"feature": -1}).sort_values("feature")
 
 
 @task
