@@ -112,11 +112,16 @@ def token_moved() -> bool:
 def address_edits() -> list[AnyEdit]:
     """The interventions in the address. Raises `PalscopeError` where they cannot be read."""
     written = st.query_params.get("edits", "")
+    check_edits(written)
+    return from_text(written)
+
+
+def check_edits(written: str) -> None:
+    """Raise `PalscopeError` where interventions, as text, are longer than an address holds."""
     if len(written) > EDITS_CHARACTERS:
         raise PalscopeError(
             f"the address's edits have {len(written):,} characters, {EDITS_CHARACTERS:,} at most."
         )
-    return from_text(written)
 
 
 def remember_edits(edits: Sequence[AnyEdit]) -> None:

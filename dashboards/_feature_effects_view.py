@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from _address import address_edits, remember_edits
+from _address import address_edits, check_edits, remember_edits
 from _answers import Ask, generated_answer
 from _dictionaries import cached_dictionary, choose_dictionary, units_of
 from _edit_view import Selection, lead_in_words, shown
 from _edited import edited
-from _edits import SILENCE
+from _edits import SILENCE, to_text
 from _feature_edits import ERROR, FeatureEdit
 from _feature_effects import effects_of_features
 from _feature_links import offer_sounds
@@ -97,7 +97,9 @@ def show_effects(ask: Ask, change: FeatureEdit, rival: str) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     label = f"Change: {change.makes}"
     if row.button(label, type="primary", disabled=not chosen, key="change features"):
-        remember_edits([*address_edits(), made])
+        edits = [*address_edits(), made]
+        check_edits(to_text(edits))
+        remember_edits(edits)
         st.rerun()  # what is done is shown above
     units = units_of(change.dictionary)
     numbers = [each for each in chosen if each != ERROR]

@@ -138,6 +138,19 @@ def test_a_number_that_is_no_feature_is_refused(page: AppTest, typed: str) -> No
     assert "edits" not in page.query_params and not page.exception
 
 
+def test_more_features_than_an_address_holds_are_refused(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _address  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setattr(_address, "EDITS_CHARACTERS", 40)
+    page.multiselect(key="feature").set_value([*map(str, range(24))]).run()
+    quiet(page)
+    page.button(key="change features").click().run()
+    (error,) = [each.value for each in page.error]
+    assert "characters, 40 at most" in error and "edits" not in page.query_params
+
+
 @pytest.mark.parametrize(
     ("dictionary", "said"),
     [
