@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from _circuit_runs import CircuitRequest, PairRuns, whole
+from _dictionaries import units_of
 from _edits import Edit, interventions
+from _feature_links import offer_sounds
 from _given import say, short
 from _player import player, show_curves
 from _sides import head_name, of_head
@@ -18,6 +20,7 @@ from _under_edits import other_sound
 from palscope._circuits.attribution.export import graph_file
 from palscope._circuits.attribution.graph import attribution_graph
 from palscope._circuits.graph import Graph, Node
+from palscope._circuits.groups import BELOW
 from palscope.audio._compose import LabelledSpan
 from palscope.errors import PalscopeError
 from palscope.interventions import run_cells
@@ -27,6 +30,8 @@ from palscope.plots._axes import SHARE_PER_TOKEN
 from palscope.plots._tokens import token_strip
 
 HEADS = ("head", "cross_head")
+FEATURES = 12
+"""Buttons, of a node that several features are joined to."""
 QUERIES = 8
 """Tokens of a head's positions whose attention is shown, at most."""
 CUT_CHARACTERS = 400
@@ -36,13 +41,17 @@ PLAYER = "circuit clip"
 # -- what a node hears ----------------------------------------------------------------------------
 
 
-def show_node(asked: CircuitRequest, members: Sequence[int]) -> None:
-    """The node's seconds in a player that plays them, and the attention of a head."""
+def show_node(asked: CircuitRequest, members: Sequence[int], dictionary: str) -> None:
+    """The node's seconds in a player that plays them, and the attention of a head.
+
+    Args:
+        dictionary: whose latents are nodes; "" of none.
+    """
     graph, pair = asked.graph, asked.mine.pair
     nodes = [graph.nodes[each] for each in members]
     group = graph.groups[nodes[0].group]
     timed = group.start_s == group.start_s
-    sound = nodes[0].kind == "sound"
+    sound = nodes[0].kind == "sound" or group.stream in BELOW
     heads = [node for node in nodes if node.kind in HEADS]
     player(
         pair.clean,
@@ -53,6 +62,12 @@ def show_node(asked: CircuitRequest, members: Sequence[int]) -> None:
         selection=(group.start_s, group.end_s) if timed else None,
         plays=sound,
     )
+    features = [str(node.feature) for node in nodes if node.feature is not None]
+    units = units_of(dictionary) if dictionary and features else None
+    if units is not None:
+        row = st.container(horizontal=True)
+        for feature in features[:FEATURES]:
+            offer_sounds(row, units, feature)
     if not heads:
         return
     named = {_named(head): head for head in heads}
@@ -165,7 +180,9 @@ def _cut_lead(mine: PairRuns, cut: Sequence[int]) -> tuple[float, float]:
     """
     edits = [edit for node in cut if (edit := edit_of(mine, node)) is not None]
     if not edits:
-        raise PalscopeError("Networks and text read no sound themselves: nothing of theirs is cut.")
+        raise PalscopeError(
+            "Networks, features and text are not what text reads: nothing of theirs is cut."
+        )
     model, answers, pair = mine.opened.model, mine.answers, mine.pair
     inputs = answers.behind(mine.inputs[0])
     made = interventions(edits, model, inputs, pair.clean, pair.question, other_sound)
@@ -198,7 +215,7 @@ def show_attribution(asked: CircuitRequest) -> None:
         "clip, and not the circuit above. Its file is in circuit-tracer's form.",
     ):
         return
-    mine = asked.mine
+    mine = asked.mine.bare
 
     def make() -> Any:
         inputs = mine.answers.behind(mine.inputs[0])

@@ -16,12 +16,15 @@ import pandas as pd
 import streamlit as st
 import torch
 from _answers import Remembered
+from _dictionaries import cached_dictionary, version
 from _duration import pace
 from _models import OpenModel
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from palscope._circuits.build import pair_graph
+from palscope._circuits.features import FeaturePlace
+from palscope._circuits.firing import firing_features
 from palscope._circuits.gradients import eap_ig
 from palscope._circuits.graph import Graph
 from palscope._circuits.metrics import faithfulness
@@ -38,6 +41,8 @@ Chooser = Literal["the other pairs", "this pair"]
 OTHERS, THIS = "the other pairs", "this pair"
 MOST_OTHERS = 3
 """Pairs beside the visitor's own."""
+MOST_FEATURES = 50
+"""Latents that are nodes, at each stretch of the sound or the text."""
 GRID, SHARE = (10, 20, 50, 100, 200, 500), 0.001
 """How many edges circuits have; and the smallest of MIB's shares of all edges."""
 SCORED, READY, RUN = 30.0, 3.0, 1.0
@@ -51,11 +56,14 @@ class PairRuns:
     opened: OpenModel
     route: Route
     pair: Pair
+    features: tuple[FeaturePlace, ...] = ()
+    nodes: str = ""
+    """Tells these features from others; empty where there are none."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, ...]:
         """Stands for it wherever results are remembered."""
-        return self.opened.version, route_to_text(self.route), self.pair.digest
+        return self.opened.version, route_to_text(self.route), self.pair.digest, self.nodes
 
     @property
     def answers(self) -> Answers:
@@ -73,7 +81,15 @@ class PairRuns:
     @property
     def graph(self) -> Graph:
         """Raises `PalscopeError` where there is none."""
-        return self._once("graph", lambda: pair_graph(self.opened.model, self.pair))
+        return self._once("graph", self._graph)
+
+    def _graph(self) -> Graph:
+        return pair_graph(self.opened.model, self.pair, features=self.features)
+
+    @property
+    def bare(self) -> PairRuns:
+        """The same without features."""
+        return replace(self, features=(), nodes="")
 
     @property
     def scores(self) -> Float[np.ndarray, "edges"]:
@@ -154,6 +170,24 @@ class CircuitRequest:
     chooser: Chooser
     pass_s: float
     own: bool = False
+
+    def with_features(self, name: str) -> CircuitRequest:
+        """The same with latents of a dictionary as nodes, alike in all pairs.
+
+        Raises:
+            PalscopeError: they can be no nodes of a circuit (`firing_features`).
+        """
+        pairs = [each.pair for each in (self.mine, *self.others)]
+        model, dictionary = self.mine.opened.model, cached_dictionary(name)
+        told = ("features", name, version(name), *(pair.digest for pair in pairs))
+        found = self.mine.bare.once(
+            told, lambda: firing_features(model, pairs, dictionary, most=MOST_FEATURES)
+        )
+        nodes = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+        mine, *others = (
+            replace(each, features=found, nodes=nodes) for each in (self.mine, *self.others)
+        )
+        return replace(self, mine=mine, others=tuple(others))
 
     @property
     def choosers(self) -> tuple[PairRuns, ...]:

@@ -11,10 +11,11 @@ from typing import Any
 import streamlit as st
 from _address import address_results, remember_results
 from _circuit_node_view import cut_nodes, remember_cut, show_attribution, show_cut, show_node
-from _circuit_runs import OTHERS, THIS, CircuitRequest, request_of
+from _circuit_runs import MOST_FEATURES, OTHERS, THIS, CircuitRequest, request_of
+from _dictionaries import choose_dictionary, folder_of
 from _downloads import WIDE, offer, on_dark, on_ground
 from _duration import in_words, pace, told_while_running
-from _given import as_sentences, pick
+from _given import as_sentences, pick, tell_dropped
 from _interventions_view import choose_about
 
 from palscope._beside import words_for
@@ -43,9 +44,11 @@ def view() -> None:
     pair = chosen.for_model(opened.model.processor)
     with st.spinner("Laying out the graph …"):
         asked = request_of(opened, route, pair, pass_s, own=chosen.own)
-    asked = choose_chooser(asked)
-    if asked is None:
+    chosen_by = choose_chooser(asked)
+    made = None if chosen_by is None else choose_features(chosen_by)
+    if made is None:
         return
+    asked, dictionary = made
     graph = asked.graph
     st.caption(
         f"The graph: {len(graph.nodes):,} nodes at {len(graph.groups)} groups of positions, "
@@ -63,7 +66,7 @@ def view() -> None:
     row.button("Stop", on_click=remember_results, args=("",), help="What is measured stays.")
     if address_results() == asked.written:
         measure(asked)
-        show_circuit(asked)
+        show_circuit(asked, dictionary)
     elif address_results():
         st.caption("The address names results of other options; *Run* makes those of these.")
 
@@ -84,6 +87,27 @@ def choose_chooser(asked: CircuitRequest) -> CircuitRequest | None:
         "run on the others.",
     )
     return None if chooser is None else replace(asked, chooser=chooser)
+
+
+def choose_features(asked: CircuitRequest) -> tuple[CircuitRequest, str] | None:
+    """Whether latents of a dictionary are nodes, and of which; "" of none."""
+    label, key = "Features of a dictionary as nodes", "feature nodes"
+    asked_for = None if key in st.session_state else st.query_params.get(key)
+    on = st.toggle(
+        label,
+        key=key,
+        bind="query-params",
+        help=f"At each stretch the {MOST_FEATURES} that the pairs' clips fire most otherwise; what "
+        "they do not hold is a node, too.",
+    )
+    tell_dropped(key, label, asked_for, on)
+    if not on:
+        return asked, ""
+    name = choose_dictionary(asked.mine)
+    if name is None:
+        return None
+    with st.spinner("Finding the features that fire …"):
+        return asked.with_features(name), name
 
 
 def said_of_pairs(asked: CircuitRequest) -> str:
@@ -112,7 +136,7 @@ def measure(asked: CircuitRequest) -> None:
 
 
 @st.fragment
-def show_circuit(asked: CircuitRequest) -> None:
+def show_circuit(asked: CircuitRequest, dictionary: str) -> None:
     """The circuit of a size, and its nodes. A click or another size runs and draws this alone."""
     with as_sentences():
         cut = cut_nodes(asked.graph)
@@ -134,14 +158,14 @@ def show_circuit(asked: CircuitRequest) -> None:
                 key="cut node",
                 help="Takes all edges from and into it out of the circuit, and tells what is left.",
             )
-            show_node(asked, node["members"])
+            show_node(asked, node["members"], dictionary)
         with st.expander("Table of edges"):
             parts = asked.parts(size, cut)
             edges = parts.edges["edge"].to_numpy()
             table = asked.graph.named(edges).assign(score=parts.edges["score"])
             st.dataframe(table.sort_values("score", key=abs, ascending=False), hide_index=True)
         show_attribution(asked)
-        show_command(asked)
+        show_command(asked, dictionary)
 
 
 def choose_size(asked: CircuitRequest) -> int | None:
@@ -169,7 +193,8 @@ def choose_node(nodes: dict[str, Row]) -> Row | None:
         what="node of this circuit",
         index=None,
         placeholder="click on a node of the figure, or choose one",
-        help="Of sound its seconds play; of a head its attention is shown.",
+        help="Of sound its seconds play, and of a feature in the encoder; of a head its attention "
+        "is shown.",
     )
     return None if name is None else nodes[name]
 
@@ -212,11 +237,13 @@ def _place(figure: Figure, name: Any) -> tuple[float, float] | None:
     return None
 
 
-def show_command(asked: CircuitRequest) -> None:
+def show_command(asked: CircuitRequest, dictionary: str) -> None:
     """The command that does as much over many pairs."""
     words = [*words_for("circuits"), "--model", asked.mine.opened.name]
     if asked.mine.route != asked.mine.opened.route:
         words += ["--route", route_to_text(asked.mine.route)]
     words += ["--pairs", "PAIRS.csv"] if asked.own else ["--kind", asked.mine.pair.kind]
+    if dictionary:
+        words += ["--dictionary", str(folder_of(dictionary)), "--features", str(MOST_FEATURES)]
     st.caption("Over many pairs, in two halves, beside other methods, from a script:")
     st.code(shlex.join([*words, "--out", "runs/circuits"]), language="bash", wrap_lines=True)

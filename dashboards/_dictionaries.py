@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import streamlit as st
-from _answers import Ask
 from _feature_edits import FeatureEdit
 from _folders import choose_folder, looking_into
 from _heard import open_index, stored_indexes
+from _models import OpenModel
 from _runs_view import ROOT
 
 from palscope._beside import words_for
@@ -27,7 +27,16 @@ MOST = 20
 """So many of those that are found are looked into."""
 
 
-def choose_dictionary(ask: Ask) -> str | None:
+class OnRoute(Protocol):
+    """A model on a route."""
+
+    @property
+    def opened(self) -> OpenModel: ...
+    @property
+    def route(self) -> Route: ...
+
+
+def choose_dictionary(ask: OnRoute) -> str | None:
     """The typed one, else the first that is found and fits; None where none does."""
     known = {name: misfit(ask, name) for name in stored_dictionaries()[:MOST]}
     fit = [name for name, why in known.items() if not why]
@@ -60,14 +69,14 @@ def folder_of(name: str) -> Path:
     return FEATURES_FOLDER / "dictionary" if name == BUNDLED else Path(name)
 
 
-def fitting_dictionary(ask: Ask, name: str) -> Dictionary:
+def fitting_dictionary(ask: OnRoute, name: str) -> Dictionary:
     """A dictionary. Raises `PalscopeError` where it is not for the model on its route."""
     if why := misfit(ask, name):
         raise PalscopeError(f"{name} does not fit {ask.opened.name} here: {why}")
     return cached_dictionary(name)
 
 
-def misfit(ask: Ask, name: str) -> str:
+def misfit(ask: OnRoute, name: str) -> str:
     """Why a dictionary is not for a model on its route; empty where it is."""
     model = ask.opened.model
     try:
@@ -89,7 +98,7 @@ def misfit(ask: Ask, name: str) -> str:
     return ""
 
 
-def _belongs(ask: Ask, record: Mapping[str, Any]) -> str:
+def _belongs(ask: OnRoute, record: Mapping[str, Any]) -> str:
     """Of which model and route it is; empty where it is one that has these names."""
     name = record["weights"]["checkpoint"]["name"]
     route = Route.from_dict(record["route"])

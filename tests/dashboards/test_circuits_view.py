@@ -14,10 +14,13 @@ from streamlit.testing.v1 import AppTest
 
 import palscope
 from palscope._circuits.graph import Graph
-from palscope.circuits import CircuitRuns, eap_ig, pair_graph, ranked
+from palscope.circuits import CircuitRuns, eap_ig, firing_features, pair_graph, ranked
+from palscope.features import load_dictionary, save_dictionary
 from palscope.measures import Answers
 from palscope.pairs import Pair, bundled_pairs
 from tests.dashboards.conftest import OTHER, captions, figures, metrics, quiet
+from tests.dashboards.dictionary import dictionary_of_noise
+from tests.features.spliced import random_at
 from tests.published.tiny import qwen2_audio, whisper
 
 PAIRS = [pair for pair in bundled_pairs() if pair.kind == "digit"]
@@ -45,9 +48,9 @@ def go(page: AppTest) -> AppTest:
 class Direct:
     """What the page should show, from the public functions alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **features: Any) -> None:
         self.model = palscope.load(folder)
-        self.graph: Graph = pair_graph(self.model, PAIR)
+        self.graph: Graph = pair_graph(self.model, PAIR, **features)
 
     def scores(self, pair: Pair) -> Any:
         clean, corrupt, answers = self.given(pair)
@@ -117,6 +120,42 @@ def test_its_numbers_are_those_of_circuits_run_directly(checkpoint: Path) -> Non
     assert "Whole model, reading cut" in found
     assert held_out(page)[50] == pytest.approx(runs.faithfulness(without), abs=1e-4)
     assert sound not in page.selectbox(key="node").options
+
+
+def test_features_of_a_dictionary_are_nodes(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    st.cache_resource.clear()
+    folder, _ = dictionary_of_noise(checkpoint, tmp_path_factory.mktemp("features"))
+    page = opened(checkpoint, **{"feature nodes": "true", "dictionary": str(folder)}, edges="500")
+    quiet(page)
+    go(page)
+    quiet(page)
+    bare = Direct(checkpoint)
+    features = firing_features(bare.model, PAIRS[:4], load_dictionary(folder), most=50)
+    direct = Direct(checkpoint, features=features)
+    assert direct.graph.n_edges > bare.graph.n_edges
+    assert any(f"{direct.graph.n_edges:,} edges" in each for each in captions(page))
+    order = ranked(np.mean([direct.scores(pair) for pair in REST[:3]], 0))
+    faithful = direct.runs(PAIR).faithfulness(direct.circuit(order[:500]))
+    assert held_out(page)[500] == pytest.approx(faithful, abs=1e-4)
+    assert any("--dictionary" in each.value for each in page.code)
+
+    node = next(each for each in page.selectbox(key="node").options if "feature" in each)
+    page.selectbox(key="node").set_value(node).run()
+    quiet(page)
+    player = json.loads(page.get("bidi_component")[-1].proto.json)
+    assert player["plays"] and player["selection"][1] > player["selection"][0]
+    page.button(key="cut node").click().run()
+    quiet(page)
+    assert {"Circuit", "Whole model"} <= metrics(page).keys()
+
+
+def test_a_dictionary_of_another_model_gives_no_nodes(checkpoint: Path, tmp_path: Path) -> None:
+    save_dictionary(random_at("blocks.1.hook_resid_post", 32), tmp_path / "dictionary")
+    address = {"feature nodes": "true", "dictionary": str(tmp_path / "dictionary")}
+    page = opened(checkpoint, **address)
+    assert "cannot give a circuit nodes" in page.exception[0].message  # a sentence, by the frame
 
     # A head: its attention is shown.
     head = next(each for each in names if " head " in each)
