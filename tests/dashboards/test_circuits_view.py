@@ -121,6 +121,17 @@ def test_its_numbers_are_those_of_circuits_run_directly(checkpoint: Path) -> Non
     assert held_out(page)[50] == pytest.approx(runs.faithfulness(without), abs=1e-4)
     assert sound not in page.selectbox(key="node").options
 
+    # A head: its attention is shown.
+    head = next(each for each in names if " head " in each)
+    page.selectbox(key="node").set_value(head).run()
+    quiet(page)
+    assert any("Attention over the clean clip's prompt" in each for each in captions(page))
+    page.button(key="take cut back").click().run()
+    assert "Circuit" not in metrics(page) and "without" not in page.query_params
+    page.toggle(key="attribution graph").set_value(True).run()
+    quiet(page)
+    assert any("Clean clip alone, not the circuit above: Of " in each for each in captions(page))
+
 
 def test_features_of_a_dictionary_are_nodes(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
@@ -156,17 +167,6 @@ def test_a_dictionary_of_another_model_gives_no_nodes(checkpoint: Path, tmp_path
     address = {"feature nodes": "true", "dictionary": str(tmp_path / "dictionary")}
     page = opened(checkpoint, **address)
     assert "cannot give a circuit nodes" in page.exception[0].message  # a sentence, by the frame
-
-    # A head: its attention is shown.
-    head = next(each for each in names if " head " in each)
-    page.selectbox(key="node").set_value(head).run()
-    quiet(page)
-    assert any("Attention over the clean clip's prompt" in each for each in captions(page))
-    page.button(key="take cut back").click().run()
-    assert "Circuit" not in metrics(page) and "without" not in page.query_params
-    page.toggle(key="attribution graph").set_value(True).run()
-    quiet(page)
-    assert any("Clean clip alone, not the circuit above: Of " in each for each in captions(page))
 
 
 def test_held_out_pairs_have_no_say(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
