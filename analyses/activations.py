@@ -18,6 +18,7 @@ from pathlib import Path
 from palscope._features.clips import LabelledClip
 from palscope._features.collect import collect_activations
 from palscope._features.estimate import in_words
+from palscope._features.heads import of_answer
 from palscope._sweeps import processes
 from palscope.analyses import ClipOptions, Command, chosen_clips, option
 from palscope.analyses._addresses import address_of
@@ -34,7 +35,7 @@ class ActivationOptions(ClipOptions):
         ...,
         "sites of palscope.interventions.Address, with layers where there are some: "
         "encoder_block:2, encoder_output, connector_output, audio_state:0,3, resid_post:5, "
-        "head_output:5, mlp_out:5",
+        "head_output:5, mlp_out:5; pattern: what each head gives to sound before the answer",
     )
     batch: int = option(8, "heard at once", unit="clips", least=1)
     shard: int = option(64, "in a file, of which a kill loses one at most", unit="clips", least=1)
@@ -44,7 +45,7 @@ class ActivationOptions(ClipOptions):
 
 def stored(given: ActivationOptions) -> None:
     """Collect what was asked for, and say what there is."""
-    addresses = [address_of(text) for text in given.at]
+    addresses = [of_answer(address_of(text)) for text in given.at]
     clips = labelled_clips(given)
     store = collect_activations(
         open_model(given),

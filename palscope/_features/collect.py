@@ -54,7 +54,8 @@ def collect_activations(
         model: of a checkpoint, on the route that is asked about.
         clips: a manifest's (`palscope.datasets.read_manifest`), or any others; they are gone
             through once, so that they may come from a stream.
-        addresses: where; without tokens those of the sound.
+        addresses: where; without tokens those of the sound. `Address("pattern", queries=Text(-1))`
+            stores what each head that reads a stream gives to its tokens, as "pattern.STREAM".
         folder: of the store.
         batch_size: clips that are heard at once. A row is what the clip alone gives, to rounding.
         shard_clips: in a file; their rows are held in memory.
@@ -272,6 +273,7 @@ def _facts(reader: RowReader, size: Size, names: Sequence[str], folder: Path) ->
     return {
         "shards": list(names),
         "hook_points": size.width,
+        "heads": reader.heads,
         "streams": {str(number): name for number, name in stream_names(reader.model).items()},
         "clips": len(clips),
         "left_out": left_out,

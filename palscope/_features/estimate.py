@@ -45,14 +45,13 @@ class Size:
             for s in (_SHORT_S, _LONG_S)
         )
         (found,) = reader([(short, question)])
-        inputs = reader.inputs([(long, question)])
-        parts = reader.parts(inputs, reader.model.layout(inputs).on_host)
+        counts = reader.counts(reader.inputs([(long, question)]))
         a_row = {
             hook: _ABOUT_A_ROW + rows.values.shape[1] * rows.values.element_size()
             for hook, rows in found.items()
         }
         here = sum(len(rows.stream) * a_row[hook] for hook, rows in found.items())
-        there = sum(len(part.columns) * a_row[part.hook] for part in parts)
+        there = sum(count * a_row[hook] for hook, count in counts.items())
         per_second = (there - here) / (_LONG_S - _SHORT_S)
         width = {hook: rows.values.shape[1] for hook, rows in found.items()}
         return cls(width, here - per_second * _SHORT_S, per_second)

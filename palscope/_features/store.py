@@ -21,6 +21,7 @@ from palscope._sweeps.record import weights_hashes
 from palscope._sweeps.store import flat, read_record
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError, short
+from palscope.measures._alignment import Head
 
 
 class ActivationStore:
@@ -32,6 +33,7 @@ class ActivationStore:
         folder: where it is.
         record: the run that made it: weights, route, addresses, versions.
         hook_points: width of the rows of each hook point.
+        heads: layer and head of each column, of hook points whose rows are attention.
         clips: a row a clip, in the order of the data set: `name, label, domain, split, group,
             question, seconds`, and `left_out`, which says why it has no rows, else "".
 
@@ -49,6 +51,10 @@ class ActivationStore:
                 f"{folder} is not finished; the command that began it goes on with --resume."
             )
         self.hook_points: dict[str, int] = self.record["hook_points"]
+        told: dict[str, list[list[int]]] = self.record.get("heads", {})
+        self.heads: dict[str, list[Head]] = {
+            name: [(layer, head) for layer, head in heads] for name, heads in told.items()
+        }
         self._shards = [read_shard(self.folder / "shards" / n) for n in self.record["shards"]]
         about = [{"left_out": "", **clip} for shard in self._shards for clip in shard.clips]
         self.clips = pd.DataFrame(about, columns=[*ABOUT, "seconds", "left_out"])
@@ -117,6 +123,7 @@ class Activations:
     Attributes:
         hook_point: where.
         width: numbers in a row.
+        heads: of rows of attention, layer and head of each column; else None.
         store: that it belongs to.
     """
 
@@ -130,6 +137,7 @@ class Activations:
         self.store = store
         self.hook_point = hook_point
         self.width = store.hook_points[hook_point]
+        self.heads = store.heads.get(hook_point)
         self._shards = shards
         counts = [shard.rows.get(hook_point, 0) for shard in shards]
         self._ends = np.cumsum(counts)

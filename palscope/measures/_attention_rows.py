@@ -72,7 +72,8 @@ def read_attention_rows(
     take: Callable[[AttentionRows], None],
     *,
     logits_to_keep: int = 1,
-) -> Float[Tensor, "batch kept vocabulary"]:
+    stop_at_layer: int | None = None,
+) -> Tensor:
     """Run the model once, and give `take` the attention of the queries that were asked for.
 
     Hooks that are set on the model stay in effect. Layers come from the bottom up; in each, every
@@ -83,9 +84,10 @@ def read_attention_rows(
         asked: columns of each row, from `asked_columns`.
         take: called with each block while the model runs; it may keep the block.
         logits_to_keep: of so many of the last tokens.
+        stop_at_layer: the layer before which the run ends; None runs all.
 
     Returns:
-        The run's logits.
+        The run's logits `[batch, kept, vocabulary]`; the residual stream of one that ends before.
     """
     known: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
     alive: list[Tensor] = []  # whose ids stand in keys: nothing else may have them meanwhile
@@ -134,7 +136,7 @@ def read_attention_rows(
 
         return hook
 
-    layers = range(model.current_route.n_layers)
+    layers = range(model.current_route.n_layers if stop_at_layer is None else stop_at_layer)
     slow = [
         layer
         for layer in layers
@@ -149,7 +151,12 @@ def read_attention_rows(
         if len(slow) < len(layers):
             fused = [layer for layer in layers if layer not in slow]
             stack.enter_context(model.model.recording_attention(see, fused))
-        return model.run_with_hooks(dict(inputs), fwd_hooks=hooks, logits_to_keep=logits_to_keep)
+        return model.run_with_hooks(
+            dict(inputs),
+            fwd_hooks=hooks,
+            logits_to_keep=logits_to_keep,
+            stop_at_layer=stop_at_layer,
+        )
 
 
 def sum_tolerance(model: HookedAudioModel) -> float:
