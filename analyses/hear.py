@@ -5,6 +5,10 @@
     python analyses/hear.py runs/activations --audio clips.csv --at audio_blocks.2.hook_out \\
         --dictionary runs/features/seed-0 --neurons audio_blocks.2.mlp_out.hook_in --out runs/heard
 
+Heads are units by what they give to sound: of activations that were stored --at pattern,
+
+    python analyses/hear.py runs/pattern --audio clips.csv --heads pattern.summary --out runs/heads
+
 Goes once through the stored rows. Of each unit the index keeps its strongest clips and some of
 every strength, a histogram, how well it tells each label on held-out clips, its neighbours, and
 beside each feature its partners among neurons and the latents of a random dictionary. The page
@@ -41,6 +45,11 @@ class HearOptions:
         None, "folder of a dictionary, whose latents are units, and a random one's beside them"
     )
     neurons: str | None = option(None, "hook point whose numbers are units: neurons")
+    heads: str | None = option(
+        None,
+        "rows of attention whose heads are units, such as pattern.frames, and beside them the same "
+        "heads spread evenly over each clip; without other units",
+    )
     model: str | None = option(
         None, "of the store: units in the decoder's residual stream then have the words they write"
     )
@@ -77,6 +86,13 @@ def sources_of(given: HearOptions, store: ActivationStore) -> list[UnitSource]:
     """The units that the options name, those that are asked about first."""
     if given.dictionary is not None and given.at is None:
         raise OptionError("--dictionary needs --at, the hook point of its rows.")
+    if given.heads is not None:
+        if given.at is not None or given.neurons is not None:
+            raise OptionError(
+                "--heads are units of an index of their own: leave out --at, --neurons."
+            )
+        rows = store[given.heads]
+        return [UnitSource.of_heads(rows), UnitSource.of_even_heads(rows)]
     sources: list[UnitSource] = []
     if given.at is not None and given.dictionary is None:
         sources.append(UnitSource.of_dimensions(store[given.at]))
@@ -87,7 +103,7 @@ def sources_of(given: HearOptions, store: ActivationStore) -> list[UnitSource]:
     if given.at is not None and given.dictionary is not None:
         sources.append(UnitSource.of_random(given.dictionary, store[given.at]))
     if not sources:
-        raise OptionError("no units: give --at, with --dictionary, or --neurons.")
+        raise OptionError("no units: give --at, with --dictionary, --neurons or --heads.")
     return sources
 
 

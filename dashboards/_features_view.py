@@ -25,6 +25,8 @@ MOST = 100
 """Units that fire in a sound are listed."""
 COLUMNS = {
     "unit": st.column_config.NumberColumn("unit", format="%d", pinned=True),
+    "layer": st.column_config.NumberColumn("layer", format="%d", pinned=True),
+    "head": st.column_config.NumberColumn("head", format="%d", pinned=True),
     "name": st.column_config.TextColumn(
         "proposed name", help="A label, where it is told well enough on held-out clips."
     ),
@@ -34,6 +36,11 @@ COLUMNS = {
     ),
     "rows": st.column_config.NumberColumn("fires on tokens", format="percent"),
     "clips": st.column_config.NumberColumn("clips", help="In so many it fires."),
+    "gives": st.column_config.NumberColumn(
+        "gives to a clip",
+        format="%.3g",
+        help="To all tokens of a clip, on average over the data set.",
+    ),
     "largest": st.column_config.NumberColumn("largest", format="%.3g"),
     "auroc": st.column_config.NumberColumn(
         "AUROC", format="%.3f", help="Among held-out clips of the label's domain."
@@ -48,6 +55,8 @@ COLUMNS = {
     "end": st.column_config.NumberColumn("to (s)", format="%.2f"),
     "words": "words it writes",
 }
+OF_FIRING = ("rows", "clips", "fires")
+"""Columns that say nothing of heads: they give some attention to all tokens."""
 
 
 def view() -> None:
@@ -146,8 +155,10 @@ def ranked(found: UnitsOfSound, name: str, selection: tuple[float, float] | None
     above = (1 - table["share_below"]) * found.units.index.record["rows"]
     table = table.assign(stronger=above.round().astype(int))
     where = "the whole sound" if end is None else f"{start:.2f} to {end:.2f} s"
+    heads = found.units.heads is not None
     st.caption(
-        f"What fires in {where}, those units first that are seldom stronger in the data set."
+        f"{'What reads' if heads else 'What fires in'} {where}, those "
+        f"{'heads' if heads else 'units'} first that are seldom stronger in the data set."
     )
     return f"{name} {start} {end}", table
 
@@ -170,7 +181,11 @@ def show_list(units: IndexedUnits, key: str, table: pd.DataFrame) -> None:
         height=300,
         hide_index=True,
         column_config=COLUMNS,
-        column_order=[each for each in COLUMNS if each in table],
+        column_order=[
+            each
+            for each in COLUMNS
+            if each in table and not (units.heads is not None and each in OF_FIRING)
+        ],
         on_select=clicked,
         selection_mode="single-row",
     )
@@ -199,12 +214,13 @@ def choose_unit(units: IndexedUnits) -> int | None:
 def show_unit(units: IndexedUnits, number: int) -> None:
     """What is known of a unit, with its players."""
     unit = units[number]
-    st.header(f"{units.name} {number}")
+    called = units.called(number)
+    st.header(called)
     row = st.container(horizontal=True)
     row.download_button(
         "Download as one HTML file",
         lambda: unit_html(unit).encode(),
-        f"{units.name}-{number}.html",
+        f"{called.replace(', ', '-').replace(' ', '-')}.html",
         "text/html",
         icon=":material/download:",
         key="download unit",

@@ -110,7 +110,8 @@ class HeadReading:
         asked: list[set[int]] = [set() for _ in range(self.layout.stream.shape[0])]
         for part in self.parts:
             assert part.queries is not None
-            asked[part.row].update(part.queries.tolist())
+            queries: list[int] = part.queries.tolist()
+            asked[part.row].update(queries)
         wanted = {_key(part): part for part in self.parts}
 
         def take(rows: AttentionRows) -> None:

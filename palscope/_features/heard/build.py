@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -48,8 +48,10 @@ def index_units(
 
     Of each unit are kept: its strongest clips and some of every strength, a histogram, of each
     label the share of clips that fire it and how well it tells it, its neighbours, and of the first
-    source's units the partner in each other source that correlates most over rows. A name is
-    proposed where one label's clips come first among held-out ones, too (`NAMED_FROM`).
+    source's units the partner in each other source that correlates most over rows; neighbours of
+    heads are those that correlate most with them, and their partners they themselves, spread
+    evenly. A name is proposed where one label's clips come first among held-out ones, too
+    (`NAMED_FROM`).
 
     Args:
         sources: units of the same stored tokens: those that are asked about first, then what they
@@ -96,13 +98,18 @@ def index_units(
         _beside(sounds[name], folder) if name in sounds else "" for name in clips["name"]
     ]
     labels = labels_of(clips)
-    twins = _twins([each.name for each in sources], correlations)
+    twins = _twins(sources, correlations)
     for source, found in zip(sources, surveys, strict=True):
         knows = known(found, clips, labels, train, test)
         make_folder(folder / source.name)
         words = _words(source, model)
-        _write(_summary(found, knows, labels, words), folder / source.name / UNITS)
-        arrays = _arrays(found, knows, seed) | _nearest(source) | twins[source.name]
+        table = _summary(found, knows, labels, words)
+        if "heads" in source.made:
+            heard = int((clips["left_out"] == "").sum())
+            table = _of_heads(table, source.made["heads"], found.sums / heard)
+        _write(table, folder / source.name / UNITS)
+        nearest = _nearest(source) if found.alike is None else _most_alike(found.alike)
+        arrays = _arrays(found, knows, seed) | nearest | twins[source.name]
         with whole(folder / source.name / ARRAYS) as part:
             save_file({name: np.ascontiguousarray(each) for name, each in arrays.items()}, part)
     _write(labels, folder / LABELS)
@@ -124,6 +131,12 @@ def _store(sources: Sequence[UnitSource]) -> Any:
         if names.count(name) > 1 or not re.fullmatch(r"\w[\w -]*", name):
             raise PalscopeError(
                 f"units are called {name!r}; give each source its own name, of letters and digits."
+            )
+    for each in sources:
+        if each.is_even and sources[0].made != {**each.made, "kind": "heads"}:
+            raise PalscopeError(
+                f"{each.name} are heads, spread evenly, and {sources[0].name} are not those heads; "
+                "give UnitSource.of_heads of the same rows first."
             )
     if not len(sources[0].rows):
         raise PalscopeError(f"there are no rows at {sources[0].rows.hook_point}.")
@@ -181,6 +194,17 @@ def _summary(found: Survey, knows: Knows, labels: pd.DataFrame, words: list[str]
     )
 
 
+def _of_heads(
+    table: pd.DataFrame, heads: Sequence[Sequence[int]], gives: Float[np.ndarray, " units"]
+) -> pd.DataFrame:
+    """The list, of heads: which they are, and what they give to a clip on average."""
+    told: Any = np.array(heads, dtype=np.int32)
+    table = table.assign(gives=gives.astype(np.float32))
+    table.insert(1, "layer", told[:, 0])
+    table.insert(2, "head", told[:, 1])
+    return table
+
+
 def _arrays(found: Survey, knows: Knows, seed: int) -> dict[str, np.ndarray]:
     samples = chosen(found, seed)
     return {
@@ -213,23 +237,42 @@ def _nearest(source: UnitSource) -> dict[str, np.ndarray]:
     return {"nearest": torch.cat(unit).numpy(), "nearest_cosine": torch.cat(cosine).numpy()}
 
 
-def _twins(names: Sequence[str], correlations: Correlations) -> dict[str, dict[str, np.ndarray]]:
+def _most_alike(alike: Float[np.ndarray, "units units"]) -> dict[str, np.ndarray]:
+    """The heads that correlate most with each head over rows; without them where there is one."""
+    held = np.where(np.isnan(alike), -2, alike)
+    np.fill_diagonal(held, -3)
+    order = np.argsort(-held, axis=1, kind="stable")[:, : min(NEAREST, len(held) - 1)]
+    return {
+        "nearest": order.astype(np.int32),
+        "nearest_correlation": np.take_along_axis(alike, order, 1),
+    }
+
+
+def _twins(
+    sources: Sequence[UnitSource], correlations: Correlations
+) -> dict[str, dict[str, np.ndarray]]:
     """The partner of each unit of the first source in each other one, and the other way round."""
-    out: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
-    for name, found in zip(names[1:], correlations, strict=True):
+    first = sources[0].name
+    out: dict[str, dict[str, np.ndarray]] = {each.name: {} for each in sources}
+    for source, found in zip(sources[1:], correlations, strict=True):
         each: Any = found
-        out[names[0]] |= _best(name, each)
-        out[name] |= _best(names[0], each.T)
+        partners = np.arange(len(each)) if source.is_even else None
+        out[first] |= _best(source.name, each, partners)
+        out[source.name] |= _best(first, each.T, partners)
     return out
 
 
-def _best(name: str, found: Float[np.ndarray, "units others"]) -> dict[str, np.ndarray]:
-    """-1 where a unit correlates with none."""
+def _best(
+    name: str,
+    found: Float[np.ndarray, "units others"],
+    partners: Int[np.ndarray, " units"] | None,
+) -> dict[str, np.ndarray]:
+    """The given partners, or those that correlate most; -1 where a unit correlates with none."""
     held = np.where(np.isnan(found), -2, found)
-    best = held.argmax(1)
+    best = held.argmax(1) if partners is None else partners
     value = held[np.arange(len(held)), best]
     return {
-        f"twin:{name}": np.where(value < -1.5, -1, best).astype(np.int32),
+        f"twin:{name}": np.where((value < -1.5) & (partners is None), -1, best).astype(np.int32),
         f"twin_correlation:{name}": np.where(value < -1.5, np.nan, value).astype(np.float32),
     }
 

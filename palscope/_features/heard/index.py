@@ -81,12 +81,15 @@ class IndexedUnits:
         index: that they are in.
         name: of their kind.
         hook_point: whose rows they are units of.
+        heads: of heads, layer and head of each; else None.
     """
 
     def __init__(self, index: UnitIndex, name: str) -> None:
         self.index = index
         self.name = name
         self.hook_point: str = index.record["hook_points"][name]
+        told: list[list[int]] | None = index.record["config"]["units"][name].get("heads")
+        self.heads = None if told is None else [(layer, head) for layer, head in told]
         self._count: int = index.record["counts"][name]
 
     def __len__(self) -> int:
@@ -98,6 +101,34 @@ class IndexedUnits:
             raise PalscopeError(f"there is no unit {unit} among {len(self):,} {self.name}.")
         return IndexedUnit(self, unit)
 
+    def head(self, layer: int, head: int) -> IndexedUnit:
+        """The unit that is a head. Raises `PalscopeError` where it is not there."""
+        if self.heads is None:
+            raise PalscopeError(f"{self.name} are no heads; give a unit's number.")
+        if (layer, head) not in self.heads:
+            layers = sorted({each for each, _ in self.heads})
+            raise PalscopeError(
+                f"layer {layer} head {head} is not among the {self.name}, which are of "
+                f"{self.hook_point}: its layers are {', '.join(map(str, layers))}."
+            )
+        return self[self.heads.index((layer, head))]
+
+    def called(self, unit: int) -> str:
+        """What a unit is called: "features 12", "layer 23 head 2"."""
+        if self.heads is None:
+            return f"{self.name} {unit}"
+        layer, head = self.heads[unit]
+        kind = self.index.record["config"]["units"][self.name]["kind"]
+        return f"layer {layer} head {head}{'' if kind == 'heads' else f', {self.name}'}"
+
+    def with_heads(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table with layer and head behind each `unit`, where these are heads."""
+        if self.heads is not None:
+            units: list[int] = table["unit"].tolist()
+            table.insert(1, "layer", [self.heads[unit][0] for unit in units])
+            table.insert(2, "head", [self.heads[unit][1] for unit in units])
+        return table
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row a unit.
@@ -105,7 +136,8 @@ class IndexedUnits:
         `unit`; `best_label`, the label whose clips it ranks highest among training clips, and its
         `score`, the average precision on held-out ones; `name`, that label where the score reaches
         the bar, else empty; `rows`, the share that it fires on; `clips` that it fires in; its
-        `largest` value; `words` that it writes.
+        `largest` value; `words` that it writes. Heads have `layer`, `head`, and what they give to
+        all tokens of a clip, on average (`gives`).
         """
         return read_parquet(self.index.folder / self.name / UNITS)
 
@@ -113,8 +145,8 @@ class IndexedUnits:
         """Units by how well they tell a label on held-out clips, the best first.
 
         Returns:
-            `unit, auroc` among clips of its domain, `precision` among all, `fires` (share of the
-            label's clips), `name`.
+            `unit` (of heads `layer, head`, too), `auroc` among clips of its domain, `precision`
+            among all, `fires` (share of the label's clips), `name`.
 
         Raises:
             PalscopeError: no clip has the label, or none held out.
@@ -132,7 +164,9 @@ class IndexedUnits:
                 f"label {label!r} has no score: no clip of split "
                 f"{self.index.record['config']['test']!r} has it, or all of its domain have."
             )
-        table = pd.DataFrame({"unit": np.arange(len(self)), **columns, "name": self.table["name"]})
+        table = self.with_heads(
+            pd.DataFrame({"unit": np.arange(len(self)), **columns, "name": self.table["name"]})
+        )
         return table.sort_values(["auroc", "precision"], ascending=False, ignore_index=True)
 
     def array(self, name: str, unit: int | None = None) -> np.ndarray:
@@ -228,13 +262,16 @@ class IndexedUnit:
 
     @cached_property
     def nearest(self) -> pd.DataFrame:
-        """The units of its kind whose directions are nearest: `unit, cosine`; of neurons none."""
+        """The units of its kind whose directions are nearest: `unit, cosine`; of neurons none.
+
+        Of heads those whose values over all tokens are nearest: `unit, layer, head, correlation`.
+        """
+        near = "cosine" if self.units.heads is None else "correlation"
         if "nearest" not in self.units.arrays:
-            return pd.DataFrame({"unit": [], "cosine": []})
-        unit, cosine = (
-            self.units.array(name, self.number) for name in ("nearest", "nearest_cosine")
-        )
-        return pd.DataFrame({"unit": unit, "cosine": cosine})
+            return pd.DataFrame({"unit": [], near: []})
+        names = {"unit": "nearest", near: f"nearest_{near}"}
+        found = {each: self.units.array(name, self.number) for each, name in names.items()}
+        return self.units.with_heads(pd.DataFrame(found))
 
     @cached_property
     def twins(self) -> dict[str, tuple[IndexedUnit, float]]:

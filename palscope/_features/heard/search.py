@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,9 +18,10 @@ from palscope._features.store import ActivationStore, check_made_by
 from palscope._hooks import HookedAudioModel
 from palscope.audio import load_audio
 from palscope.errors import PalscopeError
-from palscope.interventions._address import Address
+from palscope.interventions._address import Address, Filler, Sound, Text
+from palscope.measures._alignment import Head
 
-_ADDRESS = re.compile(r"Address\(site='(\w+)', .*layers=(\(.*?\)|None), heads=(\(.*?\)|None),")
+_OF_ADDRESSES: dict[str, Any] = {each.__name__: each for each in (Address, Sound, Text)}
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class UnitsOfSound:
         """The units that fire from `start` to `end`, those first that are seldom so strong.
 
         Returns:
-            `unit`, its largest `value` there, from `start` to `end` of that token (s), and
-            `share_below`, the share of the data set's rows on which it is weaker; and `name`.
+            `unit` (of heads `layer, head`, too), its largest `value` there, from `start` to `end`
+            of that token (s), and `share_below`, the share of the data set's rows on which it is
+            weaker; and `name`.
 
         Raises:
             PalscopeError: no token lies there.
@@ -61,15 +62,17 @@ class UnitsOfSound:
         share = shares_below(value[None], self.units.array("counts"), record["rows"])[0]
         order = np.lexsort((-value, -share))
         order = order[value[order] > 0][:most]
-        return pd.DataFrame(
-            {
-                "unit": order,
-                "value": value[order],
-                "share_below": share[order],
-                "start": self.seconds[at[order], 0],
-                "end": self.seconds[at[order], 1],
-                "name": self.units.table["name"].to_numpy()[order],
-            }
+        return self.units.with_heads(
+            pd.DataFrame(
+                {
+                    "unit": order,
+                    "value": value[order],
+                    "share_below": share[order],
+                    "start": self.seconds[at[order], 0],
+                    "end": self.seconds[at[order], 1],
+                    "name": self.units.table["name"].to_numpy()[order],
+                }
+            )
         )
 
 
@@ -96,8 +99,9 @@ def what_fires(
         most: so many units.
 
     Returns:
-        `unit`, its largest `value` there, `start` and `end` of that token (s), `share_below`, the
-        share of the data set's rows on which it is weaker, and its proposed `name`.
+        `unit` (of heads `layer, head`, too), its largest `value` there, `start` and `end` of that
+        token (s), `share_below`, the share of the data set's rows on which it is weaker, and its
+        proposed `name`.
 
     Raises:
         PalscopeError: the model is another one, the store or the clip is gone, or no token lies in
@@ -119,7 +123,7 @@ def of_stored_clip(units: IndexedUnits, name: str) -> UnitsOfSound:
         raise PalscopeError(f"{store.folder} has no clip {name!r}; give a model to hear a sound.")
     rows = store[units.hook_point].of_clips(chosen)
     table: Any = rows.rows
-    return _encoded(units, rows[:], table[["start", "end"]].to_numpy())
+    return _encoded(units, rows[:], table[["start", "end"]].to_numpy(), rows.heads)
 
 
 def of_sound(
@@ -134,11 +138,19 @@ def of_sound(
     reader = RowReader(model, [_address(each) for each in index.record["addresses"]])
     asked = load_audio(sound), question or model.processor.any_question
     found = reader([asked])[0][units.hook_point]
-    return _encoded(units, found.values, found.seconds.numpy())
+    heads = reader.heads.get(units.hook_point)
+    return _encoded(units, found.values, found.seconds.numpy(), heads)
 
 
 @torch.no_grad()
-def _encoded(units: IndexedUnits, rows: torch.Tensor, seconds: np.ndarray) -> UnitsOfSound:
+def _encoded(
+    units: IndexedUnits, rows: torch.Tensor, seconds: np.ndarray, heads: list[Head] | None
+) -> UnitsOfSound:
+    if units.heads is not None and units.heads != heads:
+        raise PalscopeError(
+            f"{units.index.folder}: its {units.name} are of other heads than the rows now: make "
+            "the index again."
+        )
     told = dict(units.index.record["config"]["units"][units.name])
     if "path" in told:
         told["path"] = units.index.path(told["path"])
@@ -149,8 +161,16 @@ def _encoded(units: IndexedUnits, rows: torch.Tensor, seconds: np.ndarray) -> Un
 
 def _address(written: str) -> Address:
     """An address as a store's record writes it, of all of the sound."""
-    found = _ADDRESS.match(written)
-    if found is None:
-        raise PalscopeError(f"the index's store was of {written}, which cannot be read.")
-    site, layers, heads = found.groups()
-    return Address(cast(Any, site), layers=ast.literal_eval(layers), heads=ast.literal_eval(heads))
+    try:
+        return replace(_made(ast.parse(written, mode="eval").body), tokens=None)
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+        raise PalscopeError(f"the index's store was of {written}, which cannot be read.") from error
+
+
+def _made(node: Any) -> Any:
+    """What the text of an address, or of a part of one, says; nothing else is called."""
+    if not isinstance(node, ast.Call):
+        return ast.literal_eval(node)
+    parts = {cast(str, each.arg): _made(each.value) for each in node.keywords}
+    name = cast(Any, node.func).id
+    return Filler() if name == "Filler" else _OF_ADDRESSES[name](**parts)

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from palscope._features.heard.build import writes_words
 from palscope._features.heard.excerpt import excerpt
 from palscope._features.heard.index import IndexedUnit
+from palscope._features.heard.tables import histogram, is_head, labels, nearest, number
 from palscope._files import write_text
 from palscope.audio._display import in_base64, mel_png, wav_bytes
 from palscope.errors import PalscopeError
 
-_LABELS = 10
 _BESIDE = 3
 """Of a twin's strongest clips, and one of each of its quarters."""
 
@@ -88,11 +87,11 @@ def shown(unit: IndexedUnit) -> str:
         f"<p>{_named(unit)}</p><p>{_spread(unit)}</p>",
         _words(unit),
         *_players(unit),
-        "<h3>How strong it is where it fires</h3>",
-        _histogram(unit),
+        f"<h3>{'What it gives' if is_head(unit) else 'How strong it is where it fires'}</h3>",
+        histogram(unit),
         "<h3>Labels</h3>",
-        _labels(unit),
-        _nearest(unit),
+        labels(unit),
+        nearest(unit),
         *_twins(unit),
     ]
     return f'<section class="palscope-unit">{"".join(parts)}</section>'
@@ -101,7 +100,7 @@ def shown(unit: IndexedUnit) -> str:
 def _title(unit: IndexedUnit) -> str:
     name = unit.about["name"]
     told = f" (proposed name: {name})" if name else ""
-    return f"{unit.units.name} {unit.number} at {unit.units.hook_point}{told}"
+    return f"{unit.units.called(unit.number)} at {unit.units.hook_point}{told}"
 
 
 def _named(unit: IndexedUnit) -> str:
@@ -129,6 +128,11 @@ def _spread(unit: IndexedUnit) -> str:
     about, index = unit.about, unit.units.index
     clips: Any = index.clips
     heard = int((clips["left_out"] == "").sum())
+    if is_head(unit):
+        return (
+            f"What it gives to a clip's tokens adds up to {about['gives']:.3g} of its attention on "
+            f"average over {heard:,} clips; the most that one token gets is {about['largest']:.3g}."
+        )
     return (
         f"It fires on {about['rows']:.2%} of {index.record['rows']:,} tokens, in "
         f"{about['clips']:,} of {heard:,} clips; its largest value is {about['largest']:.3g}."
@@ -136,6 +140,8 @@ def _spread(unit: IndexedUnit) -> str:
 
 
 def _words(unit: IndexedUnit) -> str:
+    if is_head(unit):
+        return ""
     if words := unit.about["words"]:
         return f"<p>Words that its direction writes by the unembedding: {html.escape(words)}.</p>"
     if writes_words(unit.units.index.record["config"]["units"][unit.units.name]["writes"]):
@@ -152,18 +158,19 @@ def _words(unit: IndexedUnit) -> str:
 def _players(unit: IndexedUnit) -> Iterator[str]:
     samples: Any = unit.samples
     if samples.empty:
-        yield "<h3>It fires in no clip</h3>"
+        yield f"<h3>It {'reads' if is_head(unit) else 'fires in'} no clip</h3>"
         return
     yield (
         "<p><small>In the frame is where it is at least half as strong as its peak in that clip; "
         "half a second sounds before and behind.</small></p>"
     )
+    clips = "clips that it reads" if is_head(unit) else "clips that fire it"
     told = {"strongest": "Its strongest clips"}
     for band, rows in samples.groupby("band", sort=False):
         if band == "0-25 %":
             yield "<h3>Clips of every strength, drawn at random</h3>"
         name = told.get(band)
-        head = f"<h3>{name}</h3>" if name else f"<h4>{band} of the clips that fire it</h4>"
+        head = f"<h3>{name}</h3>" if name else f"<h4>{band} of the {clips}</h4>"
         yield head + _row(unit, rows)
 
 
@@ -200,86 +207,20 @@ def _player(unit: IndexedUnit, sample: Any) -> str:
     )
 
 
-# -- tables ---------------------------------------------------------------------------------------
-
-
-def _histogram(unit: IndexedUnit) -> str:
-    """Bars over a logarithmic axis of values."""
-    table: Any = unit.histogram
-    if table.empty:
-        return "<p>Nowhere.</p>"
-    rows = table["rows"].to_numpy()
-    bars = "".join(f'<i style="height:{100 * each / rows.max():.1f}%"></i>' for each in rows)
-    low, high = table["low"].iloc[0], table["high"].iloc[-1]
-    ticks = "".join(f"<b>{value:.2g}</b>" for value in (low, np.sqrt(low * high), high))
-    return (
-        f'<div class="bars" role="img" aria-label="Histogram of its values">{bars}</div>'
-        f'<div class="ticks">{ticks}</div><p><small>Tokens by the unit\'s value, on a logarithmic '
-        f"axis; the highest bar is {rows.max():,} tokens. On all others it is silent.</small></p>"
-    )
-
-
-def _labels(unit: IndexedUnit) -> str:
-    labels: Any = unit.labels
-    table: Any = labels.head(_LABELS)
-    if table.empty:
-        return "<p>The clips have none.</p>"
-    head = ["label", "clips", "that fire it", "average precision", "AUROC in the domain"]
-    cells = [
-        [
-            f"{row.domain}: {row.label}",
-            f"{row.clips:,}",
-            f"{row.fires:.0%}",
-            _number(row.precision),
-            _number(row.auroc),
-        ]
-        for row in table.itertuples()
-    ]
-    note = (
-        "<p><small>Average precision is among all held-out clips, AUROC among those of the same "
-        "domain.</small></p>"
-    )
-    return _table(head, cells) + note
-
-
-def _nearest(unit: IndexedUnit) -> str:
-    table: Any = unit.nearest
-    if table.empty:
-        return ""
-    every: Any = unit.units.table
-    names: list[str] = every["name"].tolist()
-    cells = [
-        [str(int(row.unit)), f"{row.cosine:.2f}", str(names[int(row.unit)]) or "no name"]
-        for row in table.itertuples()
-    ]
-    return "<h3>Nearest directions</h3>" + _table(["unit", "cosine", "proposed name"], cells)
-
-
 def _twins(unit: IndexedUnit) -> Iterator[str]:
     """The partners among other units: does a neuron, or a random direction, do as well?"""
     for name, (twin, correlation) in unit.twins.items():
         samples: Any = twin.samples
         first = samples[samples["band"] == "strongest"].head(_BESIDE)
         others = samples[samples["band"] != "strongest"].drop_duplicates("band")
+        if is_head(unit):
+            head = f"Beside it: {html.escape(twin.units.called(twin.number))}"
+            why = f"The same head (correlation over all tokens {number(correlation)})."
+        else:
+            head = f"Beside it, of {html.escape(name)}: {twin.number}"
+            why = f"The one that goes with it best over all tokens (correlation {correlation:.2f})."
         yield (
-            f"<h3>Beside it, of {html.escape(name)}: {twin.number}</h3><p>The one that goes with "
-            f"it best over all tokens (correlation {correlation:.2f}). {_named(twin)}</p>"
+            f"<h3>{head}</h3><p>{why} {_named(twin)}</p>"
             f"<h4>Its strongest</h4>{_row(twin, first)}"
             f"<h4>One of each quarter, the weakest first</h4>{_row(twin, others)}"
         )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        marks = ["" if number == 0 else ' class="n"' for number in range(len(cells))]
-        return "".join(
-            f"<{tag}{mark}>{html.escape(cell)}</{tag}>"
-            for mark, cell in zip(marks, cells, strict=True)
-        )
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{line(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"

@@ -26,8 +26,8 @@ MOST_RANDOM = 4096
 class UnitSource:
     """Units of stored rows: latents, neurons, dimensions, directions, all that has a value a row.
 
-    A unit fires on a row where its value is above 0. Directions of your own are given as
-    `UnitSource("mine", rows, lambda x: x @ directions.T)`.
+    A unit fires on a row where its value is above 0; a head reads it there. Directions of your own
+    are given as `UnitSource("mine", rows, lambda x: x @ directions.T)`.
 
     Attributes:
         name: of these units: "features".
@@ -79,10 +79,40 @@ class UnitSource:
         """Both ends of each dimension: those at which it is large, then those of its negative."""
         return cls(name, rows, both_signs, made={"kind": "dimensions"})
 
+    @classmethod
+    def of_heads(cls, rows: Activations, name: str = "heads") -> UnitSource:
+        """Heads, by what each gives to a token: rows of `Address("pattern", queries=Text(-1))`.
+
+        Raises `PalscopeError` for rows that are no attention.
+        """
+        return cls(name, rows, lambda x: x, made={"kind": "heads", "heads": _heads(rows)})
+
+    @classmethod
+    def of_even_heads(cls, rows: Activations, name: str = "spread evenly") -> UnitSource:
+        """The same heads, with what each gives to a clip spread evenly over the clip's tokens.
+
+        What is told so is told by how much a head listens and how long the clip is, not by where it
+        listens: the control beside `of_heads`, whose values are larger in short clips, too. Raises
+        `PalscopeError` for rows that are no attention.
+        """
+        return cls(name, rows, _even, made={"kind": "even", "heads": _heads(rows)})
+
+    @property
+    def is_even(self) -> bool:
+        """Whether these are `of_even_heads`."""
+        return self.made.get("kind") == "even"
+
     @torch.no_grad()
     def values(self, start: int, end: int) -> Float[np.ndarray, "rows units"]:
-        """Of some rows. Raises `PalscopeError` where one is not finite."""
-        found = self.encode(self.rows[start:end].float())
+        """Of some rows, whole clips. Raises `PalscopeError` where one is not finite."""
+        given = self.rows[start:end].float()
+        if self.is_even:
+            table: Any = self.rows.rows
+            clips: np.ndarray = table["clip"].to_numpy()[start:end]
+            ends = np.flatnonzero(np.diff(clips)) + 1
+            found = torch.cat([_even(clip) for clip in given.tensor_split(ends.tolist())])
+        else:
+            found = self.encode(given)
         if not all_finite(found):
             raise PalscopeError(
                 f"{self.name} of {self.rows.hook_point} hold NaN or infinity, of rows {start} to "
@@ -92,7 +122,7 @@ class UnitSource:
 
 
 def encoder_of(told: dict[str, Any]) -> Units:
-    """How stored units are made of rows, as `UnitSource.made` tells.
+    """How stored units are made of rows of one clip, as `UnitSource.made` tells.
 
     Raises `PalscopeError` for units that were given as a function.
     """
@@ -101,15 +131,31 @@ def encoder_of(told: dict[str, Any]) -> Units:
             return load_dictionary(told["path"]).encode
         case "random":
             return _random(load_dictionary(told["path"]), told["seed"])[0]
-        case "rows":
+        case "rows" | "heads":
             return lambda x: x
+        case "even":
+            return _even
         case "dimensions":
             return both_signs
         case _:
             raise PalscopeError(
                 "these units were given as a function, which is not stored; only units of "
-                "dictionaries, neurons and dimensions can be searched by sound."
+                "dictionaries, neurons, dimensions and heads can be searched by sound."
             )
+
+
+def _even(rows: Float[Tensor, "tokens heads"]) -> Float[Tensor, "tokens heads"]:
+    """One clip's rows, spread evenly over its tokens."""
+    return rows.mean(0, keepdim=True).expand_as(rows)
+
+
+def _heads(rows: Activations) -> list[list[int]]:
+    if rows.heads is None:
+        raise PalscopeError(
+            f"{rows.hook_point} is no attention of heads; that is stored of Address('pattern', "
+            "queries=Text(-1)), as pattern.STREAM."
+        )
+    return [list(each) for each in rows.heads]
 
 
 def _writes(dictionary: Dictionary) -> str:

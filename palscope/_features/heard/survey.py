@@ -42,6 +42,8 @@ class Survey:
         clip: row of the store's clips.
         value: the unit's largest in the clip.
         start, end: of the tokens around it that are at least half of it (s).
+        sums: of each unit, over all rows.
+        alike: how heads correlate over rows; None of other units.
     """
 
     counts: Int[np.ndarray, "units bins"]
@@ -51,6 +53,8 @@ class Survey:
     value: Float[np.ndarray, " peaks"]
     start: Float[np.ndarray, " peaks"]
     end: Float[np.ndarray, " peaks"]
+    sums: Float[np.ndarray, " units"]
+    alike: Float[np.ndarray, "units units"] | None
 
     def of(self, unit: int) -> slice:
         """The entries of a unit."""
@@ -87,7 +91,7 @@ def survey(sources: Sequence[UnitSource]) -> tuple[list[Survey], Correlations]:
             )
     segments = _segments(table)
     seconds = table[["start", "end"]].to_numpy(dtype=np.float32)
-    gathered = [_Gathered() for _ in sources]
+    gathered = [_Gathered(each.made.get("kind") == "heads") for each in sources]
     pairs = [_Products() for _ in sources[1:]]
     with tqdm(total=len(table), desc="units", unit=" row") as bar:
         for block in _blocks(segments):
@@ -135,11 +139,13 @@ def _blocks(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
 class _Gathered:
     """What is known so far of one source's units."""
 
-    def __init__(self) -> None:
+    def __init__(self, compared: bool) -> None:
         self.counts: Any = 0
         self.rows = 0
         self.peaks: list[list[np.ndarray]] = []
         self.units = 0
+        self.sums: Any = 0.0
+        self.alike = _Products() if compared else None
 
     def add(
         self, values: Float[np.ndarray, "rows units"], block: Sequence[Segment], seconds: np.ndarray
@@ -149,6 +155,9 @@ class _Gathered:
         row, unit = np.nonzero(values > 0)
         self.counts += _counted(values[row, unit], unit, self.units)
         self.rows += len(values)
+        self.sums += values.sum(0, dtype=np.float64)
+        if self.alike is not None:
+            self.alike.add(values, values)
         base = block[0][1]
         for clip, start, end in block:
             found = peaks_of(values[start - base : end - base])
@@ -177,6 +186,8 @@ class _Gathered:
             value[kept],
             start[kept],
             end[kept],
+            self.sums,
+            None if self.alike is None else self.alike.correlations(),
         )
 
 
