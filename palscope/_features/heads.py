@@ -14,6 +14,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import continued, end_tokens, greedy_answers
 from palscope._queued import queued
 from palscope._routing import TokenLayout
+from palscope._routing.layout import TEXT
 from palscope.errors import HookError, PalscopeError
 from palscope.interventions._address import Address, Sound, Text
 from palscope.interventions._parts import Part
@@ -65,7 +66,9 @@ class HeadReader:
             return prompts
         model, processor = self.model.model, self.model.processor
         ends = end_tokens(model, processor)
-        answers = greedy_answers(model, processor, prompts, _WORDS)
+        layout = self.model.layout(prompts).on_host
+        room = model.text_config.max_target_positions - int((layout.stream == TEXT).sum(1).max())
+        answers = greedy_answers(model, processor, prompts, min(_WORDS, room))
         words = [[each for each in answer if each not in ends][:-1] for answer in answers]
         return continued(prompts, *words) if any(words) else prompts
 
@@ -101,7 +104,7 @@ class HeadReading:
 
     parts: list[Part]
     layout: TokenLayout
-    _found: dict[tuple[int, int, bool], Float[Tensor, "heads tokens"]] = field(
+    _found: dict[tuple[int, int, bool], Float[Tensor, "heads _tokens"]] = field(
         default_factory=dict[tuple[int, int, bool], Tensor]
     )
 
@@ -127,7 +130,7 @@ class HeadReading:
             model, inputs, [sorted(each) for each in asked], take, stop_at_layer=stop
         )
 
-    def streams(self, row: int) -> dict[int, Int[Tensor, "tokens"]]:
+    def streams(self, row: int) -> dict[int, Int[Tensor, "_tokens"]]:
         """Columns of each stream that some head of a row of the batch reads."""
         found: dict[int, Tensor] = {}
         for part in self.parts:
@@ -157,7 +160,7 @@ class HeadReading:
             heads += [(part.layer, head) for head in numbers]
         return torch.cat(values).T.contiguous(), heads
 
-    def _by_stream(self, part: Part) -> dict[int, Int[Tensor, "tokens"]]:
+    def _by_stream(self, part: Part) -> dict[int, Int[Tensor, "_tokens"]]:
         streams = self.layout.stream[part.row, part.columns]
         return {number: part.columns[streams == number] for number in streams.unique().tolist()}
 

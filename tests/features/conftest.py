@@ -11,7 +11,7 @@ from palscope._hooks import HookedAudioModel
 from palscope._routing import Route
 from palscope.audio import load_audio
 from palscope.features import ActivationStore, LabelledClip, collect_activations
-from palscope.interventions import Address
+from palscope.interventions import Address, Text
 from tests import tiny
 from tests.dashboards.conftest import saved
 from tests.hooks.conftest import noise
@@ -25,6 +25,7 @@ SITES = (
     Address("resid_post", layers=(2,)),
     Address("head_output", layers=(1,), heads=(1, 3)),
     Address("mlp_out", layers=(1,)),
+    Address("pattern", queries=Text(-1)),
 )
 
 

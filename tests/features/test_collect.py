@@ -89,7 +89,7 @@ def test_a_batch_gives_what_clips_give_alone(
     model: Any, clips: Any, store: Any, tmp_path: Path
 ) -> None:
     alone = collect_activations(model, clips, SITES, tmp_path / "run", batch_size=1)
-    assert set(alone.hook_points) == set(store.hook_points) and len(store.hook_points) == 9
+    assert set(alone.hook_points) == set(store.hook_points) and len(store.hook_points) == 11
     for name in store.hook_points:
         torch.testing.assert_close(store[name][:], alone[name][:], atol=1e-4, rtol=0)
         assert store[name].rows.equals(alone[name].rows)
@@ -318,7 +318,6 @@ def test_text_has_rows_without_seconds(model: Any, clips: Any, tmp_path: Path) -
     ("addresses", "says"),
     [
         ([], "no address"),
-        ([Address("pattern")], "pattern has no vector for each token"),
         ([ENCODER, Address("encoder_block", layers=(0, 1))], "two of the addresses are of"),
         ([Address("resid_post", layers=(9,))], "layer 9 does not exist"),
     ],
