@@ -28,6 +28,7 @@ def store_of(
     values: dict[str, Tensor],
     clips: Sequence[dict[str, str]] = ({"name": "clip"},),
     shards: int = 2,
+    heads: dict[str, list[tuple[int, int]]] | None = None,
 ) -> ActivationStore:
     """Rows by hook point, shared out evenly over the clips in their order."""
     run = Run.open(folder, RECORD, resume=False)
@@ -42,6 +43,7 @@ def store_of(
         names.append(path.name)
     run.finish(
         shards=names,
+        heads=heads or {},
         hook_points={name: rows.shape[1] for name, rows in values.items()},
         streams={str(BEFORE_DECODER): "encoder"},
         clips=len(about),
