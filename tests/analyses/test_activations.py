@@ -40,6 +40,17 @@ def test_sites_and_clips_are_those_that_are_named(
     assert call(script, monkeypatch, *words, "--resume") == 0
 
 
+def test_patterns_are_those_of_the_query_that_predicts_the_answer(
+    checkpoint: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    words: list[Any] = ["--model", checkpoint, "--audio", manifest, "--at", "pattern:0,2"]
+    assert call(open_script("activations"), monkeypatch, *words, "--out", out) == 0
+    store = ActivationStore(out)
+    assert "queries=Text(what=-1)" in store.record["config"]["addresses"][0]
+    assert {layer for layer, _ in store["pattern.summary"].heads or ()} == {0, 2}
+
+
 @pytest.mark.parametrize(
     ("at", "says"), [("encoder_block:a", "layers are numbers"), ("nowhere:1", "no site 'nowhere'")]
 )

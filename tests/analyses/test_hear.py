@@ -20,7 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of six clips, and a dictionary of its rows."""
     out = tmp_path_factory.mktemp("rows")
     values, directions = planted(120, d=8, latents=12, k=2)
-    store_of(out / "store", {"site": values, "neurons": torch.rand(120, 5)}, CLIPS)
+    rows = {"site": values, "neurons": torch.rand(120, 5), "pattern.frames": torch.rand(120, 3)}
+    heads = {"pattern.frames": [(0, 1), (4, 0), (4, 1)]}
+    store_of(out / "store", rows, CLIPS, heads=heads)
     dictionary = Dictionary(8, 12, kind="topk", k=2)
     dictionary.W_enc.data, dictionary.W_dec.data = directions.T.contiguous(), directions
     save_dictionary(dictionary, out / "dictionary")
@@ -42,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (["--at", "site"], {"dimensions": 16}),
         (["--neurons", "neurons"], {"neurons": 5}),
+        (["--heads", "pattern.frames"], {"heads": 3, "spread evenly": 3}),
     ],
 )
 def test_units_are_indexed(
@@ -65,6 +68,8 @@ def test_units_are_indexed(
         ([], "no units: give --at"),
         (["--dictionary", "dictionary"], "--dictionary needs --at"),
         (["--neurons", "nowhere"], "has no 'nowhere'; it has site, neurons"),
+        (["--heads", "site"], "site is no attention of heads"),
+        (["--heads", "pattern.frames", "--at", "site"], "--heads are units of an index of their"),
     ],
 )
 def test_units_that_are_not_there_are_told(

@@ -1,4 +1,4 @@
-"""A small index of units, of noise that a checkpoint heard."""
+"""Small indexes of units, of noise that a checkpoint heard."""
 
 from __future__ import annotations
 
@@ -10,19 +10,36 @@ import numpy as np
 import palscope
 from palscope.audio._display import wav_bytes
 from palscope.features import (
+    ActivationStore,
     LabelledClip,
     UnitIndex,
     UnitSource,
     collect_activations,
     index_units,
 )
-from palscope.interventions import Address
+from palscope.interventions import Address, Text
 
 HOOK = "audio_blocks.0.hook_out"
 
 
 def index_of_noise(checkpoint: Path, folder: Path) -> UnitIndex:
     """Both ends of the dimensions, and beside them the dimensions, over eight clips in `folder`."""
+    store, sounds = _heard(checkpoint, folder, Address("encoder_block", layers=(0,)))
+    sources = [UnitSource.of_dimensions(store[HOOK], "ends"), UnitSource.of_rows(store[HOOK])]
+    return index_units(sources, folder / "index", sounds=sounds)
+
+
+def index_of_heads(checkpoint: Path, folder: Path) -> UnitIndex:
+    """Heads that read the summary, and the same spread evenly, over the same clips."""
+    store, sounds = _heard(checkpoint, folder, Address("pattern", queries=Text(-1)))
+    rows = store["pattern.summary"]
+    sources = [UnitSource.of_heads(rows), UnitSource.of_even_heads(rows)]
+    return index_units(sources, folder / "index", sounds=sounds)
+
+
+def _heard(
+    checkpoint: Path, folder: Path, address: Address
+) -> tuple[ActivationStore, dict[str, Any]]:
     drawn = np.random.default_rng(0)
     clips: list[LabelledClip] = []
     for number in range(8):
@@ -31,10 +48,5 @@ def index_of_noise(checkpoint: Path, folder: Path) -> UnitIndex:
         about = {"label": "ab"[number % 2], "domain": "noise", "group": str(number)}
         split = "train" if number < 4 else "validation"
         clips.append(LabelledClip(f"clip {number}", path, split=split, **about))
-    model = palscope.load(checkpoint)
-    store = collect_activations(
-        model, clips, [Address("encoder_block", layers=(0,))], folder / "store"
-    )
-    sources = [UnitSource.of_dimensions(store[HOOK], "ends"), UnitSource.of_rows(store[HOOK])]
-    sounds: dict[str, Any] = {clip.name: clip.sound for clip in clips}
-    return index_units(sources, folder / "index", sounds=sounds)
+    store = collect_activations(palscope.load(checkpoint), clips, [address], folder / "store")
+    return store, {clip.name: clip.sound for clip in clips}

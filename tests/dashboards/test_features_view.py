@@ -13,7 +13,7 @@ import palscope
 from palscope.errors import PalscopeError
 from palscope.features import UnitIndex, what_fires
 from tests.dashboards.conftest import captions, quiet
-from tests.dashboards.heard import HOOK, index_of_noise
+from tests.dashboards.heard import HOOK, index_of_heads, index_of_noise
 
 
 def script() -> None:
@@ -106,6 +106,32 @@ def test_what_fires_in_a_clip_and_in_any_sound(
     page = opened(index.folder, find="in a sound of yours", clip="chainsaw")
     quiet(page)
     assert set(listed(page).columns) >= {"unit", "value", "share_below"}
+
+
+def test_heads_are_listed_by_layer_and_found_by_second(checkpoint: Path, tmp_path: Path) -> None:
+    """What says where a unit fires, or which words it writes, is not there."""
+    heads = index_of_heads(checkpoint, tmp_path)["heads"]
+    page = opened(heads.index.folder, unit="6")
+    quiet(page)
+    called = heads.called(6)
+    assert called == "layer 1 head 2" == page.header[0].value
+    shown = list(page.dataframe[0].proto.column_order)
+    assert shown[:3] == ["unit", "layer", "head"] and "gives" in shown
+    assert not {"rows", "clips", "fires", "words"} & set(shown)
+    assert "Beside it: layer 1 head 2, spread evenly" in html(page) and "fire" not in html(page)
+    page = opened(heads.index.folder, find="by a label", label="noise: b")
+    quiet(page)
+    assert "fires" not in page.dataframe[0].proto.column_order
+    assert listed(page)["unit"].tolist() == heads.by_label("b")["unit"].tolist()
+    expected = what_fires(heads, "clip 3", 0.1, 0.3, most=100)
+    asked = {"find": "in seconds of a clip", "heard": "clip 3", "seconds": "0.10-0.30"}
+    page = opened(heads.index.folder, **asked)
+    quiet(page)
+    assert listed(page)[["layer", "head"]].equals(expected[["layer", "head"]])
+    assert "What reads 0.10 to 0.30 s" in "".join(captions(page))
+    page = opened(heads.index.folder, find="in a sound of yours", clip="chainsaw")
+    quiet(page)
+    assert set(listed(page).columns) >= {"layer", "head", "share_below"}
 
 
 def test_where_there_is_no_index_it_says_how_to_make_one(
