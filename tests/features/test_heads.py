@@ -111,10 +111,9 @@ def test_a_head_that_does_not_read_a_stream_has_no_column(store: Any, model: Any
             strict=True,
         ):
             assert not same or after[0] == pytest.approx(before[0] + step)
+    asked = [(palscope.load_audio(noise(1.0), native_rate=RATE), "what?")]
     with pytest.raises(PalscopeError, match="none of the addressed tokens stands there in layer 1"):
-        RowReader(model, [Address("pattern", Sound(stream="frames"), (1,))])(
-            [(noise(1.0), "what?")]  # pyright: ignore[reportArgumentType]
-        )
+        RowReader(model, [Address("pattern", Sound(stream="frames"), (1,))])(asked)
 
 
 def test_of_several_queries_it_is_the_largest(model: Any, clips: Any) -> None:

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+from palscope._features.heard.bins import EDGES
 from palscope._features.heard.labels import average_precisions
-from palscope._features.heard.survey import EDGES, survey
+from palscope._features.heard.survey import survey
 from palscope._routing import Route
 from palscope._statistics import auroc
 from palscope.audio._display import wav_bytes

@@ -87,6 +87,12 @@ def test_units_are_the_heads_of_their_columns(made: SimpleNamespace) -> None:
     best = unit.samples.iloc[0]
     clip = int(best["clip"])
     assert best["label"] == "struck" and best["start"] == pytest.approx(0.02 * (clip % ROWS))
+    mine = made.values[..., 1]
+    other = heads[1].histogram
+    inside = (mine[..., None] >= other["low"].to_numpy()) & (
+        mine[..., None] < other["high"].to_numpy()
+    )
+    assert other["rows"].tolist() == inside.sum((0, 1)).tolist() and len(other) > 20
     with pytest.raises(PalscopeError, match=r"layer 3 head 0 is not among .* layers are 2, 7"):
         heads.head(3, 0)
 

@@ -10,12 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 from safetensors import safe_open
 
+from palscope._features.heard.bins import EDGES, OF_ATTENTION
 from palscope._features.heard.labels import named
 from palscope._features.heard.samples import BANDS, PER_BAND, TOP
-from palscope._features.heard.survey import EDGES
 from palscope._sweeps.store import read_record
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError
@@ -82,6 +81,7 @@ class IndexedUnits:
         name: of their kind.
         hook_point: whose rows they are units of.
         heads: of heads, layer and head of each; else None.
+        edges: of the bins of histograms.
     """
 
     def __init__(self, index: UnitIndex, name: str) -> None:
@@ -90,6 +90,7 @@ class IndexedUnits:
         self.hook_point: str = index.record["hook_points"][name]
         told: list[list[int]] | None = index.record["config"]["units"][name].get("heads")
         self.heads = None if told is None else [(layer, head) for layer, head in told]
+        self.edges = EDGES if told is None else OF_ATTENTION
         self._count: int = index.record["counts"][name]
 
     def __len__(self) -> int:
@@ -244,7 +245,7 @@ class IndexedUnit:
         counts = self.units.array("counts", self.number)
         used = np.flatnonzero(counts)
         within = slice(used[0], used[-1] + 1) if len(used) else slice(0)
-        low, high = EDGES[:-1], EDGES[1:]
+        low, high = self.units.edges[:-1], self.units.edges[1:]
         return pd.DataFrame({"low": low[within], "high": high[within], "rows": counts[within]})
 
     @cached_property
@@ -284,27 +285,6 @@ class IndexedUnit:
                     correlation = self.units.array(f"twin_correlation:{name}", self.number)
                     out[name] = self.units.index[name][found], float(correlation)
         return out
-
-
-def shares_below(
-    values: Float[np.ndarray, "rows units"],
-    counts: Int[np.ndarray, "units bins"],
-    rows: int,
-) -> Float[np.ndarray, "rows units"]:
-    """Of each value the share of rows on which its unit is weaker; 0 where it does not fire.
-
-    Within a bin of the histogram in proportion.
-    """
-    bins = counts.shape[1]
-    place = np.log2(np.maximum(values, EDGES[0])) - np.log2(EDGES[0])
-    place *= bins / (np.log2(EDGES[-1]) - np.log2(EDGES[0]))
-    place = np.minimum(place, bins - 1e-6)
-    whole, part = np.floor(place).astype(int), place % 1
-    below = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts, 1)], 1)
-    unit = np.arange(len(counts))[None]
-    found = below[unit, whole] + part * counts[unit, whole]
-    silent = rows - counts.sum(1)
-    return np.where(values > 0, (silent + found) / rows, 0.0)
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from palscope._features.heard.index import IndexedUnits, shares_below
+from palscope._features.heard.bins import shares_below
+from palscope._features.heard.index import IndexedUnits
 from palscope._features.heard.source import encoder_of
 from palscope._features.rows import RowReader
 from palscope._features.store import ActivationStore, check_made_by
@@ -59,7 +60,8 @@ class UnitsOfSound:
         here = self.values[rows]
         at, value = rows[here.argmax(0)], here.max(0)
         record = self.units.index.record
-        share = shares_below(value[None], self.units.array("counts"), record["rows"])[0]
+        counts = self.units.array("counts")
+        share = shares_below(value[None], counts, record["rows"], self.units.edges)[0]
         order = np.lexsort((-value, -share))
         order = order[value[order] > 0][:most]
         return self.units.with_heads(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from palscope._features.heads import ANSWER
 from palscope._features.heard.build import writes_words
 from palscope._features.heard.excerpt import excerpt
 from palscope._features.heard.index import IndexedUnit
@@ -87,7 +88,7 @@ def shown(unit: IndexedUnit) -> str:
         f"<p>{_named(unit)}</p><p>{_spread(unit)}</p>",
         _words(unit),
         *_players(unit),
-        f"<h3>{'What it gives' if is_head(unit) else 'How strong it is where it fires'}</h3>",
+        f"<h3>{'What tokens get' if is_head(unit) else 'How strong it is where it fires'}</h3>",
         histogram(unit),
         "<h3>Labels</h3>",
         labels(unit),
@@ -129,9 +130,12 @@ def _spread(unit: IndexedUnit) -> str:
     clips: Any = index.clips
     heard = int((clips["left_out"] == "").sum())
     if is_head(unit):
+        addresses = index.record["addresses"]
+        when = " before the answer" if any(repr(ANSWER) in each for each in addresses) else ""
         return (
-            f"What it gives to a clip's tokens adds up to {about['gives']:.3g} of its attention on "
-            f"average over {heard:,} clips; the most that one token gets is {about['largest']:.3g}."
+            f"What it gives to a clip's tokens{when} adds up to {about['gives']:.3g} of its "
+            f"attention on average over {heard:,} clips; the most that one token gets is "
+            f"{about['largest']:.3g}."
         )
     return (
         f"It fires on {about['rows']:.2%} of {index.record['rows']:,} tokens, in "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from palscope._features.dictionary import Dictionary
 from palscope._features.formats import load_dictionary
+from palscope._features.heard.bins import EDGES, OF_ATTENTION
 from palscope._features.scores import Units, both_signs, random_dictionary
 from palscope._features.store import Activations
 from palscope._finite import all_finite
@@ -96,6 +97,11 @@ class UnitSource:
         `PalscopeError` for rows that are no attention.
         """
         return cls(name, rows, _even, made={"kind": "even", "heads": _heads(rows)})
+
+    @property
+    def edges(self) -> Float[np.ndarray, " edges"]:
+        """Of the bins in which values are counted."""
+        return OF_ATTENTION if "heads" in self.made else EDGES
 
     @property
     def is_even(self) -> bool:

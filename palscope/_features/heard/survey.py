@@ -15,15 +15,12 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from palscope._features.heard.bins import BINS, bin_of
 from palscope._features.heard.source import UnitSource
 from palscope.errors import PalscopeError
 
 AT_ONCE = 4096
 """Rows, about: a block ends where a clip does."""
-BINS, PER_OCTAVE, LEAST = 96, 4, -12
-"""Of histograms: four bins an octave from 2 ** -12 on; the outer ones hold what lies beyond."""
-EDGES = 2.0 ** (LEAST + np.arange(BINS + 1) / PER_OCTAVE)
-"""Of the bins, `BINS + 1`."""
 _DENSE = 0.1
 """A larger share of values that are not 0 is multiplied as a full matrix."""
 
@@ -36,7 +33,7 @@ class Survey:
     `u` from `first[u]` to `first[u + 1]`, the largest first.
 
     Attributes:
-        counts: rows by the size of their values, `EDGES` of `BINS`.
+        counts: rows by the size of their values, in the bins of the source's `edges`.
         rows: that were gone through.
         first: of each unit its entries.
         clip: row of the store's clips.
@@ -91,7 +88,7 @@ def survey(sources: Sequence[UnitSource]) -> tuple[list[Survey], Correlations]:
             )
     segments = _segments(table)
     seconds = table[["start", "end"]].to_numpy(dtype=np.float32)
-    gathered = [_Gathered(each.made.get("kind") == "heads") for each in sources]
+    gathered = [_Gathered(each) for each in sources]
     pairs = [_Products() for _ in sources[1:]]
     with tqdm(total=len(table), desc="units", unit=" row") as bar:
         for block in _blocks(segments):
@@ -139,13 +136,14 @@ def _blocks(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
 class _Gathered:
     """What is known so far of one source's units."""
 
-    def __init__(self, compared: bool) -> None:
+    def __init__(self, source: UnitSource) -> None:
+        self.edges = source.edges
         self.counts: Any = 0
         self.rows = 0
         self.peaks: list[list[np.ndarray]] = []
         self.units = 0
         self.sums: Any = 0.0
-        self.alike = _Products() if compared else None
+        self.alike = _Products() if source.made.get("kind") == "heads" else None
 
     def add(
         self, values: Float[np.ndarray, "rows units"], block: Sequence[Segment], seconds: np.ndarray
@@ -153,7 +151,7 @@ class _Gathered:
         """More rows."""
         self.units = values.shape[1]
         row, unit = np.nonzero(values > 0)
-        self.counts += _counted(values[row, unit], unit, self.units)
+        self.counts += _counted(values[row, unit], unit, self.units, self.edges)
         self.rows += len(values)
         self.sums += values.sum(0, dtype=np.float64)
         if self.alike is not None:
@@ -206,14 +204,10 @@ def peaks_of(
     return unit.astype(np.int32), most, first, last
 
 
-def bin_of(values: Float[np.ndarray, " values"]) -> Int[np.ndarray, " values"]:
-    """The bin of values that are above 0."""
-    place = np.floor(np.log2(values) * PER_OCTAVE).astype(np.int64) - LEAST * PER_OCTAVE
-    return np.clip(place, 0, BINS - 1)
-
-
-def _counted(values: np.ndarray, unit: np.ndarray, units: int) -> Int[np.ndarray, "units bins"]:
-    found = np.bincount(unit * BINS + bin_of(values), minlength=units * BINS)
+def _counted(
+    values: np.ndarray, unit: np.ndarray, units: int, edges: np.ndarray
+) -> Int[np.ndarray, "units bins"]:
+    found = np.bincount(unit * BINS + bin_of(values, edges), minlength=units * BINS)
     return found.reshape(units, BINS)
 
 
