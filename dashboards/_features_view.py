@@ -10,8 +10,9 @@ from _address import address_selection, remember_selection
 from _feature_links import offer_change
 from _given import pick, tell_dropped
 from _heard import choose_index, clip_sound, shown_unit, units_of_clip, units_of_sound, version
+from _models import takes_questions
 from _player import player
-from _setup import choose_sound
+from _setup import choose_question, choose_sound
 
 from palscope._features.heard.index import IndexedUnits
 from palscope._features.heard.labels import named
@@ -135,8 +136,14 @@ def in_sound(units: IndexedUnits) -> Found:
     sound = choose_sound("clip", "Sound")
     if sound is None:
         return None
+    question: str | None = ""
+    if units.asked and takes_questions(units.index.record["weights"]["checkpoint"]["name"]):
+        question = choose_question(sound)
     selection = selected(sound.waveform, sound.digest)
-    return ranked(units_of_sound(units, sound), sound.digest, selection)
+    if question is None:
+        return None
+    key = f"{sound.digest} {question}"
+    return ranked(units_of_sound(units, sound, question), key, selection)
 
 
 def selected(waveform: Waveform, digest: str) -> tuple[float, float] | None:

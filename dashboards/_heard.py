@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from _folders import choose_folder, looking_into
@@ -85,7 +86,9 @@ def units_of_clip(units: IndexedUnits, clip: str, waveform: Waveform) -> UnitsOf
     store = units.index.path(units.index.record["config"]["store"])
     if (store / "run.json").is_file():
         return _of_clip(version(units.index), units.name, clip, units)
-    return units_of_sound(units, ChosenSound(clip, waveform, f"{store} {clip}"))
+    clips: Any = units.index.clips
+    asked: str = clips["question"][clips["name"] == clip].iloc[0] if "question" in clips else ""
+    return units_of_sound(units, ChosenSound(clip, waveform, f"{store} {clip}"), asked)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading its rows …")
@@ -93,21 +96,30 @@ def _of_clip(index: str, name: str, clip: str, _units: IndexedUnits) -> UnitsOfS
     return of_stored_clip(_units, clip)
 
 
-def units_of_sound(units: IndexedUnits, sound: ChosenSound) -> UnitsOfSound:
-    """What units are in any sound, which the index's model hears once.
+def units_of_sound(units: IndexedUnits, sound: ChosenSound, question: str) -> UnitsOfSound:
+    """What units are in any sound, which the index's model hears once; asked any question for "".
 
     Raises `PalscopeError` where the model is not here, or is another one now.
     """
     name = units.index.record["weights"]["checkpoint"]["name"]
     opened = cached_model(name)
-    return _of_sound(version(units.index), units.name, sound.digest, opened.version, units, sound)
+    heard = f"{sound.digest} {question}"
+    return _of_sound(
+        version(units.index), units.name, heard, opened.version, units, sound, question
+    )
 
 
 @st.cache_resource(max_entries=8, show_spinner="Listening …")
 def _of_sound(
-    index: str, name: str, digest: str, model: str, _units: IndexedUnits, _sound: ChosenSound
+    index: str,
+    name: str,
+    heard: str,
+    model: str,
+    _units: IndexedUnits,
+    _sound: ChosenSound,
+    _question: str,
 ) -> UnitsOfSound:
     record = _units.index.record
     opened = cached_model(record["weights"]["checkpoint"]["name"])
     with opened.model.route(Route.from_dict(record["route"])):
-        return of_sound(_units, opened.model, _sound.waveform)
+        return of_sound(_units, opened.model, _sound.waveform, _question)

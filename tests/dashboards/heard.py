@@ -46,6 +46,7 @@ def _heard(
         path = folder / f"{number}.wav"
         path.write_bytes(wav_bytes(drawn.normal(0, 0.1, 8000), 16_000))
         about = {"label": "ab"[number % 2], "domain": "noise", "group": str(number)}
+        about["question"] = "which digit is spoken first?"
         split = "train" if number < 4 else "validation"
         clips.append(LabelledClip(f"clip {number}", path, split=split, **about))
     store = collect_activations(palscope.load(checkpoint), clips, [address], folder / "store")

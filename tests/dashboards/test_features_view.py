@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import palscope
+from palscope.audio import bundled_clips
 from palscope.errors import PalscopeError
 from palscope.features import UnitIndex, what_fires
 from tests.dashboards.conftest import captions, quiet
@@ -129,9 +130,24 @@ def test_heads_are_listed_by_layer_and_found_by_second(checkpoint: Path, tmp_pat
     quiet(page)
     assert listed(page)[["layer", "head"]].equals(expected[["layer", "head"]])
     assert "What reads 0.10 to 0.30 s" in "".join(captions(page))
-    page = opened(heads.index.folder, find="in a sound of yours", clip="chainsaw")
+    shutil.move(tmp_path / "store", tmp_path / "away")
+    page = opened(heads.index.folder, **asked)  # asked what was asked when it was stored
     quiet(page)
-    assert set(listed(page).columns) >= {"layer", "head", "share_below"}
+    anew = listed(page).set_index("unit")["value"].sort_index().tolist()
+    assert anew == pytest.approx(
+        expected.set_index("unit")["value"].sort_index().tolist(), rel=1e-3
+    )
+    asked = {"find": "in a sound of yours", "clip": "chainsaw", "question": "what digit is spoken?"}
+    page = opened(heads.index.folder, **asked)
+    quiet(page)
+    sound = bundled_clips().set_index("label").loc["chainsaw", "path"]
+    told: dict[str, Any] = {"model": palscope.load(checkpoint), "most": 100}
+    same, other = (
+        what_fires(heads, sound, question=each, **told)["value"].tolist()
+        for each in ("what digit is spoken?", "")
+    )
+    assert listed(page)["value"].tolist() == pytest.approx(same)
+    assert same != pytest.approx(other, rel=1e-2)
 
 
 def test_where_there_is_no_index_it_says_how_to_make_one(

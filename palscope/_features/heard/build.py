@@ -145,7 +145,7 @@ def _store(sources: Sequence[UnitSource]) -> Any:
 
 def _clips(source: UnitSource) -> Any:
     """The store's clips; those that no row is of are left out."""
-    clips: Any = source.rows.store.clips.drop(columns="question")
+    clips: Any = source.rows.store.clips.copy()
     rows: Any = source.rows.rows
     absent = ~clips.index.isin(rows["clip"]) & (clips["left_out"] == "")
     clips.loc[absent, "left_out"] = "its rows were not asked about"

@@ -34,8 +34,8 @@ class UnitIndex(Mapping[str, "IndexedUnits"]):
     Attributes:
         folder: where it is.
         record: the run that made it.
-        clips: a row a clip: `name, label, domain, split, group, seconds, left_out` and `sound`, its
-            file as seen from the folder, empty where none was given.
+        clips: a row a clip: `name, label, domain, split, group, question, seconds, left_out` and
+            `sound`, its file as seen from the folder, empty where none was given.
         labels: `domain, label, clips`.
 
     Raises:
@@ -101,6 +101,11 @@ class IndexedUnits:
         if not 0 <= whole_number(unit, "a unit's number") < len(self):
             raise PalscopeError(f"there is no unit {unit} among {len(self):,} {self.name}.")
         return IndexedUnit(self, unit)
+
+    @property
+    def asked(self) -> bool:
+        """Whether what they are depends on the question: whether they are of the decoder."""
+        return not self.hook_point.startswith("audio_")
 
     def head(self, layer: int, head: int) -> IndexedUnit:
         """The unit that is a head. Raises `PalscopeError` where it is not there."""
