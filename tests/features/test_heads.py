@@ -21,7 +21,7 @@ from palscope._routing import Route
 from palscope.errors import PalscopeError
 from palscope.features import collect_activations
 from palscope.interventions import Address, Sound, Text
-from palscope.measures import attention_mass
+from palscope.measures import _attention_rows, attention_mass
 from tests import tiny, vocabulary
 from tests.dashboards.conftest import saved
 from tests.published.contract import RATE, noise
@@ -116,8 +116,12 @@ def test_a_head_that_does_not_read_a_stream_has_no_column(store: Any, model: Any
         RowReader(model, [Address("pattern", Sound(stream="frames"), (1,))])(asked)
 
 
-def test_of_several_queries_it_is_the_largest(model: Any, clips: Any) -> None:
-    """All text: what stands before the clip cannot read it."""
+@pytest.mark.parametrize("block", [1, 2**21])
+def test_of_several_queries_it_is_the_largest(
+    model: Any, clips: Any, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """All text, one query at a time or all at once; what stands before the clip cannot read it."""
+    monkeypatch.setattr(_attention_rows, "_BLOCK", block)
     asked = [(clip.sound, clip.question) for clip in clips[:3]]
     found = RowReader(model, [Address("pattern", Sound(), (0, 2), heads=(1, 3))])(asked)
     for (sound, question), rows in zip(asked, found, strict=True):

@@ -51,7 +51,7 @@ HEADS = [(2, 0), (2, 1), (7, 0), (7, 1), (7, 2)]
 def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Random attention; but what (7, 1) gives goes to one token of each "struck" clip.
 
-    How much that is does not depend on the label.
+    How much that is does not depend on the label. What (2, 1) gives is that, spread evenly.
     """
     folder = tmp_path_factory.mktemp("heads")
     drawn = torch.Generator().manual_seed(0)
@@ -63,6 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         if about["label"] == "struck":
             values[clip, :, 3] = 0.0
             values[clip, clip % ROWS, 3] = gives
+    values[..., 1] = values[..., 3].mean(1, keepdim=True) * (1 + 0.01 * values[..., 4])
     flat = values.flatten(0, 1)
     hook = "pattern.frames"
     others = {"pattern.frames": flat, "site": torch.rand(len(flat), 3, generator=drawn)}
@@ -87,8 +88,8 @@ def test_units_are_the_heads_of_their_columns(made: SimpleNamespace) -> None:
     best = unit.samples.iloc[0]
     clip = int(best["clip"])
     assert best["label"] == "struck" and best["start"] == pytest.approx(0.02 * (clip % ROWS))
-    mine = made.values[..., 1]
-    other = heads[1].histogram
+    mine = made.values[..., 4]
+    other = heads[4].histogram
     inside = (mine[..., None] >= other["low"].to_numpy()) & (
         mine[..., None] < other["high"].to_numpy()
     )
@@ -114,7 +115,7 @@ def test_a_label_that_is_told_by_where_is_not_told_when_spread_evenly(
     unit = made.index["heads"].head(7, 1)
     twin, _ = unit.twins["spread evenly"]
     assert (twin.number, twin.units.name) == (3, "spread evenly")
-    assert twin.twins["heads"][0].number == 3
+    assert twin.twins["heads"][0].number == 3  # though that of (2, 1) correlates more
     scores = [each.labels.set_index("label").loc["struck", "auroc"] for each in (unit, twin)]
     assert scores[0] == 1 and abs(scores[1] - 0.5) < 0.25
     assert unit.about["name"] == "sound: struck"
@@ -143,6 +144,8 @@ def test_what_is_told_of_a_head_is_what_applies_to_it(made: SimpleNamespace) -> 
     text = unit_html(made.index["heads"].head(7, 1))
     assert "<h1>layer 7 head 1 at pattern.frames (proposed name: sound: struck)</h1>" in text
     assert "adds up to 0.315 of its attention on average over 24 clips" in text
+    even = made.index["spread evenly"].by_label("struck").set_index("unit").loc[3, "auroc"]
+    assert f'<td class="n">1.00</td><td class="n">{even:.2f}</td>' in text and even < 0.9
     assert "AUROC, spread evenly" in text and "Heads that read most alike" in text
     assert "Beside it: layer 7 head 1, spread evenly" in text
     assert text.count('src="data:audio/wav;base64,UklGR') == 10 + 12 + 3 + 4
