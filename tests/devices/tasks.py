@@ -215,8 +215,9 @@ def every_change(model: HookedAudioModel) -> Any:
 
 @task
 def rows_of_a_data_set(model: HookedAudioModel) -> Any:
-    """Of the encoder, the connector and a layer, of two clips at once."""
+    """Of the encoder, the connector, a layer and heads, of two clips at once."""
     sites = [Address("encoder_neurons"), Address("connector_output")]
+    sites.append(Address("pattern", queries=Text()))
     reader = RowReader(model, [*sites, Address("resid_post", Text(), (2,))])
     asked = [(Waveform(noise(s, 3), 16_000, "noise"), "what is heard?") for s in (0.5, 0.8)]
     found = reader(asked)
