@@ -14,11 +14,12 @@ from torch import Tensor
 from palscope._circuits.activations import eap_ig_activations
 from palscope._circuits.attribution.graph import attribution_graph
 from palscope._circuits.build import pair_graph, run_graph
+from palscope._circuits.compared import compared
 from palscope._circuits.exact import effects_of, exact_effects
 from palscope._circuits.feature_shares import feature_shares
 from palscope._circuits.features import FeaturePlace
 from palscope._circuits.firing import firing, firing_features
-from palscope._circuits.gradients import attributed, eap, eap_ig
+from palscope._circuits.gradients import attributed, eap, eap_ig, on_the_line
 from palscope._circuits.graph import Graph
 from palscope._circuits.groups import BELOW
 from palscope._circuits.observed import observe
@@ -283,6 +284,15 @@ def test_circuits_of_features_lead_from_the_encoder_to_the_answer() -> None:
     heard = {int(target) for target in mine.graph.targets[from_below]}
     sounds = {int(each) for each in mine.graph.sources[way] if mine.graph.nodes[each].stage == -1}
     assert sounds and sounds <= heard  # no sound enters a circuit but by edges from the encoder
+
+
+def test_the_line_goes_from_one_run_to_the_other(asked: Asked) -> None:
+    model, graph, answers = asked.model, asked.graph, asked.answers
+    runs = compared(model, asked.clean, asked.corrupt, graph, answers)
+    for share, wanted in ((0.0, runs.here.metric), (1.0, runs.there.metric)):
+        inputs, within = on_the_line(model, graph, runs, share)
+        found = observe(model, inputs, graph, answers, within=within)
+        assert found.metric == pytest.approx(wanted, abs=1e-4)
 
 
 def test_ways_along_stages_sum_to_what_exchanging_the_encoder_does() -> None:
