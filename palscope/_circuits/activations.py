@@ -60,7 +60,7 @@ def eap_ig_activations(
     steps = whole_number(steps, "steps", least=1)
     runs = compared(model, clean, corrupt, graph, answers, direction)
     scores = np.zeros(graph.n_edges)
-    first = -1 if graph.place(None) is None else -2
+    first = -1 if graph.features_of(None) is None else -2
     for stage in range(first, len(graph.stages)):
         writes = _of_stage(graph, runs.change, stage)
         for inputs, within in _line(model, graph, runs, stage, steps):

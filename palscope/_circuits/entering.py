@@ -88,7 +88,7 @@ class Entering:
     @classmethod
     def of(cls, model: HookedAudioModel, graph: Graph, run: Observed) -> Entering | None:
         """Of a graph with features in the encoder; None of any other."""
-        place = graph.place(None)
+        place = graph.features_of(None)
         return None if place is None else cls(model, graph, place, run.inputs)
 
     @cached_property

@@ -282,7 +282,7 @@ def on_the_line(
         encoder: what stands below the decoder is, where features there are nodes, and sound follows
             it; else sound is, as it enters.
     """
-    place = graph.place(None)
+    place = graph.features_of(None)
     if encoder and place is not None:
         mine, theirs = (Below.of(place, run) for run in (runs.here, runs.there))
         now = mine.between(theirs, share)

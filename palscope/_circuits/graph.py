@@ -154,13 +154,13 @@ class Graph:
                 return block.first + row * len(block.targets) + column
         raise PalscopeError(f"no edge from {self.name(source)} to {self.name(target)}, {slot}.")
 
-    def place(self, layer: int | None) -> FeaturePlace | None:
-        """The dictionary of a layer's network (None: of the encoder), if there is one."""
+    def features_of(self, layer: int | None) -> FeaturePlace | None:
+        """The dictionary at a layer's network (None: in the encoder), if there is one."""
         return next((each for each in self.features if each.layer == layer), None)
 
     def has_features(self, layer: int | None, group: int) -> bool:
         """Whether latents of a layer's network (None: of the encoder) are nodes at a group."""
-        place = self.place(layer)
+        place = self.features_of(layer)
         return place is not None and bool(place.latents.get(self.groups[group].name))
 
     @cached_property

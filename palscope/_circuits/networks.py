@@ -31,12 +31,12 @@ class Network:
     @cached_property
     def place(self) -> FeaturePlace | None:
         """The dictionary whose latents are nodes here."""
-        return self.graph.place(self.layer) if self.latents else None
+        return self.graph.features_of(self.layer) if self.latents else None
 
     @cached_property
     def latents(self) -> tuple[int, ...]:
         """Those that are nodes, in order."""
-        place = self.graph.place(self.layer)
+        place = self.graph.features_of(self.layer)
         return () if place is None else place.latents.get(self.graph.groups[self.group].name, ())
 
     def written(

@@ -87,7 +87,7 @@ def observe(
         for layer in range(graph.route.n_layers)
         if graph.columns[layer].audio.shape[1]
     ]
-    encoder = graph.place(None)
+    encoder = graph.features_of(None)
     inside = [] if encoder is None else [encoder.hook_point]
     if inside and inputs.get("input_features") is None:
         raise PalscopeError(

@@ -70,7 +70,7 @@ def written_instead(
     Raises:
         PalscopeError: features in the encoder are nodes, which are no sum in the decoder.
     """
-    if graph.place(None) is not None:
+    if graph.features_of(None) is not None:
         raise PalscopeError(
             "where features in the encoder are nodes, edges outside of a circuit carry the corrupt "
             "run: of nothing, or of a mean, the encoder would make a sound of its own."

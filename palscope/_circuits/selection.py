@@ -101,7 +101,7 @@ def on_the_way(graph: Graph, circuit: Bool[Tensor, "edges"]) -> Bool[Tensor, "ed
     their sound alone, and what hears none of it writes the same in both.
     """
     source, target = graph.sources, graph.targets
-    if graph.place(None) is None:
+    if graph.features_of(None) is None:
         carries = np.array([node.kind == "sound" for node in graph.nodes])
     else:
         carries = np.array([node.stage == -2 for node in graph.nodes])

@@ -171,7 +171,7 @@ def _of_networks(
 
 def _in_encoder(graph: Graph, run: Observed) -> dict[int, Float[Tensor, "_tokens _width"]]:
     """What stands in the encoder, as features and the rest."""
-    place = graph.place(None)
+    place = graph.features_of(None)
     made: dict[int, Tensor] = {}
     if place is not None:
         states = run.values[place.hook_point]
