@@ -95,6 +95,7 @@ def check(where: str, task: str, route: str, family: str = "llama") -> None:
     by_gradients = (
         "attributions",
         "circuits",
+        "circuits_of_features",
         "effects_of_heads",
         "effects_of_features",
         "training",

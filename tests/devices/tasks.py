@@ -17,7 +17,15 @@ from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import batched_choice_logprobs, generate_answers, prompt_batch
 from palscope._routing import Level
 from palscope.audio import Waveform
-from palscope.circuits import CircuitRuns, circuit_of, eap_ig, exact_effects
+from palscope.circuits import (
+    CircuitRuns,
+    circuit_of,
+    eap_ig,
+    exact_effects,
+    feature_shares,
+    firing_features,
+    pair_graph,
+)
 from palscope.evaluation._ranking import ChoiceQuestion, ModelAnswerer, rankings
 from palscope.features import spliced
 from palscope.interventions import (
@@ -63,6 +71,8 @@ from palscope.measures._masking import pathway_masking
 from palscope.measures._metrics import Answers
 from palscope.measures._patching import activation_patching, input_patching
 from palscope.measures._profile import attention_profile
+from palscope.pairs import Pair
+from palscope.pairs._pair import Segment
 from tests.features.spliced import random_at
 from tests.hooks.conftest import noise
 
@@ -351,6 +361,24 @@ def circuits(model: HookedAudioModel) -> Any:
     exact = exact_effects(model, *given, graph, answers=answers, edges=some[::15].tolist())
     part = runs.metric(circuit_of(graph, some))
     return scores, np.array([part]), exact.total, exact.direct
+
+
+@task
+def circuits_of_features(model: HookedAudioModel) -> Any:
+    """The same with latents as nodes, in the encoder and of a network."""
+    mlp = random_at("blocks.1.hook_mlp_out", 32, streams=["text", "frames", "summary"])
+    sounds = (Waveform(noise(SECONDS, seed), 16_000, "a clip") for seed in (0, 1))
+    whole = (Segment("sound", 0.0, SECONDS, True),)
+    pair = Pair("noises", "noise", QUESTION, *sounds, "A", "B", whole)
+    encoder = random_at("audio_blocks.1.hook_out", 16)
+    latents = firing_features(model, [pair], encoder, mlp, seconds=0.4, most=6)
+    graph = pair_graph(model, pair, seconds=0.4, features=latents)
+    runs: Any = {"clean": clean(model), "corrupt": corrupt(model), "answers": answers_of(model)}
+    runs["graph"] = graph
+    scores = eap_ig(model, **runs, steps=2)
+    exact = exact_effects(model, **runs, edges=np.arange(0, graph.n_edges, 97).tolist())
+    shares = feature_shares(CircuitRuns(model, **runs), scores, counts=(1,))
+    return scores, exact.total, shares.drop(columns="hook_point").to_numpy(dtype=float)
 
 
 @task
