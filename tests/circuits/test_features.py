@@ -362,3 +362,10 @@ def test_the_most_that_differ_are_taken() -> None:
         rows: Any = table[table["group"] == group].sort_values("size", ascending=False)
         assert set(latents) == set(rows["latent"].iloc[:2]) < set(every.latents[group])
     assert {group for group in few.latents} == {"encoder, first", "encoder, second"}
+    small = random_at(LOW, 16)
+    with torch.no_grad():
+        for latents in few.latents.values():
+            small.W_dec[list(latents)] *= 1e-3  # they fire as they did, but write little
+    (other,) = firing_features(model, [pair], small, most=2)
+    for group, latents in few.latents.items():
+        assert not set(latents) & set(other.latents[group])
