@@ -20,7 +20,7 @@ from palscope._circuits.networks import entering_and_written
 from palscope._circuits.observed import Observed, observe
 from palscope._circuits.writes import places
 from palscope._features.dictionary import Dictionary
-from palscope._features.splice import streams_of
+from palscope._features.splice import hook_points_of, streams_of
 from palscope._hooks import HookedAudioModel
 from palscope._hooks.hooked import hooked
 from palscope._whole import whole_number
@@ -182,18 +182,7 @@ def _changes(
 
 def _place(model: HookedAudioModel, dictionary: Dictionary) -> FeaturePlace:
     """Where a dictionary stands. Raises as `firing_features`."""
-    about = dictionary.about
-    hook_point = about.get("hook_point")
-    if hook_point is None:
-        raise PalscopeError(
-            "this dictionary does not say where in the model it belongs: give it, "
-            "load_dictionary(path, hook_point=…)."
-        )
-    if dictionary.training:
-        raise PalscopeError(
-            f"the dictionary at {hook_point} is in training mode; set it to eval() first."
-        )
-    dictionary.check_model(model, hook_point)
+    hook_point, written = hook_points_of(model, dictionary)
     read = place_of(model, hook_point)
     site, (part, *_) = read.address.site, read.parts
     if site in ("encoder_block", "encoder_output") and part.axis == "passing":
@@ -201,7 +190,7 @@ def _place(model: HookedAudioModel, dictionary: Dictionary) -> FeaturePlace:
             return FeaturePlace(dictionary, hook_point, None, of_input=False)
     elif site == "mlp_out" and dictionary.centred:
         return FeaturePlace(dictionary, hook_point, part.layer, of_input=False)
-    elif site == "mlp_in" and about.get("hook_point_out") == f"blocks.{part.layer}.hook_mlp_out":
+    elif site == "mlp_in" and written == f"blocks.{part.layer}.hook_mlp_out":
         return FeaturePlace(dictionary, hook_point, part.layer, of_input=True)
     raise PalscopeError(
         f"the dictionary at {hook_point} ({site}) cannot give a circuit nodes: it takes "

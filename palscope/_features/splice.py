@@ -159,8 +159,12 @@ def _laid_out(rows: Float[Tensor, "rows width"], mask: Mask) -> Float[Tensor, "*
     return out
 
 
-def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _InPlace:
-    """Where a dictionary stands in a model. Raises as `spliced`."""
+def hook_points_of(model: HookedAudioModel, dictionary: Dictionary) -> tuple[str, str]:
+    """What a dictionary reads in a model and what it writes, the same but of a transcoder.
+
+    Raises:
+        PalscopeError: it does not say so, is in training mode, or of another model or route.
+    """
     about = dictionary.about
     hook_point: str | None = about.get("hook_point")
     written: str | None = hook_point if dictionary.centred else about.get("hook_point_out")
@@ -175,6 +179,12 @@ def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _
             f"the dictionary at {hook_point} is in training mode; set it to eval() first."
         )
     dictionary.check_model(model, hook_point)
+    return hook_point, written
+
+
+def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _InPlace:
+    """Where a dictionary stands in a model. Raises as `spliced`."""
+    hook_point, written = hook_points_of(model, dictionary)
     reads, writes = (place_of(model, each) for each in (hook_point, written))
     streams = streams_of(model, dictionary, reads)
     splice = Splice(
@@ -199,7 +209,7 @@ def _in_place(model: HookedAudioModel, dictionary: Dictionary, error: bool) -> _
         touched,
         touched if dictionary.centred else TouchedTokens(model, writes, streams),
         {name: HookPoint() for name in (*splice.acts.values(), *splice.errors.values())},
-        model.current_route if about.get("record") else None,
+        model.current_route if dictionary.about.get("record") else None,
     )
 
 
