@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from palscope._features.store import Activations
+from palscope._features.store import Activations, belonging
 from palscope._finite import all_finite
 from palscope.audio._timegrid import overlaps
 from palscope.errors import PalscopeError
@@ -133,7 +133,7 @@ def clip_examples(
         sums.index_add_(0, torch.from_numpy(at[begin : begin + _ROWS]), values)
     means: np.ndarray = sums.numpy() / np.bincount(at)[:, None]
     about: Any = rows.store.clips
-    record = {name: rows.store.record.get(name) for name in ("weights", "route")}
+    record = belonging(rows.store.record)
     known = about.iloc[clips].reset_index(drop=True)
     return Examples(
         means, known, rows.hook_point, record, norms / len(places), found[:, 1], seconds

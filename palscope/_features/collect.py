@@ -21,7 +21,7 @@ from palscope._features.store import ActivationStore
 from palscope._files import make_folder
 from palscope._hooks import HookedAudioModel
 from palscope._sweeps import processes
-from palscope._sweeps.record import run_record, weights_hashes
+from palscope._sweeps.record import encoder_hash, run_record, weights_hashes
 from palscope._sweeps.store import Run, decisive
 from palscope._whole import whole_number
 from palscope.audio import load_audio
@@ -77,6 +77,7 @@ def collect_activations(
         "palscope": palscope.__version__,
     }
     record = run_record(model, config=config, weights=weights_hashes(model), seed=0)
+    record["encoder"] = encoder_hash(model)
     decides = json.dumps(decisive(record), sort_keys=True)
     work = _Collector(reader, folder / "shards", batch_size, decides)
     given = [*labelled(clips)] if isinstance(clips, Sized) else labelled(clips)

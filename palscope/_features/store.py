@@ -17,7 +17,7 @@ from torch import Tensor
 from palscope._features.clips import ABOUT
 from palscope._features.shards import PARTS, Shard, read_shard
 from palscope._hooks import HookedAudioModel
-from palscope._sweeps.record import weights_hashes
+from palscope._sweeps.record import encoder_hash, weights_hashes
 from palscope._sweeps.store import flat, read_record
 from palscope._whole import whole_number
 from palscope.errors import PalscopeError, short
@@ -77,18 +77,36 @@ class ActivationStore:
         check_made_by(str(self.folder), self.record, model, *self.hook_points)
 
 
+BELONGS = ("weights", "route", "encoder")
+"""Of a store's record, what tells to which model its rows, and what is made of them, belong."""
+
 _OF_THE_ENCODER = re.compile(r"audio_(blocks\.\d+|conv\d|ln_final)\b")
 
 
-def weights_behind(weights: Mapping[str, Any] | None, *hook_points: str) -> dict[str, Any]:
-    """Of a record's weights those that what stands at hook points can depend on.
+def belonging(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a store's record that says of which model it is."""
+    return {name: record[name] for name in BELONGS if name in record}
 
-    What stands in the encoder is the same below every decoder.
+
+def what_differs(
+    one: Mapping[str, Any], other: Mapping[str, Any], *hook_points: str
+) -> dict[str, tuple[Any, Any]]:
+    """Weights and routes that are not the same in two records, as far as hook points hang on them.
+
+    What stands in the encoder is the same below every decoder and on every route. Where both
+    records know the encoder's own hash, that alone decides.
     """
-    found = dict(weights or {})
-    if all(_OF_THE_ENCODER.match(each) for each in hook_points):
-        found.pop("text_base", None)
-    return found
+    encoder = all(_OF_THE_ENCODER.match(each) for each in hook_points)
+    known = encoder and one.get("encoder") and other.get("encoder")
+    names = ["encoder"] if known else ["weights", "route"]
+    here, there = (flat({name: each.get(name) for name in names}) for each in (one, other))
+    return {
+        name: (here.get(name), there.get(name))
+        for name in {**here, **there}
+        if here.get(name) != there.get(name)
+        and not name.endswith(".name")
+        and not (encoder and name.startswith("weights.text_base."))
+    }
 
 
 def check_made_by(
@@ -98,23 +116,18 @@ def check_made_by(
 
     Args:
         what: the record's owner, at the sentence's beginning.
-        record: with `weights` and `route`.
+        record: with `weights` and `route`, and `encoder` where that has a hash of its own.
         model: on its route.
         hook_points: to which it belongs.
     """
-    now = {"weights": weights_hashes(model), "route": model.current_route.to_dict()}
-    both = ({name: each.get(name) for name in now} for each in (record, now))
-    one, other = (
-        flat(each | {"weights": weights_behind(each["weights"], *hook_points)}) for each in both
-    )
-    differ = [
-        name
-        for name in {**one, **other}
-        if one.get(name) != other.get(name) and not name.endswith(".name")
-    ]
-    if differ:
-        told = "; ".join(f"{n}: {short(one.get(n))}, now {short(other.get(n))}" for n in differ[:3])
-        raise PalscopeError(f"{what} is of another model or route ({told}).")
+    now = {
+        "weights": weights_hashes(model),
+        "route": model.current_route.to_dict(),
+        "encoder": encoder_hash(model),
+    }
+    if differ := what_differs(record, now, *hook_points):
+        told = (f"{name}: {short(a)}, now {short(b)}" for name, (a, b) in [*differ.items()][:3])
+        raise PalscopeError(f"{what} is of another model or route ({'; '.join(told)}).")
 
 
 class Activations:
@@ -146,11 +159,8 @@ class Activations:
 
     def made_by(self, record: Mapping[str, Any]) -> bool:
         """Whether the store is of a record's weights, as far as these rows depend on them."""
-        here, there = (
-            weights_behind(each.get("weights"), self.hook_point)
-            for each in (self.store.record, record)
-        )
-        return here == there
+        differ = what_differs(record, self.store.record, self.hook_point)
+        return not any(name.startswith(("weights", "encoder")) for name in differ)
 
     def __len__(self) -> int:
         if self._chosen is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import shlex
 import sys
@@ -49,6 +50,21 @@ def weights_hashes(model: HookedAudioModel) -> dict[str, Any]:
             assert name is not None
             hashes[part] = {"name": name, "sha256": base_fingerprint(find(name))}
     return hashes
+
+
+def encoder_hash(model: HookedAudioModel) -> str | None:
+    """sha256 of all that an encoder's activations depend on: weights, config and spectrogram.
+
+    Models that differ in their decoder, connector or route alone have the same. None where the
+    checkpoint holds an encoder of its own, whose weights are hashed with all others.
+    """
+    config: Any = model.model.config
+    if getattr(config, "store_base", True):
+        return None
+    processor: Any = model.processor
+    base = base_fingerprint(find_encoder(config.encoder_base))
+    about = [base, config.encoder, processor.feature_extractor.to_dict()]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str | None:

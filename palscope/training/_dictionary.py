@@ -21,7 +21,7 @@ from transformers import (
 from palscope._features.dictionary import Dictionary, Kind
 from palscope._features.formats import load_dictionary, save_dictionary
 from palscope._features.objective import Objective, unstandardised
-from palscope._features.store import Activations
+from palscope._features.store import Activations, belonging
 from palscope._files import writing
 from palscope._finite import all_finite
 from palscope.errors import PalscopeError
@@ -133,7 +133,7 @@ def train_dictionary(
         **({} if targets is None else {"hook_point_out": targets.hook_point}),
         "streams": pairs.streams(),
         "model": rows.store.record["weights"]["checkpoint"]["name"],
-        "record": {name: rows.store.record[name] for name in ("weights", "route")},
+        "record": belonging(rows.store.record),
         "training": {name: wanted[name] for name in wanted if name != "rows"},
         **measured,
     }

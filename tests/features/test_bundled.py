@@ -10,14 +10,16 @@ import torch
 
 import palscope
 from palscope._features.store import check_made_by
+from palscope._sweeps.record import encoder_hash
 from palscope.errors import PalscopeError
 from palscope.features import FEATURES_FOLDER, UnitIndex, load_dictionary, what_fires
 from palscope.interventions import Address, capture
 
 
-@pytest.fixture(scope="module")
-def demo() -> Any:
-    return palscope.load("demo/pal")
+@pytest.fixture(scope="module", params=["demo/pal", "demo/lal", "demo/plits"])
+def demo(request: pytest.FixtureRequest) -> Any:
+    """One of the models with the encoder that the dictionary is of."""
+    return palscope.load(request.param)
 
 
 def test_what_fires_in_a_bundled_clip_is_what_the_index_says(demo: Any) -> None:
@@ -58,14 +60,51 @@ def test_every_unit_of_the_index_has_clips_of_the_package() -> None:
     assert set(index["features"][int(np.argmax(fired))].twins) == {"neurons", "random"}
 
 
-def test_an_encoders_features_do_not_hang_on_the_decoder(demo: Any) -> None:
-    dictionary = load_dictionary(FEATURES_FOLDER / "dictionary")
-    record = dictionary.about["record"]
-    hook_point = dictionary.about["hook_point"]
-    other = {**record, "weights": {**record["weights"], "text_base": {"sha256": "0"}}}
-    check_made_by("it", other, demo, hook_point)
-    with pytest.raises(PalscopeError, match=r"it is of another model or route.*text_base"):
-        check_made_by("it", other, demo, hook_point, "blocks.3.hook_resid_post")
-    encoder = {**record, "weights": {**record["weights"], "encoder_base": {"sha256": "0"}}}
-    with pytest.raises(PalscopeError, match="encoder_base"):
-        check_made_by("it", encoder, demo, hook_point)
+HOOK = "audio_blocks.2.hook_out"
+OTHER = {"checkpoint": {"name": "x", "sha256": "1"}, "text_base": {"sha256": "0"}}
+"""Weights of another checkpoint on another decoder."""
+
+
+def test_an_encoders_features_hang_on_the_encoder_alone(demo: Any) -> None:
+    record = load_dictionary(FEATURES_FOLDER / "dictionary").about["record"]
+    other = {**record, "weights": {**record["weights"], **OTHER}, "route": {}}
+    check_made_by("it", other, demo, HOOK)
+    with pytest.raises(
+        PalscopeError, match=r"it is of another model or route.*checkpoint.*route\."
+    ):
+        check_made_by("it", other, demo, HOOK, "blocks.3.hook_resid_post")
+    with pytest.raises(PalscopeError, match=r"\(encoder: '0', now '47a822b4"):
+        check_made_by("it", {**record, "encoder": "0"}, demo, HOOK)
+
+
+def test_without_its_hash_a_checkpoint_stands_for_its_encoder() -> None:
+    demo = palscope.load("demo/pal")
+    record = load_dictionary(FEATURES_FOLDER / "dictionary").about["record"]
+    record = {name: record[name] for name in ("weights", "route")}
+    told = record["weights"]
+    check_made_by("it", {**record, "weights": {**told, "text_base": {"sha256": "0"}}}, demo, HOOK)
+    for part in ("checkpoint", "encoder_base"):
+        changed = {**record, "weights": {**told, part: {"sha256": "0"}}}
+        with pytest.raises(PalscopeError, match=part):
+            check_made_by("it", changed, demo, HOOK)
+
+
+def test_an_encoder_that_hears_otherwise_has_another_hash() -> None:
+    demo: Any = palscope.load("demo/pal")
+    before = encoder_hash(demo)
+    for changes, name, value in (
+        (demo.model.config.encoder, "pad_to_window", True),
+        (vars(demo.processor.feature_extractor), "hop_length", 80),
+        (vars(demo.model.config), "encoder_base", "openai/whisper-base.en"),
+    ):
+        held = changes[name]
+        changes[name] = value
+        try:
+            now = encoder_hash(demo)
+        except PalscopeError:  # weights that are not here
+            now = None
+        assert now != before, name
+        changes[name] = held
+    assert encoder_hash(demo) == before
+    demo.model.config.store_base = True
+    assert encoder_hash(demo) is None  # it may have been trained

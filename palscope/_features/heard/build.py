@@ -20,6 +20,7 @@ from palscope._features.heard.labels import NAMED_FROM, Knows, known, labels_of,
 from palscope._features.heard.samples import chosen
 from palscope._features.heard.source import UnitSource
 from palscope._features.heard.survey import Correlations, Survey, survey
+from palscope._features.store import belonging
 from palscope._files import make_folder, whole
 from palscope._hooks import HookedAudioModel
 from palscope._sweeps.record import command_record
@@ -90,7 +91,7 @@ def index_units(
         "test": test,
         "named_from": NAMED_FROM,
     }
-    about = {name: store.record[name] for name in ("weights", "route") if name in store.record}
+    about = belonging(store.record)
     sites = {"addresses": store.record["config"]["addresses"]}
     run = _opened(folder, command_record(config) | about | sites | {"seed": seed})
     surveys, correlations = survey(sources)
