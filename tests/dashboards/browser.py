@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST = "The same from a script"
@@ -112,6 +112,32 @@ def metrics(page: Page, seconds: float = 30) -> dict[str, str]:
     raise AssertionError(f"the page's numbers do not stand still; last {before}")
 
 
+def resting_box(target: Locator, seconds: float = 30) -> FloatRect:
+    """Where an element stands on the screen, once it has stood still for a third of a second.
+
+    What opens, or is drawn above it, moves it; on a busy machine two frames alike prove nothing,
+    and a stroke of the mouse by an older box begins on another element.
+    """
+    target.scroll_into_view_if_needed()
+    before, same = None, 0
+    for _ in range(int(seconds / 0.1)):
+        box = target.bounding_box()
+        same = same + 1 if box is not None and box == before else 0
+        if box is not None and same == 3:
+            return box
+        before = box
+        target.page.wait_for_timeout(100)
+    raise AssertionError(f"{target} does not stand still; last {before}")
+
+
+def stroke(page: Page, begin: tuple[float, float], end: tuple[float, float], steps: int) -> None:
+    """Move the mouse from a point of the screen to another with its button down."""
+    page.mouse.move(*begin)
+    page.mouse.down()
+    page.mouse.move(*end, steps=steps)
+    page.mouse.up()
+
+
 def click_head(page: Page, key: str, layer: int, head: int) -> None:
     """Click on a cell of the layer × head map whose Streamlit key has this class."""
     chart = page.locator(f".{key} .js-plotly-plot").first
@@ -120,7 +146,7 @@ def click_head(page: Page, key: str, layer: int, head: int) -> None:
         " return [l.xaxis.l2p(head), l.yaxis.l2p(layer)] }",
         [layer, head],
     )
-    # Playwright waits until the map stands still: what is drawn above it may yet move it.
+    resting_box(chart)
     chart.locator(".nsewdrag").first.click(position={"x": x, "y": y})
 
 

@@ -22,7 +22,15 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from benchmarks import visitors
 from tests.dashboards import browser as tools
 from tests.dashboards.axe import violations
-from tests.dashboards.browser import click_head, idle, metrics, press_until_at, settled
+from tests.dashboards.browser import (
+    click_head,
+    idle,
+    metrics,
+    press_until_at,
+    resting_box,
+    settled,
+    stroke,
+)
 from tests.dashboards.heard import index_of_noise
 
 pytestmark = pytest.mark.slow
@@ -150,12 +158,10 @@ def test_the_sound_plays_and_a_stretch_is_selected(page: Page) -> None:
     page.get_by_test_id("player-play").click()
     expect(page.get_by_test_id("player-time")).not_to_have_text(re.compile(r"^0\.00"))
     page.get_by_test_id("player-play").click()
-    box = page.get_by_test_id("player-overlay").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=5)
-    page.mouse.up()
+    box = resting_box(page.get_by_test_id("player-overlay"))
+    middle = box["y"] + 0.5 * box["height"]
+    ends = [(box["x"] + part * box["width"], middle) for part in (0.3, 0.5)]
+    stroke(page, *ends, steps=5)
     page.get_by_text("tokens that overlap").first.wait_for()
     idle(page)
     start, end = map(float, re.search(r"seconds=([\d.]+)-([\d.]+)", page.url).groups())
@@ -181,14 +187,11 @@ def test_a_clip_is_zoomed_into(visitor: Page, address: str) -> None:
     length = shown(page)[1]
     player(page, "zoom").click()  # 0.68 to 1.21 s, and a tenth around
     assert shown(page) == pytest.approx([0.65, 1.24], abs=0.011)
-    box = player(page, "overlay").bounding_box()
-    assert box is not None
+    box = resting_box(player(page, "overlay"))
     left, inner = box["x"] + 46, box["width"] - 58  # the picture's margins
     middle = box["y"] + 0.5 * box["height"]
-    page.mouse.move(left + 0.25 * inner, middle)
-    page.mouse.down()
-    page.mouse.move(left + 0.75 * inner, middle, steps=5)
-    page.mouse.up()
+    ends = [(left + part * inner, middle) for part in (0.25, 0.75)]
+    stroke(page, *ends, steps=5)
     expect(player(page, "selection")).to_contain_text(re.compile("Selected: 0.80–1.09 s"))
     idle(page)
     assert shown(page) == pytest.approx([0.65, 1.24], abs=0.011)  # the run of the page kept it
@@ -289,14 +292,10 @@ def test_a_route_edit_shows_the_change_beside(page: Page) -> None:
     before = metrics(page)
     page.get_by_text("Route: which stream takes part").click()
     page.get_by_test_id("brush-.").click()
-    page.get_by_test_id("route-cell-summary-5").hover()  # waits until the table lies still
-    first = page.get_by_test_id("route-cell-summary-5").bounding_box()
-    last = page.get_by_test_id("route-cell-summary-29").bounding_box()
-    assert first and last
-    page.mouse.move(first["x"] + 5, first["y"] + 5)
-    page.mouse.down()
-    page.mouse.move(last["x"] + 5, last["y"] + 5, steps=30)
-    page.mouse.up()
+    last = resting_box(page.get_by_test_id("route-cell-summary-29"))
+    first = resting_box(page.get_by_test_id("route-cell-summary-5"))
+    ends = [(box["x"] + 5, box["y"] + 5) for box in (first, last)]
+    stroke(page, *ends, steps=30)
     page.get_by_text("Answer, changed route").wait_for()
     settled(page)
     assert "summary%2F3%3AF5.25" in page.url
@@ -409,7 +408,7 @@ def test_an_analysis_is_stopped_and_its_link_runs_it(chromium: Browser, address:
 def click_node(page: Page, kind: str) -> None:
     """Click on the last node of a kind in a circuit's figure."""
     chart = page.locator(".st-key-circuit .js-plotly-plot").first
-    chart.scroll_into_view_if_needed()
+    resting_box(chart)
     x, y = chart.evaluate(
         "(gd, kind) => { const l = gd._fullLayout, box = gd.getBoundingClientRect();"
         " const node = gd.calcdata.find(each => each[0].trace.name?.startsWith(kind)).at(-1);"
