@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from palscope._directions.direction import Direction, Steer
 from palscope._hooks import HookedAudioModel
-from palscope.interventions import Address, Patch, intervene
+from palscope.interventions import Address, Patch
 from palscope.interventions._address import SITES
 from palscope.interventions._cells import with_encoded
-from palscope.measures._choices import prompts_choice_logprobs
+from palscope.measures._choices import choices_and_next_token
 
 
 def steered_choices(
@@ -48,13 +47,13 @@ def steered_choices(
     """
     before = SITES[where.site].tokens == "sound" or where.site == "connector_output"
     given = dict(inputs) if before else with_encoded(model, inputs)
-    plain = _next_token(model, given, ())
+    without = choices_and_next_token(model, given, choices)
+    plain = without[1]
     rows: list[list[dict[str, Any]]] = [[] for _ in choices]
     for dose in doses:
-        patches = (Patch(where, Steer(direction, dose)),) if dose else ()
-        found = prompts_choice_logprobs(model, given, choices, patches)
-        logprobs = _next_token(model, given, patches) if dose else plain
-        kl: list[float] = (plain.exp() * (plain - logprobs)).sum(-1).clamp(min=0).tolist()
+        steer = Patch(where, Steer(direction, dose))
+        found, after = choices_and_next_token(model, given, choices, [steer]) if dose else without
+        kl: list[float] = (plain.exp() * (plain - after)).sum(-1).clamp(min=0).tolist()
         for row, mine, ranked, away in zip(rows, choices, found, kl, strict=True):
             best = mine[int(ranked.argmax())]
             row.append(
@@ -66,16 +65,6 @@ def steered_choices(
                 }
             )
     return [pd.DataFrame(row) for row in rows]
-
-
-@torch.no_grad()
-def _next_token(
-    model: HookedAudioModel, inputs: Mapping[str, Any], patches: Sequence[Patch]
-) -> torch.Tensor:
-    """Log-probabilities of the token behind each prompt, in double precision."""
-    with intervene(model, inputs, patches):
-        logits = model(dict(inputs), logits_to_keep=1)[:, -1]
-    return logits.double().cpu().log_softmax(-1)
 
 
 def _log_odds(choices: Sequence[str], logprobs: Any, target: str) -> float:

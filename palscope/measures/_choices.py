@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from palscope._hooks import HookedAudioModel
 from palscope._models.scoring import PaddedAnswers
@@ -56,6 +57,17 @@ def prompts_choice_logprobs(
         choices: of each prompt.
         interventions: act on every prompt.
     """
+    return choices_and_next_token(model, inputs, choices, interventions)[0]
+
+
+@torch.no_grad()
+def choices_and_next_token(
+    model: HookedAudioModel,
+    inputs: Mapping[str, Any],
+    choices: Sequence[Sequence[str]],
+    interventions: Sequence[Intervention | Reroute] = (),
+) -> tuple[list[Float[np.ndarray, " _choices"]], Float[Tensor, "prompts vocab"]]:
+    """`prompts_choice_logprobs`, and those of every token behind each prompt (nats, float64)."""
     answers = PaddedAnswers.of(model.processor, choices, model.model.device)
     most, width = answers.ids.shape[1:]
     with Condition.of(model, interventions).bound(model, inputs) as bound:
@@ -70,7 +82,8 @@ def prompts_choice_logprobs(
             with in_force(model, inputs, placed, most, interleaved=True):
                 rest = model.model(input_ids=answers.continuing, cache=cache)
             logits = torch.cat([logits, rest.logits], 1)
-    return answers.logprobs(logits)
+    after_prompt = first.logits[:, -1].cpu().double().log_softmax(-1)
+    return answers.logprobs(logits), after_prompt
 
 
 def placed_choices(
