@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,21 @@ import torch
 import palscope
 from palscope._features.store import check_made_by
 from palscope._sweeps.record import encoder_hash
+from palscope.audio._bundled import CLIPS_FOLDER
+from palscope.datasets import read_manifest
+from palscope.directions import clip_examples, find_direction
 from palscope.errors import PalscopeError
-from palscope.features import FEATURES_FOLDER, UnitIndex, load_dictionary, what_fires
+from palscope.features import (
+    FEATURES_FOLDER,
+    UnitIndex,
+    UnitSource,
+    collect_activations,
+    index_units,
+    load_dictionary,
+    what_fires,
+)
 from palscope.interventions import Address, capture
+from palscope.training import train_dictionary
 
 
 @pytest.fixture(scope="module", params=["demo/pal", "demo/lal", "demo/plits"])
@@ -75,6 +88,29 @@ def test_an_encoders_features_hang_on_the_encoder_alone(demo: Any) -> None:
         check_made_by("it", other, demo, HOOK, "blocks.3.hook_resid_post")
     with pytest.raises(PalscopeError, match=r"\(encoder: '0', now '47a822b4"):
         check_made_by("it", {**record, "encoder": "0"}, demo, HOOK)
+
+
+def test_what_is_made_of_one_models_rows_is_for_the_others(demo: Any, tmp_path: Path) -> None:
+    """Stores, dictionaries, directions and indexes alike know the encoder's hash."""
+    known = read_manifest(CLIPS_FOLDER / "clips.csv")
+    clips = [each for each in known if each.domain == "sound"][:4]
+    sites = [Address("encoder_block", layers=(2,)), Address("resid_post", layers=(3,))]
+    pal = palscope.load("demo/pal")
+    store = collect_activations(pal, clips, sites[:1], tmp_path / "store")
+    store.check_model(demo)
+    rows = store[HOOK]
+    load_dictionary(FEATURES_FOLDER / "dictionary").check_rows(rows)
+    made = train_dictionary(rows, tmp_path / "dictionary", d_sae=8, k=2, steps=1, batch_size=8)
+    made.check_model(demo, HOOK)
+    found = find_direction(clip_examples(rows), clips[0].label)
+    found.check_model(demo)
+    sources = [UnitSource.of_dictionary(tmp_path / "dictionary", rows)]
+    index = index_units(sources, tmp_path / "index", sounds={})
+    assert len(what_fires(index["features"], clips[0].path, model=demo))
+    both = collect_activations(pal, clips, sites, tmp_path / "both")
+    if demo.checkpoint.name != "demo/pal":
+        with pytest.raises(PalscopeError, match="of another model or route"):
+            both.check_model(demo)
 
 
 def test_without_its_hash_a_checkpoint_stands_for_its_encoder() -> None:
