@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import palscope
-from palscope._features.store import check_made_by
+from palscope._features.store import check_made_by, what_differs
 from palscope._sweeps.record import encoder_hash
 from palscope.audio._bundled import CLIPS_FOLDER
 from palscope.datasets import read_manifest
@@ -115,8 +115,9 @@ def test_what_is_made_of_one_models_rows_is_for_the_others(demo: Any, tmp_path: 
 
 def test_without_its_hash_a_checkpoint_stands_for_its_encoder() -> None:
     demo = palscope.load("demo/pal")
-    record = load_dictionary(FEATURES_FOLDER / "dictionary").about["record"]
-    record = {name: record[name] for name in ("weights", "route")}
+    known = load_dictionary(FEATURES_FOLDER / "dictionary").about["record"]
+    record = {name: known[name] for name in ("weights", "route")}
+    assert what_differs(known, record, HOOK) == what_differs(record, known, HOOK) == {}
     told = record["weights"]
     check_made_by("it", {**record, "weights": {**told, "text_base": {"sha256": "0"}}}, demo, HOOK)
     for part in ("checkpoint", "encoder_base"):
