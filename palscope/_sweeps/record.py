@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import palscope
+from palscope._files import read_object
 from palscope._hooks import HookedAudioModel
 from palscope._models.base_weights import base_fingerprint, find_base
 from palscope._models.chat_format import prompt_settings
@@ -56,14 +57,18 @@ def encoder_hash(model: HookedAudioModel) -> str | None:
     """sha256 of all that an encoder's activations depend on: weights, config and spectrogram.
 
     Models that differ in their decoder, connector or route alone have the same. None where the
-    checkpoint holds an encoder of its own, whose weights are hashed with all others.
+    checkpoint holds an encoder of its own, whose weights are hashed with all others. Settings are
+    read from its files: what transformers makes of them has other entries in other versions.
     """
     config: Any = model.model.config
-    if getattr(config, "store_base", True):
+    found = model.checkpoint
+    if found is None or getattr(config, "store_base", True):
         return None
-    processor: Any = model.processor
     base = base_fingerprint(find_encoder(config.encoder_base))
-    about = [base, config.encoder, processor.feature_extractor.to_dict()]
+    processor = read_object(
+        found.folder / "processor_config.json", "a processor's settings", CheckpointError
+    )
+    about = [base, found.settings["encoder"], processor.get("feature_extractor")]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

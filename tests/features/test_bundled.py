@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,22 +128,44 @@ def test_without_its_hash_a_checkpoint_stands_for_its_encoder() -> None:
             check_made_by("it", changed, demo, HOOK)
 
 
-def test_an_encoder_that_hears_otherwise_has_another_hash() -> None:
+@pytest.mark.parametrize(
+    ("file", "part", "name", "same"),
+    [
+        ("config.json", "encoder", "pad_to_window", False),
+        ("processor_config.json", "feature_extractor", "hop_length", False),
+        ("config.json", "connector", "summary_width", True),
+        ("processor_config.json", "feature_extractor", "", True),
+    ],
+)
+def test_an_encoder_that_hears_otherwise_has_another_hash(
+    file: str, part: str, name: str, same: bool, tmp_path: Path
+) -> None:
     demo: Any = palscope.load("demo/pal")
     before = encoder_hash(demo)
-    for changes, name, value in (
-        (demo.model.config.encoder, "pad_to_window", True),
-        (vars(demo.processor.feature_extractor), "hop_length", 80),
-        (vars(demo.model.config), "encoder_base", "openai/whisper-base.en"),
-    ):
-        held = changes[name]
-        changes[name] = value
-        try:
-            now = encoder_hash(demo)
-        except PalscopeError:  # weights that are not here
-            now = None
-        assert now != before, name
-        changes[name] = held
+    for each in ("config.json", "processor_config.json"):
+        settings = json.loads((demo.checkpoint.folder / each).read_text())
+        if name and each == file:
+            settings[part][name] = 7
+        (tmp_path / each).write_text(json.dumps(settings))
+    demo.checkpoint = replace(demo.checkpoint, folder=tmp_path)
+    assert (encoder_hash(demo) == before) == same
+    # What transformers of another version would add in memory is nothing to the encoder.
+    demo.processor.feature_extractor.added_later = True
+    assert (encoder_hash(demo) == before) == same
+
+
+def test_another_base_has_another_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from palscope._sweeps import record
+
+    demo: Any = palscope.load("demo/pal")
+    before = encoder_hash(demo)
+    base = record.find_encoder(demo.model.config.encoder_base)
+    for file in base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(record, "find_encoder", lambda name: tmp_path)
     assert encoder_hash(demo) == before
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert encoder_hash(demo) != before
     demo.model.config.store_base = True
     assert encoder_hash(demo) is None  # it may have been trained
