@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from torch import Tensor
 
 from benchmarks.core import header, write
 from palscope import load
+from palscope._circuits.firing import feature_places, firing
 from palscope._circuits.graph import Graph
-from palscope._features.dictionary import Dictionary
 from palscope._hooks import HookedAudioModel
-from palscope.circuits import CircuitRuns, eap_ig, feature_shares, firing_features, pair_graph
+from palscope.circuits import CircuitRuns, eap_ig, feature_shares, pair_graph
 from palscope.features import FEATURES_FOLDER, load_dictionary
-from palscope.interventions import Address, capture
 from palscope.measures import Answers
 from palscope.pairs import Pair, bundled_pairs
 
@@ -47,19 +45,23 @@ def main() -> int:
     dictionary = load_dictionary(FEATURES_FOLDER / "dictionary")
     pairs = [pair for pair in bundled_pairs() if pair.kind == "digit"][: given.pairs]
     models = {name: load(name) for name in MODELS}
-    places = firing_features(models[MODELS[0]], pairs, dictionary, most=given.features)
+    one = models[MODELS[0]]  # what fires is the same in all
+    fired: dict[str, Any] = {pair.name: firing(one, pair, [dictionary]) for pair in pairs}
+    places = feature_places(one, [dictionary], pd.concat(fired.values()), most=given.features)
     rows: list[pd.DataFrame] = []
     for pair in pairs:
         found = {name: asked(model, pair, places) for name, model in models.items()}
         orders = {name: order for name, (_, order) in found.items()}
-        orders["fires furthest apart"] = apart(models[MODELS[0]], pair, dictionary)
+        table = fired[pair.name]
+        apart = np.bincount(table["latent"], table["size"], dictionary.d_sae)
+        orders["fires furthest apart"] = -apart
         orders["at random"] = np.random.default_rng(0).random(dictionary.d_sae)
         for (name, (runs, _)), (by, order) in product(found.items(), orders.items()):
             shares = feature_shares(runs, scores_of(runs.graph, order), COUNTS)
             rows.append(shares.assign(pair=pair.name, model=name, chosen_by=by))
         print(pair.name, flush=True)
-    table: Any = pd.concat(rows)
-    means = table.groupby(["model", "chosen_by", "features"], sort=False)["alone"].mean()
+    every: Any = pd.concat(rows)
+    means = every.groupby(["model", "chosen_by", "features"], sort=False)["alone"].mean()
     print(means.unstack().round(2).to_string())
     if given.out is not None:
         report = header("cpu") | {"pairs": [pair.name for pair in pairs]}
@@ -80,16 +82,6 @@ def asked(model: HookedAudioModel, pair: Pair, places: Any) -> tuple[CircuitRuns
         if node.feature is not None:
             order[node.feature] += score
     return runs, order
-
-
-def apart(model: HookedAudioModel, pair: Pair, dictionary: Dictionary) -> Order:
-    """How far each latent fires apart in the two clips, times its row's length; largest first."""
-    where = Address("encoder_block", layers=(2,))
-    fired: list[Tensor] = []
-    for clip in (pair.clean, pair.corrupt):
-        (rows,) = capture(model, model.inputs(pair.question, clip), where).values.values()
-        fired.append(dictionary.encode(rows.flatten(0, -2).float()))
-    return -((fired[0] - fired[1]).abs().sum(0) * dictionary.W_dec.norm(dim=1)).numpy(force=True)
 
 
 def scores_of(graph: Graph, order: Order) -> Float[np.ndarray, "edges"]:
